@@ -5,6 +5,7 @@ They differ from observations of demonstrations: a policy that samples in few st
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,12 @@ class Watching(VirtualClock):
     def start(self, job: SequenceJob) -> VirtualRun:
         self.jobs.append(job)
         return super().start(job)
+
+
+def observations_of(bundle: Path) -> Path:
+    """Return the file of the observations on which a bundle was calibrated. Bundles of several weights may share a
+    folder."""
+    return bundle.with_suffix(".observations.npz")
 
 
 def watch(contender: Contender, sampler: Sampler, per_task: int, first: int = FIRST_SEED) -> list[SequenceJob]:

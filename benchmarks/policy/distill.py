@@ -18,14 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.options import parser_of, positive
+from benchmarks.options import parser_of, positive, refusing
 from benchmarks.policy.closed_loop import watch
 from benchmarks.policy.rollouts import LIMITS, episodes_of, one_hot, run_courses
 from benchmarks.policy.simulator import TASKS
-from benchmarks.policy.success_rates import fit_plans, prepare
+from benchmarks.policy.success_rates import fit_plans, hash_of, prepare
 from benchmarks.policy.verdicts import Contender
-from fewstep.models.training import Loss, Recipe, train
+from fewstep.models.training import Loss, Recipe, train, write_atomically
 from fewstep.models.weights import load_weights
+from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal_batch
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
@@ -107,6 +108,25 @@ def distillation_loss(policy: ModuleType, pairs: Arrays, count: int) -> Loss:
     return loss
 
 
+def pairs_file(work: Path, weights: Path) -> Path:
+    """Return the file of the pairs of these weights. Raises UserError if the folder has those of others, since its
+    checkpoint is of them too."""
+    file = work / f"pairs-{hash_of(weights)}.npz"
+    if others := [each.name for each in sorted(work.glob("pairs-*.npz")) if each != file]:
+        raise UserError(f"{work} has the pairs of other weights, {others[0]}", "give another folder for WORK")
+    return file
+
+
+def write_pairs(file: Path, pairs: Arrays) -> None:
+    """Write the pairs, whole or not at all."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as opened:
+            np.savez(opened, **pairs)  # type: ignore[arg-type]
+
+    write_atomically(file, write)
+
+
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("work", type=Path)
@@ -115,13 +135,14 @@ def main() -> None:
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(given.threads)
-    file = given.work / "pairs.npz"
+    with refusing(parser):
+        file = pairs_file(given.work, given.weights)
     if not file.exists():
         bundle = prepare(given.work, given.weights)
-        fit_plans(bundle, given.work / "observations.npz", STUDENTS)
+        fit_plans(bundle, STUDENTS)
         backend = OnnxRuntime(threads=1, spinning=False)
         with load(bundle, precision="int8", backend=backend) as sampler:
-            np.savez(file, **make_pairs(sampler))  # type: ignore[arg-type]
+            write_pairs(file, make_pairs(sampler))
     policy = policy_module()
     with np.load(file) as arrays:
         loss = distillation_loss(policy, dict(arrays), RECIPE.batch)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.markdown import put_part, table
 from benchmarks.options import add_page, parser_of
+from benchmarks.policy.closed_loop import observations_of
 from benchmarks.policy.rollouts import LIMITS
 from benchmarks.policy.simulator import RATE
 from benchmarks.policy.table import PAGE
@@ -36,9 +37,9 @@ Call = Callable[[Mapping[str, NDArray[Any]]], Any]
 HEAD = ("sequences", "calls", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "p50 over int8's")
 
 
-def windows(work: Path) -> Iterator[dict[str, NDArray[Any]]]:
+def windows(bundle: Path) -> Iterator[dict[str, NDArray[Any]]]:
     """Yield observations of rollouts, repeatedly."""
-    with np.load(work / "observations.npz") as file:
+    with np.load(observations_of(bundle)) as file:
         arrays = {name: file[name] for name in ("observation", "task")}
     count = len(arrays["observation"])
     for place in iter(lambda: 0, 1):
@@ -75,10 +76,10 @@ def torch_call(weights: Path, steps: int, threads: int) -> Call:
     return call
 
 
-def race(calls: Mapping[tuple[str, int], Call], work: Path, count: int) -> list[tuple[str, ...]]:
+def race(calls: Mapping[tuple[str, int], Call], bundle: Path, count: int) -> list[tuple[str, ...]]:
     """Return the table's lines of contenders by (name, steps); int8 makes `count` calls."""
     seconds: dict[tuple[str, int], list[float]] = {each: [] for each in calls}
-    seen = windows(work)
+    seen = windows(bundle)
     for call in calls.values():
         for _ in range(20):
             call(next(seen))
@@ -117,9 +118,9 @@ def machine(seconds: float) -> float:
     return late / count
 
 
-def loop(sampler: Sampler, work: Path, seconds: float) -> str:
+def loop(sampler: Sampler, bundle: Path, seconds: float) -> str:
     """Run a loop of the runner and the same loop without work, which shows the machine's share."""
-    seen = windows(work)
+    seen = windows(bundle)
     empty = machine(seconds / 10)
     with PolicyRunner(sampler, Rhythm(RATE, ("dpmpp_2m:4", "dpmpp_2m:2")), shaping=LIMITS) as runner:
         first = next(seen)
@@ -158,7 +159,7 @@ def main() -> None:
     bundle = max((each for each in given.work.glob("policy-*") if each.is_dir()), key=lambda each: each.stat().st_mtime)
     backend = OnnxRuntime(threads=given.threads, spinning=False)  # waiting threads leave the core to the loop
     said = f"A call has {given.threads} thread{'s' * (given.threads > 1)}.\n\n"
-    said += loop(load(bundle, precision="int8", backend=backend), given.work, given.seconds)
+    said += loop(load(bundle, precision="int8", backend=backend), bundle, given.seconds)
     print(said, flush=True)
     calls = {
         (precision, steps): call_of(load(bundle, precision=precision, backend=backend), steps)
@@ -167,7 +168,7 @@ def main() -> None:
     }
     if given.weights is not None:
         calls |= {("torch", steps): torch_call(given.weights, steps, given.threads) for steps in STEPS}
-    made = table(HEAD, race(calls, given.work, given.calls))
+    made = table(HEAD, race(calls, bundle, given.calls))
     print(made)
     if given.page:
         put_part(PAGE, "benchmarks/policy/latency.py", f"{said}\n\n{made}")

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.markdown import table, with_part
 from benchmarks.options import add_page, parser_of
-from benchmarks.policy.closed_loop import deviation, rows, watch
+from benchmarks.policy.closed_loop import deviation, observations_of, rows, watch
 from benchmarks.policy.rollouts import episodes_of, run
 from benchmarks.policy.simulator import KNOCKED, RATE, TASKS
 from benchmarks.policy.table import HEAD, PAGE, row
@@ -97,7 +97,7 @@ def prepare(work: Path, weights: Path) -> Path:
     """The bundle of the weights, with an int8 body that was calibrated closed loop."""
     digest = hash_of(weights)
     bundle, done = work / f"policy-{digest}", work / f"policy-{digest}{DEVIATION}"
-    if done.exists():
+    if done.exists() and observations_of(bundle).exists():
         return bundle
     shutil.rmtree(bundle, ignore_errors=True)
     os.environ["POLICY_WEIGHTS"] = str(weights)
@@ -105,21 +105,21 @@ def prepare(work: Path, weights: Path) -> Path:
     with load(bundle) as sampler:
         jobs = watch(Contender("watched", "", "dpmpp_2m:2"), sampler, WATCHED)
         jobs += watch(Contender("watched", "", "dpmpp_2m:2", "trained", 4), sampler, WATCHED)
-        np.savez(work / "observations.npz", **rows(jobs, sampler, ROWS))  # type: ignore[arg-type]
-    calibrate(CalibrateOptions(bundle, parse_plan_text(CALIBRATED), conditions=work / "observations.npz"))
+        np.savez(observations_of(bundle), **rows(jobs, sampler, ROWS))  # type: ignore[arg-type]
+    calibrate(CalibrateOptions(bundle, parse_plan_text(CALIBRATED), conditions=observations_of(bundle)))
     with load(bundle) as floating, load(bundle, precision="int8") as integer:
         far = deviation(jobs, floating, integer)
     done.write_text(f"{far.rms:.4f} {far.p99:.4f}\n")
     return bundle
 
 
-def fit_plans(bundle: Path, observations: Path, rivals: Sequence[Contender]) -> None:
+def fit_plans(bundle: Path, rivals: Sequence[Contender]) -> None:
     """Add the contenders' fitted plans to the bundle, unless it has them."""
     with load(bundle) as sampler:
         known = {entry.evaluations for entry in sampler.bundle.manifest.fitted}
     for steps in FITTED:
         if steps not in known and any(rival.plan == f"fitted:{steps}" for rival in rivals):
-            fit(FitOptions(bundle, steps=steps, conditions=observations, features="none", threads=1))
+            fit(FitOptions(bundle, steps=steps, conditions=observations_of(bundle), features="none", threads=1))
 
 
 def hash_of(weights: Path) -> str:
@@ -156,7 +156,7 @@ def main() -> None:
     chosen = [contender for contender in rivals if not given.only or contender.name in given.only]
     given.work.mkdir(parents=True, exist_ok=True)
     bundle = prepare(given.work, given.weights)
-    fit_plans(bundle, given.work / "observations.npz", chosen)
+    fit_plans(bundle, chosen)
     backend = OnnxRuntime(threads=1, spinning=False)  # two that spin on one core take twice its time
     samplers: dict[str | None, Sampler] = {
         "float32": load(bundle, backend=backend),

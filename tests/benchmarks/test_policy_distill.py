@@ -15,6 +15,7 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.noise import normal_batch
 from fewstep.plans.spec import DenoiserFacts
 from tests.benchmarks.test_policy import Line, forward
+from tests.refusals import refuses
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +119,15 @@ def test_one_step_goes_from_noise_alone_by_the_velocity(policy: ModuleType, monk
 def test_the_rate_falls_from_the_step_that_the_page_states() -> None:
     steps = distill.RECIPE.steps
     assert learning_rate(2_560, steps, 1.0) == 1 > learning_rate(2_561, steps, 1.0)
+
+
+def test_pairs_of_other_weights_are_refused(tmp_path: Path) -> None:
+    """Their checkpoint would be continued."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"1")
+    second.write_bytes(b"2")
+    distill.write_pairs(distill.pairs_file(tmp_path, first), {"seeds": np.arange(3)})
+    with np.load(distill.pairs_file(tmp_path, first)) as arrays:
+        assert arrays["seeds"].tolist() == [0, 1, 2]
+    with refuses("has the pairs of other weights, pairs-", "give another folder for WORK"):
+        distill.pairs_file(tmp_path, second)
