@@ -102,7 +102,8 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     extractor = open_extractor(EXTRACTOR, SHAPE, given.threads)
     assert extractor is not None
-    real = real_features(extractor, given.data, given.work)
+    with options.refusing(parser):
+        real = real_features(extractor, given.data, given.work)
     judges = {name: CachedJudge(MEMBERS[name], given.work, extractor, given.threads) for name in given.model or MEMBERS}
     found: dict[str, dict[str, Floats]] = {name: {} for name in judges}
     for blocks, steps, model in product(range(1, -(-given.seeds // BLOCK) + 1), STEPS, judges):

@@ -9,6 +9,7 @@ times are medians. Memory is the peak of the process, first without the light ne
 """
 
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmarks import options
 from benchmarks.caching import OF_ALL_SOLVERS
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.measure.speed.mean_step import middle_feeds
+from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, LIGHT
 from fewstep.runtime.backends.registry import NAMED, create_backend
 from fewstep.runtime.sampling.loading import PRECISIONS, load
@@ -77,18 +79,30 @@ def measure_peaks(sampler: Sampler) -> dict[str, int]:
     return peaks
 
 
+def solver_and_steps(text: str) -> str:
+    """Return the plan SOLVER:STEPS unless it has another form."""
+    solver, _, steps = text.partition(":")
+    if not (solver and steps.isdecimal() and int(steps) > 1):
+        raise ArgumentTypeError(f"{text!r} is not SOLVER:STEPS, such as dpmpp_2m:20")
+    return text
+
+
 def main() -> None:
     parser = options.parser_of(__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--plan", default="dpmpp_2m:20", help="SOLVER:STEPS (default %(default)s)")
+    parser.add_argument(
+        "--plan", default="dpmpp_2m:20", type=solver_and_steps, help="SOLVER:STEPS (default %(default)s)"
+    )
     parser.add_argument("--engine", default="onnxruntime", choices=list(NAMED), help="default %(default)s")
     parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="default %(default)s")
     parser.add_argument("--rounds", type=options.positive, default=5, help="number of turns (default %(default)s)")
     given = parser.parse_args()
-    sampler = load(given.bundle, given.precision, backend=create_backend(given.engine, 1))
-    features = sampler.bundle.manifest.features
-    if features is None:
-        parser.error(f"{given.bundle} has no light network: export with --cache")
+    with options.refusing(parser):
+        sampler = load(given.bundle, given.precision, backend=create_backend(given.engine, 1))
+        features = sampler.bundle.manifest.features
+        if features is None:
+            raise UserError(f"{given.bundle} has no light network", "export with --cache")
+        sampler.compile(given.plan)
     for plan, peak in measure_peaks(sampler).items():
         print(f"peak of {plan}: {peak / 1e6:.0f} MB", flush=True)
     seconds = measure_times(sampler, given.plan, given.rounds)

@@ -24,3 +24,30 @@ def test_memory_is_of_a_run_without_the_light_network_and_of_one_with_it(exporte
     peaks = measure_peaks(load(exported_light))
     assert list(peaks) == ["ddim:2", "ddim:2+every"]
     assert 0 < peaks["ddim:2"] <= peaks["ddim:2+every"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "refusal"),
+    [
+        ("ddim", "'ddim' is not SOLVER:STEPS, such as dpmpp_2m:20"),
+        ("ddim:4@trailing", "is not SOLVER:STEPS"),
+        ("ddim:1", "is not SOLVER:STEPS"),
+        ("euclid:4", "euclid"),
+    ],
+)
+def test_another_form_of_plan_and_an_unknown_solver_are_refused_before_any_run(
+    plan: str, refusal: str, exported_light: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["caching_times", str(exported_light), "--plan", plan])
+    with pytest.raises(SystemExit, match="2"):
+        caching_times.main()
+    assert refusal in capsys.readouterr().err
+
+
+def test_a_bundle_without_a_light_network_is_refused(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["caching_times", str(tiny_bundle)])
+    with pytest.raises(SystemExit, match="2"):
+        caching_times.main()
+    assert f"{tiny_bundle} has no light network; export with --cache" in capsys.readouterr().err
