@@ -59,6 +59,14 @@ def test_at_equal_time_the_full_plans_have_the_measured_number_of_steps(
     assert {(row.cost, row.other, row.gain) for row in rows} == {(7, "ipndm:7", (-4.0, 1.0))}
 
 
+def test_a_block_has_all_that_the_tables_need(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching, "EQUAL_TIME", {"skipping": {10: 7}})
+    monkeypatch.setattr(Case, "psnr", lambda self, plan, seeds: np.arange(len(seeds), dtype=float))
+    text = part(case, caching.measure_block(case, range(3)))
+    assert ", 3 seeds." in text
+    assert text.count("+0.0 ± 0.0") == len(plans_of(case)) + len(SOLVERS)
+
+
 def test_what_was_sampled_is_kept(case: Case) -> None:
     first = case.psnr("ddim:2", [0, 1])
     before = sorted(path.name for path in case.folder.iterdir())

@@ -23,7 +23,7 @@ def test_evaluations_and_three_runs_take_turns(exported_light: Path, monkeypatch
 def test_memory_is_of_a_run_without_the_light_network_and_of_one_with_it(exported_light: Path) -> None:
     peaks = measure_peaks(load(exported_light))
     assert list(peaks) == ["ddim:2", "ddim:2+every"]
-    assert 0 < peaks["ddim:2"] <= peaks["ddim:2+every"]
+    assert 20e6 < peaks["ddim:2"] <= peaks["ddim:2+every"]  # bytes: numpy and an engine alone take more
 
 
 @pytest.mark.parametrize(
