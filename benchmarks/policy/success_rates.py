@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.markdown import table, with_part
-from benchmarks.options import add_page, parser_of
+from benchmarks.options import add_page, parser_of, refusing
 from benchmarks.policy.closed_loop import deviation, observations_of, rows, watch
 from benchmarks.policy.rollouts import episodes_of, run
 from benchmarks.policy.simulator import KNOCKED, RATE, TASKS
@@ -38,6 +38,7 @@ from fewstep.fitting.options import FitOptions
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from lab.zoo.weight_files import check_weights
 
 SOURCE = Path(__file__).with_name("network.py")
 CALIBRATED = "dpmpp_2m:4"  # ranges of four steps serve one and two as well
@@ -123,8 +124,8 @@ def fit_plans(bundle: Path, rivals: Sequence[Contender]) -> None:
 
 
 def hash_of(weights: Path) -> str:
-    """A hash of a checkpoint."""
-    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    """A hash of a checkpoint. Raises UserError if there is none."""
+    return hashlib.sha256(check_weights(weights).read_bytes()).hexdigest()[:12]
 
 
 def body_of(sampler: Sampler) -> str:
@@ -149,7 +150,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.episodes < 1 or given.first < 0:
         parser.error(f"--episodes {given.episodes} --first {given.first}: run one episode or more, from seed 0 on")
-    rivals = contenders(hash_of(given.weights))
+    with refusing(parser):
+        rivals = contenders(hash_of(given.weights))
     names = [contender.name for contender in rivals]
     if unknown := [each for each in given.only or () if each not in names]:
         parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")

@@ -131,3 +131,8 @@ def test_pairs_of_other_weights_are_refused(tmp_path: Path) -> None:
         assert arrays["seeds"].tolist() == [0, 1, 2]
     with refuses("has the pairs of other weights, pairs-", "give another folder for WORK"):
         distill.pairs_file(tmp_path, second)
+
+
+def test_weights_that_are_not_there_are_refused_with_the_way_to_them(tmp_path: Path) -> None:
+    with refuses("policy.safetensors", "fetch_weights"):
+        distill.pairs_file(tmp_path, tmp_path / "policy.safetensors")
