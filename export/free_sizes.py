@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from math import gcd, lcm
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec
 from fewstep.export.tracing.export_errors import ANY_BATCH, CONSTRAINTS, FIXES_BATCH
-from fewstep.export.verification.points import sizes_to_verify
+from fewstep.export.verification.points import find_odd_multiple, sizes_to_verify
 from fewstep.export.verification.reference import call_module, select_prediction
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Size
@@ -72,11 +72,8 @@ def trace_sizes(spec: Spec) -> dict[str, int]:
 
 
 def check_forward(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: int) -> None:
-    """Raise UserError naming the line where the module fails at sizes other than its default: the sizes of the
-    verification, and one size near the default that is no multiple of twice the size's multiple."""
-    near = {size.name: _odd_multiple(size, spec.x_shape[size.axis], size.multiple) for size in spec.sizes}
-    choices = [*sizes_to_verify(spec)[1:], *({name: value} for name, value in near.items() if value is not None)]
-    for choice in choices:
+    """Raise UserError naming the line where the module fails at sizes of the verification other than its default."""
+    for choice in sizes_to_verify(spec)[1:]:
         if (failure := _find_failure(module, spec, inputs, batch, choice)) is not None:
             needed = _find_needed_multiple(module, spec, inputs, batch)
             raise UserError(failure.what, WITHOUT if needed is None else needed.fix) from failure.__cause__
@@ -101,28 +98,20 @@ def _find_needed_multiple(module: torch.nn.Module, spec: Spec, inputs: Inputs, b
     """Return the error of a module that fails at some sizes near the default and runs at multiples of a number, as the
     multiple to give. None if it runs at all sizes that are tried, or if no multiple makes a difference."""
     first: UserError | None = None
-    needed = []
+    needed = dict[str, int]()
     for size in spec.sizes:
         usual = spec.x_shape[size.axis]
         for multiple in (factor * size.multiple for factor in FACTORS):
-            if (value := _odd_multiple(size, usual, multiple)) is None:
+            if (value := find_odd_multiple(size, usual, multiple)) is None:
                 return None
             failure = _find_failure(module, spec, inputs, batch, {size.name: value})
             first = first or failure
             if failure is None:
-                needed += [_size_text(size, multiple)] * (multiple != size.multiple)
+                needed |= {size.name: multiple} if multiple != size.multiple else {}
                 break
     if first is None:
         return None
-    return UserError(first.what, _give_multiples(needed))
-
-
-def _odd_multiple(size: Size, usual: int, multiple: int) -> int | None:
-    """Return the multiple in the range of a size that is nearest to the default, but not the default, and if possible
-    no multiple of twice or three times the number. None if there is none."""
-    count = range(-(-size.low // multiple), size.high // multiple + 1)
-    values = [number * multiple for number in count if number * multiple != usual]
-    return min(values, key=lambda value: (gcd(value // multiple, 6), abs(value - usual)), default=None)
+    return UserError(first.what, _give_multiples(spec, needed))
 
 
 def explain_fixed_size(
@@ -131,18 +120,15 @@ def explain_fixed_size(
     spec: Spec,
     example: tuple[Any, ...],
     dynamic: Any,
-    inputs: Inputs,
 ) -> UserError:
-    """Return the error of a module that could not be exported. If the module fixes a size or the batch, or runs at
-    multiples of a number only, the error says so and names the line."""
+    """Return the error of a module that could not be exported. If the module fixes a size or the batch, the error names
+    it and the line; if its operations depend on a size, the multiple or the range to give."""
     reason = str(error.__cause__)
     if error.what.endswith(FIXES_BATCH):
         line = next(_find_fixing_lines(module, example, dynamic, _fixes_batch), "")
         return UserError(f"{error.what}{line}", f"{ANY_BATCH}{OTHER_OPERATION}" if line else ANY_BATCH)
-    if (needed := _find_needed_multiple(module, spec, inputs, len(example[0]))) is not None:
-        return needed
-    if spec.sizes and any(words in reason for words in CONSTRAINTS) and "specialized" not in reason:
-        return _explain_branch(module, spec, reason)
+    if "specialized" not in reason and (branching := _find_branching_sizes(spec, reason)):
+        return _explain_branch(module, spec, branching, reason)
     names = [size.name for size in spec.sizes if size.name in reason]
     if "specialized" not in reason or not names:
         return error
@@ -150,31 +136,50 @@ def explain_fixed_size(
     return UserError(f"{module_name(module)} fixes {' and '.join(names)}{line}", WITHOUT)
 
 
-def _explain_branch(module: torch.nn.Module, spec: Spec, reason: str) -> UserError:
-    """Return the error for code whose operations differ between sizes of the range, from torch's report: code that pads
-    to a multiple, for example, pads nothing at some sizes."""
-    found = [size for size in spec.sizes if size.name in reason] or list(spec.sizes)
-    what = f"{module_name(module)} does other operations at some values of {' and '.join(size.name for size in found)}"
+def _find_branching_sizes(spec: Spec, reason: str) -> list[Size]:
+    """Return the sizes on which the operations depend, from torch's report: those that it names, or all if it names
+    none. The batch is none of them."""
+    if not any(words in reason for words in CONSTRAINTS):
+        return []
+    named = re.search(rf"{CONSTRAINTS[0]} \(([^)]*)\)", reason)
+    return [size for size in spec.sizes if named is None or _symbol_name(size) in named[1].split(", ")]
+
+
+def _explain_branch(module: torch.nn.Module, spec: Spec, sizes: list[Size], reason: str) -> UserError:
+    """Return the error for code whose operations differ between values of `sizes`, from torch's report: code that pads
+    to a multiple, for example, pads nothing at some values."""
+    names = [size.name for size in sizes]
+    what = f"{module_name(module)} does other operations at some values of {' and '.join(names)}"
     remainders, quotients = (
         [int(number) for number in re.findall(rf"{sign} ?(\d{{1,3}})\b", reason) if int(number)] for sign in "%/"
     )
     divisor = min(remainders or quotients, default=1)  # products of two sizes have multiples of it
-    ranges = re.findall(r"(\w+) = Dim\('\w+', min=(\d+), max=(\d+)", reason)
     if divisor > 1:
-        return UserError(what, _give_multiples([_size_text(size, lcm(size.multiple, divisor)) for size in found]))
-    names = [size.name for size in found]
+        return UserError(what, _give_multiples(spec, {size.name: lcm(size.multiple, divisor) for size in sizes}))
+    ranges = re.findall(r"(\w+) = Dim\('\w+', min=(\d+), max=(\d+)", reason)
     if narrower := [f"{name}={low}:{high}" for name, low, high in ranges if name in names]:
         return UserError(what, f"give Size another range, as in {', '.join(narrower)} (LOW:HIGH, also for --size)")
-    return UserError(what, f"if forward pads to a multiple, give Size that multiple; otherwise {WITHOUT}")
+    if CONSTRAINTS[0] not in reason:
+        return UserError(what, f"if forward pads to a multiple, give Size that multiple; otherwise {WITHOUT}")
+    # of multiples torch.export asks for no proof, and the verification compares the graph with the module instead
+    return UserError(what, _give_multiples(spec, {size.name: 2 * size.multiple for size in sizes}))
 
 
-def _size_text(size: Size, multiple: int) -> str:
-    """Return a size as "height=8:32:4", with the multiples in its range."""
-    return f"{size.name}={-(-size.low // multiple) * multiple}:{size.high // multiple * multiple}:{multiple}"
-
-
-def _give_multiples(sizes: list[str]) -> str:
-    return f"give Size a multiple, as in {', '.join(sizes)} (LOW:HIGH:MULTIPLE, also for --size)"
+def _give_multiples(spec: Spec, multiples: Mapping[str, int]) -> str:
+    """Return the advice to give these multiples, by the name of the size, as "height=8:32:4" with the multiples in the
+    size's range."""
+    texts, others = [], []
+    for size in spec.sizes:
+        if (multiple := multiples.get(size.name)) is None:
+            continue
+        low, high = -(-size.low // multiple) * multiple, size.high // multiple * multiple
+        if low >= high:
+            return WITHOUT
+        texts.append(f"{size.name}={low}:{high}:{multiple}")
+        if spec.x_shape[size.axis] % multiple:
+            others.append(f"a {size.name} that is a multiple of {multiple}")
+    default = f"x_shape {' and '.join(others)}, and " if others else ""
+    return f"give {default}Size a multiple, as in {', '.join(texts)} (LOW:HIGH:MULTIPLE, also for --size)"
 
 
 def _find_fixing_lines(
@@ -229,8 +234,11 @@ def _size_symbol(size: Size) -> Any:
     """Return the symbol of a size: the number of its multiples."""
     if size.low == size.high:
         raise UserError(f"size {size.name} has one value, {size.low}", "leave it out of sizes, or give it a range")
-    name = size.name if size.multiple == 1 else f"{size.name}_steps"
-    return torch.export.Dim(name, min=size.low // size.multiple, max=size.high // size.multiple)
+    return torch.export.Dim(_symbol_name(size), min=size.low // size.multiple, max=size.high // size.multiple)
+
+
+def _symbol_name(size: Size) -> str:
+    return size.name if size.multiple == 1 else f"{size.name}_steps"
 
 
 def _axis_symbol(size: str, steps: Mapping[str, Any], multiples: Mapping[str, int]) -> Any:

@@ -73,7 +73,7 @@ def trace(
         operation = re.match(r"aten\.(\w+)\b.* has no ONNX equivalent", error.what)
         if operation is not None and isinstance(module, TracedForm):
             raise module.explain_refusal(example, operation[1]) from error
-        raise free_sizes.explain_fixed_size(error, module, spec, example, dynamic, example_inputs) from error.__cause__
+        raise free_sizes.explain_fixed_size(error, module, spec, example, dynamic) from error.__cause__
     graph = free_ports(graph, spec)
     fixed = [value.name for value in (*graph.inputs, *graph.outputs) if value.shape[:1] != (BATCH,)]
     if fixed:

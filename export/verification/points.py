@@ -15,6 +15,7 @@ from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.bundle.manifest import Condition, Description
+from fewstep.runtime.kinds.kind import FreeAxis
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 
@@ -142,17 +143,29 @@ def _values(condition: Condition, batch: int, number: int, rng: np.random.Genera
 
 def sizes_to_verify(takes: Description) -> list[dict[str, int]]:
     """Return the choices of sizes at which a graph is verified: the default, the smallest, a mixed one if there are
-    several sizes, and the largest. Choices with more than VISIT_LIMIT times the default's elements are left out."""
+    several sizes, the largest, and one near the default at which no size is a multiple of twice its multiple: a module
+    may do other operations there, such as padding. The others are left out if they have more than VISIT_LIMIT times
+    the default's elements."""
     usual = default_sizes(takes.x_shape, takes.sizes)
     least, greatest = ({size.name: getattr(size, end) for size in takes.sizes} for end in ("low", "high"))
     mixed = {
         size.name: greatest[size.name] if number % 2 else least[size.name] for number, size in enumerate(takes.sizes)
     }
+    odd = {each.name: find_odd_multiple(each, usual[each.name], each.multiple) or each.low for each in takes.sizes}
     choices = [usual]
     for choice in (least, mixed, greatest):
         if choice not in choices and math.prod(choice.values()) <= VISIT_LIMIT * math.prod(usual.values()):
             choices.append(choice)
-    if len(choices) == 1 and takes.sizes:  # in a wide range, one step above the default instead
-        ups = {size.name: min(usual[size.name] + size.multiple, size.high) for size in takes.sizes}
-        choices += [ups] * (ups != usual)
-    return choices
+    return choices + [odd] * (odd not in choices)
+
+
+def find_odd_multiple(size: FreeAxis, usual: int, multiple: int) -> int | None:
+    """Return the multiple in the range of a size that is nearest to the default, but not the default, and if possible
+    at most twice as large and no multiple of twice or three times the number. None if there is none."""
+    count = range(-(-size.low // multiple), size.high // multiple + 1)
+    values = [number * multiple for number in count if number * multiple != usual]
+    return min(
+        values,
+        key=lambda value: (value > 2 * usual, math.gcd(value // multiple, 6), abs(value - usual)),
+        default=None,
+    )

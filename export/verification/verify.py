@@ -179,7 +179,7 @@ def compare(
 
     def run_all(stage: Stage, run: Run, tolerance: float) -> None:
         for done, (point, output) in enumerate(zip(expected.points, expected.outputs, strict=True), 1):
-            returned = run(point.feeds)
+            returned = _run_graph(run, expected, point)
             comparison = _compare(stage, expected.spec, point, output, returned[OUTPUT])
             for name, tensor in expected.other_outputs[done - 1].items():
                 if differs(tensor, returned[name], tolerance):
@@ -208,6 +208,17 @@ def compare(
         run_all("float16", open_prepared(_split_attention(half)), FLOAT16_TOLERANCE)
     comparisons.extend(_compare_in_float16(expected, prepared, is_deployed=half is not None))
     return Verification(expected.tolerance, tuple(comparisons), expected.engine, expected.scope)
+
+
+def _run_graph(run: Run, expected: ReferenceOutputs, point: ComparisonPoint) -> dict[str, Array]:
+    """Return the outputs of a graph at a point. Raises UserError naming a point of other sizes at which it fails."""
+    try:
+        return run(point.feeds)
+    except UserError as error:
+        if point.sizes == expected.points[0].sizes:
+            raise
+        what = f"the graph of {expected.name} does not run at {point}, though {expected.name} does ({error.what:.200})"
+        raise UserError(what, "if it pads to a multiple, give Size that multiple; otherwise give no sizes") from error
 
 
 def _explain_other_output(stage: Stage, name: str, engine: str, point: ComparisonPoint) -> UserError:

@@ -27,7 +27,6 @@ from fewstep.graph.engines.build_options import BuildOptions
 from fewstep.graph.extents import fix_sizes
 from fewstep.graph.files import io
 from fewstep.graph.graph import Extent
-from fewstep.graph.session import run
 from fewstep.graph.types import infer_types
 from fewstep.measure.rollouts.trajectories import roll_out, split_seeds
 from fewstep.runtime import UserError, load
@@ -218,72 +217,6 @@ def test_what_fixes_a_size_is_named_with_its_line(module: nn.Module, said: str) 
     spec = Spec("fixed", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=SIZES)
     with pytest.raises(UserError, match=said):
         trace(module, spec)
-
-
-class Quarters(nn.Module):
-    """A network that needs multiples of 4, and runs at the smallest and largest sizes of its range."""
-
-    def forward(self, x, time):
-        parts = x.reshape(x.shape[0], 1, x.shape[2] // 4, 4, x.shape[3])
-        return (parts - parts.mean(3, keepdim=True)).reshape(x.shape) + time[:, None, None, None]
-
-
-def test_the_multiple_that_a_network_needs_is_named() -> None:
-    sizes = (Size("height", 1, low=8, high=32, multiple=2), Size("width", 2, low=8, high=32))
-    spec = Spec("fixed", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=sizes)
-    with refuses(("Quarters failed at height 14", "test_sizes.py"), "as in height=8:32:4 (LOW:HIGH:MULTIPLE"):
-        trace(Quarters(), spec)
-
-
-class Padded(nn.Module):
-    """Windows of 4 rows, with padding where the height is no multiple of 4."""
-
-    def forward(self, x, time):
-        height, more = x.shape[2], (-x.shape[2]) % 4
-        rows = nn.functional.pad(x, (0, 0, 0, more)).reshape(x.shape[0], 1, (height + more) // 4, 4, x.shape[3])
-        return (rows - rows.mean(3, keepdim=True)).flatten(2, 3)[:, :, :height] + time[:, None, None, None]
-
-
-class FromSixteen(nn.Module):
-    """Code that would do other operations on fewer than 16 rows."""
-
-    def forward(self, x, time):
-        return torch.cat([2 * x[:, :, :16], x[:, :, 16:]], 2) + time[:, None, None, None]
-
-
-class InParts(nn.Module):
-    def forward(self, x, time):
-        first, second = x.chunk(2, 2)
-        return torch.cat([second, 2 * first], 2) + time[:, None, None, None]
-
-
-def spec_of_heights(low: int, high: int, multiple: int = 1) -> Spec:
-    height = Size("height", 1, low=low, high=high, multiple=multiple)
-    return Spec("heights", (1, 24, 6), (), "v", ScheduleSpec("cosine"), sizes=(height,))
-
-
-@pytest.mark.parametrize(
-    ("module", "fix"), [(Padded(), "as in height=8:32:4 (LOW"), (FromSixteen(), "as in height=16:32 (LOW")]
-)
-def test_a_range_in_which_the_operations_differ_is_refused(module: nn.Module, fix: str) -> None:
-    with refuses(f"{type(module).__name__} does other operations at some values of height", fix):
-        trace(module, spec_of_heights(6, 32))
-
-
-@pytest.mark.parametrize(("module", "multiple"), [(Padded(), 4), (InParts(), 2)])
-def test_at_multiples_only_they_are_the_same(module: nn.Module, multiple: int) -> None:
-    traced = trace(module, spec_of_heights(8, 32, multiple))
-    feeds = {
-        "x": np.random.default_rng(0).normal(size=(2, 1, 28, 6)).astype(np.float32),
-        "time": np.ones(2, np.float32),
-    }
-    expected = module(*map(torch.from_numpy, feeds.values())).numpy()
-    np.testing.assert_allclose(run(traced.graph, feeds)["output"], expected, atol=1e-5)
-
-
-def test_a_size_of_one_value_is_refused() -> None:
-    with refuses("size height has one value, 24", "leave it out of sizes"):
-        trace(InParts(), spec_of_heights(24, 24))
 
 
 class Root(nn.Module):

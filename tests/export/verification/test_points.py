@@ -64,4 +64,16 @@ def test_verification_visits_the_default_the_ends_and_a_mixture(tiny_bundle: Pat
     assert found[0] == {"height": 4, "width": 4}
     assert {"height": 2, "width": 4} in found and {"height": 2, "width": 8} in found
     assert {"height": 12, "width": 8} not in found  # six times the elements of the default
-    assert sizes_to_verify(manifest)[1:] == found[1:]
+
+
+@pytest.mark.parametrize(
+    ("height", "expected"),
+    [
+        (Size("height", 1, 8, 32, 2), 22),  # where a network that pads to a multiple of 4 or 8 pads
+        (Size("height", 1, 24, 32, 8), 32),
+        (Size("height", 1, 24, 960, 24), 48),  # at most twice the default
+    ],
+)
+def test_verification_visits_an_odd_multiple_near_the_default(height: Size, expected: int) -> None:
+    spec = Spec("s", (1, 24, 8), (), "epsilon", ScheduleSpec("linear"), sizes=(height,))
+    assert {"height": expected} in sizes_to_verify(spec)
