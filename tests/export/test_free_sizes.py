@@ -24,7 +24,7 @@ class Quarters(nn.Module):
 def test_the_multiple_that_a_network_needs_is_named() -> None:
     sizes = (Size("height", 1, low=8, high=32, multiple=2), Size("width", 2, low=8, high=32))
     spec = Spec("fixed", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=sizes)
-    with refuses(("Quarters failed at height 14", "test_sizes.py"), "as in height=8:32:4 (LOW:HIGH:MULTIPLE"):
+    with refuses(("Quarters failed at height 14", "test_free_sizes.py"), "as in height=8:32:4 (LOW:HIGH:MULTIPLE"):
         trace(Quarters(), spec)
 
 
