@@ -96,10 +96,15 @@ def test_sound_hears_what_is_kept_alone_and_joins_early_layers_to_late_ones() ->
 
 
 def test_depth_reads_the_denoiser_s_features_of_both_resolutions() -> None:
+    """The refiner begins at the coarsest features, and joins the finest ones and the picture."""
     module, spec = prime_depth.make()
-    _, depth = module(torch.randn(1, *spec.x_shape), torch.ones(1))
-    depth.sum().backward()
-    assert all(part.weight.grad.abs().max() > 0 for part in (module.coarse, module.middle, module.up, module.picture))
+    calls, x = record_calls(module.middle, module.last), torch.randn(2, *spec.x_shape)
+    _, depth = module(x, torch.ones(2))
+    (_, coarse), (fine, _) = calls
+    refined = F.interpolate(F.silu(module.coarse(F.silu(coarse))), scale_factor=2.0)
+    refined = F.silu(module.fine(torch.cat([refined, fine, module.picture(x)], dim=1)))
+    assert depth.shape == (2, 16, 16)
+    assert torch.equal(depth, module.depth(F.interpolate(refined, scale_factor=2.0))[:, 0])
 
 
 def test_heads_of_sound_hear_less_of_what_is_farther_by_the_slopes_of_alibi() -> None:
