@@ -17,10 +17,10 @@ def names_of_files(options: RunOptions) -> list[str]:
 
 
 def count_rows(options: RunOptions, own: Values) -> RunOptions:
-    """Return the options with as many samples as the longest file of --condition has rows, unless --samples or prompts
-    decide. A single row does not decide."""
+    """Return the options with as many samples as the longest file of --condition has rows, unless --samples, prompts or
+    --conditions decide. A single row does not decide."""
     rows = max((len(own[name]) for name in names_of_files(options)), default=0)
-    if rows < 2 or options.samples is not None or options.prompts:
+    if rows < 2 or options.samples is not None or options.prompts or options.conditions is not None:
         return options
     return replace(options, samples=rows)
 

@@ -241,6 +241,13 @@ def test_the_rows_of_a_file_of_a_condition_are_sampled(
     assert open_request(options).options.count == samples
 
 
+def test_records_decide_over_the_rows_of_another_file(tiny_bundle: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "c.npy", np.arange(2))
+    np.savez(tmp_path / "c.npz", picture=np.zeros((5, 1, 8, 4), np.float32))
+    given = {"condition": (f"class=@{tmp_path / 'c.npy'}",), "conditions": tmp_path / "c.npz"}
+    assert open_request(RunOptions(free(tiny_bundle), output=tmp_path / "x.npy", **given)).options.count == 5
+
+
 def test_an_array_of_a_file_that_is_no_condition_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", uncond=np.zeros(2))
     bundle = free(tiny_bundle)
