@@ -47,10 +47,13 @@ def refuse_nested_tensors(module: nn.Module) -> Iterator[None]:
     otherwise, as in training; the graph would have the latter."""
 
     def check(name: str, encoder: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if not torch.backends.mha.get_fastpath_enabled():
+            return
         passed = inspect.signature(encoder.forward).bind(*given, **named).arguments
         if passed.get("src_key_padding_mask") is not None and passed.get("mask") is None:
             what = f"{name or 'it'} (TransformerEncoder) of {_class_name(module)} makes nested tensors of its mask"
-            raise UserError(f"{what}, which ONNX does not have", "build it with enable_nested_tensor=False")
+            fix = "build it with enable_nested_tensor=False, or set use_nested_tensor = False on it"
+            raise UserError(f"{what}, which ONNX does not have", fix)
 
     handles = [
         each.register_forward_pre_hook(

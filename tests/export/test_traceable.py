@@ -9,6 +9,7 @@ from torch import nn
 
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
+from fewstep.export.traceable import refuse_nested_tensors
 from fewstep.plans.errors import UserError
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
@@ -109,6 +110,28 @@ def encoding_source(nested: bool) -> TorchSource:
 def test_nested_tensors_are_refused() -> None:
     with refuses("encoder (TransformerEncoder) of Encoding makes nested tensors", "enable_nested_tensor=False"):
         encoding_source(True).trace()
+
+
+def test_the_encoder_of_a_transformer_is_refused_until_its_attribute_is_set() -> None:
+    module = nn.Transformer(4, 2, 1, 1, 4, batch_first=True).eval()
+    with refuses("encoder (TransformerEncoder) of Transformer makes nested", "set use_nested_tensor = False on it"):
+        call_with_mask(module)
+    module.encoder.use_nested_tensor = False
+    call_with_mask(module)
+
+
+def call_with_mask(module: nn.Module) -> None:
+    x, mask = torch.ones(1, 3, 4), torch.tensor([[False, False, True]])
+    with torch.no_grad(), refuse_nested_tensors(module):
+        module(x, x, src_key_padding_mask=mask)
+
+
+def test_an_encoder_that_makes_no_nested_tensors_now_is_not_refused() -> None:
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        call_with_mask(nn.Transformer(4, 2, 1, 1, 4, batch_first=True).eval())
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
 
 
 @pytest.mark.slow
