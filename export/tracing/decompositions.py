@@ -123,6 +123,13 @@ def _index_put(
     return torch.ops.aten.index_put.default(x, _as_int64(indices), values, accumulate)
 
 
+def _index_add(x: torch.Tensor, dim: int, indices: torch.Tensor, source: torch.Tensor, *, alpha: Any = 1) -> Any:
+    """Add elements at int64 indices, as `_index_put` replaces them."""
+    if indices.dtype != torch.int32:
+        return NotImplemented
+    return torch.ops.aten.index_add.default(x, dim, indices.long(), source, alpha=alpha)
+
+
 def _has_int32(indices: Sequence[torch.Tensor | None]) -> bool:
     return any(each is not None and each.dtype == torch.int32 for each in indices)
 
@@ -175,6 +182,7 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.special_log_ndtr.default: _has_no_form,
     INDEX: _index,
     torch.ops.aten.index_put.default: _index_put,
+    torch.ops.aten.index_add.default: _index_add,
     torch.ops.aten.pad.default: _pad,
     torch.ops.aten.masked_fill.Scalar: _masked_fill,
     WHERE: _where,
@@ -200,7 +208,8 @@ def is_decomposed(node: torch.fx.Node) -> bool:
     node, for an operation that cannot be exported."""
     if node.target == WHERE and node.meta["val"].dtype == torch.bool:
         return True
-    if node.target == INDEX and any(each.meta["val"].dtype == torch.int32 for each in node.all_input_nodes[1:]):
+    indices: Any = node.args[1] if node.target == INDEX else ()
+    if any(each is not None and each.meta["val"].dtype == torch.int32 for each in indices):
         return True
     if node.target in ON_PAIRS and not is_circular(node):
         return has_complex_input(node)  # a trial call outside of torch's tracing could fix the batch

@@ -16,9 +16,14 @@ def _scatter_reduce(
 ) -> Any:
     """Return, for each element of x, the mean of the elements that are scattered to it, and of the element itself if
     `include_self`. An element to which nothing is scattered keeps its value. Means of integers are rounded down. Other
-    reductions are left to torch (NotImplemented)."""
-    if reduce != "mean" or not x.dim():
+    reductions are left to torch (NotImplemented), unless they are of a part of `source`."""
+    if not x.dim():
         return NotImplemented
+    if reduce != "mean":
+        return _scatter_part(
+            x, dim, index, source, operation=partial(_reduce, reduce=reduce, include_self=include_self)
+        )
+    source = _select_part(source, index)
     total = x.scatter_reduce(dim, index, source, "sum", include_self=include_self)
     first = torch.ones_like(x) if include_self else torch.zeros_like(x)
     count = first.scatter_add(dim, index, torch.ones_like(source)).clamp_min(1)
@@ -39,18 +44,26 @@ def _index_reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: st
 
 def _scatter_part(x: Tensor, dim: int, index: Tensor, source: Tensor, *, operation: Callable[..., Tensor]) -> Any:
     """Scatter the part of `source` that has indices. ONNX does not accept a larger source."""
-    sizes = list(zip(source.shape, index.shape, strict=True))
-    if all(not isinstance(size, int) or size == part for size, part in sizes):
-        return NotImplemented
-    for axis, (size, part) in enumerate(sizes):
+    part = _select_part(source, index)
+    return NotImplemented if part is source else operation(x, dim, index, part)
+
+
+def _select_part(source: Tensor, index: Tensor) -> Tensor:
+    """Return the part of `source` that has indices: `source` itself if all elements have."""
+    for axis, (size, part) in enumerate(zip(source.shape, index.shape, strict=False)):  # a number has no axis
         source = source.narrow(axis, 0, part) if isinstance(size, int) and size != part else source
-    return operation(x, dim, index, source)
+    return source
+
+
+def _reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, *, reduce: str, include_self: bool) -> Tensor:
+    return x.scatter_reduce(dim, index, source, reduce, include_self=include_self)
 
 
 def _scatter(x: Tensor, dim: int, index: Tensor, source: Any, *, reduce: str) -> Tensor:
     """Return x plus or times the elements that are scattered to it. `source` is a tensor, or one number for all."""
     values = source if isinstance(source, Tensor) else torch.full_like(index, source, dtype=x.dtype)
-    return x.scatter_reduce(dim, index, values, {"add": "sum", "multiply": "prod"}[reduce])
+    part = _select_part(values, index)
+    return x.scatter_reduce(dim, index, part, {"add": "sum", "multiply": "prod"}[reduce])
 
 
 SCATTER_MEANS: dict[Any, Callable[..., Any]] = {

@@ -53,7 +53,9 @@ def test_indices_may_be_int32() -> None:
     indexed: Functions = {
         "constants": lambda x: x[:, places],
         "computed": lambda x: x[torch.arange(x.shape[0]), (x[:, 0] > 0).int()],
+        "of_themselves": lambda x: x + (lambda each: each[each])((x[0] > 0).int()),
         "put": put,
+        "add": lambda x: x.index_add(1, places, x[:, 1:], alpha=2),
     }
     x = torch.tensor([[1.0, 2.0, 3.0], [-4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
     assert indexed["constants"](x)[0].tolist() == [3.0, 1.0]

@@ -97,6 +97,9 @@ def test_a_part_of_a_larger_tensor_is_scattered() -> None:
     parts: Functions = {
         "replaced": lambda x: torch.zeros_like(x).scatter(1, places(x), x),
         "added": lambda x: torch.ones_like(x).scatter_add(1, places(x), x),
+        "multiplied": lambda x: torch.ones_like(x).scatter(1, places(x), x, reduce="multiply"),
+        "largest": lambda x: torch.ones_like(x).scatter_reduce(1, places(x), x, "amax", include_self=False),
+        "mean": lambda x: torch.ones_like(x).scatter_reduce(1, places(x), x, "mean"),
     }
     x = torch.tensor([[2.0, 3.0, 5.0], [1.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
     assert parts["replaced"](x)[0].tolist() == [3.0, 0.0, 2.0]
