@@ -200,15 +200,17 @@ def _require_finite(what: str, fix: str) -> Iterator[None]:
 
 def _describe_export(names: Sequence[str]) -> str:
     """Return, as text, the export options that make a denoiser guidable: they give the conditions `names` a value in
-    the unconditional branch. A distilled denoiser takes the weight as one of them instead."""
+    the unconditional branch. A distilled denoiser takes the weight as one of them instead: as `guidance` if it is a
+    pipeline's, and by any name otherwise."""
     if not names:
         return ""
-    if weight := next((name for name in names if name in ("weight", "guidance")), None):
-        return f", and give the weight as the condition: -c {weight}=VALUE"
+    if "guidance" in names:
+        return ", and give the weight as the condition: -c guidance=VALUE"
+    distilled = ", and give the weight as the condition: -c weight=VALUE, if it is of guidance" * ("weight" in names)
     options = " ".join(f"--null {name}=VALUE" for name in names)
     shared = "(or with shared=True in the condition, if it is equal in all branches)"
     prompts = "for encoded prompts, --null NAME=@FILE of the empty one, or `fewstep encode --negative TEXT`"
-    return f", or export with {options} {shared}; {prompts}"
+    return f"{distilled}, or export with {options} {shared}; {prompts}"
 
 
 def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -> Guidance | None:

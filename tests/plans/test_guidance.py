@@ -326,8 +326,11 @@ def test_refused_guidance_names_what_encoded_prompts_need():
 
 def test_refused_guidance_of_a_distilled_network_names_its_condition():
     denoiser = DenoiserFacts(ScheduleSpec("flow"), "flow", guided=False, without_null=("class", "weight"))
-    with refuses("needs an unconditional branch", "give the weight as the condition: -c weight=VALUE"):
+    fixes = "give the weight as the condition: -c weight=VALUE, if it is of guidance, or export with --null class=VALUE"
+    with refuses("needs an unconditional branch", fixes):  # a weight may be another one, such as a person's
         compile_plan("ddim:4", denoiser, 2.0)
+    with refuses("needs an unconditional branch", "give the weight as the condition: -c guidance=VALUE"):
+        compile_plan("ddim:4", DenoiserFacts(denoiser.schedule, "flow", guided=False, without_null=("guidance",)), 2.0)
 
 
 def test_perturbed_attention_has_one_weight_of_cfg():
