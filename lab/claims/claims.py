@@ -156,7 +156,7 @@ def tree() -> str:
 
 def write() -> None:
     """Write claims.md and the verdicts of systems.md from the stored lines."""
-    load_or_compute = claim_lines.load_kept()
-    PAGE.write_text(claim_lines.make_page(load_or_compute))
-    page = systems.with_headlines(systems.PAGE.read_text(), load_or_compute.lines)
-    systems.PAGE.write_text(systems.renew_page(page, load_or_compute.lines))
+    kept = claim_lines.load_kept()
+    PAGE.write_text(claim_lines.make_page(kept))
+    page = systems.with_headlines(systems.PAGE.read_text(), kept.lines)
+    systems.PAGE.write_text(systems.renew_page(page, kept.lines))

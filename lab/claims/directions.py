@@ -1,4 +1,5 @@
-"""Whether a figure of samples gets better with more steps of a network's own sampler. If not, it judges no claim.
+"""Whether a figure of data gets better with more steps: of a network's own sampler, of a system's, and of its
+control's. If it surely gets worse along one of them, it does not judge the claim.
 
 A network that was trained too little can be nearer to the data in few steps than in many. Its figures then reward the
 errors of solvers.
