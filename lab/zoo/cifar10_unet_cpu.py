@@ -20,7 +20,7 @@ from fewstep.models.training import Recipe
 
 SCHEDULE = cifar10_unet.SCHEDULE
 SPEC = Spec("cifar10_unet_cpu", (3, 32, 32), cifar10_unet.SPEC.conditions, "edm", SCHEDULE)
-RECIPE = Recipe(steps=1_450, batch=32, rate=5e-4, seed=0)
+RECIPE = Recipe(steps=3_800, batch=32, rate=5e-4, seed=0)
 DATA = cifar10_unet.DATA
 SHIPPED_CHANNELS: Channels = (48, 96, 192)
 CHANNELS: Channels = (64, 128, 256)
