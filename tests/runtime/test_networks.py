@@ -133,6 +133,18 @@ def test_networks_are_opened_when_first_used_and_close_each_other(tiny_bundle: P
         fewstep.runtime.load(tiny_bundle, resident=0)
 
 
+@pytest.mark.parametrize(("file", "owners"), [(None, ["noisy", "noisy"]), ("other.onnx", ["noisy", DENOISER])])
+def test_only_networks_with_the_same_prologue_share_it(tiny_bundle: Path, file: str | None, owners: list[str]) -> None:
+    own = open_bundle(tiny_bundle).manifest.prologue
+    assert own is not None
+    if file is not None:
+        change_bundle(tiny_bundle, {file: (tiny_bundle / own.file).read_bytes()})
+    with_expert(tiny_bundle, prologue=msgspec.structs.replace(own, file=file or own.file))
+    sampler = fewstep.runtime.load(tiny_bundle)
+    prologues = [sampler.network(name).prologue for name in ("noisy", DENOISER)]
+    assert [each.network for each in prologues if isinstance(each, LazyGraph)] == owners
+
+
 class Graph:
     """A graph that can be counted."""
 
