@@ -151,5 +151,5 @@ def test_a_mask_of_a_transformer_is_not_compared_with_a_causal_one() -> None:
     layer = torch.nn.TransformerEncoderLayer(4, 1, 4, dropout=0.0, batch_first=True)
     encoder = torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False).requires_grad_(False).eval()
     mask = torch.nn.Transformer.generate_square_subsequent_mask(3)
-    masked: Functions = {"masked": lambda x: encoder(x, mask=mask)}
+    masked: Functions = {"causal": lambda x: encoder(x, mask=mask), "other": lambda x: encoder(x, mask=mask.T)}
     assert_equal_to_torch(masked, torch.randn(3, 3, 4, generator=GENERATOR), 1e-5)
