@@ -23,7 +23,6 @@ def _scatter_reduce(
         return _scatter_part(
             x, dim, index, source, operation=partial(_reduce, reduce=reduce, include_self=include_self)
         )
-    source = _select_part(source, index)
     total = x.scatter_reduce(dim, index, source, "sum", include_self=include_self)
     first = torch.ones_like(x) if include_self else torch.zeros_like(x)
     count = first.scatter_add(dim, index, torch.ones_like(source)).clamp_min(1)
