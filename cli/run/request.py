@@ -75,10 +75,11 @@ def open_request(options: RunOptions) -> RunRequest:
     check_token_options(options, bundle)
     check_latents(options, bundle, tiled)
     parsed = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
+    asked = options.samples
     options = count_rows(options, parsed)
     _check_counts(options)
     options, own, branches = add_records(options, parsed, manifest)
-    _warn_of_repeated_rows(options, own)
+    _warn_of_rows(options, own, asked)
     if options.is_picture:
         check_picture(options, find_image_shape(bundle, tiled))
     body = bundle.body(choose_body(bundle, options.precision, create_backend(options.backend, options.threads)))
@@ -104,12 +105,14 @@ def open_request(options: RunOptions) -> RunRequest:
     return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults)
 
 
-def _warn_of_repeated_rows(options: RunOptions, values: Values) -> None:
-    """Log a warning if a file has more than one row of conditions but fewer than there are samples, so that rows are
-    repeated."""
+def _warn_of_rows(options: RunOptions, values: Values, asked: int | None) -> None:
+    """Log a warning if a file of --condition has more than one row but fewer than there are samples, so that rows are
+    repeated, or if it has more and nobody asked for this number of samples."""
     for name in names_of_files(options):
         if 1 < (rows := len(values[name])) < options.count:
             LOG.warning("%d rows of condition %r for %d samples: the rows are repeated", rows, name, options.count)
+        elif rows > options.count and asked is None:
+            LOG.warning("%d rows of condition %r for %d samples: the others are left out", rows, name, options.count)
 
 
 def _check_counts(options: RunOptions) -> None:

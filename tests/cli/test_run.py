@@ -248,6 +248,20 @@ def test_records_decide_over_the_rows_of_another_file(tiny_bundle: Path, tmp_pat
     assert open_request(RunOptions(free(tiny_bundle), output=tmp_path / "x.npy", **given)).options.count == 5
 
 
+def test_rows_of_a_file_beyond_the_records_are_not_left_out_in_silence(
+    tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "c.npy", np.zeros(7, np.int64))
+    np.savez(tmp_path / "c.npz", picture=np.zeros((5, 1, 8, 4), np.float32))
+    given = {"condition": (f"class=@{tmp_path / 'c.npy'}",), "conditions": tmp_path / "c.npz"}
+    options = RunOptions(free(tiny_bundle), output=tmp_path / "x.npy", **given)
+    open_request(options)
+    assert "7 rows of condition 'class' for 5 samples: the others are left out" in caplog.text
+    caplog.clear()
+    open_request(replace(options, samples=5))
+    assert not caplog.text
+
+
 def test_an_array_of_a_file_that_is_no_condition_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", uncond=np.zeros(2))
     bundle = free(tiny_bundle)
