@@ -21,12 +21,14 @@ from benchmarks import options
 from benchmarks.caching import EQUAL_TIME, OF_ALL_SOLVERS, PAGE, SCRIPT, export_cut
 from benchmarks.distance_to_data import jackknife_distances, mean_and_error
 from benchmarks.markdown import put_part, table
+from benchmarks.result_store import digest
 from benchmarks.shipped_models_page import WIDTH
 from benchmarks.solver_distances import BLOCK, EXTRACTOR, SHAPE, Judge, real_features
 from benchmarks.solver_page import Cell
 from fewstep.measure.distances.features import open_extractor
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.models.cifar10 import data
+from fewstep.plans.plan import LIGHT
 from lab.zoo.members import BY_NAME, SHIPPED
 
 MEMBERS = {each.name: each for each in (BY_NAME["cifar10_dit"], *SHIPPED) if each.name.startswith("cifar10")}
@@ -43,6 +45,11 @@ class CachedJudge(Judge):
     @cached_property
     def bundle(self) -> Path:
         return export_cut(self.member.name, self.work)
+
+    def digest(self, cell: Cell) -> str:
+        """Return a hash of all that determines the features of a cell, also of the light network."""
+        manifest = self.sampler(cell.body).bundle.manifest
+        return digest(super().digest(cell), manifest.files[manifest.networks[LIGHT].bodies["float32"].graph.file])
 
 
 def equal_plans(model: str, steps: int) -> dict[str, int]:

@@ -1,9 +1,15 @@
 """FD of plans with light steps: which full plans they are compared with, and the differences in the table."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 
 from benchmarks.caching import EQUAL_TIME, OF_ALL_SOLVERS
-from benchmarks.caching_distances import EQUAL_WORK, MEMBERS, STEPS, lines_of, part, plans_of
+from benchmarks.caching_distances import EQUAL_WORK, MEMBERS, STEPS, CachedJudge, lines_of, part, plans_of
+from benchmarks.solver_distances import Judge
+from benchmarks.solver_page import Cell
 
 
 def test_both_denoisers_of_cifar10_are_measured() -> None:
@@ -40,3 +46,19 @@ def test_what_was_not_measured_has_no_line() -> None:
     assert part("cifar10", values, 128).startswith(
         "`cifar10`, 128 samples. All steps full: `dpmpp_2m:20` 15.0 ± 5.0.\n"
     )
+
+
+def test_features_of_another_light_network_are_not_taken_from_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(light: str) -> CachedJudge:
+        body = SimpleNamespace(graph=SimpleNamespace(file="light.onnx"))
+        networks = {"light": SimpleNamespace(bodies={"float32": body})}
+        manifest = SimpleNamespace(files={"light.onnx": light}, networks=networks)
+        made = CachedJudge(MEMBERS["cifar10"], tmp_path, SimpleNamespace(), 1)  # type: ignore[arg-type]
+        made.__dict__["bfloat16"] = SimpleNamespace(bundle=SimpleNamespace(manifest=manifest))
+        return made
+
+    monkeypatch.setattr(Judge, "digest", lambda self, cell: "full")
+    cell = Cell("cifar10", "bfloat16", 1.0, "dpmpp_2m:20+every")
+    assert judge("a").digest(cell) == judge("a").digest(cell) != judge("b").digest(cell)
