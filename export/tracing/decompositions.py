@@ -24,7 +24,7 @@ from fewstep.export.tracing.distances import DISTANCES
 from fewstep.export.tracing.elementwise import ELEMENTWISE
 from fewstep.export.tracing.float_division import FLOAT_DIVISION
 from fewstep.export.tracing.order_statistics import ORDER_STATISTICS
-from fewstep.export.tracing.scatter_means import SCATTER_MEANS
+from fewstep.export.tracing.scatter import SCATTER_REDUCTIONS
 from fewstep.export.tracing.stacking import STACKS
 
 WHERE = torch.ops.aten.where.self
@@ -174,7 +174,7 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     **ELEMENTWISE,
     **FLOAT_DIVISION,
     **ORDER_STATISTICS,
-    **SCATTER_MEANS,
+    **SCATTER_REDUCTIONS,
     **STACKS,
     torch.ops.aten.diagonal.default: _diagonal,
     torch.ops.aten.histc.default: _has_no_form,

@@ -65,7 +65,7 @@ def _scatter(x: Tensor, dim: int, index: Tensor, source: Any, *, reduce: str) ->
     return x.scatter_reduce(dim, index, part, {"add": "sum", "multiply": "prod"}[reduce])
 
 
-SCATTER_MEANS: dict[Any, Callable[..., Any]] = {
+SCATTER_REDUCTIONS: dict[Any, Callable[..., Any]] = {
     ATEN.scatter.src: partial(_scatter_part, operation=ATEN.scatter.src),
     ATEN.scatter_add.default: partial(_scatter_part, operation=ATEN.scatter_add.default),
     ATEN.scatter.reduce: _scatter,
