@@ -51,6 +51,14 @@ def test_every_epsilon_has_the_law_of_the_data(name):
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.35)  # of first order
 
 
+def test_the_reported_sample_is_the_end_of_a_straight_line():
+    x0, y = 0.3, -1.2
+    plan = compile_plan("interpolant:4@trailing", DenoiserFacts(BROWNIAN, "velocity", heads=1, towards="y"))
+    for step in plan.steps:
+        row = (1 - step.time) * x0  # x without the share of y
+        assert np.dot(step.x0, (row, y, y - x0)) == pytest.approx(x0)
+
+
 @pytest.mark.parametrize("power", [0, 1])
 def test_a_step_is_the_published_one(power):
     """Euler-Maruyama for b + e s, between two inner times, with a share of y other than 1 - alpha."""
