@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="torch, which exports them, is not installed")
 import torch
+from torch.nn import functional
 
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
@@ -16,6 +17,32 @@ from fewstep.runtime import UserError, load
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples" / "structures.py"
 STEPS, SEEDS = 3, (4, 5)
+
+
+def test_a_block_adds_a_bias_for_each_pair_to_the_scores() -> None:
+    """By loops over heads and atoms, where the block multiplies matrices."""
+    torch.manual_seed(0)
+    block, width, heads = runpy.run_path(str(EXAMPLE))["Block"](), 32, 2
+    h, known, pairs = torch.randn(1, 4, width), torch.randn(1, 4, width), torch.randn(1, 4, 4, width)
+    shift, scale, gate, shift2, scale2, gate2 = block.known(functional.silu(known))[0].split(width, dim=1)
+    q, k, v = block.qkv(functional.layer_norm(h[0], (width,)) * (1 + scale) + shift).split(width, dim=1)
+    seen = torch.zeros(4, width)
+    for head, atom in np.ndindex(heads, 4):
+        part = slice(head * width // heads, (head + 1) * width // heads)
+        scores = [q[atom, part] @ k[other, part] / 4 + block.pair(pairs[0, atom, other])[head] for other in range(4)]
+        shares = torch.stack(scores).exp() / torch.stack(scores).exp().sum()
+        seen[atom, part] = sum(share * v[other, part] for other, share in enumerate(shares))
+    after = h[0] + gate * block.out(seen)
+    inner = block.wide(functional.layer_norm(after, (width,)) * (1 + scale2) + shift2)
+    torch.testing.assert_close(block(h, known, pairs)[0], after + gate2 * block.narrow(functional.gelu(inner)))
+
+
+def test_the_shift_has_numbers_of_its_own() -> None:
+    drawn = np.zeros((1, 3, 3))
+    drawn[0, 0, 0], drawn[0, 2] = 1.0, (5.0, 6.0, 7.0)  # the quaternion of no rotation, and the shift
+    x = np.array([[[1.0, 2.0, 3.0], [3.0, 0.0, 1.0], [2.0, 1.0, 2.0]]])
+    moved = runpy.run_path(str(EXAMPLE))["rotate_randomly"](x, lambda number: drawn, 0)
+    np.testing.assert_allclose(moved, x - x.mean(axis=1, keepdims=True) + (5.0, 6.0, 7.0))
 
 
 @pytest.mark.slow
