@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import options
+from benchmarks.distance_to_data import mean_and_error
 from benchmarks.markdown import put_part, table
 from benchmarks.result_store import digest, load_or_compute
 from benchmarks.shipped_models_page import WIDTH
@@ -154,10 +155,9 @@ def rows_of_equal_time(case: Case, values: dict[str, NDArray[np.float64]]) -> li
 def compare(case: Case, values: dict[str, NDArray[np.float64]], plan: str, cost: float) -> Row:
     """Return a row: a plan with light steps, and the best plan of full steps of this cost."""
     other = max(full_plans_of(case, cost), key=lambda each: float(values[each].mean()))
-    difference = values[plan] - values[other]
-    error = float(difference.std(ddof=1) / len(difference) ** 0.5)
+    gain = mean_and_error(values[plan] - values[other])
     found = (float(values[plan].mean()), other, float(values[other].mean()))
-    return Row(case.name, plan, cost, *found, (float(difference.mean()), error), len(difference))
+    return Row(case.name, plan, cost, *found, gain, len(values[plan]))
 
 
 def part(case: Case, values: dict[str, NDArray[np.float64]]) -> str:
