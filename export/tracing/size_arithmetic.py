@@ -47,23 +47,23 @@ def _make_quotient(divided: Any) -> Any:
 def _make_remainder(remainder: Any) -> Any:
     """Return `size % divisor`. A negative size, as in the padding `(-height) % 8`, has no valid range in torch."""
 
-    def positive_remainder(size: torch.SymInt, divisor: Any) -> Any:
+    def take_remainder(size: torch.SymInt, divisor: Any) -> Any:
         if not _is_negative(size) or not isinstance(divisor, int) or divisor < 1:
             return remainder(size, divisor)
         return remainder(divisor - remainder(-size, divisor), divisor)
 
-    return positive_remainder
+    return take_remainder
 
 
 def _make_whole_quotient(quotient: Any) -> Any:
     """Return `size // divisor`. A negative size, as in `-(-height // 8)`, is rounded up without its sign."""
 
-    def signed_quotient(size: torch.SymInt, divisor: Any) -> Any:
+    def divide(size: torch.SymInt, divisor: Any) -> Any:
         if not _is_negative(size) or not isinstance(divisor, int) or divisor < 1:
             return quotient(size, divisor)
         return -quotient(-size + divisor - 1, divisor)
 
-    return signed_quotient
+    return divide
 
 
 def _is_negative(size: torch.SymInt) -> bool:

@@ -203,12 +203,12 @@ def quote_keywords() -> Iterator[None]:
 
     plain: Any = getattr(graph, "_format_target", None)
 
-    def quoted(base: str, target: str) -> str:
+    def quote(base: str, target: str) -> str:
         for name in target.split("."):
             base = f'getattr({base}, "{name}")' if keyword.iskeyword(name) else plain(base, name)
         return base
 
-    with patch.object(graph, "_format_target", quoted, create=plain is None):
+    with patch.object(graph, "_format_target", quote, create=plain is None):
         yield
 
 
