@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.lora.merge import merge, refuse_added_doras
-from fewstep.export.lora.slots import SlotRequest, find_slots
+from fewstep.export.lora.slots import NO_SLOTS, SlotRequest, find_slots
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
 from fewstep.export.spec import Source, Spec
 from fewstep.plans.errors import UserError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 LOG = logging.getLogger("fewstep")
-NO_SLOTS = SlotRequest()
 CHANGED = "_changed_by_fewstep"  # attribute that marks modules which options have changed in place
 RETURNS = "let it return (module, spec)"
 

@@ -8,20 +8,24 @@ from pathlib import Path
 import torch
 
 FRAME = re.compile(r'\s*File "(.+)", line (\d+)')  # the format of Python tracebacks
-OWN = (Path(torch.__file__).parent, Path(__file__).parent)
+EXPORT = Path(__file__).parent
+OWN = (Path(torch.__file__).parent, EXPORT, EXPORT.with_name("pipelines"))
+WRAPPERS = ("fewstep.export.sources.", "fewstep.pipelines.")  # modules with wrappers around networks of the user
+OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
 
 
 class MissingForm(Exception):
     """Raised for an operation that cannot be expressed in ONNX operations with torch's results. `detail` follows the
-    operation's name in messages, and `node` is the operation's FX node, once it is known."""
+    operation's name in messages, `fix` names what to write instead, and `node` is the operation's FX node, once it is
+    known."""
 
-    def __init__(self, detail: str = "", node: torch.fx.Node | None = None) -> None:
+    def __init__(self, detail: str = "", fix: str = OTHER_OPERATIONS, node: torch.fx.Node | None = None) -> None:
         super().__init__(detail)
-        self.detail, self.node = detail, node
+        self.detail, self.fix, self.node = detail, fix, node
 
 
 def error_location(error: BaseException) -> str:
-    """Return ' (FILE:LINE)' of the innermost frame outside torch and fewstep.export, or ""."""
+    """Return ' (FILE:LINE)' of the innermost frame outside torch, fewstep.export and fewstep.pipelines, or ""."""
     return user_code_location(traceback.format_tb(error.__traceback__))
 
 
@@ -36,4 +40,12 @@ def user_code_location(frames: Sequence[str]) -> str:
 
 
 def module_name(module: torch.nn.Module) -> str:
+    """Return the class of a module for messages. For a wrapper of fewstep around a network of the user's folder, this
+    is the network's class."""
+    while isinstance(inner := getattr(module, "network", None), torch.nn.Module) and _is_wrapper(module):
+        module = inner
     return type(module).__name__
+
+
+def _is_wrapper(module: torch.nn.Module) -> bool:
+    return type(module).__module__.startswith(WRAPPERS)

@@ -5,8 +5,9 @@ from math import inf, isnan
 
 import msgspec
 
-from fewstep.export.changes import refuse_changed
+from fewstep.export.changes import apply_changes, refuse_changed
 from fewstep.export.expert import Expert
+from fewstep.export.network_changes import NetworkChanges
 from fewstep.export.options.null_option import with_nulls
 from fewstep.export.options.size_option import with_sizes
 from fewstep.export.spec import Source, Spec
@@ -18,6 +19,7 @@ from fewstep.plans.spec import PURE_NOISE, ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.kinds.kind import kinds
 
+UNCHANGED = NetworkChanges()
 FORM = "write NAME=SOURCE@LAMBDA, like noisy=FILE.py:make@-2 or oms=FILE.py:make@-inf"
 SHARED = ("shape", "dtype", "null", "low", "high", "shared", "follows")  # equal in a shared condition
 
@@ -43,11 +45,14 @@ def _parse_expert(text: str, load: Callable[[str], Source]) -> Expert:
     return Expert(name, max(until, PURE_NOISE), lambda: load(source))
 
 
-def load_expert(expert: Expert, denoiser: Spec, sizes: Sequence[str], nulls: Sequence[str]) -> Source:
+def load_expert(
+    expert: Expert, denoiser: Spec, sizes: Sequence[str], nulls: Sequence[str], changes: NetworkChanges = UNCHANGED
+) -> Source:
     """Load the expert's source and apply the options that concern it. Raises UserError if it does not fit the
     denoiser."""
-    source = with_sizes(expert.load(), sizes)
-    refuse_changed(source)
+    loaded = expert.load()
+    refuse_changed(loaded)
+    source = with_sizes(apply_changes(loaded, changes.loras, changes.changes, changes.slots), sizes)
     _check(expert, source.spec, denoiser)
     own = {condition.name for condition in source.spec.conditions}
     return with_nulls(source, [text for text in nulls if text.partition("=")[0] in own])

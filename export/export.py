@@ -16,12 +16,18 @@ from fewstep.export.light_network import add_light_network
 from fewstep.export.load_source import load_source
 from fewstep.export.manifest import (
     add_expert,
-    choose_data_limit,
+    choose_data_facts,
     describe_additions,
     make_manifest,
     suggest_later_commands,
 )
-from fewstep.export.network_sources import check_named_files, load_changed_source, load_sources, read_loras
+from fewstep.export.network_sources import (
+    check_named_files,
+    list_names,
+    load_changed_source,
+    load_sources,
+    read_changes,
+)
 from fewstep.export.options.null_option import add_null_files, read_null_values
 from fewstep.export.spec import Spec
 from fewstep.graph.files.commit import open_for_update
@@ -51,21 +57,25 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
 
     check_named_files(options)
     with open_for_update(options.output, must_exist=False) as writer:
-        loras, others = read_loras(options), parse_experts(options.expert, load_source)
+        changes, others = read_changes(options), parse_experts(options.expert, load_source)
         if others:  # refuse a wrong expert before minutes of work
-            deque(load_sources(options, loras, others), maxlen=0)
+            deque(load_sources(options, changes, others), maxlen=0)
         check_spec = None if options.check is None else partial(_check_spec, options.check, options.null, bool(others))
         how = NetworkOptions(options.dtype, options.verify, package_versions(), options.cache)
-        denoiser = export_network(writer, how, partial(load_changed_source, options, loras), progress, check_spec)
+        load_denoiser = partial(load_changed_source, options, changes, others)
+        denoiser = export_network(writer, how, load_denoiser, progress, check_spec)
         origin = denoiser.origin
         scheduler = None
         if origin.scheduler is not None:
             scheduler = writer.add(encode_config(origin.scheduler), folder="plans", name="scheduler", suffix=".json")
-        entry = msgspec.structs.replace(make_manifest(options, denoiser, loras), scheduler=scheduler)
-        of_samples = None if options.check is None else partial(_largest_magnitude, options.check, origin.spec)
-        entry = choose_data_limit(writer.manifest, entry, of_samples)
-        for expert in (*others, *origin.experts):
-            load = partial(load_expert, expert, origin.spec, options.size, options.null)
+        entry = msgspec.structs.replace(make_manifest(options, denoiser, changes.loras), scheduler=scheduler)
+        of_samples = None if options.check is None else partial(_measure_data, options.check, origin.spec)
+        entry = choose_data_facts(writer.manifest, entry, of_samples)
+        experts = (*others, *origin.experts)
+        names = list_names(origin.component, experts)
+        for expert in experts:
+            own_changes = changes.of(expert.name, names)
+            load = partial(load_expert, expert, origin.spec, options.size, options.null, own_changes)
             own = export_network(writer, how, load, prefix_stages(progress, expert.name))
             entry = add_expert(entry, expert, own, options.dtype)
         if denoiser.features is not None:
@@ -83,10 +93,10 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         return writer.commit(add_null_files(writer, entry, options.null))
 
 
-def _largest_magnitude(file: Path, spec: Spec) -> float:
-    from fewstep.measure.spec.spec_samples import largest_magnitude  # imports onnxruntime, which --help does not need
+def _measure_data(file: Path, spec: Spec) -> tuple[float, tuple[float, float] | None]:
+    from fewstep.measure.spec.spec_samples import measure_data  # imports onnxruntime, which --help does not need
 
-    return largest_magnitude(file, spec)
+    return measure_data(file, spec)
 
 
 def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, evaluate: "Evaluate") -> None:

@@ -9,6 +9,7 @@ import msgspec
 
 from fewstep.export.graph_warnings import warn_of_operations, warn_of_repeated_work
 from fewstep.export.light_network import cut_features
+from fewstep.export.probes import add_probe
 from fewstep.export.spec import Source, Spec
 from fewstep.export.verification.points import Scope
 from fewstep.graph.describe import describe
@@ -102,6 +103,7 @@ def export_network(
         for part, graph in parts.items()
         if graph is not None
     }
+    graphs = {part: add_probe(writer, entry, parts[part], origin.spec) for part, entry in graphs.items()}
     content = msgspec.json.format(msgspec.json.encode(verification))
     table = writer.add(content, folder="report", name="verification", suffix=".json")
     return ExportedNetwork(origin, graphs, table, features)

@@ -41,6 +41,7 @@ class Origin:
     companions: CompanionSource | None
     lora_slots: LoraSlots | None
     experts: tuple[Expert, ...] = ()
+    component: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def load_and_trace(
         source.companions,
         slots,
         source.experts if isinstance(source, TorchSource) else (),
+        source.component if isinstance(source, TorchSource) else None,
     )
     reference = None if is_large else traced.reference
 

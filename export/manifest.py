@@ -10,14 +10,13 @@ from shlex import join, quote, split
 
 import msgspec
 
-from fewstep.export.changes import read_change
 from fewstep.export.expert import Expert
 from fewstep.export.experts import join_conditions
 from fewstep.export.export_network import ExportedNetwork, package_versions
 from fewstep.export.export_options import DType, ExportOptions
 from fewstep.export.licence import read_licence
+from fewstep.export.network_changes import read_network_change
 from fewstep.export.options.null_option import strip_folder
-from fewstep.export.sources import hub
 from fewstep.plans.configs.classes import is_distilled_sampler
 from fewstep.plans.default_grid import TRAINED, default_grid
 from fewstep.plans.errors import UserError
@@ -26,6 +25,7 @@ from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Description, Manifest, Provenance
 from fewstep.runtime.bundle.platforms import PORTABLE, body_name
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.hub import is_name
 from fewstep.runtime.lora.file import Lora
 
 LOG = logging.getLogger("fewstep")
@@ -46,6 +46,7 @@ def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DTy
         prologue=own.graphs.get("prologue"),
         conditioner=own.graphs.get("conditioner"),
         verification=own.table,
+        lora_slots=own.origin.lora_slots,
     )
     return msgspec.structs.replace(entry, conditions=conditions, networks={**entry.networks, expert.name: network})
 
@@ -61,15 +62,33 @@ def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
     return ", ".join([*added, *["the report"] * (previous.report is not None)]) if added else ""
 
 
-def choose_data_limit(previous: Manifest | None, new: Manifest, of_samples: Callable[[], float] | None) -> Manifest:
+def choose_data_facts(
+    previous: Manifest | None,
+    new: Manifest,
+    of_samples: Callable[[], tuple[float, tuple[float, float] | None]] | None,
+) -> Manifest:
     """Return the manifest of an export with the largest magnitude in the data: the one in the Spec (infinity stands for
     no limit); without it, that of the samples of `--check`; without these, the one of the bundle that the export
-    replaces."""
-    if new.data_limit == inf:
+    replaces. The mean and the standard deviation of the data are those of the samples, or of that bundle.
+
+    of_samples: returns the largest magnitude of the samples, and their mean and standard deviation.
+    """
+    of_spec = new.data_limit
+    if of_samples is not None:
+        limit, moments = of_samples()
+        new = msgspec.structs.replace(new, data_limit=limit if of_spec is None else of_spec, data_moments=moments)
+    elif previous is not None and _has_same_graphs(previous, new):
+        new = msgspec.structs.replace(new, data_moments=previous.data_moments)
+    if of_spec == inf:
         return msgspec.structs.replace(new, data_limit=None)
-    if new.data_limit is None and of_samples is not None:
-        new = msgspec.structs.replace(new, data_limit=of_samples())
     return new if previous is None else _keep_data_limit(previous, new)
+
+
+def _has_same_graphs(previous: Manifest, new: Manifest) -> bool:
+    before, after = (
+        {name: [graph.file for graph in body.graphs] for name, body in each.bodies.items()} for each in (previous, new)
+    )
+    return all(before.get(name) == after[name] for name in after)
 
 
 def _keep_data_limit(previous: Manifest, new: Manifest) -> Manifest:
@@ -79,7 +98,7 @@ def _keep_data_limit(previous: Manifest, new: Manifest) -> Manifest:
     limit = previous.data_limit
     if new.data_limit is not None or limit is None:
         return new
-    if all(name in previous.bodies and previous.bodies[name].graphs == new.bodies[name].graphs for name in new.bodies):
+    if _has_same_graphs(previous, new):
         LOG.warning(
             "the data limit of the replaced bundle, %g, is kept, since the graphs are the same: data_limit=math.inf in "
             "the Spec removes it",
@@ -136,6 +155,7 @@ def make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Sequ
         ),
         files={},
         verification=denoiser.table,
+        component=origin.component,
         lora_slots=origin.lora_slots,
     )
 
@@ -144,8 +164,8 @@ def export_command(options: ExportOptions, label: str, loras: Sequence[Lora]) ->
     """Return the command that repeats this export, quoted for a shell and without paths; `label` names the source."""
     recorded = replace(
         options,
-        lora=tuple(f"{lora.name}:{lora.strength:g}" for lora in loras),
-        change=tuple(read_change(text).text for text in options.change),
+        lora=tuple(lora.text for lora in loras),
+        change=tuple(read_network_change(text).text for text in options.change),
         null=tuple(map(strip_folder, options.null)),
         expert=tuple(map(_strip_source_folder, options.expert)),
     )
@@ -155,7 +175,7 @@ def export_command(options: ExportOptions, label: str, loras: Sequence[Lora]) ->
 def _strip_source_folder(text: str) -> str:
     """Return an expert's option without the folder of its source."""
     name, _, source = text.partition("=")
-    return text if hub.is_name(source.rpartition("@")[0]) else f"{name}={Path(source).name}"
+    return text if is_name(source.rpartition("@")[0]) else f"{name}={Path(source).name}"
 
 
 def describe_existing_additions(folder: Path) -> str:

@@ -2,18 +2,23 @@
 
 from collections.abc import Iterator, Sequence
 
-from fewstep.export.changes import apply_changes, read_change
+from fewstep.export.changes import apply_changes
 from fewstep.export.expert import Expert
 from fewstep.export.experts import load_expert, parse_experts
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.light_network import refuse_cache
 from fewstep.export.load_source import load_source
-from fewstep.export.lora.slots import SlotRequest
+from fewstep.export.lora.slots import find_slots
+from fewstep.export.network_changes import Changes, NetworkChanges, read_network_change
 from fewstep.export.options.null_option import with_nulls
 from fewstep.export.options.size_option import with_sizes
+from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source
 from fewstep.graph.files.commit import open_for_update
-from fewstep.runtime.lora.file import Lora, read_lora
+from fewstep.plans.errors import UserError
+from fewstep.plans.names.network_name import split_network
+from fewstep.plans.plan import DENOISER
+from fewstep.runtime.lora.file import read_lora
 
 
 def check_named_files(options: ExportOptions) -> None:
@@ -23,40 +28,83 @@ def check_named_files(options: ExportOptions) -> None:
 
         check_file(options.check)
     for text in options.change:
-        read_change(text)
+        read_network_change(text)
 
 
 def check_sources(options: ExportOptions) -> Iterator[Source]:
     """Check that the output can be written. Return the sources of all networks, which are loaded one after the
     other."""
     check_named_files(options)
-    loras, others = read_loras(options), parse_experts(options.expert, load_source)
+    changes, others = read_changes(options), parse_experts(options.expert, load_source)
     with open_for_update(options.output, must_exist=False):
         pass
-    return load_sources(options, loras, others)
+    return load_sources(options, changes, others)
 
 
-def load_sources(options: ExportOptions, loras: Sequence[Lora], others: Sequence[Expert]) -> Iterator[Source]:
+def load_sources(options: ExportOptions, changes: Changes, others: Sequence[Expert]) -> Iterator[Source]:
     """Yield the source of each network, the denoiser first, after checking its spec. Only one is in memory at a
     time."""
-    source = load_changed_source(options, loras)
-    spec = source.spec
+    source = load_changed_source(options, changes, others)
+    spec, experts = source.spec, (*others, *experts_of(source))
+    names = names_of(source, experts)
     yield source
     del source
-    for expert in others:
-        yield load_expert(expert, spec, options.size, options.null)
+    for expert in experts:
+        yield load_expert(expert, spec, options.size, options.null, changes.of(expert.name, names))
 
 
-def read_loras(options: ExportOptions) -> tuple[Lora, ...]:
-    return tuple(read_lora(text) for text in options.lora)
-
-
-def load_changed_source(options: ExportOptions, loras: Sequence[Lora]) -> Source:
-    """Load the source and apply the options' changes."""
-    changes, slots = map(read_change, options.change), SlotRequest(options.lora_slots, options.rank)
-    source = apply_changes(
-        load_source(options.source, options.spec, options.statistics, options.call), loras, tuple(changes), slots
+def read_changes(options: ExportOptions) -> Changes:
+    """Read the options that change networks, and their files."""
+    return Changes(
+        tuple(map(read_lora, options.lora)),
+        tuple(map(read_network_change, options.change)),
+        tuple(map(split_network, options.lora_slots)),
+        options.rank,
     )
+
+
+def load_changed_source(options: ExportOptions, changes: Changes, others: Sequence[Expert]) -> Source:
+    """Load the source and apply those changes that name it. `others` are the experts of the options."""
+    source = load_source(
+        options.source, options.spec, options.statistics, options.call, options.config, options.without
+    )
+    names = names_of(source, (*others, *experts_of(source)))
+    own = changes.of(names[0], names)
+    for expert in (*others, *experts_of(source)):  # refuse what does not fit before minutes of work
+        _check_expert(expert, changes.of(expert.name, names))
+    source = apply_changes(source, own.loras, own.changes, own.slots)
     if options.cache is not None:
         refuse_cache(source.spec, options.expert, options.lora_slots)
     return with_nulls(with_sizes(source, options.size), options.null)
+
+
+def _check_expert(expert: Expert, changes: NetworkChanges) -> None:
+    """Raise UserError if LoRA files or slots do not fit an expert whose layers are known before it is loaded."""
+    if expert.outline is None or not (changes.loras or changes.slots):
+        return
+    from fewstep.export.lora.merge import check_fit
+
+    module = expert.outline()
+    for lora in changes.loras:
+        check_fit(module, lora)
+    if changes.slots:
+        find_slots(module, changes.slots)
+
+
+def experts_of(source: Source) -> Sequence[Expert]:
+    """Return the experts that a source itself has, as the folder of a pipeline with two networks does."""
+    return source.experts if isinstance(source, TorchSource) else ()
+
+
+def names_of(source: Source, experts: Sequence[Expert]) -> tuple[str, ...]:
+    """Return the names by which options name the networks of an export, the denoiser's first. Raises UserError if an
+    expert has the denoiser's name."""
+    return list_names(source.component if isinstance(source, TorchSource) else None, experts)
+
+
+def list_names(component: str | None, experts: Sequence[Expert]) -> tuple[str, ...]:
+    """Return the names of networks: the denoiser's component or, if it is unknown, DENOISER, and the experts'."""
+    names = (component or DENOISER, *(each.name for each in experts))
+    if names[0] in names[1:]:
+        raise UserError(f"an expert has the name of the denoiser itself, {names[0]}", "give the expert another name")
+    return names

@@ -22,16 +22,19 @@ from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
 from benchmarks.pipelines.listed import compare_listed
 from benchmarks.pipelines.public_configs import find_config, read_configs
 from benchmarks.pipelines.variants import Variant, find_sides, read_fields, write_call
+from fewstep.export.companions.companion import COMPANION
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
-from fewstep.export.sources.diffusers.classes import CLASSES
-from fewstep.export.sources.diffusers.files import Folder
-from fewstep.export.sources.diffusers.folder import is_recorded
-from fewstep.export.sources.diffusers.recording.record import PERTURBATION
-from fewstep.export.sources.diffusers.recording.settings import PROMPT
-from fewstep.export.sources.diffusers.recording.stand_ins import ONE_LENGTH
+from fewstep.pipelines.companions.recorded_text import NO_PROMPTS
+from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.listed.classes import CLASSES
+from fewstep.pipelines.listed.folder import is_recorded
+from fewstep.pipelines.recording.record import PERTURBATION
+from fewstep.pipelines.recording.settings import PROMPT
+from fewstep.pipelines.recording.stand_ins import ONE_LENGTH
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.reading import open_bundle
 
 TEXT = "a red cat on a mat"  # of the pipelines whose texts have one length
 RECORDED = "samples of %s agree within"  # of the line that export prints for a recorded pipeline
@@ -45,18 +48,26 @@ ABSENT, UNMADE, REFUSED, LOADED, EXPORTED = "no components", "components not mad
 @dataclass(frozen=True)
 class Outcome:
     """The result of a pipeline. `difference`: the largest one of the final x, relative to its range, over the plans
-    scheduler:N of `steps`; None if it was not compared."""
+    scheduler:N of `steps`; None if it was not compared. `outputs`: what the bundle's decoder returns, such as "video",
+    and `decoded`, its largest difference from the pipeline's own output, relative to that; "" and None for a bundle
+    that returns x. `encoded`: the largest difference of the bundle's text encoder from torch; None for a bundle that
+    takes no prompts."""
 
     name: str
     result: str
     difference: float | None = None
     reason: str = ""
     steps: tuple[int, ...] = ()
+    outputs: str = ""
+    decoded: float | None = None
+    encoded: float | None = None
 
     def __str__(self) -> str:
         difference = "" if self.difference is None else f"{self.difference:.1g}"
         steps = " ".join(map(str, self.steps))
-        return f"{self.name:48} {self.result:20} {difference:8} {steps:8} {self.reason}"
+        outputs = "" if self.decoded is None else f"{self.outputs} {self.decoded:.1g}"
+        prompts = "" if self.encoded is None else "prompts"
+        return f"{self.name:48} {self.result:20} {difference:8} {steps:8} {outputs:20} {prompts:8} {self.reason}"
 
 
 class _OutOfTime(BaseException):
@@ -69,8 +80,17 @@ class _Differences(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[Compared] = []
+        self.decoded: float | None = None
+        self.encoded: float | None = None
+        self.remarks: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.msg == COMPANION and isinstance(record.args, tuple) and record.args[0] == "decoder":
+            self.decoded = float(str(record.args[1]))
+        if record.msg == COMPANION and isinstance(record.args, tuple) and record.args[0] == "text encoder":
+            self.encoded = float(str(record.args[1]))
+        if record.msg == NO_PROMPTS and isinstance(record.args, tuple):
+            self.remarks.append(f"no prompts: {record.args[1]}")
         if RECORDED in str(record.msg) and isinstance(record.args, tuple):
             steps = tuple(map(int, PLAN.findall(str(record.args[3]))))
             self.found.append((float(str(record.args[2])), steps))
@@ -88,13 +108,16 @@ def try_pipeline(
         settings = variant.apply(folder, pipeline.write(folder))
     except Exception as error:
         return Outcome(pipeline.name, UNMADE, reason=_line(error))
-    listened, logger = _Differences(), logging.getLogger("fewstep")
+    listened, logger, outputs = _Differences(), logging.getLogger("fewstep"), ""
     logger.addHandler(listened)
+    logger.setLevel(logging.INFO)
     remarks = ["one size"] if variant.scale != 1 and not find_sides(settings) else []
     remarks += [f"{PERTURBATION}=0"] if PERTURBATION in settings else []
     try:
         with _limit(seconds):
             remarks += export_pipeline(folder, bundle, settings)
+            remarks += listened.remarks[-1:]
+            outputs = "" if bundle is None else _decoded_by(bundle)
             compared, more = (
                 (NOT_COMPARED, []) if _is_recorded(folder) else _compare_listed(folder, settings, variant.scale)
             )
@@ -109,7 +132,14 @@ def try_pipeline(
         if bundle is not None:
             shutil.rmtree(bundle, ignore_errors=True)
     difference, steps = next(iter(listened.found), compared)
-    return Outcome(pipeline.name, LOADED if loads_only else EXPORTED, difference, "; ".join(remarks + more), steps)
+    result, reason = LOADED if loads_only else EXPORTED, "; ".join(remarks + more)
+    return Outcome(pipeline.name, result, difference, reason, steps, outputs, listened.decoded, listened.encoded)
+
+
+def _decoded_by(bundle: Path) -> str:
+    """Return what the decoder of a bundle returns, "" for a bundle without one."""
+    described = open_bundle(bundle).manifest.autoencoder
+    return "" if described is None else " and ".join(output.role for output in described.decoder.outputs)
 
 
 def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> list[str]:
@@ -179,6 +209,10 @@ def summarize(outcomes: Sequence[Outcome], count: int) -> str:
     }
     differences = [each.difference for each in outcomes if each.difference is not None]
     worst = f"; largest difference of x {max(differences):.1g}, over {len(differences)}" if differences else ""
+    decoded = [each.decoded for each in outcomes if each.decoded is not None]
+    worst += f"; {len(decoded)} end with the pipeline's own output, within {max(decoded):.1g}" if decoded else ""
+    encoded = [each.encoded for each in outcomes if each.encoded is not None]
+    worst += f"; {len(encoded)} take prompts, encoded within {max(encoded):.1g}" if encoded else ""
     listed = ", ".join(f"{number} {result}" for result, number in by_result.items())
     return f"{count} classes: {listed}, {count - sum(by_result.values())} {ABSENT}{worst}"
 

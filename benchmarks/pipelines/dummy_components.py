@@ -16,9 +16,9 @@ from typing import Any
 from unittest.mock import MagicMock
 
 from benchmarks.pipelines.hub_replacements import replace_hub
-from fewstep.export.sources.diffusers.recording.record import PERTURBATION
-from fewstep.export.sources.diffusers.recording.settings import GUIDANCES, PROMPT
-from tests.pipelines import randomize  # before the checkout's package of the same name is imported
+from fewstep.pipelines.recording.record import PERTURBATION
+from fewstep.pipelines.recording.settings import GUIDANCES, PROMPT
+from tests.tiny_pipelines import randomize  # before the checkout's package of the same name is imported
 
 CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator", "strength")  # by the recorder
 TOO_SHORT = ("max_text_length",)  # for a prompt of single characters after its template

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from tests.pipelines import byte_characters  # before the checkout's package of the same name is imported
+from tests.tiny_pipelines import byte_characters  # before the checkout's package of the same name is imported
 
 VISION_TOKENS = {  # of Qwen-VL, by the ids in its config
     "<|vision_start|>": 151652,

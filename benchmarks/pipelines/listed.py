@@ -14,29 +14,26 @@ from torch import Tensor
 
 from benchmarks.pipelines.variants import SIDES, find_sides, write_call
 from fewstep.export.options.call_option import parse_call
-from fewstep.export.sources.diffusers.files import Folder
-from fewstep.export.sources.diffusers.folder import load_diffusers_folder
-from fewstep.export.sources.diffusers.interface import ADDED, IMAGE
-from fewstep.export.sources.diffusers.network import ConditionedNetwork, Flux, pack_latents, unpack_latents
-from fewstep.export.sources.diffusers.recording.adapter import RecordedNetwork
-from fewstep.export.sources.diffusers.recording.arguments import AFTER, BEFORE, NetworkArguments, branch_values
-from fewstep.export.sources.diffusers.recording.call_record import CallRecord, SchedulerStep
-from fewstep.export.sources.diffusers.recording.comparison import (
-    Array,
-    branch_names,
-    compare_run,
-    run_networks,
-)
-from fewstep.export.sources.diffusers.recording.components import BuiltPipeline, build_pipeline
-from fewstep.export.sources.diffusers.recording.networks import RecordedNetworks, find_parts
-from fewstep.export.sources.diffusers.recording.quiet import silence_libraries
-from fewstep.export.sources.diffusers.recording.record import record
-from fewstep.export.sources.diffusers.recording.relations import Relations
-from fewstep.export.sources.diffusers.recording.scheduler.pipeline_scheduler import PipelineScheduler
-from fewstep.export.sources.diffusers.recording.settings import GUIDANCES, MORE_STEPS, STEP_COUNT, STEPS
-from fewstep.export.sources.diffusers.recording.stand_ins import recording_error
-from fewstep.export.sources.diffusers.recording.usual_call import record_usual_call
 from fewstep.export.sources.torch_module import TorchSource
+from fewstep.pipelines.comparison import Array, branch_names, compare_run, run_networks
+from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.listed.folder import load_diffusers_folder
+from fewstep.pipelines.listed.interface import ADDED, IMAGE
+from fewstep.pipelines.listed.network import ConditionedNetwork, Flux, pack_latents, unpack_latents
+from fewstep.pipelines.recorded_pipeline import find_form
+from fewstep.pipelines.recording.call_record import CallRecord, SchedulerStep
+from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
+from fewstep.pipelines.recording.element_map import AFTER, BEFORE
+from fewstep.pipelines.recording.quiet import silence_libraries
+from fewstep.pipelines.recording.record import record
+from fewstep.pipelines.recording.settings import GUIDANCES, MORE_STEPS, STEP_COUNT, STEPS
+from fewstep.pipelines.recording.stand_ins import recording_error
+from fewstep.pipelines.recording.usual_call import record_usual_call
+from fewstep.pipelines.relations.adapter import RecordedNetwork
+from fewstep.pipelines.relations.arguments import NetworkArguments, branch_values
+from fewstep.pipelines.relations.networks import RecordedNetworks, find_parts
+from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
+from fewstep.pipelines.relations.relations import Relations, gets_x
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
 from fewstep.plans.errors import UserError
@@ -70,7 +67,10 @@ def compare_listed(folder: Path, settings: Mapping[str, Any], scale: int = 1) ->
     with silence_libraries():
         built = build_pipeline(Folder(folder))
         usual, first = record_usual_call(built, _read_settings(built, source, settings, scale))
-        found = find_parts(built.name, first, _share_conditions(source.module, first, record(built, usual.of(), 1)))
+        other = record(built, usual.of(), 1)
+        if not gets_x(first) and (built := find_form(built, first, other)).form is not None:
+            first, other = (built.form.rewrite(built.name, each) for each in (first, other))
+        found = find_parts(built.name, first, _share_conditions(source.module, first, other))
         (component,) = found
         module = source.module
         modules = _pair(module, component, found[component], first)
@@ -180,7 +180,7 @@ class _ListedNetwork:
 
     def _lead(self, index: int, x: Tensor) -> Tensor:
         own = self.run.steps[index]
-        expected = self.found.x_place.select(own.calls[0].leaves[self.found.x])[: len(own.sample)]
+        expected: Tensor = own.calls[0].leaves[self.found.x][: len(own.sample)]
         if not float((x - expected).abs().max() / (expected.max() - expected.min())) <= APART:
             raise recording_error(f"in step {index + 1} of {len(self.run.steps)} x differs by more than {APART:g}")
         return expected
@@ -200,7 +200,8 @@ class _ListedNetwork:
     def _path(self, name: str) -> str:
         """Return the path of an argument in the pipeline's calls."""
         if name == IMAGE:
-            return (BEFORE if self.module.interface.picture_first else AFTER) + self.found.x
+            rest = BEFORE if self.module.interface.picture_first else AFTER
+            return next(path for path in self.run.steps[0].calls[0].leaves if rest in path)
         if name.startswith(ADDED):
             return f"['added_cond_kwargs']['{name.removeprefix(ADDED)}']"
         return f"['{name}']"

@@ -38,6 +38,9 @@ class SlotRequest:
         return bool(self.layers)
 
 
+NO_SLOTS = SlotRequest()
+
+
 def find_slots(module: "torch.nn.Module", asked: SlotRequest) -> LoraSlots:
     """Return the layers that get inputs for LoRA weights (slots): linear layers, and convolutions without groups, whose
     names match the request. Raises UserError for a name that matches none."""

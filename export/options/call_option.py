@@ -9,9 +9,6 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.export.sources import shipped
-from fewstep.export.sources.diffusers.files import is_component
-from fewstep.export.sources.folder_kinds import find_folder_kind
 from fewstep.plans.errors import UserError, first_line
 
 FILE = "@"  # before the path of a .npy file
@@ -46,20 +43,3 @@ def _read_array(name: str, path: Path) -> NDArray[Any]:
     if not isinstance(read, np.ndarray) or read.dtype.kind not in "fiub":
         raise UserError(f"--call {name}=@{path} is not an array of numbers", "give a .npy file of one array")
     return read.astype(np.float32 if read.dtype.kind == "f" else read.dtype.newbyteorder("="))
-
-
-def read_call(text: str, call: Sequence[str], spec: Path | None) -> dict[str, Any]:
-    """Return the arguments of a call. Raises UserError if there are any but the source is not a diffusers pipeline."""
-    path = Path(text)
-    is_file = ".py:" in text and not path.is_dir()  # a function, which may return a pipeline
-    if (
-        not call
-        or is_file
-        or (path.is_dir() and not (spec or text in shipped.NAMES or is_component(path) or _has_kind(path)))
-    ):
-        return parse_call(call)
-    raise UserError(f"source {text!r} has no pipeline to call", "leave --call out: it is for diffusers pipelines")
-
-
-def _has_kind(path: Path) -> bool:
-    return find_folder_kind(path) is not None

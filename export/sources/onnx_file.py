@@ -17,10 +17,10 @@ from fewstep.graph.files.upgrade import report_foreign_errors, to_opset
 from fewstep.graph.graph import Array, Graph, X
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.batch import free_batch
-from fewstep.graph.passes.constants import RANDOM, fold_constants
+from fewstep.graph.passes.constants import RANDOM, drop_unused, fold_constants
 from fewstep.graph.passes.float32 import has_type, to_float32
 from fewstep.graph.selection import is_quantized
-from fewstep.graph.session import FOLDER, report_ort_errors
+from fewstep.graph.session import report_ort_errors
 from fewstep.plans.errors import UserError
 
 TOLERANCE = 1e-4  # float32 against float32
@@ -174,7 +174,7 @@ def _read_graph(path: Path) -> Graph:
     with report_foreign_errors(path.name):
         model = io.parse(path)
         _refuse_quantized(model, path.name)
-        return io.from_model(to_opset(model, path.name), path, path.parent)
+        return drop_unused(io.from_model(to_opset(model, path.name), path))
 
 
 def _refuse_quantized(model: onnx.ModelProto, name: str) -> None:
@@ -196,22 +196,26 @@ def _static_batch(graph: Graph, spec: Spec) -> int | None:
 
 
 def _open_session(path: Path, model: onnx.ModelProto | None = None) -> ort.InferenceSession:
-    """Open a session of the file, or of a changed model with its weights in the same folder."""
+    """Open a session of the file, or of a changed model with the weights of the file.
+
+    onnxruntime gets weights of other files as arrays, since its versions follow different links.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1")  # prepacking would hold each weight twice
-    if model is None and len(_node_names(whole := io.parse(path))) < len(whole.graph.node):
-        model = whole
-    if model is not None:
+    content: Path | bytes = path
+    is_file = model is None
+    model = model or io.parse(path)
+    external = io.take_external(model, path)
+    if external or not is_file or len(_node_names(model)) < len(model.graph.node):
         _number_nodes(model)
+        content = model.SerializeToString()
     with report_ort_errors(f"load {path.name}", "export it again with operations that onnxruntime supports"):
-        if model is not None:
-            options.add_session_config_entry(FOLDER, str(path.parent))
-        return ort.InferenceSession(
-            path if model is None else model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in external.values()]
+        options.add_external_initializers(list(external), values)
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def _node_names(model: onnx.ModelProto) -> set[str]:

@@ -3,11 +3,11 @@ diffusers pipeline."""
 
 import ast
 import hashlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fewstep.export.sources.folder_kinds import ObjectOrigin, load_object
 from fewstep.export.sources.torch_module import TorchSource, module_and_spec
 from fewstep.plans.errors import STOPS, UserError, error_line
 from fewstep.plans.names.user_code import error_fix
@@ -41,11 +41,9 @@ def load_python_file(text: str, call: Mapping[str, Any] | None = None) -> TorchS
         except BaseException as error:
             raise UserError(f"{label} failed: {error_line(error, file)}", error_fix(error)) from error
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    diffusers = sys.modules.get("diffusers")  # imported by a function that returns a pipeline
-    if diffusers is not None and isinstance(result, diffusers.DiffusionPipeline):
-        from fewstep.export.sources.diffusers.recording.source import load_pipeline
-
-        return load_pipeline(result, label, digest, call or {})
+    source = load_object(result, ObjectOrigin(label, digest, call or {}))
+    if source is not None:
+        return source
     if call:
         raise UserError(f"{label} returns no pipeline to call", "leave --call out: it is for diffusers pipelines")
     return TorchSource(*module_and_spec(result, label, RETURNS), label, digest)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TorchSource:
     """A module with its spec: a `Source`. `batch_limit` and `batch_least` are for code that branches on the batch, and
-    `loops_over_samples` for code that loops over it (see `trace`)."""
+    `loops_over_samples` for code that loops over it (see `trace`). `component` is its name in a pipeline's folder."""
 
     module: "torch.nn.Module"
     spec: Spec
@@ -30,6 +30,7 @@ class TorchSource:
     experts: tuple[Expert, ...] = ()
     batch_least: int | None = None
     loops_over_samples: bool = False
+    component: str | None = None
 
     def __post_init__(self) -> None:
         from fewstep.export.traceable import (

@@ -7,35 +7,26 @@ A decomposition returns NotImplemented to keep the operation.
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
 from fewstep.export.error_text import MissingForm
-from fewstep.export.tracing.adaptive_pooling import ADAPTIVE_POOLING
 from fewstep.export.tracing.attention import ATTENTION, EXPORTED_RANK, decompose_attention
 from fewstep.export.tracing.circular_padding import CIRCULAR, is_circular, pad_circularly
 from fewstep.export.tracing.complex_pairs import ON_PAIRS, has_complex_input
-from fewstep.export.tracing.cumulative import CUMULATIVE
 from fewstep.export.tracing.distances import DISTANCES
 from fewstep.export.tracing.elementwise import ELEMENTWISE
 from fewstep.export.tracing.float_division import FLOAT_DIVISION
 from fewstep.export.tracing.order_statistics import ORDER_STATISTICS
+from fewstep.export.tracing.refused_operations import REFUSED_OPERATIONS
 from fewstep.export.tracing.scatter import SCATTER_REDUCTIONS
 from fewstep.export.tracing.stacking import STACKS
 
 WHERE = torch.ops.aten.where.self
 INDEX = torch.ops.aten.index.Tensor
-
-
-def _has_no_form(*args: Any, **options: Any) -> NoReturn:
-    """Refuse an operation that torch.onnx exports with wrong results. It exports erfcx, and thus log_ndtr, as exp(x^2)
-    * erfc(x), which is infinity times 0 for x above 9. Its histc counts numbers that are equal to an edge in the next
-    bin."""
-    raise MissingForm
 
 
 def _diagonal(x: torch.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
@@ -146,18 +137,11 @@ def _average_pool(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
-    *,
-    axes: int,
 ) -> Any:
-    """Return the sums of windows of `axes` axes divided by `divisor_override`, which torch.onnx ignores. With
-    `ceil_mode`, a window may lie partly outside, and its mean does not give its sum."""
-    kernel = [*kernel_size] * (axes // len(kernel_size))
+    """Refuse a divisor, which torch.onnx ignores."""
     if divisor_override is None:
         return NotImplemented
-    if ceil_mode:
-        raise MissingForm(" with ceil_mode and divisor_override")
-    pool = torch.ops.aten.avg_pool2d.default if axes == 2 else torch.ops.aten.avg_pool3d.default
-    return pool(x, kernel_size, stride, padding, False, True) * (math.prod(kernel) / divisor_override)
+    raise MissingForm(" with divisor_override", "multiply the mean by the elements of a window / divisor")
 
 
 DECOMPOSED: dict[Any, Callable[..., Any]] = {
@@ -168,18 +152,14 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.default: _squeeze_all,
     **ON_PAIRS,
-    **ADAPTIVE_POOLING,
-    **CUMULATIVE,
     **DISTANCES,
     **ELEMENTWISE,
     **FLOAT_DIVISION,
     **ORDER_STATISTICS,
+    **REFUSED_OPERATIONS,
     **SCATTER_REDUCTIONS,
     **STACKS,
     torch.ops.aten.diagonal.default: _diagonal,
-    torch.ops.aten.histc.default: _has_no_form,
-    torch.ops.aten.special_erfcx.default: _has_no_form,
-    torch.ops.aten.special_log_ndtr.default: _has_no_form,
     INDEX: _index,
     torch.ops.aten.index_put.default: _index_put,
     torch.ops.aten.index_add.default: _index_add,
@@ -189,8 +169,8 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.where.Scalar: _where_number,
     torch.ops.aten.where.ScalarOther: _where_number,
     torch.ops.aten.where.ScalarSelf: _where_number,
-    torch.ops.aten.avg_pool2d.default: partial(_average_pool, axes=2),
-    torch.ops.aten.avg_pool3d.default: partial(_average_pool, axes=3),
+    torch.ops.aten.avg_pool2d.default: _average_pool,
+    torch.ops.aten.avg_pool3d.default: _average_pool,
 }
 
 
@@ -224,4 +204,4 @@ def is_decomposed(node: torch.fx.Node) -> bool:
         try:
             return decomposition(*args, **named) is not NotImplemented
         except MissingForm as missing:
-            raise MissingForm(missing.detail, node) from None
+            raise MissingForm(missing.detail, missing.fix, node) from None

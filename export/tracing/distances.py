@@ -1,4 +1,4 @@
-"""Distances that torch.onnx cannot export: hypot, and cdist between all pairs of rows."""
+"""The distances between all pairs of rows, cdist, which torch.onnx cannot export."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,14 +9,6 @@ from torch import Tensor
 ATEN = torch.ops.aten
 MANY_ROWS = 25  # number of rows above which torch computes Euclidean distances by a matrix product
 BY_PRODUCT, BY_DIFFERENCES = 1, 2  # compute_mode of cdist
-
-
-def _hypot(a: Tensor, b: Tensor) -> Tensor:
-    """Return sqrt(a^2 + b^2) as large sqrt(1 + (small / large)^2), so that no square overflows."""
-    a, b = a.abs(), b.abs()
-    large, small = torch.maximum(a, b), torch.minimum(a, b)
-    ratio = torch.where(large == small, torch.ones_like(large), small / large)  # no 0 / 0
-    return torch.where(large == 0, large, large * torch.sqrt(1 + ratio * ratio))
 
 
 def _cdist(a: Tensor, b: Tensor, p: float = 2.0, compute_mode: int | None = None) -> Tensor:
@@ -41,4 +33,4 @@ def _cdist(a: Tensor, b: Tensor, p: float = 2.0, compute_mode: int | None = None
     return apart.amax(-1) if p == float("inf") else apart.pow(p).sum(-1).pow(1 / p)
 
 
-DISTANCES: dict[Any, Callable[..., Any]] = {ATEN.hypot.default: _hypot, ATEN.cdist.default: _cdist}
+DISTANCES: dict[Any, Callable[..., Any]] = {ATEN.cdist.default: _cdist}

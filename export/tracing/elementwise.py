@@ -1,6 +1,5 @@
 """Elementwise operations that torch.onnx cannot export, or exports with results that overflow or are wrong at zeros:
-fmax and fmin, which ignore NaN, copysign, signbit, atan2, log1p, expm1, logsigmoid, logaddexp, logaddexp2, shifts of
-bytes, sums of booleans, and clamps with one limit."""
+atan2, log1p, expm1, logsigmoid, sums of booleans, and clamps with one limit."""
 
 import math
 from collections.abc import Callable
@@ -21,27 +20,6 @@ def _add(a: Any, b: Any, *, alpha: Any = 1) -> Any:
     return torch.logical_or(a, b if isinstance(b, Tensor) else torch.full_like(a, b)) if alpha else a
 
 
-def _fmax(a: Tensor, b: Tensor) -> Tensor:
-    """Return the element-wise maximum; if one of two elements is NaN, the other one."""
-    return torch.where(a >= b if _is_whole(b) else (a >= b) | torch.isnan(b), a, b)
-
-
-def _fmin(a: Tensor, b: Tensor) -> Tensor:
-    """Return the element-wise minimum; if one of two elements is NaN, the other one."""
-    return torch.where(a <= b if _is_whole(b) else (a <= b) | torch.isnan(b), a, b)
-
-
-def _is_whole(x: Tensor) -> bool:
-    """Return whether the type of x has no NaN. ONNX has no test for NaN for these types."""
-    return not x.is_floating_point()
-
-
-def _copysign(a: Tensor, b: Tensor) -> Tensor:
-    """Return a with the sign of b. A NaN is positive."""
-    a, b = _as_floats(a, b)
-    return torch.where(_is_negative(b), -a.abs(), a.abs())
-
-
 def _as_floats(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Return both tensors in the floating-point type that torch gives to a result of the two."""
     kind = torch.promote_types(a.dtype, b.dtype)
@@ -52,11 +30,6 @@ def _as_floats(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def _is_negative(x: Tensor) -> Tensor:
     """Return the sign bit of each element. A zero has the sign of its reciprocal, which is infinite."""
     return (x < 0) | (x.reciprocal() < 0)  # 1 / -inf is not negative
-
-
-def _copysign_of_number(a: Tensor, number: float) -> Tensor:
-    a = a if a.is_floating_point() else a.to(torch.get_default_dtype())
-    return -a.abs() if math.copysign(1.0, number) < 0 else a.abs()
 
 
 def _log1p(x: Tensor) -> Any:
@@ -88,28 +61,9 @@ def _clamp(x: Tensor, least: Any = None, most: Any = None) -> Any:
     return torch.minimum(x, number) if least is None else torch.maximum(x, number)
 
 
-def _shift_left(x: Tensor, places: Any) -> Any:
-    """Return uint8 x shifted left, as uint8. torch.onnx would return int8."""
-    if x.dtype != torch.uint8:
-        return NotImplemented
-    places = places.to(torch.int32) if isinstance(places, Tensor) else places
-    return torch.bitwise_left_shift(x.to(torch.int32), places).to(torch.uint8)
-
-
 def _log_sigmoid(x: Tensor) -> Tensor:
     """Return log(sigmoid(x)). The sigmoid of a number below -104 is 0 in float32, and has no logarithm."""
     return torch.minimum(x, torch.zeros_like(x)) - torch.log1p(torch.exp(-x.abs()))  # Clip makes -inf finite
-
-
-def _log_add_exp(a: Tensor, b: Tensor) -> Tensor:
-    """Return log(exp(a) + exp(b)). The exponentials of numbers above 88 are infinite in float32."""
-    apart = torch.where(a == b, torch.zeros_like(a), a - b)  # no difference of infinities
-    return torch.maximum(a, b) + torch.log1p(torch.exp(-apart.abs()))
-
-
-def _log_add_exp2(a: Tensor, b: Tensor) -> Tensor:
-    """Return log2(2^a + 2^b). The powers of numbers above 127 are infinite in float32."""
-    return _log_add_exp(a * math.log(2), b * math.log(2)) / math.log(2)
 
 
 def atan2(y: Tensor, x: Tensor) -> Tensor:
@@ -125,15 +79,7 @@ def atan2(y: Tensor, x: Tensor) -> Tensor:
 ELEMENTWISE: dict[Any, Callable[..., Any]] = {
     ATEN.add.Tensor: _add,
     ATEN.add.Scalar: _add,
-    ATEN.fmax.default: _fmax,
-    ATEN.fmin.default: _fmin,
-    ATEN.copysign.Tensor: _copysign,
-    ATEN.copysign.Scalar: _copysign_of_number,
     ATEN.atan2.default: atan2,
-    ATEN.__lshift__.Scalar: _shift_left,
-    ATEN.__lshift__.Tensor: _shift_left,
-    ATEN.bitwise_left_shift.Tensor: _shift_left,
-    ATEN.bitwise_left_shift.Tensor_Scalar: _shift_left,
     ATEN.log1p.default: _log1p,
     ATEN.expm1.default: _expm1,
     ATEN.clamp.default: _clamp,
@@ -141,7 +87,4 @@ ELEMENTWISE: dict[Any, Callable[..., Any]] = {
     ATEN.clamp_min.default: _clamp,
     ATEN.clamp_max.default: lambda x, most: _clamp(x, None, most),
     ATEN.log_sigmoid.default: _log_sigmoid,
-    ATEN.logaddexp.default: _log_add_exp,
-    ATEN.signbit.default: lambda x: _is_negative(x) if x.is_floating_point() else NotImplemented,
-    ATEN.logaddexp2.default: _log_add_exp2,
 }

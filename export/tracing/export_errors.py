@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from fewstep.export.error_text import MissingForm, error_location, module_name, user_code_location
+from fewstep.export.error_text import OTHER_OPERATIONS, MissingForm, error_location, module_name, user_code_location
 from fewstep.export.tracing.complex_pairs import has_complex_input
 from fewstep.export.tracing.torch_functions import NO_AUTOGRAD
 from fewstep.plans.errors import UserError, first_line
 
 ON_VALUES = ("data-dependent", "unbacked")  # words in torch's messages about branches and loops
 NO_GRADIENT = "does not support automatic differentiation for outputs with complex dtype"  # after the operation's name
+NO_OVERLOAD = "Cannot find a compatible OpOverload for "  # torch's words before the name of an operation
 FLEX_ATTENTION = "flex_attention"  # the name of the operation in a program
 FUNCTORCH = ("TensorWrapper", "_unwrap_for_grad")  # words in torch's messages about gradients of torch.func
 CONSTRAINTS = (
@@ -28,11 +29,11 @@ CHOOSE = "compute both ways and choose with torch.where, or fix the number of ro
 NO_NUMPY = "compute with operations of torch"
 NO_NUMPY_OF_SIZES = "compute the number where the module is made, or with torch"
 NO_FLEX_ATTENTION = "use scaled_dot_product_attention with a mask, which has an ONNX equivalent"
-OTHER_OPERATIONS = "write it with other operations, or leave it to what runs before the network"
 FIXES_BATCH = " fixes the batch"  # the end of a message
 ANY_BATCH = "use x.shape[0] instead of a number or len(x)"
 SYMBOLIC_ATTRIBUTE = "Unsupported attribute type"  # the beginning of torch's message for a symbol in an attribute
 NO_GROUPS = "multiply and sum with torch.einsum over torch.nn.functional.unfold of x: groups must be a number"
+ONE_TYPE = "give numbers of one type, such as clamp(0.0, 0.5) and not clamp(0, 0.5)"
 NO_ROLL = "join two slices, as torch.cat((x[..., -shift:], x[..., :-shift]), -1)"
 IN_PAIRS = "compute with real and imaginary part, as docs/restoration.md does"
 
@@ -142,7 +143,7 @@ def explain_export_error(
         return UserError(f"flex_attention in {who} has no ONNX equivalent{_code_location(flex)}", NO_FLEX_ATTENTION)
     if isinstance(error, MissingForm) and error.node is not None:
         name = f"{_operation_name(error.node)}{error.detail} in {watch.describe_module(_module_of(error.node))}"
-        return UserError(f"{name} has no ONNX equivalent{_code_location(error.node)}", OTHER_OPERATIONS)
+        return UserError(f"{name} has no ONNX equivalent{_code_location(error.node)}", error.fix)
     where = next((at for cause in causes if (at := error_location(cause))), "")
     if (missing := _name_missing_form(root)) is not None:
         return _explain_missing_form(missing, watch, captured)
@@ -156,12 +157,16 @@ def explain_export_error(
     who = f"{watch.describe_module(watch.innermost)} cannot be exported"
     if isinstance(root, UserError):
         return UserError(f"{who}: {root.what}{where}", root.fix)
-    if any(word in str(root) for word in FUNCTORCH):
-        return UserError(f"{who}: it computes a gradient with torch.func, which ONNX does not have{where}", NO_AUTOGRAD)
-    if any(words in str(root) for words in CONSTRAINTS):
-        return UserError(f"{who}: it does other operations at some numbers of samples{where}", ANY_BATCH)
-    if any(word in str(root) for word in ON_VALUES):
-        return UserError(f"{who}: it branches or loops on values{where}", CHOOSE)
+    for words, what, fix in (
+        (FUNCTORCH, "it computes a gradient with torch.func, which ONNX does not have", NO_AUTOGRAD),
+        (CONSTRAINTS, "it does other operations at some numbers of samples", ANY_BATCH),
+        (ON_VALUES, "it branches or loops on values", CHOOSE),
+    ):
+        if any(word in str(root) for word in words):
+            return UserError(f"{who}: {what}{where}", fix)
+    if NO_OVERLOAD in str(root):
+        operation = str(root).partition(NO_OVERLOAD)[2].partition(" ")[0].removeprefix("aten.")
+        return UserError(f"{who}: torch.export finds no form of {operation} for its arguments{where}", ONE_TYPE)
     if ".numpy()" in str(root):
         return NumpyError(f"{who}: it computes with numpy{where}", NO_NUMPY, watch.innermost)
     if isinstance(root, AttributeError) and str(root).startswith(SYMBOLS):

@@ -13,7 +13,7 @@ from fewstep.export.load_and_trace import module_evaluator
 from fewstep.export.load_source import load_source
 from fewstep.export.spec import ScheduleSpec, Source, Spec
 from fewstep.graph.graph import TIME, X
-from fewstep.measure.spec.spec_samples import largest_magnitude
+from fewstep.measure.spec.spec_samples import measure_data
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids import trailing
 from fewstep.plans.noise import normal_batch
@@ -91,7 +91,8 @@ def refusal(source: str, data: Path, folder: Path) -> str:
     with pytest.raises(UserError, match="the spec seems wrong.*train longer") as refused:
         export(ExportOptions(source, folder / "bundle", check=data, verify="quick"))
     assert not (folder / "bundle" / "manifest.json").exists()
-    return refused.value.what.removeprefix("the spec seems wrong, or the network barely trained: ")
+    said = refused.value.what.removeprefix("the spec seems wrong, or the network barely trained: ")
+    return said.partition("; the errors are ")[0]
 
 
 @pytest.mark.slow
@@ -135,7 +136,9 @@ def test_a_right_spec_is_exported_and_a_wrong_one_is_not(tmp_path: Path, caplog:
     manifest = export(ExportOptions(f"{tmp_path / 'right.py'}:make", tmp_path / "bundle", check=data))
     assert "the spec seems right in its prediction, sign, time factor, time direction, range of the data" in caplog.text
     assert "16 samples are denoised as a trained network does" in caplog.text
-    assert manifest.data_limit == pytest.approx(np.abs(np.load(data)["x"]).max(), rel=1e-6)
+    x = np.load(data)["x"]
+    assert manifest.data_limit == pytest.approx(np.abs(x).max(), rel=1e-6)
+    assert manifest.data_moments == pytest.approx((x.mean(), x.std()))
     assert "--check" not in manifest.provenance.commands[0]
 
 
@@ -145,11 +148,13 @@ def test_a_new_export_of_the_same_graphs_keeps_the_limit(tmp_path: Path, caplog:
     np.savez(data, x=0.5 + 0.2 * np.random.default_rng(0).normal(size=(40, 8)))
     source.write_text(f"SIGN, TIMESTEPS = 1, 1\n{GAUSSIAN}")
     options = ExportOptions(f"{source}:make", tmp_path / "bundle", verify="quick")
-    limit = export(replace(options, check=data)).data_limit
-    assert limit is not None and export(options).data_limit == limit
+    first = export(replace(options, check=data))
+    limit, again = first.data_limit, export(options)
+    assert limit is not None and again.data_limit == limit and again.data_moments == first.data_moments is not None
     assert f"the data limit of the replaced bundle, {limit:g}, is kept" in caplog.text
     source.write_text(f"SIGN, TIMESTEPS = -1, 1\n{GAUSSIAN}")
-    assert export(options).data_limit is None
+    changed = export(options)
+    assert changed.data_limit is None and changed.data_moments is None
     assert f"the data limit of the replaced bundle, {limit:g}, is not kept, since the graphs differ" in caplog.text
 
 
@@ -167,10 +172,17 @@ def test_the_limit_of_a_spec_counts_more_than_that_of_the_samples(tmp_path: Path
     assert export(options).data_limit is open_bundle(tmp_path / "bundle").manifest.data_limit is None
 
 
-def test_the_largest_magnitude_may_be_that_of_a_negative_number(tmp_path: Path) -> None:
+def test_the_measure_data_may_be_that_of_a_negative_number(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=np.array([[0.5, -3.0], [1.0, 2.0]]))
     spec = Spec("pairs", (2,), (), "flow", ScheduleSpec("flow", timesteps=1))
-    assert largest_magnitude(tmp_path / "data.npz", spec) == 3
+    assert measure_data(tmp_path / "data.npz", spec) == (3, None)  # two samples are too few for a mean
+
+
+def test_the_mean_and_the_deviation_are_those_of_all_values(tmp_path: Path) -> None:
+    x = np.arange(16.0).reshape(8, 2)
+    np.savez(tmp_path / "data.npz", x=x)
+    spec = Spec("pairs", (2,), (), "flow", ScheduleSpec("flow", timesteps=1))
+    assert measure_data(tmp_path / "data.npz", spec) == (15, (7.5, pytest.approx(x.std())))
 
 
 def test_what_is_no_file_is_known_first(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from fewstep.graph.session import run
 from tests.export.verify_export import verify_source
 from tests.refusals import refuses
 
+pytestmark = pytest.mark.slow
+
 
 class Quarters(nn.Module):
     """A network that needs multiples of 4, and runs at the smallest and largest sizes of its range."""

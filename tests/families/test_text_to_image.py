@@ -27,7 +27,7 @@ from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.text import load_text_encoder
 from tests.families.chain import Exported
-from tests.pipelines import stable_diffusion
+from tests.tiny_pipelines import stable_diffusion
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("stable_diffusion")]  # whose export they share
 

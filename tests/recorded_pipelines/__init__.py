@@ -15,6 +15,7 @@ from tests.recorded_pipelines.images import (
     qwen_image,
     z_image,
 )
+from tests.recorded_pipelines.sounds import longcat_audio
 from tests.recorded_pipelines.videos import (
     allegro,
     anyflow,
@@ -25,6 +26,7 @@ from tests.recorded_pipelines.videos import (
     ltx_image_to_video,
     mochi,
     skyreels_forcing,
+    stable_video,
     text_to_video,
     wan,
     wan_with_times_of_positions,
@@ -45,6 +47,7 @@ __all__ = [
     "cogview3",
     "flux2_klein",
     "latte",
+    "longcat_audio",
     "ltx",
     "ltx_image_to_video",
     "lumina",
@@ -53,6 +56,7 @@ __all__ = [
     "perturbed_attention",
     "qwen_image",
     "skyreels_forcing",
+    "stable_video",
     "text_to_video",
     "wan",
     "wan_with_times_of_positions",
@@ -81,7 +85,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "allegro": {"height": 32, "width": 32, "num_frames": 8, "max_sequence_length": TOKENS},
     "anyflow": {"height": 16, "width": 16, "num_frames": 5, "max_sequence_length": TOKENS},
     "skyreels_forcing": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},
+    "stable_video": {"height": 16, "width": 16, "num_frames": 2},
     "ltx_image_to_video": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": TOKENS},
     "latte": {"height": 8, "width": 8, "video_length": 1, "prompt": "a cat, a dog", "clean_caption": False},
+    "longcat_audio": {"audio_duration_s": 0.002},
     "z_image": {"height": 16, "width": 16, "max_sequence_length": 64, "prompt": "a cat and dogs"},
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.pipelines import t5, t5_tokenizer
+from tests.tiny_pipelines import t5, t5_tokenizer
 
 NETWORKS = Path(__file__).with_name("networks.json")
 TEXT = 16  # width of the text encoder, also in `networks.json`

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from tests.pipelines import (
+from tests.recorded_pipelines.components import COGVIDEOX_SCHEDULER, TEXT, make_network, write
+from tests.tiny_pipelines import (
     WITHOUT_CHECKER,
     attention_unet,
     autoencoder,
@@ -14,7 +15,6 @@ from tests.pipelines import (
     randomize,
     write_clip_tokenizer,
 )
-from tests.recorded_pipelines.components import COGVIDEOX_SCHEDULER, TEXT, make_network, write
 
 
 def chroma(folder: Path) -> Path:

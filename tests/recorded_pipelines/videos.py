@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from tests.pipelines import autoencoder, clip_components, randomize, write_clip_tokenizer
 from tests.recorded_pipelines.components import COGVIDEOX_SCHEDULER, make_network, write
+from tests.tiny_pipelines import autoencoder, clip_components, randomize, write_clip_tokenizer
 
 
 def wan(folder: Path, patch: int = 1, **more: Any) -> Path:
@@ -151,3 +151,41 @@ def latte(folder: Path) -> Path:
 
     parts = {"transformer": randomize(make_network("latte")), "vae": autoencoder()}
     return write(folder, "LattePipeline", scheduler=diffusers.DDIMScheduler(clip_sample=False), **parts)
+
+
+def stable_video(folder: Path) -> Path:
+    """Stable Video Diffusion: guidance grows along the frames, channels of the encoded picture come after x."""
+    import diffusers
+    import transformers
+
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4, layers_per_block=1
+    )
+    config = transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        projection_dim=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        patch_size=56,
+    )
+    scheduler = diffusers.EulerDiscreteScheduler(
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        sigma_min=0.002,
+        sigma_max=700.0,
+        timestep_spacing="leading",
+        timestep_type="continuous",
+        steps_offset=1,
+        use_karras_sigmas=True,
+    )
+    pipeline = diffusers.StableVideoDiffusionPipeline(
+        unet=randomize(make_network("stable_video")),
+        vae=randomize(vae),
+        image_encoder=randomize(transformers.CLIPVisionModelWithProjection(config)),
+        feature_extractor=transformers.CLIPImageProcessor(),
+        scheduler=scheduler,
+    )
+    pipeline.save_pretrained(folder)
+    return folder

@@ -58,6 +58,7 @@ def _fails(*_: object) -> None:
     raise UserError("the second fails", "never")
 
 
+@pytest.mark.slow
 def test_each_network_is_calibrated_on_the_steps_that_reach_it_and_packed(
     layers_of_experts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,8 @@ from fewstep.plans.grids import trailing
 from fewstep.plans.schedule import NoiseSchedule
 from tests.graph.bake.run_baked import run_file
 
+pytestmark = pytest.mark.slow
+
 SEEDS, SHAPE = [3, 4], (1, 8, 8)
 ANGLES = torch.linspace(0.01, 1.56, 1001, dtype=torch.float64)
 TABLE = ScheduleSpec("table", alphas=ANGLES.cos().tolist(), sigmas=ANGLES.sin().tolist())

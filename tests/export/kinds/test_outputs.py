@@ -50,6 +50,7 @@ def in_torch(guidance: float) -> tuple[np.ndarray, list[np.ndarray]]:
     return x.numpy(), named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_a_run_leaves_the_outputs_of_its_last_conditional_evaluation(bundle: Path, guidance: float) -> None:
     sampler, (expected, named) = load(bundle), in_torch(guidance)

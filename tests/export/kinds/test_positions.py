@@ -28,6 +28,8 @@ from fewstep.runtime.sampling.request import denoiser_facts
 from tests.export.networks import per_position_time_denoiser
 from tests.export.networks.per_position_time_denoiser import PLACES, VALUES, Rolling, spec
 
+pytestmark = pytest.mark.slow
+
 BLOCKS, EULER = np.repeat(np.arange(4), 2), "ddim:4"  # even steps: the grid of such a denoiser
 GOALS = np.random.default_rng(3).uniform(-1, 1, (6, 2, 2)).astype(np.float32)
 

@@ -26,6 +26,8 @@ from fewstep.runtime.sampling.request import denoiser_facts
 from tests.families.self_condition import make
 from tests.graph.bake.run_baked import run_file
 
+pytestmark = pytest.mark.slow
+
 SEEDS, LABELS = [3, 4, 5], [0, 3, 1]
 FLOW = ScheduleSpec("flow", timesteps=1)
 

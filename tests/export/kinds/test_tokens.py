@@ -111,6 +111,7 @@ def test_what_cannot_be_is_one_line(sampler, settings, said):
         sampler.with_options(length=99)
 
 
+@pytest.mark.slow
 def test_first_hitting_is_for_networks_that_read_no_time(sampler, bundle_with_time):
     assert not sampler.network().inputs.has_time
     other = load(bundle_with_time)

@@ -33,6 +33,8 @@ from tests.export.networks.two_networks_denoiser import EARLIEST, LATEST, PICTUR
 from tests.export.verify_export import verify_source
 from tests.onnx_text import graph_of_text, parse_graph
 
+pytestmark = pytest.mark.slow
+
 LABEL = Condition("class", input="label", low=0, high=2)
 
 

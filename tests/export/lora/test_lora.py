@@ -12,12 +12,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fewstep.export.lora.merge import merge
+from fewstep.runtime.lora.aliases import Place
 from fewstep.runtime.lora.file import read_lora
 from fewstep.runtime.lora.keys import Component, NamedLayers, layers_of
 from tests.export.lora import lora_files
 from tests.export.lora.lora_files import ALPHA, RANK, Wrapped, assert_same, updates, weights_with_lora, write
 from tests.families import tiny
-from tests.pipelines import flux_transformer
+from tests.tiny_pipelines import flux_transformer
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -177,24 +178,24 @@ def names(module: nn.Module) -> list[str]:
 def test_sdxl_in_the_names_of_its_first_code(name: str, sdxl: nn.Module) -> None:
     layers = NamedLayers(names(sdxl))
     for form in (f"lora_unet_{name}", f"diffusion_model.{name}", SDXL[name], f"unet.{SDXL[name]}"):
-        assert layers.find(form) == (SDXL[name],)
+        assert layers.find(form) == Place((SDXL[name],))
 
 
 def test_stable_diffusion_1_has_its_deepest_upsampler_where_no_attention_is() -> None:
     """Blocks without attention count one module less."""
     given = ["down_blocks.0.resnets.0.conv1", "down_blocks.0.resnets.1.conv1", "up_blocks.0.upsamplers.0.conv"]
-    assert NamedLayers(given).find("lora_unet_output_blocks_2_1_conv") == ("up_blocks.0.upsamplers.0.conv",)
+    assert NamedLayers(given).find("lora_unet_output_blocks_2_1_conv") == Place(("up_blocks.0.upsamplers.0.conv",))
 
 
 def test_two_layers_of_one_flat_name_are_distinguished_by_their_own() -> None:
     layers = NamedLayers(["a.b_c", "a_b.c"])
-    assert [layers.find(name) for name in ("a.b_c", "a_b.c", "a_b_c")] == [("a.b_c",), ("a_b.c",), ()]
+    assert [layers.find(name) for name in ("a.b_c", "a_b.c", "a_b_c")] == [Place(("a.b_c",)), Place(("a_b.c",)), None]
 
 
 def test_the_network_is_found_in_whatever_is_around_it(sdxl: nn.Module) -> None:
     inside = [f"wrapper.network.{name}" for name in names(sdxl)] + ["other.down_blocks.0.conv"]
     found = layers_of(inside, ["lora_unet_input_blocks_0_0", "unet.conv_out"])
-    assert found.find("lora_unet_input_blocks_0_0") == ("wrapper.network.conv_in",)
+    assert found.find("lora_unet_input_blocks_0_0") == Place(("wrapper.network.conv_in",))
 
 
 # Against the code of others
@@ -274,14 +275,30 @@ class Layered(nn.Module):
         ("LoraConfig", {"r": 2, "lora_alpha": 5}),
         ("LoraConfig", {"r": 2, "lora_alpha": 5, "use_rslora": True}),
         ("LoraConfig", {"r": 2, "lora_alpha": 5, "rank_pattern": {"blocks.0": 3}, "alpha_pattern": {"conv": 7}}),
+        ("LoraConfig", {"r": 2, "lora_alpha": 5, "alpha_pattern": {r"^blocks\.\d": 3, "(conv|fc)": 7}}),
+        ("LoraConfig", {"r": 2, "lora_alpha": 5, "alpha_pattern": {"^0": 3, ".*s.[^0]$": 7, "c.*v": 4}}),
         ("LoraConfig", {"r": 2, "lora_alpha": 5, "use_dora": True}),
         ("LoHaConfig", {"r": 2, "alpha": 5}),
         ("LoHaConfig", {"r": 2, "alpha": 5, "use_effective_conv2d": True}),
         ("LoKrConfig", {"r": 2, "alpha": 5}),
         ("LoKrConfig", {"r": 2, "alpha": 5, "use_effective_conv2d": True, "decompose_both": True}),
         ("LoKrConfig", {"r": 9, "alpha": 5, "rank_pattern": {"blocks.0": 3}}),
+        ("LoKrConfig", {"r": 9, "alpha": 5, "rank_pattern": {"^blocks.[01]": 3}, "alpha_pattern": {".*0": 2}}),
     ],
-    ids=["lora", "stabilized", "patterns", "dora", "loha", "loha-core", "lokr", "lokr-core", "lokr-ranks"],
+    ids=[
+        "lora",
+        "stabilized",
+        "patterns",
+        "anchors",
+        "ends",
+        "dora",
+        "loha",
+        "loha-core",
+        "lokr",
+        "lokr-core",
+        "lokr-ranks",
+        "lokr-anchors",
+    ],
 )
 def test_a_folder_of_peft_is_merged_as_peft_does(kind: str, fields: dict[str, Any], tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")

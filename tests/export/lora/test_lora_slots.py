@@ -161,7 +161,7 @@ PAIR = {"q.lora_A.weight": ones(1, 32), "q.lora_B.weight": ones(32, 1)}
             {"q.lora_A.weight": ones(1, 32) * torch.nan, "q.lora_B.weight": ones(32, 1)},
             "contains NaN or infinity in 'q",
         ),
-        ({"r.lora_A.weight": ones(1, 32), "r.lora_B.weight": ones(32, 1)}, "0 of the 1 layers .* but 'r' is not"),
+        ({"r.lora_A.weight": ones(1, 32), "r.lora_B.weight": ones(32, 1)}, "denoiser lacks 1 of the layers .*: 'r'"),
         ({"q.lora_A.weight": ones(1, 16), "q.lora_B.weight": ones(32, 1)}, r"'q' has a weight of \[32, 32\], but the"),
         (
             {"q.lora_A.weight": ones(2, 32), "q.lora_B.weight": ones(32, 1)},

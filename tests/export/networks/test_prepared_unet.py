@@ -8,6 +8,7 @@ from fewstep.graph.index import index
 from tests.export.denoisers import Exported
 
 
+@pytest.mark.slow
 def test_the_body_holds_no_operation_it_does_not_need(unet: Exported) -> None:
     """Three residual blocks, one attention, one resizing: counted by hand from the network's forward."""
     counts = Counter(unet.prepared.body.ops())

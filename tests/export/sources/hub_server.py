@@ -3,20 +3,30 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote
 
+import pytest
+
+Answer = tuple[int, object]  # the status, and the content of the JSON
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def serve(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[str]]]:
+def serve(
+    models: dict[str, Path],
+    gated: str = "",
+    answer_upload: Callable[[str, str, bytes], Answer] | None = None,
+    private: Mapping[str, bool] = MappingProxyType({}),
+) -> Iterator[tuple[str, list[str]]]:
     """Serve a hub with these folders under ORG/NAME. Return its address, and the files that were fetched from it.
 
-    gated: a name that the hub refuses to everyone.
+    gated: a name that the hub refuses to everyone. answer_upload: answers a POST or PUT request to a path with a body,
+    from the token of its sender. private: whether a model is visible to its owners only.
     """
     fetched: list[str] = []
 
@@ -29,6 +39,15 @@ def serve(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[
         def do_HEAD(self) -> None:
             self._answer(with_body=False)
 
+        def do_POST(self) -> None:
+            assert answer_upload is not None
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            status, content = answer_upload(unquote(self.path.partition("?")[0]).strip("/"), token, body)
+            self._send(json.dumps(content).encode(), with_body=True, status=status)
+
+        do_PUT = do_POST
+
         def log_message(self, *_: object) -> None:
             """Log nothing, since the tests read `fetched`."""
 
@@ -40,7 +59,7 @@ def serve(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[
                 return self._send(b"{}", with_body, status=404, code="RevisionNotFound")
             for name, folder in models.items():
                 if path.startswith(f"api/models/{name}"):
-                    return self._send(_describe(name, folder, path), with_body)
+                    return self._send(_describe(name, folder, path, private.get(name, False)), with_body)
                 if path.startswith(f"{name}/resolve/"):
                     file = path.removeprefix(f"{name}/resolve/").partition("/")[2]
                     if with_body:
@@ -66,7 +85,27 @@ def serve(models: dict[str, Path], gated: str = "") -> Iterator[tuple[str, list[
         server.shutdown()
 
 
-def _describe(name: str, folder: Path, path: str) -> bytes:
+def use_hub(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
+    """Let huggingface_hub use the hub at an address, with a cache. Its settings are read when it is imported, so they
+    are replaced."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars
+
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    settings = {
+        "ENDPOINT": address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        "HF_HUB_CACHE": str(cache),
+        "HF_TOKEN_PATH": str(cache / "token"),
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_OFFLINE": False,
+    }
+    disable_progress_bars()  # as `push` does where stderr is no terminal
+    for name, value in settings.items():
+        monkeypatch.setattr(constants, name, value)
+
+
+def _describe(name: str, folder: Path, path: str, is_private: bool) -> bytes:
     """Return the answer to a request for a model, or for its files."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     names = [file.relative_to(folder).as_posix() for file in files]
@@ -76,5 +115,5 @@ def _describe(name: str, folder: Path, path: str) -> bytes:
             for each, file in zip(names, files, strict=True)
         ]
         return json.dumps(tree).encode()
-    known = {"id": name, "sha": COMMIT, "private": False, "gated": False, "disabled": False, "tags": []}
+    known = {"id": name, "sha": COMMIT, "private": is_private, "gated": False, "disabled": False, "tags": []}
     return json.dumps({**known, "siblings": [{"rfilename": each} for each in names]}).encode()

@@ -13,10 +13,11 @@ import pytest
 
 pytest.importorskip("huggingface_hub")
 from fewstep.export.licence import read_licence
-from fewstep.export.sources.hub import Fetched, is_name
+from fewstep.export.sources.hub import Fetched
 from fewstep.export.spec import Spec
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.hub import is_name
 from tests.export.sources.hub_server import COMMIT, serve
 
 FETCH = """

@@ -29,6 +29,7 @@ from fewstep.runtime.sampling.loading import load
 from tests.export.sources.onnx_models import CHANNELS, LABELS, SIZE, model, rename_tensors
 from tests.export.verify_export import verify, verify_source
 from tests.refusals import refuses
+from tests.runtime.link_layouts import Files, hub
 
 SPEC: dict[str, Any] = {
     "name": "tiny",
@@ -125,6 +126,18 @@ def test_weights_next_to_the_file_are_read_and_belong_to_its_hash(tmp_path: Path
     content[0] ^= 1
     (tmp_path / "w.bin").write_bytes(content)
     assert load_source(str(files[0]), files[1]).sha256 != source.sha256
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_file_in_a_hub_cache_is_read_as_its_copy(tmp_path: Path, shared: bool) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    file, spec = written(copy, model())
+    onnx.save(model(opset=17), file, save_as_external_data=True, location="w.bin", size_threshold=100)
+    linked = hub(tmp_path / "hub", Files(lambda _: file.read_bytes(), (copy / "w.bin").read_bytes()), shared=shared)
+    source = load_source(str(linked), spec)
+    assert verify_source(source)[1].worst.relative < 1e-6
+    assert source.sha256 == load_source(str(file), spec).sha256
 
 
 def test_names_of_ours_that_the_file_uses_otherwise_do_not_meet(tmp_path: Path) -> None:

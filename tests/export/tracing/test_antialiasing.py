@@ -9,6 +9,8 @@ from torch.nn.functional import interpolate
 
 from tests.export.tracing.operations import assert_equal_to_torch
 
+pytestmark = pytest.mark.slow
+
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"size": (5, 4)},
     {"size": (13, 3)},

@@ -95,6 +95,7 @@ def torch_result(form: str) -> Array:
     return (FORMS | RARE)[form](HEADS, torch.from_numpy(MASKS)).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", EACH)
 def test_every_form_equals_torch_at_each_mask(form: str) -> None:
     exact, exported = torch_result(form), graph_of(form)

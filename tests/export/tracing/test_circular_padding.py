@@ -14,6 +14,8 @@ from fewstep.graph.files.io import save
 from fewstep.graph.session import run
 from tests.export.tracing.operations import assert_equal_to_torch
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = [(1, 2), (3, 0, 0, 2), (8, 8, 6, 6), (2, -3, -1, 1), (-1, -2, -3, 0)]
 
 

@@ -19,6 +19,8 @@ from tests.docs.docs_blocks import blocks
 from tests.export.denoisers import Tiny, source
 from tests.export.verify_export import verify_source
 
+pytestmark = pytest.mark.slow
+
 SPEECH = Path(__file__).parents[3] / "docs/restoration.md"
 
 

@@ -1,13 +1,9 @@
 """Operations with fewstep's own form or without a form: diagonals, and operations whose form in torch.onnx differs."""
 
-from collections.abc import Callable
-
-import pytest
 import torch
 from torch import Tensor
 
 from tests.export.tracing.operations import Functions, assert_equal_to_torch
-from tests.refusals import refuses
 
 INFINITY, NAN = float("inf"), float("nan")
 MATRICES = torch.tensor([[[INFINITY, 1.0, 2.0], [NAN, 3.0, -INFINITY], [4.0, 5.0, 6.0]]] * 3)
@@ -25,21 +21,6 @@ def test_a_diagonal_has_no_part_of_the_other_elements() -> None:
     }
     assert diagonals["below"](MATRICES)[0, 1].item() == 5.0
     assert_equal_to_torch(diagonals, MATRICES, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "function"),
-    [
-        ("histc", lambda x: torch.histc(x, 4, 0.0, 4.0) + x[:, :1]),
-        ("special_erfcx", torch.special.erfcx),
-        ("special_log_ndtr", torch.special.log_ndtr),
-    ],
-)
-def test_an_operation_whose_form_differs_from_torch_is_refused_by_name(
-    name: str, function: Callable[[Tensor], Tensor]
-) -> None:
-    with refuses((f"aten.{name} in AllOf", "no ONNX equivalent")):
-        assert_equal_to_torch({"y": function}, torch.ones(3, 2), 0.0)
 
 
 def test_indices_may_be_int32() -> None:

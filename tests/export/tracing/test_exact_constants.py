@@ -5,6 +5,8 @@ import torch
 
 from tests.export.tracing.operations import Functions, assert_equal_to_torch
 
+pytestmark = pytest.mark.slow
+
 X = torch.tensor([[0.0, -0.0, 1e-9, -3e-9, 2e-8, 1e-5, 1.0]] * 3)
 
 

@@ -1,8 +1,11 @@
 """Remainders and floor division of floats equal torch's, even if the quotient is almost a whole number."""
 
+import pytest
 import torch
 
 from tests.export.tracing.operations import Functions, assert_equal_in_16_bits, assert_equal_to_torch
+
+pytestmark = pytest.mark.slow
 
 TIMES = torch.cat([torch.arange(-40.0, 40.0), torch.arange(-200.0, 200.0) / 100])[:, None]
 DIVISIONS: Functions = {

@@ -12,6 +12,8 @@ from fewstep.export.tracing.capture import capture
 from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.graph.session import run
 
+pytestmark = pytest.mark.slow
+
 SIZES = (4, 5, 8, 11, 27, 32)
 FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "linspace": lambda x: torch.linspace(-1, 1, x.shape[-1]),

@@ -14,6 +14,8 @@ from fewstep.export.tracing.nearest import nearest_indices
 from fewstep.graph.session import run
 from tests.export.tracing.operations import Functions, assert_equal_to_torch
 
+pytestmark = pytest.mark.slow
+
 MODES = ("nearest", "nearest-exact")
 
 

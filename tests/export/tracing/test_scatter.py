@@ -9,6 +9,8 @@ from torch import Tensor
 from fewstep.graph.half_types import BFLOAT16
 from tests.export.tracing.operations import Functions, assert_equal_in_16_bits, assert_equal_to_torch
 
+pytestmark = pytest.mark.slow
+
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(4, 3, 8, 6, generator=GENERATOR)
 PLACES = torch.randint(0, 8, (1, 3, 5, 6), generator=GENERATOR)

@@ -222,6 +222,7 @@ def trace_mask(dtype: str, mask: list[int], factor: float) -> tuple[TorchSource,
     return made, replace(traced, reference=replace(traced.reference, module=other))  # type: ignore[type-var]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["full", "quick"])
 @pytest.mark.parametrize(
     ("dtype", "mask", "said"),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.pipelines import stable_diffusion
+from tests.tiny_pipelines import stable_diffusion
 
 NAME = "Stable Diffusion with text encoder and autoencoder (diffusers folder)"
 PLAN = "scheduler:2"

@@ -143,6 +143,7 @@ def test_the_code_of_one_sample_is_that_of_a_batch(module: nn.Module) -> None:
 SLOW = [pytest.param(each, marks=pytest.mark.slow) for each in (Attended(), Constants())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [Reordered(), *SLOW], ids=lambda each: type(each).__name__)
 def test_its_graph_serves_any_batch(module: nn.Module) -> None:
     batch = torch.export.Dim("batch")

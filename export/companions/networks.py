@@ -1,0 +1,127 @@
+"""The networks that a bundle gets next to its denoiser: a text encoder, and an autoencoder."""
+
+import dataclasses
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from msgspec.structs import replace
+
+from fewstep.export.companions.autoencoder import AutoencoderSource
+from fewstep.export.companions.companion import Companion, CompanionFailure, add_companion
+from fewstep.export.companions.text import TextSource, TokenInput
+from fewstep.graph.files.commit import Writer
+from fewstep.graph.graph import Array
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, GraphEntry, Manifest, TextEncoderEntry, Tokens
+from fewstep.runtime.lora.file import Lora
+from fewstep.runtime.progress import SILENT, Progress
+
+LOG = logging.getLogger("fewstep")
+FOLDER = "graphs"
+
+
+@dataclass(frozen=True)
+class PipelineNetworks:
+    """The other networks of a pipeline whose denoiser reads encoded texts and samples latents."""
+
+    text: TextSource | None
+    autoencoder: AutoencoderSource | None
+    zeros_for_none: bool
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The weight and config files from which the networks are read."""
+        return (*(self.text.files if self.text else ()), *(self.autoencoder.files if self.autoencoder else ()))
+
+    @property
+    def file_sizes(self) -> tuple[int, ...]:
+        """Bytes of the text encoders and of the autoencoder's decoder and encoder, and 0 for each tokenizer."""
+        text = () if self.text is None else (self.text.companion.weights, *(0 for _ in self.text.tokens))
+        ways = () if self.autoencoder is None else self.autoencoder.ways
+        return (*text, *(way.weights for way in ways))
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The components that are text encoders, such as "text_encoder_2"."""
+        return self.text.encoders if self.text else ()
+
+    def with_loras(self, loras: Sequence[Lora]) -> "PipelineNetworks":
+        """Return these networks with the low-rank updates for the text encoders."""
+        return self if self.text is None else dataclasses.replace(self, text=self.text.with_loras(loras))
+
+    def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:
+        """Export and verify the text encoder and the autoencoder. Return the manifest with their entries."""
+        count = (self.text is not None) + (0 if self.autoencoder is None else len(self.autoencoder.ways))
+        if self.text is not None:
+            manifest = self._add_text(self.text, writer, manifest)
+            progress("pipeline", 1, count)
+        if self.autoencoder is not None:
+            described = add_autoencoder(writer, self.autoencoder)
+            progress("pipeline", count, count)
+            manifest = replace(manifest, autoencoder=described)
+        return manifest
+
+    def _add_text(self, text: TextSource, writer: Writer, manifest: Manifest) -> Manifest:
+        """Add the text encoder, its tokenizers, and the encoded empty prompt."""
+        added = add_companion(writer, text.companion)
+        nothing = (
+            {} if text.form is not None else added.run(text.tokenize([text.nothing]))
+        )  # robot tasks have no guidance
+        tokens = tuple(_add_tokenizer(writer, each) for each in text.tokens)
+        conditions = tuple(self._add_null_value(writer, each, nothing) for each in manifest.conditions)
+        return replace(manifest, text=TextEncoderEntry(added.graph, tokens, text.form), conditions=conditions)
+
+    def _add_null_value(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:
+        """Return a text condition whose null value is the encoded empty prompt, or zeros if the pipeline uses zeros."""
+        if condition.name not in nothing or condition.null is not None:
+            return condition
+        value = nothing[condition.name][0]
+        if self.zeros_for_none and value.dtype.kind == "f":
+            return replace(condition, null=0.0)
+        stream = io.BytesIO()
+        np.save(stream, np.ascontiguousarray(value), allow_pickle=False)
+        return replace(condition, null_file=writer.add(stream.getvalue(), FOLDER, f"null-{condition.name}", ".npy"))
+
+
+def add_autoencoder(writer: Writer, source: AutoencoderSource) -> AutoencoderEntry | None:
+    """Add an autoencoder to a bundle. Returns None, with a warning, if its decoder is code of a pipeline that cannot be
+    traced."""
+    try:
+        decoder = add_companion(writer, source.decoder).graph
+    except UserError as error:
+        if not source.is_traced:
+            raise
+        LOG.warning("the bundle returns x, since the end of its pipeline's call cannot be exported: %s", error.what)
+        return None
+    encoder = None if source.encoder is None else add_encoder(writer, source.encoder)
+    return AutoencoderEntry(decoder, encoder, source.frame_rate, source.sample_rate)
+
+
+def add_encoder(writer: Writer, encoder: Companion) -> GraphEntry | None:
+    """Add the encoder of an autoencoder to a bundle. If it fails in torch, it is left out with a warning: a bundle
+    needs it for `--image` only."""
+    try:
+        return add_companion(writer, encoder).graph
+    except CompanionFailure as error:
+        LOG.warning("the bundle has no encoder, and takes no --image: %s", error.what)
+        return None
+
+
+def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
+    """Return the manifest's entry of an input of token ids, and add its tokenizer file."""
+    file = writer.add(tokens.tokenizer.content, FOLDER, "tokenizer", ".json")
+    return Tokens(
+        tokens.input,
+        file,
+        tokens.length,
+        tokens.tokenizer.pad,
+        tokens.mask,
+        dict(tokens.replaced),
+        tokens.before,
+        tokens.after,
+        tokens.cleaning,
+    )

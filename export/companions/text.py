@@ -1,0 +1,71 @@
+"""A text encoder as a companion of a denoiser, with a tokenizer for each of its inputs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fewstep.export.companions.companion import Companion
+from fewstep.export.companions.tokenizer import TokenizerFile
+from fewstep.export.sources.model_files import COPY_AGAIN
+from fewstep.runtime.bundle.manifest import PromptForm
+from fewstep.runtime.kinds.companions import Cleaning
+from fewstep.runtime.lora.file import Lora
+from fewstep.runtime.lora.keys import Component
+from fewstep.runtime.text import Ids, complete_text, report_tokenizer_errors, token_ids
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class TokenInput:
+    """An input of token ids. It corresponds to the manifest's `Tokens`, but its tokenizer is not yet a file of the
+    bundle."""
+
+    input: str
+    tokenizer: TokenizerFile
+    length: int
+    mask: str | None
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    before: str = ""
+    after: str = ""
+    cleaning: tuple[Cleaning, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """The text encoders of a folder as one companion, with the tokenizer of each input of token ids."""
+
+    companion: Companion
+    tokens: tuple[TokenInput, ...]
+    files: tuple[Path, ...]  # the files that were read
+    encoders: tuple[Component, ...]  # components of the pipeline
+    load: "Callable[[Sequence[Lora]], nn.Module]"
+    form: PromptForm | None = None
+    nothing: str = ""  # the text of the unconditional branch
+
+    def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
+        """Return this source with LoRA files, which are merged into the text encoders when these are loaded."""
+        return replace(self, companion=replace(self.companion, load=partial(self.load, loras)))
+
+    def tokenize(self, prompts: Sequence[str]) -> dict[str, Ids]:
+        """Return the inputs of the network for prompts."""
+        return tokenize_prompts(self.tokens, prompts)
+
+
+def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> dict[str, Ids]:
+    """Return the ids that the runtime computes from prompts, with tokenizers that are not in a bundle yet."""
+    from tokenizers import Tokenizer
+
+    fed: dict[str, Ids] = {}
+    for each in tokens:
+        with report_tokenizer_errors(f"the tokenizer of {each.input!r}", COPY_AGAIN):
+            tokenizer = Tokenizer.from_str(each.tokenizer.content.decode())
+            texts = [complete_text(prompt, each) for prompt in prompts]
+            ids = token_ids(texts, tokenizer, each.length, each.tokenizer.pad, each.replaced)
+        fed[each.input] = ids.ids
+        if each.mask is not None:
+            fed[each.mask] = ids.mask
+    return fed

@@ -1,0 +1,169 @@
+"""Convert the tokenizer in a pipeline's folder to JSON of the library `tokenizers`, which the runtime reads.
+
+A folder has tokenizer.json, to which the special tokens of its configs are added, or the files that it is generated
+from: vocab.json and merges.txt of CLIP's byte-pair encoding (Radford et al. 2021), spiece.model of T5 (Raffel et al.
+2020).
+"""
+
+from dataclasses import dataclass
+from itertools import count, takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewstep.export.sources.model_files import COPY_AGAIN, TOKENIZER_CONFIG, Config, read_json
+from fewstep.export.sources.remote_code import NO_CODE
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.checks import import_package
+from fewstep.runtime.text import report_tokenizer_errors
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+JSON, VOCABULARY, MERGES, PIECES = "tokenizer.json", "vocab.json", "merges.txt", "spiece.model"
+NAMED_TOKENS = "special_tokens_map.json"
+MORE_TOKENS, FORMER_NAME = "extra_special_tokens", "additional_special_tokens"  # a field with a list or an object
+SAVE_FAST = "load it with transformers.AutoTokenizer and write it with save_pretrained(FOLDER)"
+CLIP_TOKENS = {"eos_token": "<|endoftext|>"}
+T5_TOKENS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+SPACE = "\u2581"  # SentencePiece's symbol for a space
+UNIGRAM = 1  # a type of SentencePiece's models
+WHITE_ENDS = r"^[\s\x1c-\x1f]+|[\s\x1c-\x1f]+$"  # what str.strip removes
+SENTINELS = 100  # T5's ids for masked spans, after its pieces
+
+
+@dataclass(frozen=True)
+class TokenizerFile:
+    """`content` is JSON of the library `tokenizers`, `pad` the padding id after the end of a prompt."""
+
+    content: bytes
+    pad: int
+
+
+def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
+    """Read the tokenizer of a folder. Raises UserError naming the missing files.
+
+    lower: convert prompts to lower case and strip spaces at their ends, as some pipelines do.
+    """
+    tokenizers = import_package(
+        "tokenizers", f"{home} needs the library tokenizers, which", "pip install 'fewstep[text]'"
+    )
+    named = read_special_tokens(home)
+    with report_tokenizer_errors(f"what is in {home}", COPY_AGAIN):
+        if (home / JSON).is_file():
+            tokenizer, usual = tokenizers.Tokenizer.from_file(str(home / JSON)), {}
+            _add_missing_tokens(tokenizer, home, named)
+        elif (home / VOCABULARY).is_file() and (home / MERGES).is_file():
+            read_json(home / VOCABULARY)  # transformers would not name a damaged file
+            form = import_transformers(home).CLIPTokenizerFast
+            theirs = form.from_pretrained(home, local_files_only=True, **NO_CODE)
+            tokenizer, usual = theirs.backend_tokenizer, CLIP_TOKENS
+        elif (home / PIECES).is_file():
+            tokenizer, usual = _make_t5_tokenizer({**T5_TOKENS, **named}, home), T5_TOKENS
+        else:
+            raise UserError(f"{home} has no {JSON}, and no {VOCABULARY} with {MERGES}, and no {PIECES}", SAVE_FAST)
+    tokens = {**usual, **named}
+    pad = tokens.get("pad_token") or tokens.get("eos_token")
+    padding = None if pad is None else tokenizer.token_to_id(pad)
+    if padding is None:
+        raise UserError(f"{home} does not define a padding token", f"set pad_token in {TOKENIZER_CONFIG}")
+    if lower:
+        ends = tokenizers.normalizers.Replace(tokenizers.Regex(WHITE_ENDS), "")
+        first = [tokenizers.normalizers.Lowercase(), ends]
+        own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
+        tokenizer.normalizer = tokenizers.normalizers.Sequence([*first, *own])
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return TokenizerFile(tokenizer.to_str().encode(), padding)
+
+
+def import_transformers(home: Path, module: str = "") -> Any:
+    """Import a module of transformers, the library of text encoders and their tokenizers. Raises UserError if it cannot
+    be imported."""
+    needs = f"the text encoders of {home.parent} need transformers, which"
+    return import_package(f"transformers{module}", needs, "pip install transformers")
+
+
+def read_special_tokens(home: Path) -> dict[str, str]:
+    """Return the named tokens, such as pad_token, from the two files of a folder.
+
+    If tokenizer_config.json lists the tokens itself (added_tokens_decoder), the older file adds nothing.
+    """
+    config: Config = read_json(home / TOKENIZER_CONFIG) if (home / TOKENIZER_CONFIG).is_file() else {}
+    older: Config = read_json(home / NAMED_TOKENS) if (home / NAMED_TOKENS).is_file() else {}
+    named: dict[str, str] = {}
+    for listed in (config, {} if "added_tokens_decoder" in config else older):
+        for name, token in listed.items():
+            token = token.get("content") if isinstance(token, dict) else token
+            if name.endswith("_token") and isinstance(token, str):
+                named[name] = token
+    return named
+
+
+def _make_t5_tokenizer(named: dict[str, str], home: Path) -> "Tokenizer":
+    """Build T5's tokenizer: the most likely pieces, each word with its leading space, and the end token."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    format = import_transformers(home, ".convert_slow_tokenizer").import_protobuf()
+    with report_tokenizer_errors(str(home / PIECES), SAVE_FAST):
+        model = format.ModelProto.FromString((home / PIECES).read_bytes())
+        if model.trainer_spec.model_type != UNIGRAM:
+            raise ValueError("a SentencePiece model of another type than unigram")
+        if not 0 <= model.trainer_spec.unk_id < len(model.pieces):
+            raise ValueError("it has no pieces, or no unknown token")
+    sentinels = [(f"<extra_id_{number}>", 0.0) for number in reversed(range(SENTINELS))]
+    pieces = [*((each.piece, each.score) for each in model.pieces), *sentinels]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=model.trainer_spec.unk_id, byte_fallback=False))
+    if model.normalizer_spec.precompiled_charsmap:
+        tokenizer.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
+    space: dict[str, Any] = {"replacement": SPACE, "prepend_scheme": "always", "split": True}
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**space)]
+    )
+    tokenizer.decoder = decoders.Metaspace(**space)
+    _add_special_tokens(tokenizer, named, *(name for name, _ in sentinels))
+    end = named["eos_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, _token_id(tokenizer, end))]
+    )
+    return tokenizer
+
+
+def _add_missing_tokens(tokenizer: "Tokenizer", home: Path, named: dict[str, str]) -> None:
+    """Add the special tokens that the configs name and tokenizer.json lacks, as transformers does. They keep their
+    meaning within words."""
+    config: Config = read_json(home / TOKENIZER_CONFIG) if (home / TOKENIZER_CONFIG).is_file() else {}
+    listed = config.get(MORE_TOKENS, config.get(FORMER_NAME)) or ()
+    tokens = list(listed.values() if isinstance(listed, dict) else listed)
+    more = [token.get("content") if isinstance(token, dict) else token for token in tokens]
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    missing = {name: text for name, text in named.items() if text not in known}
+    _add_special_tokens(tokenizer, missing, *(text for text in more if isinstance(text, str) and text not in known))
+
+
+def _add_special_tokens(tokenizer: "Tokenizer", named: dict[str, str], *more: str) -> None:
+    """Add tokens that keep their meaning wherever they occur in a prompt."""
+    from tokenizers import AddedToken
+
+    texts = dict.fromkeys((*named.values(), *more))
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in texts])
+
+
+def tokens_of_several_embeddings(tokenizer: TokenizerFile) -> dict[str, str]:
+    """Return the tokens that textual inversion (Gal et al. 2022) gave several embeddings, such as "<cat>" if there is a
+    "<cat>_1", and all tokens of each, separated by spaces."""
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_str(tokenizer.content.decode())
+    added = {token.content for token in made.get_added_tokens_decoder().values()}
+    found: dict[str, str] = {}
+    for token in sorted(added):
+        more = takewhile(added.__contains__, (f"{token}_{number}" for number in count(1)))
+        found[token] = " ".join((token, *more))
+    return {token: text for token, text in found.items() if text != token}
+
+
+def _token_id(tokenizer: "Tokenizer", token: str) -> int:
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"{token!r} has no id")
+    return found

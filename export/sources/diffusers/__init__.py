@@ -1,1 +1,0 @@
-"""Sources from diffusers folders: denoisers with their text encoders and autoencoders."""

@@ -1,1 +1,0 @@
-"""The scheduler of a recorded pipeline: its rules, or its steps as they were recorded."""

@@ -1,0 +1,301 @@
+"""How a recorded pipeline turns the final x into pictures, a video or sound: by the code of its own call.
+
+Nothing is listed for each pipeline. The part of the call after the last step is traced as a function of x: its
+autoencoders and vocoders, frame by frame or in chunks if the pipeline does so, and all arithmetic around them.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
+
+from fewstep.export.companions.autoencoder import AutoencoderSource
+from fewstep.export.companions.companion import Companion
+from fewstep.export.companions.networks import PipelineNetworks
+from fewstep.export.sources.model_files import CONFIG, float_bytes
+from fewstep.pipelines.companions.autoencoder import ENCODING, IMAGE, LATENT, random_latents
+from fewstep.pipelines.companions.picture_encoder import find_latents, make_encoder
+from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.loading import find_component_weights, load_component
+from fewstep.pipelines.recording.components import BuiltPipeline
+from fewstep.pipelines.recording.element_map import is_close
+from fewstep.pipelines.recording.record import Ending, finish_call, place, record
+from fewstep.pipelines.recording.settings import OTHER, OUTPUT, PICTURE, PROMPT, CallSettings
+from fewstep.pipelines.recording.stand_ins import ENTRIES, copy_network
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Role, TensorEntry
+
+TENSORS = "pt"  # output_type of pictures in [0, 1] as tensors
+ROLES: Mapping[int, Role] = {2: "sound", 3: "sound", 4: "image", 5: "video"}  # by the number of axes
+COLORS = (1, 3)
+CHANNELS = 8  # most of a sound
+FRAME_RATES = ("frame_rate", "fps")  # arguments of calls
+SAMPLE_RATES = ("output_sampling_rate", "sampling_rate", "sample_rate")  # fields of autoencoders and vocoders
+DECODE = "decode"  # a method of autoencoders
+NONE = "its call decodes nothing after the last step"
+
+LOG = logging.getLogger("fewstep")
+
+
+@dataclass(frozen=True)
+class Networks:
+    """How to load a network with its weights: a function, the bytes of all its weights and of its encoder in float32,
+    and the files that are read."""
+
+    load: Callable[[], nn.Module]
+    total: int
+    encoding: int
+    files: tuple[Path, ...] = ()
+
+
+Read = Callable[[str, type], Networks]  # returns the network of a component and of a class
+
+
+def read_stored(folder: Folder, component: str, made: Any) -> Networks:
+    """Return a network of a folder."""
+    home = folder.path / component
+    files = find_component_weights(home, made).files
+    total, encoding = float_bytes(files), float_bytes(files, ENCODING)
+    return Networks(lambda: load_component(home, made), total, encoding, (home / CONFIG, *files))
+
+
+def read_from_memory(pipeline: Any, component: str, _: type) -> Networks:
+    """Return a network of a pipeline."""
+    network: nn.Module = getattr(pipeline, component)
+    sizes = {name: 4 * parameter.numel() for name, parameter in network.named_parameters()}
+    encoding = sum(size for name, size in sizes.items() if name.startswith(ENCODING))
+    return Networks(lambda: network, sum(sizes.values()), encoding)
+
+
+@dataclass(frozen=True)
+class RecordedDecoding:
+    """The part of a pipeline's call after its last step.
+
+    settings: the arguments of the call. x_shape: the shape of a sample. calls: the number of calls of the scheduler's
+    `step` before those of the last step. components: the networks that it runs. outputs: the tensors that it returns,
+    of one sample. frame_rate, sample_rate: those of a video and of a sound, per second; None if unknown.
+    """
+
+    built: BuiltPipeline
+    settings: Mapping[str, Any]
+    x_shape: tuple[int, ...]
+    calls: int
+    components: tuple[str, ...]
+    outputs: tuple[TensorEntry, ...]
+    frame_rate: float | None
+    sample_rate: int | None
+
+    def finish(
+        self, x: Tensor, begin: Callable[[], object] = lambda: None, seed: int = 0, **changes: Any
+    ) -> tuple[Tensor, ...]:
+        """Return what the call returns for a final x [1, *x_shape]. `changes` are other arguments."""
+        settings = {**self.settings, **changes}
+        return _read_tensors(finish_call(self.built, settings, Ending(x, self.calls, begin), seed))
+
+
+class RecordedDecoder(nn.Module):
+    """Converts x to pictures or a video in [-1, 1], and to sound, by the code of a pipeline after its last step."""
+
+    def __init__(self, decoding: RecordedDecoding, networks: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.decoding, self.networks = decoding, nn.ModuleDict(networks)
+
+    def forward(self, *latent: Tensor) -> tuple[Tensor, ...]:
+        with ExitStack() as stack:
+            stack.enter_context(place(self.decoding.built.pipeline, dict(self.networks.items())))
+            steps = stack.enter_context(ExitStack())
+            steps.enter_context(_disable_current_modes())  # a trace begins after the last step
+            tensors = self.decoding.finish(latent[0], steps.close)
+            return tuple(map(_to_model_range, tensors))
+
+
+def _to_model_range(tensor: Tensor) -> Tensor:
+    """Return a sound as [1, channels, samples], and pictures from [0, 1] in [-1, 1]."""
+    if ROLES[tensor.dim()] == "sound":
+        return tensor if tensor.dim() == 3 else tensor[:, None]
+    return 2 * tensor - 1
+
+
+class _CannotDecodeError(Exception):
+    """The pipeline converts x to its output in a way that is not supported."""
+
+
+def read_companions(
+    label: str, built: BuiltPipeline, settings: CallSettings, x_shape: tuple[int, ...], read: Read
+) -> PipelineNetworks | None:
+    """Return the decoder of a recorded pipeline, with the encoder of its pictures. Returns None if it has none, or,
+    with a warning, if it cannot be used."""
+    found = find_decoding(built, settings, x_shape, read)
+    if isinstance(found, RecordedDecoding):
+        return PipelineNetworks(None, _make_autoencoder(found, read), zeros_for_none=False)
+    if found != NONE:
+        LOG.warning("%s: its output is left out, so that the bundle returns x: %s", label, found)
+    return None
+
+
+def find_decoding(
+    built: BuiltPipeline, settings: CallSettings, x_shape: tuple[int, ...], read: Read
+) -> RecordedDecoding | str:
+    """Return the part of a pipeline's call after its last step, or, as text, why it has none that can be used."""
+    usual = settings.of_one_sample()
+    networks = [each for each in built.pipeline.components.values() if isinstance(each, nn.Module)]
+    if OUTPUT not in usual or not any(hasattr(network, DECODE) for network in networks):
+        return NONE
+    usual = {**usual, OUTPUT: TENSORS}
+    try:
+        with _show_stored_values(built, read):
+            run = record(built, usual, 0)
+            calls = sum(step.joined for step in run.steps[:-1])
+            with _watch_components(built) as called:
+                x = torch.randn(1, *x_shape, generator=torch.Generator().manual_seed(0))
+                tensors = _read_tensors(finish_call(built, usual, Ending(x, calls, called.clear)))
+            components = tuple(dict.fromkeys(called))
+            if not components:
+                return NONE
+            outputs = _describe(tensors)
+            rates = _find_frame_rate(built, usual), _find_sample_rate(built, components)
+            decoding = RecordedDecoding(built, usual, x_shape, calls, components, outputs, *rates)
+            _check_others(decoding, settings, x, tensors)
+    except _CannotDecodeError as error:
+        return str(error)
+    except UserError as error:
+        return error.what
+    return decoding
+
+
+@contextmanager
+def _show_stored_values(built: BuiltPipeline, read: Read) -> Iterator[None]:
+    """While active, let a pipeline read the stored tensors of large autoencoders, such as the mean and variance of
+    FLUX.2's latents. The stand-ins, which have no values, still compute the outputs."""
+    shown = dict[str, nn.Module]()
+    with ExitStack() as stack:
+        for name, stand_in in built.pipeline.components.items():
+            if isinstance(stand_in, nn.Module) and hasattr(stand_in, DECODE) and next(stand_in.parameters()).is_meta:
+                shown[name] = copy_network(read(name, type(stand_in)).load())
+                for entry in ("forward", *ENTRIES):
+                    if hasattr(stand_in, entry):
+                        method = getattr(stand_in, entry)
+                        stack.enter_context(patch.object(shown[name], entry, method, create=True))
+        stack.enter_context(place(built.pipeline, shown))
+        yield
+
+
+@contextmanager
+def _watch_components(built: BuiltPipeline) -> Iterator[list[str]]:
+    """While active, list the components, besides denoisers, of which a method or a layer is called."""
+    components = built.pipeline.components.items()
+    networks = {
+        name: network for name, network in components if isinstance(network, nn.Module) and name not in built.denoisers
+    }
+    owners = {id(layer): name for name, network in networks.items() for layer in network.modules()}
+    called = list[str]()
+
+    def noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            called.append(name)
+            return method(*args, **kwargs)
+
+        return call
+
+    def note_layer(layer: nn.Module, _: Any) -> None:
+        if id(layer) in owners:
+            called.append(owners[id(layer)])
+
+    with ExitStack() as stack:
+        for name, network in networks.items():
+            for entry in ("forward", *ENTRIES):
+                if hasattr(network, entry):
+                    method = noting(name, getattr(network, entry))
+                    stack.enter_context(patch.object(network, entry, method, create=True))
+        stack.callback(register_module_forward_pre_hook(note_layer).remove)
+        yield called
+
+
+def _read_tensors(returned: Any) -> tuple[Tensor, ...]:
+    leaves = pytree.tree_leaves(returned)
+    tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+    if not tensors or len(tensors) < sum(leaf is not None for leaf in leaves):
+        kinds = ", ".join(dict.fromkeys(type(leaf).__name__ for leaf in leaves)) or "nothing"
+        raise _CannotDecodeError(f"with output_type={TENSORS} its call returns {kinds}, not tensors")
+    return tensors
+
+
+def _describe(tensors: Sequence[Tensor]) -> tuple[TensorEntry, ...]:
+    """Return the entries of what a call returned for one sample: pictures or a video, and sound."""
+    entries = list[TensorEntry]()
+    for tensor in tensors:
+        role, shape = ROLES.get(tensor.dim()), tuple(_to_model_range(tensor).shape) if tensor.dim() in ROLES else ()
+        is_sound = role == "sound"
+        fits = shape[1] <= CHANNELS if is_sound else bool(shape) and shape[-3] in COLORS
+        if role is None or shape[0] != 1 or not fits or not tensor.is_floating_point():
+            what = f"its call returns {tensor.dtype} {list(tensor.shape)}, which is no picture, video or sound"
+            raise _CannotDecodeError(what)
+        if not is_sound and not 0 <= float(tensor.min()) <= float(tensor.max()) <= 1:
+            raise _CannotDecodeError("its call returns pictures that are not in [0, 1]")
+        entries.append(TensorEntry(IMAGE if role == "image" else role, role, shape))
+    if len({entry.role for entry in entries}) < len(entries):
+        raise _CannotDecodeError(f"its call returns {len(entries)} tensors of one kind")
+    return tuple(entries)
+
+
+def _check_others(decoding: RecordedDecoding, settings: CallSettings, x: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Raise _CannotDecodeError unless the output is the same for another seed, other texts and other pictures."""
+    changes = dict(settings.texts[0]) if settings.texts else {}
+    for change in (PICTURE,) if settings.texts else (PROMPT, OTHER, PICTURE):
+        changes |= settings.variants.get(change, {})
+    changes[OUTPUT] = TENSORS
+    for seed, more in ((1, {}), (0, changes)):
+        others = decoding.finish(x, seed=seed, **more)
+        if len(others) != len(tensors) or not all(map(is_close, others, tensors)):
+            what = "the seed" if not more else "its texts and pictures"
+            raise _CannotDecodeError(f"its output depends on {what} besides x")
+
+
+def _find_frame_rate(built: BuiltPipeline, settings: Mapping[str, Any]) -> float | None:
+    """Return the frames per second that a call takes."""
+    takes = inspect.signature(type(built.pipeline).__call__).parameters
+    values = [settings.get(name, takes[name].default) for name in FRAME_RATES if name in takes]
+    return next((float(value) for value in values if isinstance(value, int | float) and value > 0), None)
+
+
+def _find_sample_rate(built: BuiltPipeline, components: Sequence[str]) -> int | None:
+    """Return the samples per second of the last network that states them."""
+    configs = [getattr(getattr(built.pipeline, name), "config", None) for name in reversed(components)]
+    values = [getattr(config, name, None) for config in configs for name in SAMPLE_RATES]
+    return next((int(value) for value in values if isinstance(value, int | float) and value > 0), None)
+
+
+def _make_autoencoder(found: RecordedDecoding, read: Read) -> AutoencoderSource:
+    """Return the decoder of x, and the encoder of pictures if the pipeline's decoder has one."""
+    networks = {name: read(name, type(getattr(found.built.pipeline, name))) for name in found.components}
+    decoder = Companion(
+        "decoder",
+        lambda: RecordedDecoder(found, {name: network.load() for name, network in networks.items()}),
+        (TensorEntry(LATENT, "latent", (1, *found.x_shape)),),
+        found.outputs,
+        lambda batch: {LATENT: random_latents(batch, found.x_shape)},
+        (1,),
+        sum(network.total - network.encoding for network in networks.values()),
+    )
+    (image, *_), (only, *others) = found.outputs, networks.values()
+    encoder: Companion | None = None
+    if image.role == "image" and not others:
+        autoencoder = only.load()
+        with place(found.built.pipeline, {found.components[0]: autoencoder}):
+            latents = find_latents(autoencoder, found.finish, found.x_shape)
+        if latents is not None and hasattr(autoencoder, "encode"):
+            encoder = make_encoder(only.load, only.encoding, latents, tuple(map(int, image.shape[1:])))
+    files = tuple(file for network in networks.values() for file in network.files)
+    return AutoencoderSource(decoder, encoder, files, True, found.frame_rate, found.sample_rate)

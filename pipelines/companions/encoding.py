@@ -1,0 +1,171 @@
+"""Encode prompts and images as the conditions of a bundle, with the code and the encoders of the pipeline that it was
+recorded from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from fewstep.measure.rollouts.conditions_file import array_name
+from fewstep.pipelines.comparison import branch_names
+from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.loading import load_component
+from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
+from fewstep.pipelines.recording.pictures import PICTURES, VIDEOS
+from fewstep.pipelines.recording.quiet import silence_libraries
+from fewstep.pipelines.recording.record import record
+from fewstep.pipelines.recording.settings import NEGATIVE, PROMPT, pad_texts
+from fewstep.pipelines.recording.stand_ins import AUTOENCODERS, ONE_LENGTH
+from fewstep.pipelines.relations.arguments import Argument, branch_values
+from fewstep.pipelines.relations.relations import same
+from fewstep.pipelines.relations.row_lists import shorten_lists
+from fewstep.plans.errors import UserError, first_line
+from fewstep.plans.guidance import COND
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.pictures import check_bits
+
+Conditions = dict[str, NDArray[Any]]
+SAME_CALL = "give encode the same --call as the export"
+SAME_LENGTH = "give a prompt of as many tokens as that of the export's --call prompt, and the same --call"
+
+
+def encode_conditions(
+    folder: Folder,
+    recorded: RecordedPipeline,
+    prompts: Sequence[str],
+    negative: str | None,
+    pictures: Mapping[str, Path],
+    dtype: torch.dtype = torch.float32,
+) -> Conditions:
+    """Return the conditions [N, *shape] of N prompts by name. Conditions that have a default are left out.
+
+    The pipeline's call runs once for each prompt, with its encoders and a stand-in for the denoiser. negative: a text
+    for the other branches of guidance, whose conditions are `BRANCH.NAME`. pictures: image files by the arguments of
+    the call. Raises UserError for a prompt or an image that the call does not take, or requires and does not get, and
+    if an argument of the denoiser that is not a condition differs from the recording, or a condition has a different
+    shape.
+    """
+    _check_inputs(recorded, prompts, negative, pictures)
+    call: dict[str, Any] = {name: _read_picture(path) for name, path in pictures.items()}
+    call |= {} if negative is None else {NEGATIVE: negative}
+    rows: list[Conditions] = []
+    with silence_libraries():
+        built = build_pipeline(folder, load=partial(_load_encoder, dtype=dtype, has_pictures=bool(pictures)))
+        built = replace(built, form=recorded.built.form, converts=recorded.built.converts)
+        for prompt in prompts or (None,):
+            text = {} if prompt is None else {PROMPT: recorded.settings.read_prompt(prompt)}
+            rows.append(_encode_one(built, recorded, {**call, **text}, negative is not None))
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _check_inputs(
+    recorded: RecordedPipeline, prompts: Sequence[str], negative: str | None, pictures: Mapping[str, Path]
+) -> None:
+    name, usual = recorded.built.name, recorded.settings.usual
+    if (PROMPT in usual) != bool(prompts):
+        if prompts:
+            raise UserError(f"the call of {name} takes no prompt", "leave --prompt out")
+        raise UserError(f"the call of {name} takes a prompt", 'give one: --prompt "..."')
+    if negative is not None and NEGATIVE not in usual:
+        raise UserError(f"the call of {name} takes no negative prompt", "leave --negative out")
+    if negative is not None and recorded.relations.branches == 1:
+        raise UserError(f"{name} uses no guidance by default, and encodes no negative prompt", "leave --negative out")
+    takes = [each for each in PICTURES if each in usual]
+    for each in pictures:
+        if each not in takes:
+            listed = f"give one of {', '.join(takes)}" if takes else "leave --image out"
+            raise UserError(f"{name} was recorded without {each!r}", listed)
+    if videos := [each for each in takes if each in VIDEOS]:
+        raise UserError(f"{name} takes the video {videos[0]}, and videos cannot be encoded here", "encode it in Python")
+    if missing := [each for each in takes if each not in pictures]:
+        fix = "--image FILE" if missing[0] == "image" else f"--image {missing[0]}=FILE"
+        raise UserError(f"{name} takes the image {missing[0]}, which is not given", f"add {fix}")
+
+
+def _encode_one(
+    built: BuiltPipeline, recorded: RecordedPipeline, call: Mapping[str, Any], has_branches: bool
+) -> Conditions:
+    """Return the conditions [*shape] of one sample, by name. With `has_branches`, those of other branches of guidance
+    are included."""
+    found, arguments = recorded.relations, recorded.arguments
+    forms = recorded.settings.forms
+    texts, fix = pad_texts(call) if forms.is_padded else call, SAME_LENGTH if forms.has_one_length else SAME_CALL
+    try:
+        made = record(built, recorded.settings.of(None, texts), 0)
+    except UserError as error:
+        if error.fix != ONE_LENGTH:  # which is for an export
+            raise
+        raise UserError(error.what, fix) from error
+    step = shorten_lists(made, recorded.row_lists).steps[0]
+    if any(each.structure != arguments.structure for each in step.calls):
+        raise UserError(f"{built.name} passes different arguments to its network than when it was recorded", fix)
+    names = branch_names(found.branches, arguments)
+    values: Conditions = {}
+    for path, argument in arguments.arguments.items():
+        branches = list(branch_values(step, found, path, argument.repeats))
+        if len(branches) != len(names):
+            what = f"{built.name} calls its network for {len(branches)} branches, and was recorded with {len(names)}"
+            raise UserError(what, fix)
+        if argument.condition is None:
+            _check_constant(built.name, argument, branches, fix)
+            continue
+        if argument.condition.default is not None:
+            continue
+        for branch, value in zip(names, branches, strict=True):
+            if branch == COND or has_branches:
+                name = argument.condition.name if branch == COND else array_name(branch, argument.condition.name)
+                values[name] = _as_array(built.name, name, value, argument.condition, fix)
+    if not values:
+        raise UserError(f"the network of {built.name} takes no conditions", "run its bundle without --conditions")
+    return values
+
+
+def _check_constant(name: str, argument: Argument, branches: Sequence[Any], fix: str = SAME_CALL) -> None:
+    """Raise UserError, with this fix, if a network argument that the bundle stores as a constant has another value."""
+    for each in branches:
+        own = each[-1:] if argument.repeats and isinstance(each, Tensor) else each  # the last of equal rows
+        if not same(own, argument.value):
+            raise UserError(
+                f"{name}: the network's argument {argument.path} differs from its value in the recording", fix
+            )
+
+
+def _as_array(name: str, label: str, value: Tensor | None, condition: Condition, fix: str = SAME_CALL) -> NDArray[Any]:
+    """Return a condition [*shape] of the last sample. If a text of full length has no mask, the mask is all ones.
+    Raises UserError, with this fix if the shape differs."""
+    if value is None and (condition.low, condition.high) == (0, 1):
+        return np.ones(condition.shape, condition.dtype)
+    if value is None:
+        raise UserError(f"{name} passes no {label!r} to its network, and was recorded with one", SAME_CALL)
+    own = value[-1].float() if value.is_floating_point() else value[-1]
+    if tuple(own.shape) != condition.shape:
+        what = f"{name} encodes {label!r} as {list(own.shape)}, and was recorded with {list(condition.shape)}"
+        raise UserError(what, fix)
+    return own.numpy().astype(condition.dtype)
+
+
+def _load_encoder(home: Path, made: Any, dtype: torch.dtype, has_pictures: bool) -> nn.Module | None:
+    """Load a network of the pipeline with its weights; None for an autoencoder that has nothing to encode."""
+    if made.__module__.startswith(AUTOENCODERS) and not has_pictures:
+        return None
+    return load_component(home, made, dtype=dtype).to(dtype)
+
+
+def _read_picture(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as opened:
+            check_bits(opened.mode, path)
+            return ImageOps.exif_transpose(opened).convert("RGB")  # as diffusers.utils.load_image does
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises errors of many unrelated classes for damaged files
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"{path} cannot be read ({reason})", "give an image, such as a .png") from error

@@ -1,0 +1,82 @@
+"""Record the conditions that a pipeline's call makes from its texts."""
+
+import torch
+from torch import Tensor
+
+from fewstep.pipelines.comparison import branch_names
+from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+from fewstep.pipelines.recording.settings import LONGER, LONGEST, NEGATIVE, OTHERS, PROMPT, PROMPTS, SHORT, pad_texts
+from fewstep.pipelines.recording.text_calls import Outputs, TextRecord, record_texts
+from fewstep.pipelines.relations.arguments import branch_values
+from fewstep.pipelines.relations.row_lists import shorten_lists
+from fewstep.pipelines.relations.text_forms import UNCLEAN, TextError
+from fewstep.pipelines.relations.text_search import TextSample
+from fewstep.plans.guidance import COND, UNCOND
+from fewstep.runtime.bundle.manifest import Condition
+
+TEXTS = (  # prompt and negative prompt of the calls; the last ones are the shortest that a user may give
+    (PROMPTS[0], OTHERS[0]),
+    (LONGER, SHORT),
+    (LONGEST, LONGEST),
+    (UNCLEAN, OTHERS[1]),
+    (SHORT, ""),
+)
+
+
+def record_samples(
+    recorded: RecordedPipeline, prompt: str, negative: str | None, keeps: Outputs | None = None
+) -> list[TextSample]:
+    """Return the samples of a call: its conditional branch, and the unconditional one if it takes a negative prompt. An
+    empty prompt that the pipeline does not encode is left out."""
+    record, values = record_conditions(recorded, prompt, negative, keeps)
+    texts = {COND: prompt} | (
+        {UNCOND: negative} if negative is not None and NEGATIVE in recorded.settings.usual else {}
+    )
+    samples = [TextSample(text, record, values[branch]) for branch, text in texts.items() if branch in values]
+    return [sample for sample in samples if not _is_empty(sample)]
+
+
+def _is_empty(sample: TextSample) -> bool:
+    """Return True for an empty prompt whose conditions are zeros, as in pipelines that do not encode it."""
+    return not sample.prompt and not any(bool(value.any()) for value in sample.conditions.values())
+
+
+def record_conditions(
+    recorded: RecordedPipeline,
+    prompt: str,
+    negative: str | None,
+    keeps: Outputs | None = (),
+    variant: str | None = None,
+) -> tuple[TextRecord, dict[str, dict[str, Tensor]]]:
+    """Return a recording with these texts, and the conditions [*shape] of each branch by name. Without a negative
+    prompt, the pipeline uses its default. `keeps` are the outputs of networks that are kept, if not all. `variant` is
+    another setting of the call."""
+    settings = recorded.settings
+    texts = {PROMPT: settings.read_prompt(prompt)} | ({NEGATIVE: negative} if NEGATIVE in settings.usual else {})
+    texts = pad_texts(texts) if settings.forms.is_padded and negative is not None else texts
+    call = settings.of(variant, texts)
+    if negative is None:
+        if settings.forms.is_padded:
+            call |= pad_texts({PROMPT: texts[PROMPT]})
+        call.pop(NEGATIVE, None)
+    record = record_texts(recorded.built, call, keeps)
+    step = shorten_lists(record.call, recorded.row_lists).steps[0]
+    relations, arguments = recorded.relations, recorded.arguments
+    values: dict[str, dict[str, Tensor]] = {}
+    for path, argument in arguments.arguments.items():
+        condition = argument.condition
+        if condition is None or condition.default is not None:
+            continue
+        branches = branch_values(step, relations, path, argument.repeats)
+        for branch, value in zip(branch_names(relations.branches, arguments), branches, strict=False):
+            values.setdefault(branch, {})[condition.name] = _as_condition(value, condition)
+    return record, values
+
+
+def _as_condition(value: Tensor | None, condition: Condition) -> Tensor:
+    """Return the value of the last row. If a text of full length has no mask, the mask is all ones."""
+    if value is None and (condition.low, condition.high) == (0, 1):
+        return torch.ones(condition.shape)
+    if value is None or tuple(value.shape[1:]) != condition.shape:
+        raise TextError(f"the condition {condition.name} has another shape for some texts")
+    return value[-1]

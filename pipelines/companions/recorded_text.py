@@ -1,0 +1,350 @@
+"""The text encoders of a recorded pipeline as one network from token ids to conditions.
+
+Nothing is listed for each pipeline. Its call runs with several texts, and the values of its conditions show from which
+outputs of its encoders they come.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.export.companions.companion import Companion
+from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
+from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
+from fewstep.export.sources.model_files import CONFIG, find_weights, float_bytes
+from fewstep.pipelines.companions.recorded_conditions import TEXTS, record_conditions, record_samples
+from fewstep.pipelines.companions.text import TRIED, WEIGHTS, converts_prompts, load_encoder, merge_loras
+from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.loading import load_network
+from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+from fewstep.pipelines.recording.element_map import is_close
+from fewstep.pipelines.recording.settings import LONGEST, NEGATIVE, PICTURE, PROMPT, PROMPTS
+from fewstep.pipelines.recording.stand_ins import is_small
+from fewstep.pipelines.recording.text_calls import TextRecord, find_tokenizers, read_outputs
+from fewstep.pipelines.relations.arguments import branch_values, condition_name
+from fewstep.pipelines.relations.relations import same
+from fewstep.pipelines.relations.row_lists import shorten_lists
+from fewstep.pipelines.relations.text_forms import TextError, find_text
+from fewstep.pipelines.relations.text_rules import (
+    BlockGrid,
+    Constant,
+    EncoderCall,
+    EncoderOutput,
+    IdsOfText,
+    OutputBlock,
+    Rule,
+    TokenMask,
+    as_rows,
+    combine,
+    compute_mask,
+)
+from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch, find_outputs
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, UNCOND
+from fewstep.runtime.bundle.manifest import TensorEntry
+from fewstep.runtime.lora.file import Lora
+from fewstep.runtime.lora.keys import Component
+
+LOG = logging.getLogger("fewstep")
+CONSTANT = "%s: the network's argument %s is constant in the bundle, but depends on prompts such as %r"
+NO_PROMPTS = "%s: the bundle takes encoded texts (fewstep encode), no prompts: %s"
+
+
+class RecordedEncoders(nn.Module):
+    """Loaded encoders as one module. Its arguments are the token ids of each encoder that takes them, each followed by
+    their mask if a rule needs it."""
+
+    def __init__(self, networks: Mapping[str, nn.Module], text: "RecordedText") -> None:
+        super().__init__()
+        self.text, self.networks = text, nn.ModuleDict(networks)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        fed = dict(zip((entry.name for entry in self.text.inputs), inputs, strict=True))
+        ids = {number: fed[names[0]] for number, names in self.text.names.items()}
+        masks = {number: fed[names[1]] for number, names in self.text.names.items() if names[1] is not None}
+        outputs: dict[EncoderOutput, Tensor] = {}
+
+        def value(rule: Rule) -> Tensor:
+            if isinstance(rule, IdsOfText):
+                return ids[rule.encoder]
+            if isinstance(rule, TokenMask):
+                return compute_mask(rule, masks[rule.encoder])
+            if isinstance(rule, Constant):
+                return rule.value.expand(inputs[0].shape[0], *rule.value.shape) if rule.has_rows else rule.value
+            return combine(rule, outputs, masks)
+
+        for number, encoder in enumerate(self.text.encoders):
+            arguments = {name: value(rule) for name, rule in encoder.inputs.items()}
+            run = getattr(self.networks[encoder.component], encoder.entry)
+            returned = read_outputs(run(**arguments, **encoder.options))
+            outputs |= {EncoderOutput(number, path): as_rows(returned[path]) for path in self.text.paths(number)}
+        return tuple(value(rule).to(self.text.dtypes[name]) for name, rule in self.text.rules.items())
+
+
+@dataclass(frozen=True)
+class RecordedText:
+    """How a pipeline's conditions follow from texts.
+
+    encoders: calls of networks, in order. rules: those of the conditions, by name, and `dtypes` their types. nothing:
+    the text of the unconditional branch if the caller gives none. zeros: that branch then has zeros instead.
+    """
+
+    encoders: tuple[EncoderCall, ...]
+    rules: Mapping[str, Rule]
+    dtypes: Mapping[str, torch.dtype]
+    nothing: str = ""
+    zeros: bool = False
+
+    @property
+    def _all_rules(self) -> list[Rule]:
+        return [*self.rules.values(), *(rule for encoder in self.encoders for rule in encoder.inputs.values())]
+
+    @property
+    def _all_blocks(self) -> list[OutputBlock]:
+        return [block for rule in self._all_rules if isinstance(rule, BlockGrid) for block in rule.blocks]
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components of the networks that run."""
+        return tuple(dict.fromkeys(encoder.component for encoder in self.encoders))
+
+    @property
+    def names(self) -> dict[int, tuple[str, str | None]]:
+        """The names of the inputs of token ids and of their mask, or None, by the number of their encoder."""
+        masked = {rule.encoder for rule in self._all_rules if isinstance(rule, TokenMask)}
+        masked |= {block.source.encoder for block in self._all_blocks if block.masked}
+        names: dict[int, tuple[str, str | None]] = {}
+        for number, encoder in enumerate(self.encoders):
+            if encoder.tokens is not None:
+                suffix = f"_{len(names) + 1}" if names else ""
+                names[number] = f"ids{suffix}", f"mask{suffix}" if number in masked else None
+        return names
+
+    @property
+    def inputs(self) -> tuple[TensorEntry, ...]:
+        """The inputs of the module."""
+        entries: list[TensorEntry] = []
+        for number, (ids, mask) in self.names.items():
+            tokens = self.encoders[number].tokens
+            assert tokens is not None, "only these have names"
+            entries.append(TensorEntry(ids, "ids", ("batch", tokens.length), "int64"))
+            if mask is not None:
+                entries.append(TensorEntry(mask, "mask", ("batch", tokens.length), "int64"))
+        return tuple(entries)
+
+    def paths(self, encoder: int) -> list[str]:
+        """The paths of the outputs of an encoder that rules read."""
+        return sorted({block.source.path for block in self._all_blocks if block.source.encoder == encoder})
+
+    def token_inputs(self, converts: bool) -> tuple[TokenInput, ...]:
+        """Return the inputs of token ids with their tokenizers. `converts`: tokens of several embeddings are
+        replaced."""
+        made = []
+        for number, (ids, mask) in self.names.items():
+            tokens = self.encoders[number].tokens
+            assert tokens is not None, "only these have names"
+            replaced = tokens_of_several_embeddings(tokens.file) if converts else {}
+            form = tokens.before, tokens.after, tokens.cleaning
+            made.append(TokenInput(ids, tokens.file, tokens.length, mask, replaced, *form))
+        return tuple(made)
+
+
+@dataclass(frozen=True)
+class StoredEncoders:
+    """How to load the networks of a pipeline by component, with their weights, and the files and bytes of each."""
+
+    load: Callable[[str], nn.Module]
+    files: Callable[[str], Sequence[Path]]
+
+
+def encoders_of_folder(folder: Folder) -> StoredEncoders:
+    """Return the networks of a folder."""
+
+    def is_of_diffusers(component: str) -> bool:
+        return folder.class_of_diffusers(component) is not None
+
+    def load(component: str) -> nn.Module:
+        home = folder.path / component
+        if is_of_diffusers(component):
+            return load_network(home)[0].float()
+        return load_encoder(folder, component, folder.class_of(component))
+
+    def files(component: str) -> list[Path]:
+        home = folder.path / component
+        weights = find_weights(home) if is_of_diffusers(component) else find_weights(home, WEIGHTS)
+        return [home / CONFIG, *weights.files]
+
+    return StoredEncoders(load, files)
+
+
+def encoders_in_memory(pipeline: Any) -> StoredEncoders:
+    """Return the networks of a pipeline."""
+
+    def load(component: str) -> nn.Module:
+        network: nn.Module = getattr(pipeline, component)
+        return network
+
+    return StoredEncoders(load, lambda component: ())
+
+
+def read_recorded_text(
+    label: str, recorded: RecordedPipeline, stored: StoredEncoders, without: Sequence[str] = ()
+) -> tuple[TextSource, bool] | None:
+    """Return the text encoders of a recorded pipeline, and whether its unconditional text is all zeros. Returns None if
+    its call takes no prompt, or, with a warning, if its conditions do not follow from texts by rules. `without` are
+    components without weights."""
+    if PROMPT not in recorded.settings.usual:
+        return None
+    try:
+        text = find_text_rules(recorded)
+        if missing := [] if text is None else [name for name in text.components if name in without]:
+            raise TextError(f"its {missing[0]} has no weights")
+    except (TextError, UserError) as error:
+        reason = error.what if isinstance(error, UserError) else str(error)
+        LOG.warning(NO_PROMPTS, label, reason)
+        return None
+    return None if text is None else (_make_source(recorded, text, stored), text.zeros)
+
+
+def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
+    """Return how the conditions of a pipeline follow from texts, or None if they do not depend on any. Raises TextError
+    if no rules describe that."""
+    if isinstance(recorded.settings.usual[PROMPT], Mapping):
+        raise TextError("its prompt is a JSON object")
+    keeps = {output for sample in record_samples(recorded, LONGEST, LONGEST) for output in find_outputs(sample)}
+    samples = [sample for texts in TEXTS for sample in record_samples(recorded, *texts, keeps)]
+    search = TextSearch(samples, find_tokenizers(recorded.built.pipeline))
+    rules = search.find_all()
+    if not rules:
+        return None
+    dtypes = {each.name: getattr(torch, each.dtype) for each in recorded.arguments.conditions}
+    text = RecordedText(tuple(search.encoders), rules, dtypes)
+    nothing, zeros = find_nothing(recorded, text)
+    text = replace(text, nothing=nothing, zeros=zeros)
+    refuse_pictures(recorded, text, samples[0])
+    warn_of_constants(recorded, samples)
+    _check(recorded, text, samples, search.find_unmasked())
+    return text
+
+
+def find_nothing(recorded: RecordedPipeline, text: RecordedText) -> tuple[str, bool]:
+    """Return the text of the unconditional branch if the caller gives no negative prompt, and whether this branch has
+    zeros instead of a text."""
+    if recorded.arguments.unconditional is None:
+        return "", False
+    record, values = record_conditions(recorded, PROMPTS[0], None)
+    if UNCOND not in values:  # without a negative prompt, its call has no guidance
+        return "", False
+    floats = [values[UNCOND][name] for name, rule in text.rules.items() if isinstance(rule, BlockGrid)]
+    if all(not bool(value.any()) for value in floats):
+        return "", True
+    for nothing in dict.fromkeys(["", *_read_texts(text, record)]):
+        if PROMPTS[0] not in nothing and _is_text_of(recorded, text, nothing, values[UNCOND]):
+            return nothing, False
+    raise TextError("the text of its unconditional branch, without a negative prompt, is unknown")
+
+
+def _read_texts(text: RecordedText, record: TextRecord) -> Iterator[str]:
+    """Yield the texts that the encoders of token ids received in a recording."""
+    for encoder in text.encoders:
+        if encoder.tokens is None:
+            continue
+        runs = [run for run in record.runs if run.component == encoder.component and IDS in run.inputs]
+        for ids in (row for run in runs for row in run.inputs[IDS]):
+            if (prompt := find_text(encoder.tokens, ids, record.texts)) is not None:
+                yield prompt
+
+
+def _is_text_of(recorded: RecordedPipeline, text: RecordedText, prompt: str, conditions: Mapping[str, Tensor]) -> bool:
+    """Return True if the pipeline encodes a prompt to these conditions."""
+    is_negative = NEGATIVE in recorded.settings.usual
+    prompts = (PROMPTS[0], prompt) if is_negative else (prompt, None)
+    try:
+        known = record_conditions(recorded, *prompts)[1].get(UNCOND if is_negative else COND, {})
+    except (TextError, UserError):  # it takes no such prompt
+        return False
+    return all(name in known and is_close(known[name].float(), conditions[name].float()) for name in text.rules)
+
+
+def refuse_pictures(recorded: RecordedPipeline, text: RecordedText, sample: TextSample) -> None:
+    """Raise TextError if an encoder also sees pictures or arrays of the call, which `sample` was recorded with. A
+    bundle's text encoder gets texts only."""
+    if PICTURE not in recorded.settings.variants:
+        return
+    _, values = record_conditions(recorded, *TEXTS[0], variant=PICTURE)
+    for name in text.rules:
+        if not is_close(values[COND][name].float(), sample.conditions[name].float()):
+            raise TextError(f"the condition {name} depends on a picture or an array of the call besides its text")
+
+
+def warn_of_constants(recorded: RecordedPipeline, samples: Sequence[TextSample]) -> None:
+    """Warn of arguments that are the same in all recordings of the denoiser, but not for the texts of the samples, such
+    as an encoding of the words in quotes."""
+    steps = [shorten_lists(sample.record.call, recorded.row_lists).steps[0] for sample in samples]
+    for path, argument in recorded.arguments.arguments.items():
+        if argument.condition is not None:
+            continue
+        first, *others = [list(branch_values(step, recorded.relations, path, argument.repeats)) for step in steps]
+        for sample, values in zip(samples[1:], others, strict=True):
+            if not all(map(same, first, values)):
+                LOG.warning(CONSTANT, recorded.built.name, condition_name(path), sample.prompt)
+                break
+
+
+def _check(
+    recorded: RecordedPipeline, text: RecordedText, samples: Sequence[TextSample], unmasked: Sequence[str]
+) -> None:
+    """Raise TextError if the module computes other conditions than the pipeline, both with stand-ins for the networks.
+    Stand-ins of large networks compute nothing: there, only the recordings were compared, and `unmasked` components,
+    which got neither padding nor a mask, are refused."""
+    networks = {name: getattr(recorded.built.pipeline, name) for name in text.components}
+    if not all(map(is_small, networks.values())):
+        if unmasked:
+            raise TextError(f"its {unmasked[0]} takes no padding, and is too large to run during export")
+        return
+    module, tokens = RecordedEncoders(networks, text).eval(), text.token_inputs(converts_prompts(recorded.built.name))
+    for sample in samples:
+        fed = tokenize_prompts(tokens, [sample.prompt])
+        with torch.no_grad():
+            computed = module(*(torch.from_numpy(fed[entry.name]) for entry in text.inputs))
+        for name, value in zip(text.rules, computed, strict=True):
+            if not is_close(value[0].float(), sample.conditions[name].float()):
+                raise TextError(f"the condition {name} depends on the padding of its text")
+
+
+def _make_source(recorded: RecordedPipeline, text: RecordedText, stored: StoredEncoders) -> TextSource:
+    tokens = text.token_inputs(converts_prompts(recorded.built.name))
+    conditions = {condition.name: condition for condition in recorded.arguments.conditions}
+    outputs = [
+        TensorEntry(name, "condition", ("batch", *conditions[name].shape), conditions[name].dtype)
+        for name in text.rules
+    ]
+
+    def load(loras: Sequence[Lora] = ()) -> nn.Module:
+        networks = {}
+        for name in text.components:
+            network = stored.load(name)
+            if (config := getattr(network, "config", None)) is not None and hasattr(config, "use_cache"):
+                config.use_cache = False
+            networks[name] = network
+            for component in get_args(Component):
+                if component == name:
+                    merge_loras(network, loras, component)
+        return RecordedEncoders(networks, text)
+
+    files = tuple(file for name in text.components for file in stored.files(name))
+    companion = Companion(
+        "text encoder",
+        load,
+        text.inputs,
+        tuple(outputs),
+        lambda batch: tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)]),
+        weights=float_bytes([file for file in files if file.suffix == ".safetensors"]),
+    )
+    encoders = tuple(component for component in get_args(Component) if component in text.components)
+    return TextSource(companion, tokens, files, encoders, load, nothing=text.nothing)

@@ -1,0 +1,240 @@
+"""The text encoders and tokenizers of a diffusers folder, which turn a prompt into the denoiser's conditions.
+
+A `TextRecipe` defines the encoders of a pipeline, and which of their outputs it uses. The denoiser and the encoders in
+the folder determine the recipe. For a folder with other encoders only the denoiser is exported: the bundle then takes
+encoded texts.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from fewstep.export.companions.companion import Companion
+from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
+from fewstep.export.companions.tokenizer import (
+    TokenizerFile,
+    import_transformers,
+    read_tokenizer,
+    tokens_of_several_embeddings,
+)
+from fewstep.export.lora.merge import merge, refuse_added_doras
+from fewstep.export.sources.model_files import CONFIG, TOKENIZER_CONFIG, find_weights, float_bytes
+from fewstep.export.sources.remote_code import NO_CODE
+from fewstep.pipelines.companions import text_modules as modules
+from fewstep.pipelines.files.folder import INDEX, Folder
+from fewstep.pipelines.files.loading import load_pretrained
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Condition, TensorEntry
+from fewstep.runtime.lora.file import Lora
+from fewstep.runtime.lora.keys import Component
+from fewstep.runtime.text import Ids
+
+LOG = logging.getLogger("fewstep")
+CLIP, PROJECTED, T5, UMT5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "UMT5EncoderModel"
+CLIP_LENGTH = 77
+WEIGHTS = "model"  # stem of the weight files
+UNREAD_SETTINGS = (("padding_side", "left"), ("truncation_side", "left"), ("split_special_tokens", True))
+TEXT, MASK, POOLED = "text", "text_mask", "pooled_text"  # names of conditions in the denoiser's interface
+TRIED = (
+    "",
+    "a photograph of a cat",
+    "two dogs, playing; an oil painting in the style of the 19th century, 4k!",
+    "naïve",
+)
+
+Make = Callable[[Sequence[nn.Module], tuple[int, ...]], nn.Module]
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """How a pipeline uses its text encoders.
+
+    `encoders` are the classes of the components, in order. `makes` are the names of the resulting conditions. `lengths`
+    are the numbers of ids for each tokenizer: None means the number of tokens of the text, and -n means n fewer. `make`
+    is called with the loaded encoders and the shape of the text.
+    """
+
+    denoiser: str
+    encoders: Mapping[Component, str]
+    makes: tuple[str, ...]
+    lengths: tuple[int | None, ...]
+    make: Make
+    masked: bool = False
+    lower: bool = False  # convert prompts to lower case
+
+
+def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) -> TextSource | None:
+    """Read the text encoders of a folder. Return None if it has none, or if fewstep does not support them, which is
+    logged as a warning."""
+    there: dict[str, str] = {name: folder.class_of(name) for name in (FIRST, SECOND, THIRD) if folder.has(name)}
+    silent = [_tokenizer_of(name) for name in there if not folder.has(_tokenizer_of(name))]
+    if silent:
+        LOG.warning("%s has no %s: its text encoders are left out, give encoded texts", folder.path, silent[0])
+    if silent or not there:
+        return None
+    takes = {condition.name: condition for condition in conditions}
+    recipe = next((each for each in RECIPES if _suits(each, denoiser, there, takes)), None)
+    if recipe is None:
+        listed = ", ".join(f"{name} {kind}" for name, kind in there.items())
+        LOG.warning("%s: text encoders %s of a %s are left out: give encoded texts", folder.path, listed, denoiser)
+        return None
+    if recipe.make is LAST and folder.config(FIRST).get("use_attention_mask"):
+        recipe = replace(recipe, make=UNPADDED, masked=True)
+    text = takes[TEXT].shape
+    tokens = tuple(_read_token_inputs(folder, recipe, text))
+    homes = [folder.path / name for name in recipe.encoders]
+    files = [file for home in homes for file in (home / CONFIG, *find_weights(home, WEIGHTS).files)]
+    inputs: list[TensorEntry] = []
+    for each in tokens:
+        inputs.append(TensorEntry(each.input, "ids", ("batch", each.length), "int64"))
+        if each.mask is not None:
+            inputs.append(TensorEntry(each.mask, "mask", ("batch", each.length), "int64"))
+    outputs = [TensorEntry(n, "condition", ("batch", *takes[n].shape), takes[n].dtype) for n in recipe.makes]
+
+    def feeds(batch: int) -> Mapping[str, Ids]:
+        return tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)])
+
+    load = partial(_load_encoders, folder, recipe, text)
+    size = sum(float_bytes(find_weights(home, WEIGHTS).files) for home in homes)
+    companion = Companion("text encoder", load, tuple(inputs), tuple(outputs), feeds, weights=size)
+    return TextSource(companion, tokens, tuple(files), tuple(recipe.encoders), load)
+
+
+def _make_named_encoders(encode: modules.Encode, *names: str) -> Make:
+    """Return a function that combines loaded encoders, under these names, into one module."""
+    return lambda loaded, text: modules.TextEncoders(encode, text, **dict(zip(names, loaded, strict=False)))
+
+
+def _make_penultimate_encoders(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
+    return modules.TextEncoders(modules.penultimate_hidden, text, encoders=nn.ModuleList(loaded))
+
+
+UNET, SD3, FLUX = "UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel"
+FIRST: Component = "text_encoder"
+SECOND: Component = "text_encoder_2"
+THIRD: Component = "text_encoder_3"
+LAST, UNPADDED, MASKED, ZEROED = (
+    _make_named_encoders(encode, "encoder")
+    for encode in (
+        modules.last_hidden,
+        modules.hidden_without_padding,
+        modules.hidden_and_mask,
+        modules.hidden_with_zero_padding,
+    )
+)
+POOLED_AND_TOKENS = _make_named_encoders(modules.tokens_and_pooled, "clip", "t5")
+THREE = _make_named_encoders(modules.hidden_of_three_encoders, "first", "second", "t5")
+RECIPES = (
+    TextRecipe(UNET, {FIRST: CLIP}, (TEXT,), (None,), LAST),  # Stable Diffusion 1 and 2, LCM
+    TextRecipe(UNET, {FIRST: CLIP, SECOND: PROJECTED}, (TEXT, POOLED), (None, None), _make_penultimate_encoders),  # XL
+    TextRecipe(UNET, {SECOND: PROJECTED}, (TEXT, POOLED), (None,), _make_penultimate_encoders),  # its refiner
+    TextRecipe(UNET, {FIRST: T5}, (TEXT,), (None,), UNPADDED, masked=True, lower=True),  # DeepFloyd IF
+    TextRecipe(
+        SD3,
+        {FIRST: PROJECTED, SECOND: PROJECTED, THIRD: T5},
+        (TEXT, POOLED),
+        (CLIP_LENGTH, CLIP_LENGTH, -CLIP_LENGTH),
+        THREE,
+    ),
+    TextRecipe(SD3, {FIRST: PROJECTED, SECOND: PROJECTED}, (TEXT, POOLED), (CLIP_LENGTH, CLIP_LENGTH), THREE),
+    TextRecipe(FLUX, {FIRST: CLIP, SECOND: T5}, (TEXT, POOLED), (CLIP_LENGTH, None), POOLED_AND_TOKENS),
+    TextRecipe("PixArtTransformer2DModel", {FIRST: T5}, (TEXT, MASK), (None,), MASKED, masked=True, lower=True),
+    TextRecipe("AuraFlowTransformer2DModel", {FIRST: UMT5}, (TEXT,), (None,), ZEROED, masked=True),
+)
+
+
+def _suits(recipe: TextRecipe, denoiser: str, there: Mapping[str, str], takes: Mapping[str, Condition]) -> bool:
+    """Return True if a recipe is for this denoiser and these encoders, and computes all text conditions of the
+    denoiser."""
+    texts = {name for name in (TEXT, MASK, POOLED) if name in takes}
+    return (recipe.denoiser, recipe.encoders, set(recipe.makes)) == (denoiser, there, texts)
+
+
+def _load_encoders(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], loras: Sequence[Lora] = ()) -> nn.Module:
+    """Load the text encoders of a folder, with LoRA files merged into them, as one module."""
+    loaded = []
+    for component, kind in recipe.encoders.items():
+        loaded.append(merge_loras(load_encoder(folder, component, kind), loras, component))
+    return recipe.make(loaded, text)
+
+
+def merge_loras(encoder: nn.Module, loras: Sequence[Lora], component: Component) -> nn.Module:
+    """Merge the LoRA files that have layers of this encoder into it."""
+    own = [lora for lora in loras if lora.layers(component)]
+    refuse_added_doras(encoder, own, component)
+    for lora in own:
+        merge(encoder, lora, component)
+    return encoder
+
+
+def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]) -> Iterator[TokenInput]:
+    """Yield the inputs of the text encoders, in the order of the encoders. Each attention mask belongs to the ids that
+    it is yielded with."""
+    converts = converts_prompts(folder.pipeline)
+    for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
+        tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)
+        _check_tokenizer_config(folder, _tokenizer_of(component))
+        _check_tokenizer_class(folder, _tokenizer_of(component), tokenizer)
+        ids, mask = ("ids", "mask") if number == 1 else (f"ids_{number}", f"mask_{number}")
+        if length is not None and abs(length) == CLIP_LENGTH:  # a pipeline pads to the maximum of its first tokenizer
+            length = length // CLIP_LENGTH * folder.token_length(_tokenizer_of(FIRST), CLIP_LENGTH)
+        wanted = text[0] if length is None else length if length > 0 else text[0] + length
+        replaced = tokens_of_several_embeddings(tokenizer) if converts else {}
+        yield TokenInput(ids, tokenizer, wanted, mask if recipe.masked else None, replaced)
+
+
+def converts_prompts(pipeline: str) -> bool:
+    """Return whether a pipeline replaces a token of textual inversion that has several embeddings by all of them. A
+    class that diffusers does not have is taken for one that does."""
+    import diffusers  # takes seconds, and --help does not need it
+
+    made = getattr(diffusers, pipeline, None)
+    return made is None or hasattr(made, "maybe_convert_prompt")
+
+
+def _check_tokenizer_config(folder: Folder, tokenizer: str) -> None:
+    """Raise UserError for a tokenizer that pads or cuts texts at their beginning, or reads special tokens as text."""
+    for setting, value in UNREAD_SETTINGS:
+        if folder.config(tokenizer).get(setting) == value:
+            what = f"{folder.path / tokenizer / TOKENIZER_CONFIG} has {setting} {value!r}, which fewstep does not read"
+            raise UserError(what, "remove the text encoders from model_index.json, and give encoded texts")
+
+
+def _check_tokenizer_class(folder: Folder, component: str, tokenizer: TokenizerFile) -> None:
+    """Raise UserError if the class that the index names reads texts differently from the tokenizer of the files."""
+    from tokenizers import Tokenizer
+
+    home = folder.path / component
+    kind = getattr(import_transformers(home), folder.class_of(component), None)
+    if kind is None:  # diffusers could not load it either
+        return
+    try:
+        theirs = kind.from_pretrained(home, local_files_only=True, **NO_CODE)
+        expected = [list(theirs(text.lower()).input_ids) for text in TRIED]
+    except Exception:  # as above; transformers raises many unrelated classes
+        return
+    ours = Tokenizer.from_str(tokenizer.content.decode())
+    for text, wanted in zip(TRIED, expected, strict=True):
+        if ours.encode(text.lower()).ids != wanted:
+            what = f"{folder.path / INDEX} says that {component} is a {kind.__name__}, which reads {text!r} as {wanted}"
+            raise UserError(
+                f"{what}, and its files as {ours.encode(text.lower()).ids}",
+                "name the class that wrote the files, or write the folder again with save_pretrained",
+            )
+
+
+def _tokenizer_of(encoder: str) -> str:
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+def load_encoder(folder: Folder, component: str, kind: str) -> nn.Module:
+    """Load a text encoder with its weights in float32. Its attention is "eager", which exports as written."""
+    home = folder.path / component
+    stored = find_weights(home, WEIGHTS)
+    return load_pretrained(
+        import_transformers(home), kind, home, stored, dtype=torch.float32, attn_implementation="eager"
+    )

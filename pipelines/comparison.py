@@ -1,0 +1,372 @@
+"""Compare the plan scheduler:N of a recorded denoiser with the pipeline's own samples, from the same noise."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fewstep.pipelines.recording.call_record import CallRecord, SchedulerStep, select_rows
+from fewstep.pipelines.recording.components import BuiltPipeline
+from fewstep.pipelines.recording.own_noise import check_own_noise
+from fewstep.pipelines.recording.record import record
+from fewstep.pipelines.recording.settings import STEP_COUNT, CallSettings
+from fewstep.pipelines.recording.stand_ins import is_small, length_error, recording_error
+from fewstep.pipelines.relations.adapter import RecordedNetwork, read_variance
+from fewstep.pipelines.relations.arguments import Argument, NetworkArguments, branch_values
+from fewstep.pipelines.relations.drawn_noise import keep_draws
+from fewstep.pipelines.relations.held_part import read_hold
+from fewstep.pipelines.relations.networks import RecordedNetworks, check_parts
+from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
+from fewstep.pipelines.relations.relations import branch_calls
+from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND, UNCOND, Branches
+from fewstep.plans.plan import Plan, Step
+from fewstep.plans.shaping import describe_shaping
+from fewstep.runtime.sampling.execute import Hold, StepNetwork, execute, finish
+
+LOG = logging.getLogger("fewstep")
+Array = NDArray[np.floating[Any]]
+TOLERANCE = 1e-4  # largest difference of the final x, relative to its range
+SEED = 11
+DEFAULT_TIMESTEPS = 1000  # of schedulers, if their config has no number
+
+
+@dataclass(frozen=True)
+class RecordedNoise:
+    """The draws of a pipeline: its first x, and the noise of its scheduler's steps."""
+
+    first: Array
+    later: Sequence[Array]
+
+
+def compare_samples(
+    built: BuiltPipeline,
+    modules: RecordedNetworks,
+    settings: CallSettings,
+    batch: Mapping[str, Any],
+    scheduler: PipelineScheduler,
+) -> dict[int, float]:
+    """Return the largest difference of the plan's final x from the pipeline's, relative to its range, by steps.
+
+    Both run the network with its weights, a small one also for another number of steps. `batch` are settings for
+    several samples. The plan receives each text as it is padded in that batch, and the pipeline also runs with that
+    text alone. Raises UserError above `TOLERANCE`, and if x does not start from noise.
+    """
+
+    def compare(call: Mapping[str, Any], padded: CallRecord | None = None, rows: slice = slice(None)) -> None:
+        run = run_networks(built, modules, call)
+        network = _StepNetwork(padded or run.record, modules, rows)
+        difference = compare_run(built, modules, call, scheduler, run, network)
+        count = call.get(STEP_COUNT, len(run.record.steps))
+        differences[count] = max(difference, differences.get(count, 0.0))
+
+    differences: dict[int, float] = {}
+    compare(settings.of(None, batch))
+    if settings.texts:
+        padded = run_networks(built, modules, settings.of()).record
+    try:
+        for row, text in enumerate(settings.texts):
+            compare(text, padded, slice(row, row + 1))
+    except UserError as error:
+        what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
+        raise length_error(what) from error
+    if settings.other_steps is not None and all(is_small(each.network) for each in modules.modules.values()):
+        compare(settings.of(None, {STEP_COUNT: settings.other_steps}))
+    return differences
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A recording with the network's weights, with the noise that the scheduler's steps drew."""
+
+    record: CallRecord
+    draws: Sequence[Array]
+
+
+def run_networks(built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any]) -> ComparedRun:
+    networks = {name: each.network for name, each in modules.modules.items()}
+    with keep_draws(type(built.pipeline.scheduler)) as draws:
+        return ComparedRun(record(built, settings, SEED, networks=networks), draws)
+
+
+def compare_run(
+    built: BuiltPipeline,
+    modules: RecordedNetworks,
+    settings: Mapping[str, Any],
+    scheduler: PipelineScheduler,
+    made: ComparedRun,
+    network: StepNetwork,
+) -> float:
+    """Compare the final x of a run with that of a plan along a network, from the same noise."""
+    name, run = built.name, made.record
+    relations = {component: each.found for component, each in modules.modules.items()}
+    if not any(bool(call.output.any()) for step in run.steps for call in step.calls):
+        LOG.warning("the network of %s returns zeros: the comparison of its samples shows nothing", name)
+    weights = check_parts(name, relations, record(built, settings, SEED), "seed")  # probes are independent
+    plan = _find_plan(built, scheduler, modules.quiet, run, weights, settings.get(STEP_COUNT))
+    for step, own in zip(plan.steps, run.steps, strict=True):
+        if abs(step.time - own.time) > 1e-3 * max(1.0, abs(own.time)):
+            what = f"{name} steps at time {own.time:.6g}, and the plan of its scheduler at {step.time:.6g}"
+            raise recording_error(what)
+    _check_networks(name, plan, run, modules)
+    first = _network_x(run.steps[0], modules) / _start_factor(plan)
+    noise = RecordedNoise(first, scheduler.select_draws(made.draws, len(run.steps)))
+    check_own_noise(name, run, int(scheduler.config.get("num_train_timesteps", DEFAULT_TIMESTEPS)))
+    if not run.starts_from_picture:
+        _check_noise(name, noise.first)
+    hold = read_hold(name, run, plan, _network_x(run.steps[-1], modules), noise.first)
+    with torch.no_grad():
+        mine = finish(plan, execute(plan, network, _replay(noise), hold=hold), hold=hold)
+    theirs = _final_x(run, hold)
+    difference = float(np.abs(mine - theirs).max() / max(float(np.ptp(theirs)), 1e-12))
+    if not difference <= TOLERANCE:
+        what = f"the samples of {name} and of its scheduler's plan differ by {difference:.2g} of their range"
+        raise recording_error(f"{what} after {len(run.steps)} steps")
+    return difference
+
+
+def check_updates(
+    built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any], scheduler: PipelineScheduler
+) -> None:
+    """Raise UserError unless the scheduler's plan makes the same steps as a call. With random outputs in place of the
+    network's, the plan must feed the network the same inputs, and end at the same x. No network runs."""
+    with keep_draws(type(built.pipeline.scheduler)) as draws:
+        run = ComparedRun(record(built, settings, SEED), draws)
+    compare_run(built, modules, settings, scheduler, run, _RecordedOutputs(built.name, run.record, modules))
+
+
+class _RecordedOutputs:
+    """A stand-in for the network of a plan: it returns the random outputs of a recorded run, step by step, and raises
+    UserError if its input x differs from the recorded one."""
+
+    def __init__(self, name: str, run: CallRecord, modules: RecordedNetworks) -> None:
+        self.name, self.run, self.modules = name, run, modules
+        self.order = branch_names(modules.quiet.found.branches, modules.quiet.arguments)
+
+    def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
+        own = self.run.steps[index]
+        found = self.modules.at(own).found
+        samples, calls = len(own.sample), list(branch_calls(own, found.x))
+        expected = calls[0][0].leaves[found.x][:samples].numpy()
+        difference = float(np.abs(u - expected).max() / max(float(np.ptp(expected)), 1e-12))
+        if not difference <= TOLERANCE:
+            raise recording_error(
+                f"the plan of {self.name}'s scheduler feeds its network a different x in step {index + 1} of "
+                f"{len(self.run.steps)}: it differs by {difference:.2g} of its range"
+            )
+        outputs = []
+        for branch in step.branches:
+            call, number = calls[self.order.index(branch)]
+            output = found.combination.place(select_rows(call.output, number, samples))
+            outputs.append(found.combination.sign * output.numpy())
+            if step.heads == 2:
+                outputs.append(read_variance(select_rows(call.output, number, samples), output).numpy())
+        return outputs
+
+
+class _StepNetwork:
+    """The network of a plan's step, with the conditions that each branch has in some rows of a recording. A condition
+    that has a default gets it, as in a run of a bundle."""
+
+    def __init__(self, run: CallRecord, modules: RecordedNetworks, rows: slice = slice(None)) -> None:
+        self.modules, self.run, self.rows = modules, run, rows
+        self.order = branch_names(modules.quiet.found.branches, modules.quiet.arguments)
+
+    def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
+        x = torch.from_numpy(np.ascontiguousarray(u, np.float32))
+        time = torch.full((len(x),), step.time)
+        outputs, module = list[Array](), self.modules.at(self.run.steps[index])
+        for branch in step.branches:
+            number = self.order.index(branch)
+            values = [
+                self._value(self.run.steps[index], path, each, number, len(x))
+                for path, each in module.arguments.arguments.items()
+                if each.condition is not None
+            ]
+            ends = [torch.full((len(x),), step.to)] if step.to is not None else []
+            outputs += np.split(_call_network(module, (x, time, *ends, *values)), step.heads, axis=1)
+        return outputs
+
+    def _value(self, step: SchedulerStep, path: str, argument: Argument, branch: int, rows: int) -> Tensor:
+        """Return a condition of a branch [rows, ...]."""
+        condition = argument.condition
+        if condition is not None and condition.default is not None:
+            return torch.tensor(condition.default).reshape(1, *condition.shape).expand(rows, *condition.shape)
+        recorded: Tensor = list(branch_values(step, self.modules.at(step).found, path, argument.repeats))[branch][
+            self.rows
+        ]
+        return recorded
+
+
+def _call_network(module: nn.Module, given: Sequence[Tensor]) -> Array:
+    """Return a network's output. Raises UserError if its code fails, as it does if it needs different arguments for
+    this batch."""
+    try:
+        output: Array = module(*given).numpy()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        what = f"a network fails for {len(given[0])} samples with the arguments that its pipeline passes for one"
+        raise recording_error(f"{what} ({reason})") from error
+    return output
+
+
+def branch_names(count: int, arguments: NetworkArguments) -> list[str]:
+    """Return the names of the `count` branches that a pipeline evaluates at each step, in their order in the batch."""
+    names = [f"branch{number}" for number in range(count)]
+    names[arguments.conditional] = COND
+    if arguments.unconditional is not None:
+        names[arguments.unconditional] = UNCOND
+    return names
+
+
+def describe_guidance(
+    module: RecordedNetwork,
+    guided_by: tuple[str, float] | None = None,
+    weights_of_more_steps: Sequence[Sequence[float]] = (),
+) -> str:
+    """Describe the guidance of the pipeline's usual call, in terms of the options of `fewstep run`.
+
+    guided_by: the argument (name, value) with which it was recorded, if its usual call has no guidance.
+    weights_of_more_steps: the weights of each step of a call with more steps.
+    """
+    names = branch_names(module.found.branches, module.arguments)
+    weights, change = module.found.combination.weights, module.found.combination.change
+    if len(names) == 1:
+        return "its pipeline uses no guidance by default"
+    if not np.allclose([*weights, *weights_of_more_steps], weights[0], rtol=0, atol=1e-3):
+        first = _join(names, weights[0])
+        return f"the guidance of its pipeline changes with the step, unlike --guidance; it begins with {first}"
+    if set(names) == {COND, UNCOND}:
+        shaped = "" if change is None else f", {describe_shaping(change.shaping)}"
+        weight = f"--guidance {weights[0][names.index(COND)]:g}{shaped}"
+        if guided_by is not None:
+            return f"its call uses no guidance by default; {guided_by[0]}={guided_by[1]:g} is {weight}"
+        return f"the default guidance of its pipeline is {weight}"
+    return f"its pipeline combines {_join(names, weights[0])}, which needs branches of these names"
+
+
+def _join(names: Sequence[str], weights: Sequence[float]) -> str:
+    return ", ".join(f"{weight:g} of {name}" for name, weight in zip(names, weights, strict=True))
+
+
+def _find_plan(
+    built: BuiltPipeline,
+    scheduler: PipelineScheduler,
+    module: RecordedNetwork,
+    run: CallRecord,
+    weights: Sequence[Sequence[float]],
+    asked: int | None,
+) -> Plan:
+    """Return the plan that reproduces the steps of a recorded run: a plan of as many steps as the run has, or of as
+    many as the call asked for, since a solver may evaluate the network several times per step. Raises UserError if
+    neither does."""
+    names, x_shape = branch_names(module.found.branches, module.arguments), tuple(run.steps[0].sample.shape[1:])
+    guidance = None
+    if len(names) > 1:
+        guidance = Branches({each: tuple(float(row[number]) for row in weights) for number, each in enumerate(names)})
+    problems: list[UserError] = []
+    for count in dict.fromkeys((len(run.steps), asked or len(run.steps))):
+        try:
+            plan = scheduler.plan(count, guidance, x_shape)
+        except UserError as error:
+            problems.append(UserError(f"the plan of {built.name}'s scheduler: {error.what}", error.fix))
+            continue
+        if len(plan.steps) == len(run.steps):
+            return plan
+        what = f"{built.name} takes {len(run.steps)} steps, and its scheduler's plan {len(plan.steps)}"
+        problems.append(recording_error(what))
+    raise problems[0]
+
+
+def _network_x(step: SchedulerStep, modules: RecordedNetworks) -> Array:
+    """Return x as the network receives it in a step. Some schedulers scale it."""
+    x: Array = step.calls[0].leaves[modules.at(step).found.x][: len(step.sample)].numpy()
+    return x
+
+
+def _check_networks(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks) -> None:
+    """Raise UserError unless each step of a plan runs the network that the pipeline calls."""
+    for step, own in zip(plan.steps, run.steps, strict=True):
+        runs_first = modules.until is not None and (step.lam is None or step.lam < modules.until)
+        if runs_first != modules.runs_first(own):
+            raise recording_error(f"{name} calls {own.calls[0].component} at time {own.time:.6g}, unlike its plan")
+
+
+def _final_x(run: CallRecord, hold: Hold | None) -> Array:
+    """Return the pipeline's final x. Pipelines overwrite a held part once more after the scheduler's last step. If the
+    call returns x, the result is used; otherwise the held value of the last step."""
+    result: Array = run.steps[-1].result.numpy()
+    returned = run.returned[0] if isinstance(run.returned, tuple) else None
+    if hold is None:
+        return result
+    if isinstance(returned, Tensor) and tuple(returned.shape) == result.shape:
+        return returned.numpy()
+    held: Array = np.where(hold.mask, hold.value_at(len(run.steps)), result)
+    return held
+
+
+def _start_factor(plan: Plan) -> float:
+    """Return the factor by which the plan's initial noise is multiplied to give the network's first input. Raises
+    UserError for a plan that does not start from a single draw of noise."""
+    if plan.given or len(plan.start_draws) != 1:
+        raise recording_error(f"plan {plan.name} does not start from one draw")
+    return sum(number * row[0] for number, row in zip(plan.steps[0].input, plan.start, strict=True))
+
+
+def _check_noise(name: str, noise: Array) -> None:
+    """Raise UserError unless the first x is independent standard normal noise, as far as its mean, its deviation,
+    repeated values and correlations along its axes show."""
+    size = noise.size
+    if abs(noise.mean()) > 6 / np.sqrt(size) or abs(noise.std() - 1) > 6 / np.sqrt(2 * size):
+        raise recording_error(
+            f"{name} does not start from standard normal noise: it has mean {noise.mean():.3g} and standard deviation "
+            f"{noise.std():.3g}"
+        )
+    # 10^7 independent draws in float32 have about 10% of equal ones
+    if size <= 10**7 and noise.dtype.itemsize >= 4 and len(np.unique(noise)) < 0.75 * size:
+        raise recording_error(f"{name} does not start from independent noise: many of its values are equal")
+    for axis in range(noise.ndim):
+        if _is_correlated(noise, axis):
+            raise recording_error(f"{name} does not start from independent noise: it is correlated along axis {axis}")
+
+
+def _is_correlated(noise: Array, axis: int) -> bool:
+    """Return True if the elements of a standard normal sample are correlated with those at some distance from them
+    along an axis.
+
+    The mean t of n products of independent normal numbers has P(|t| > b) <= 2 exp(-n b^2 / (2 (1 + 2 b))), by
+    Bernstein's inequality for quadratic forms. The bound b makes that 2 exp(-18).
+    """
+    length = noise.shape[axis]
+    if length < 2:
+        return False
+    spectrum = np.fft.rfft(noise.astype(np.float64), n=2 * length, axis=axis)
+    power = np.moveaxis(np.abs(spectrum) ** 2, axis, -1).reshape(-1, length + 1).sum(axis=0)
+    sums = np.fft.irfft(power, n=2 * length)[1:length]  # of products at the distances 1 to length - 1
+    counts = noise.size // length * (length - np.arange(1, length))
+    bound = 36 / counts + np.sqrt((36 / counts) ** 2 + 36 / counts)
+    return bool((np.abs(sums / counts) > bound).any())
+
+
+def _replay(noise: RecordedNoise) -> Any:
+    later, known = iter(noise.later), {0: noise.first}
+
+    def draws(number: int) -> Array:
+        if number not in known:
+            drawn = next(later, None)
+            if drawn is None:
+                raise recording_error("a scheduler drew less noise than its plan")
+            known[number] = drawn
+        return known[number]
+
+    return draws
+
+
+def is_comparable(network: nn.Module) -> bool:
+    """Return True if a network is small enough to run a few steps on the CPU."""
+    return sum(parameter.numel() for parameter in network.parameters()) <= 2 * 10**9

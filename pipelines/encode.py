@@ -1,0 +1,98 @@
+"""The verb `encode`: encode prompts as the conditions of a bundle that does not contain its pipeline's text
+encoders."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.export.options.call_option import parse_call
+from fewstep.graph.files.output_files import atomic_file, check_writable
+from fewstep.plans.errors import UserError
+from fewstep.runtime.options import Options
+
+if TYPE_CHECKING:
+    from fewstep.pipelines.files.folder import Folder
+
+IMAGE, FILE_TYPE = "image", ".npz"
+GIVE_ENCODED = "fewstep run BUNDLE --conditions FILE.npz"
+
+
+@dataclass(frozen=True)
+class EncodeOptions(Options):
+    """Encode prompts as conditions, with the text encoders of a diffusers folder whose bundle has none.
+
+    folder: The diffusers folder of the pipeline from which the bundle was exported.
+    prompt: Text prompt. If it is given several times, each prompt becomes one row.
+    negative: Negative prompt, for the unconditional branch of `fewstep run`.
+    image: An image that the pipeline takes besides the prompt, as FILE or NAME=FILE with the argument's name.
+    call: NAME=VALUE, like height=512: an argument of the pipeline's call. Give the same values as to export.
+    dtype: Type in which the encoders run: float32, or bfloat16 for half the memory.
+    output: The .npz file to write, with one array per condition.
+    """
+
+    folder: Path
+    prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True, "is_text": True})
+    negative: str | None = None
+    image: tuple[str, ...] = field(default=(), metadata={"whole": True})
+    call: tuple[str, ...] = field(default=(), metadata={"whole": True, "is_text": True})
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    output: Path = field(default=Path("prompts.npz"), metadata={"short": "-o"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output.suffix != FILE_TYPE:
+            raise UserError(f"cannot write {self.output}", "name an .npz file")
+
+
+def encode(options: EncodeOptions) -> dict[str, NDArray[Any]]:
+    """Encode prompts and images, write the file, and return its arrays [N, *shape] by name. Raises UserError for a
+    folder whose pipeline export does not record."""
+    from fewstep.pipelines.files.folder import Folder
+    from fewstep.pipelines.listed.classes import CLASSES
+    from fewstep.pipelines.listed.folder import is_recorded, read_recorded_scheduler
+
+    check_writable(options.output)
+    folder, call, pictures = Folder(options.folder), parse_call(options.call), _parse_pictures(options.image)
+    if not is_recorded(folder, [form.__name__ for form in CLASSES]):
+        if _has_exported_encoders(folder):
+            what = f"{options.folder} needs no encode: export puts the text encoder into its bundle"
+            raise UserError(what, 'encode and sample in one: fewstep run BUNDLE --prompt "..."')
+        what = f"{options.folder}: export does not record {folder.pipeline or 'a pipeline without a name'}"
+        raise UserError(what, f"encode texts with the pipeline itself, and give them: {GIVE_ENCODED}")
+    import torch  # takes seconds, and --help does not need it
+
+    from fewstep.pipelines.companions.encoding import encode_conditions
+    from fewstep.pipelines.source import record_folder
+
+    recorded = record_folder(folder, read_recorded_scheduler(folder), call)
+    dtype = getattr(torch, options.dtype)
+    made = encode_conditions(folder, recorded, options.prompt, options.negative, pictures, dtype)
+    with atomic_file(options.output) as stream:
+        np.savez(stream, **made)  # type: ignore[arg-type]  # numpy's annotation takes the names for its own options
+    return made
+
+
+def _has_exported_encoders(folder: "Folder") -> bool:
+    """Return whether export puts the text encoders of a folder into the bundle."""
+    from fewstep.pipelines.companions.text import RECIPES
+
+    denoisers = {folder.class_of("unet"), folder.class_of("transformer")}
+    return any(
+        recipe.denoiser in denoisers and all(folder.class_of(name) == kind for name, kind in recipe.encoders.items())
+        for recipe in RECIPES
+    )
+
+
+def _parse_pictures(texts: tuple[str, ...]) -> dict[str, Path]:
+    """Parse the values of --image, FILE or NAME=FILE. Return the image files by the name of the pipeline's argument."""
+    pictures: dict[str, Path] = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        name, path = (name, path) if equals and name.isidentifier() else (IMAGE, text)
+        if name in pictures:
+            raise UserError(f"--image gives {name!r} twice", "give it once")
+        pictures[name] = Path(path)
+    return pictures

@@ -1,0 +1,1 @@
+"""The files of a diffusers folder: its components, and their weights."""

@@ -1,0 +1,111 @@
+"""The folder of a diffusers pipeline: its components and their configs."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fewstep.export.sources.model_files import CONFIG, GIVE_PIPELINE, ONNX, TOKENIZER_CONFIG, Config, read_json
+from fewstep.export.sources.model_files import INDEX as INDEX
+from fewstep.plans.errors import UserError
+
+DIFFUSERS = "diffusers"  # the library of a component
+FORMER_CLASS = "Transformer2DModel"
+PRESENT_CLASSES = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A pipeline's folder, with model_index.json and a folder for each component.
+
+    text_length: the number of tokens of a text, if the caller chooses it.
+    without: components whose weights are missing, which count as absent.
+    """
+
+    path: Path
+    text_length: int | None = None
+    without: frozenset[str] = frozenset()
+
+    @cached_property
+    def index(self) -> Config:
+        """The components of the folder and their classes. Raises UserError if this is not a diffusers folder."""
+        if not (self.path / INDEX).is_file():
+            raise UserError(f"{self.path} is not a diffusers folder: it has no {INDEX}", GIVE_PIPELINE)
+        return read_json(self.path / INDEX)
+
+    @property
+    def pipeline(self) -> str:
+        """The name of the pipeline's class, or "". (For a class in user code, the config has its module too.)"""
+        named = self.index.get("_class_name") or ""
+        return str(named[-1] if isinstance(named, list) and named else named)
+
+    def has(self, component: str) -> bool:
+        """Return True if the pipeline has such a component: model_index.json lists absent ones as [null, null]."""
+        named = self.index.get(component)
+        is_listed = bool(named) and named != [None, None] and component not in self.without
+        return is_listed and (self.path / component).is_dir()
+
+    def is_onnx(self, component: str) -> bool:
+        """Return True for a component that optimum exported."""
+        return (self.path / component / ONNX).is_file()
+
+    def class_of(self, component: str) -> str:
+        """Return the class name of a component from model_index.json, which stores [library, class]."""
+        named = self.index.get(component)
+        name = str(named[-1] if isinstance(named, list) and named else named)
+        return str(self.config(component).get("_class_name", name)) if name == FORMER_CLASS else name
+
+    def class_of_diffusers(self, component: str) -> str | None:
+        """Return the class of diffusers that model_index.json names for a component, or None if it names none, as
+        optimum does for its networks."""
+        named = self.index.get(component)
+        return self.class_of(component) if isinstance(named, list) and named[:1] == [DIFFUSERS] else None
+
+    def check_class(self, component: str) -> None:
+        """Raise UserError if the index and the component's config name different classes. diffusers loads that of the
+        index."""
+        listed, own = self.class_of_diffusers(component), self.config(component).get("_class_name")
+        if listed is not None and isinstance(own, str) and listed != own:
+            what = f"{self.path / INDEX} says that {component} is a {listed}, and {self.path / component / CONFIG}"
+            raise UserError(f"{what} that it is a {own}", "name the same class in both, that of the weights")
+
+    def config(self, component: str) -> Config:
+        """Return the fields of a component's config file; empty if there is none."""
+        home = self.path / component
+        file = next((home / name for name in (CONFIG, TOKENIZER_CONFIG) if (home / name).is_file()), None)
+        return {} if file is None else rename_class(read_json(file))
+
+    def token_length(self, component: str, most: int) -> int:
+        """Return the maximum length of texts in a tokenizer's config, up to `most`."""
+        length = self.config(component).get("model_max_length", most)
+        if not isinstance(length, int | float) or isinstance(length, bool) or length < 1:
+            raise UserError(f"{self.path / component} has model_max_length {length!r}", "give a number of tokens")
+        return int(min(length, most))
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """The image pixels per latent pixel along each axis."""
+        return 2 ** (len(self.config("vae").get("block_out_channels") or (0,) * 4) - 1)
+
+
+def is_component(path: Path) -> bool:
+    """Return True if a folder holds one network and names its class."""
+    if (path / INDEX).exists() or not (path / CONFIG).is_file():
+        return False
+    try:
+        return "_class_name" in read_json(path / CONFIG)
+    except UserError:
+        return False
+
+
+def read_config(home: Path) -> dict[str, Any]:
+    """Return the fields of a network's config.json, with its present class name."""
+    return rename_class(read_json(home / CONFIG))
+
+
+def rename_class(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a config. In folders of early versions of diffusers, such as those published for DiT, two
+    networks have the class name that they had then."""
+    if fields.get("_class_name") != FORMER_CLASS:
+        return fields
+    return {**fields, "_class_name": PRESENT_CLASSES.get(str(fields.get("norm_type")), FORMER_CLASS)}

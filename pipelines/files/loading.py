@@ -1,0 +1,174 @@
+"""Load a network of a diffusers folder with its weights."""
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.export.companions.tokenizer import import_transformers
+from fewstep.export.sources.model_files import CONFIG, GIVE_PIPELINE, Weights, find_weights, read_json
+from fewstep.export.sources.remote_code import NO_CODE
+from fewstep.pipelines.files.folder import read_config
+from fewstep.pipelines.files.scaled_weights import ScaledWeights, find_scaled_weights
+from fewstep.pipelines.files.stored_formats import GIVE_WIDER
+from fewstep.pipelines.files.weight_entries import DEQUANTISE, check_entries, read_entries, unwrap_names
+from fewstep.plans.errors import UserError
+from fewstep.runtime.machine.memory_pages import drop_pages
+
+
+def outline_network(home: Path) -> nn.Module:
+    """Return the network of a component without memory for its weights, on the device "meta"."""
+    made = _class_of(home)
+    with torch.device("meta"):
+        network: nn.Module = made.from_config(made.load_config(home, local_files_only=True))
+    return network
+
+
+def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
+    """Return the network of a component with its weights, and their files. diffusers also reads the layer names of its
+    earlier versions."""
+    stored, made = find_weights(home), _class_of(home)
+    import diffusers
+
+    stays_float32 = bool(getattr(made, "_keep_in_fp32_modules", None))
+    with _release_copied_weights():  # the only way in which diffusers loads networks with layers that stay in float32
+        network = load_pretrained(diffusers, made.__name__, home, stored, low_cpu_mem_usage=stays_float32)
+    gc.collect()  # otherwise the files stay mapped
+    return network.requires_grad_(False), list(stored.files)
+
+
+def find_component_weights(home: Path, made: Any) -> Weights:
+    """Return the weights of a component of a class of diffusers or transformers."""
+    return find_weights(home, *(("model",) if made.__module__.startswith("transformers.") else ()))
+
+
+def load_component(home: Path, made: Any, **options: Any) -> nn.Module:
+    """Return a component with its weights. Its class may be one of diffusers, one of transformers, or one that is
+    defined next to its pipeline. `options` are those of transformers' `from_pretrained`."""
+    if made.__module__.startswith("transformers."):
+        library, stored = import_transformers(home), find_component_weights(home, made)
+        return load_pretrained(library, made.__name__, home, stored, **options).requires_grad_(False)
+    if hasattr(import_module("diffusers"), made.__name__):
+        return load_network(home)[0]
+    try:
+        network: nn.Module = made.from_pretrained(home, local_files_only=True, use_safetensors=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{home} cannot be loaded as a {made.__name__} ({reason})", "copy the folder again") from error
+    return network.requires_grad_(False)
+
+
+def _class_of(home: Path) -> Any:
+    """Return the class of a component of diffusers. Raises UserError if it is not installed."""
+    try:
+        import diffusers
+    except ModuleNotFoundError as error:
+        raise UserError(f"{home.parent} needs diffusers, which is not installed", "pip install diffusers") from error
+    class_name = str(read_config(home).get("_class_name"))
+    if not hasattr(diffusers, class_name):
+        raise UserError(f"diffusers {diffusers.__version__} has no {class_name}", "pip install -U diffusers")
+    return getattr(diffusers, class_name)
+
+
+def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, **options: Any) -> nn.Module:
+    """Load a network by its class in a library, diffusers or transformers, without output on stderr. Raises UserError
+    if the folder does not fit the class, lacks a weight, or has one that the class does not read."""
+    if method := read_json(home / CONFIG).get("quantization_config"):
+        kind = method.get("quant_method") if isinstance(method, dict) else None
+        fix = GIVE_WIDER if str(kind).startswith("nunchaku") else DEQUANTISE
+        raise UserError(f"{home / CONFIG} says that the weights are quantised ({kind})", fix)
+    if library.__name__ == "transformers":
+        options |= NO_CODE
+    entries = read_entries(stored)
+    scaled = find_scaled_weights(entries)
+    names = unwrap_names(home, [name for name in entries if name not in scaled.others])
+    try:
+        with _silence_library(library.utils.logging):
+            made = getattr(library, class_name)
+            if scaled.others or any(name != short for name, short in names.items()):
+                network, info = _load_renamed(library, made, home, stored, names, scaled, options)
+            else:
+                network, info = made.from_pretrained(
+                    home,
+                    variant=stored.variant,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    **options,
+                )
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        what = f"{library.__name__} {library.__version__} cannot load {home}: {reason}"
+        raise UserError(what, GIVE_PIPELINE) from error
+    module: nn.Module = network
+    restored = {name: replace(entries[name], dtype="F32") for name in scaled.scales}
+    check_entries(module, home, {short: restored.get(name, entries[name]) for name, short in names.items()}, info)
+    return module
+
+
+def _load_renamed(
+    library: Any,
+    made: Any,
+    home: Path,
+    stored: Weights,
+    names: Mapping[str, str],
+    scaled: ScaledWeights,
+    options: Mapping[str, Any],
+) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Load a network like `from_pretrained`, but with stored weights renamed by `names` and multiplied by their scales.
+    Return the network and the library's loading info."""
+    from safetensors.torch import load_file
+
+    files = (load_file(file) for file in stored.tensors)
+    state = {names[name]: each for tensors in files for name, each in tensors.items() if name in names}
+    for name in scaled.scales:
+        state[names[name]] = scaled.restore(name, state[names[name]])
+    if library.__name__ == "transformers":
+        config = made.config_class.from_pretrained(home, local_files_only=True, **NO_CODE)
+        network, info = made.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, **options)
+        return network, info
+    network = made.from_config(made.load_config(home, local_files_only=True)).eval()
+    if len(stored.tensors) == 1:  # diffusers wrote no shards before it renamed layers
+        network._fix_state_dict_keys_on_load(state)
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    return network, {"missing_keys": missing, "unexpected_keys": unexpected}
+
+
+@contextmanager
+def _release_copied_weights() -> Iterator[None]:
+    """Release half-precision weights as soon as they are copied. Such files are mapped, and copied to float32 layer by
+    layer; otherwise both copies would be in memory at the end."""
+    load = nn.Module._load_from_state_dict
+
+    def load_and_release(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *more: Any) -> None:
+        load(module, state, prefix, *more)
+        for name, own in (*module._parameters.items(), *module._buffers.items()):
+            stored = state.get(prefix + name)
+            if own is not None and stored is not None and stored.dtype != own.dtype:
+                drop_pages(stored.data_ptr(), stored.nbytes)
+
+    with patch.object(nn.Module, "_load_from_state_dict", load_and_release):
+        yield
+
+
+@contextmanager
+def _silence_library(logging: Any) -> Iterator[None]:
+    """Suppress the library's messages on stderr. Its loading info contains them too."""
+    level, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,99 @@
+"""The folders of diffusers that `fewstep export` reads: a pipeline's, and one network's. Loading imports torch."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewstep.export.sources.folder_kinds import FolderKind, ObjectOrigin
+from fewstep.export.sources.model_files import FP16, WEIGHTS, index_name, read_json, shard_names
+from fewstep.export.spec import Source, with_spec
+from fewstep.pipelines.files.folder import INDEX, is_component
+from fewstep.pipelines.listed.control import ADAPTER, CONTROLNET
+
+if TYPE_CHECKING:
+    from fewstep.export.sources.torch_module import TorchSource
+
+NETWORKS = ("unet", "transformer", "vae", CONTROLNET, ADAPTER)  # components of a pipeline whose weights are read
+ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # prefixes of the names of their folders and weight files
+
+
+def _is_pipeline(folder: Path) -> bool:
+    return (folder / INDEX).is_file()
+
+
+def _load_pipeline(folder: Path, call: Mapping[str, Any] | None = None) -> Source:
+    from fewstep.pipelines.listed.folder import load_diffusers_folder
+
+    return load_diffusers_folder(folder, call)
+
+
+def _load_file(file: Path, config: Path, call: Mapping[str, Any] | None = None) -> Source:
+    from fewstep.pipelines.listed.folder import load_diffusers_folder
+    from fewstep.pipelines.single_file import convert_file
+
+    converted = convert_file(file.absolute(), config.absolute())
+    return with_spec(load_diffusers_folder(converted.folder, call, converted.without), str(file), name=file.stem)
+
+
+def _load_network(folder: Path, spec: Path | None = None) -> Source:
+    from fewstep.pipelines.listed.component import load_component
+
+    return load_component(folder, spec)
+
+
+def _load_object(value: object, origin: ObjectOrigin) -> "TorchSource | None":
+    diffusers = sys.modules.get("diffusers")  # imported by a function that returns a pipeline
+    if diffusers is None or not isinstance(value, diffusers.DiffusionPipeline):
+        return None
+    from fewstep.pipelines.source import load_pipeline
+
+    return load_pipeline(value, origin.label, origin.sha256, origin.call)
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """Return the weight files of all networks in full precision."""
+    return [name for files in _files_of_networks(folder, None) for name in files]
+
+
+def _half_weight_files(folder: Path) -> list[str]:
+    """Return the weight files in half precision of the networks that lack a file in full precision."""
+    wanted = zip(_files_of_networks(folder, None), _files_of_networks(folder, FP16), strict=True)
+    return [name for full, half in wanted if not _has_files(folder, full) for name in half]
+
+
+def _files_of_networks(folder: Path, variant: str | None) -> Iterator[list[str]]:
+    """Return the names of the weight files of each network that `files.find_weights` will read, whatever other files
+    the folder contains."""
+    for home, stem in _network_folders(folder).items():
+        index = folder / home / index_name(stem, variant)
+        middle = "" if variant is None else f".{variant}"
+        names = shard_names(index) if index.is_file() else [f"{stem}{middle}.safetensors"]
+        yield [f"{home}{name}" for name in names]
+
+
+def _network_folders(folder: Path) -> dict[str, str]:
+    """Return the folders of diffusers' networks, each with the stem of its weight files."""
+    if not _is_pipeline(folder):
+        return {"": WEIGHTS}
+    index = read_json(folder / INDEX)
+    stems = {name: ENCODER_WEIGHTS if name.startswith(ENCODER) else WEIGHTS for name in index}
+    return {f"{name}/": stem for name, stem in stems.items() if name in NETWORKS or name.startswith(ENCODER)}
+
+
+def _has_files(folder: Path, files: list[str]) -> bool:
+    """Return True if all files of a network are in a folder. After an interrupted download, some shards may be
+    missing."""
+    return all((folder / name).is_file() for name in files)
+
+
+PIPELINE = FolderKind(
+    _is_pipeline,
+    _load_pipeline,
+    _weight_files,
+    _half_weight_files,
+    takes=("call",),
+    load_object=_load_object,
+    load_file=_load_file,
+)
+NETWORK = FolderKind(is_component, _load_network, _weight_files, _half_weight_files, takes=("spec",))

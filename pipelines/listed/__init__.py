@@ -1,0 +1,1 @@
+"""Networks whose configs fewstep reads, without a recording of their pipeline."""

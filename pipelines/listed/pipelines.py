@@ -1,0 +1,79 @@
+"""Checks by the class of a folder's pipeline. Some pipelines feed a supported network differently, or pass other times
+to their scheduler."""
+
+import logging
+from typing import Any
+
+from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.listed.interface import IMAGE, SCORED, WRITE_IT, Interface
+from fewstep.plans.configs.pipelines import PIPELINES, UNHELD_START
+from fewstep.plans.errors import UserError
+
+LOG = logging.getLogger("fewstep")
+TOKENS_OF_A_PICTURE = "appends the tokens of a picture to those of x"
+SEVERAL_PICTURES = "joins several pictures in one sequence, each with separate positions"
+BOXES = "passes boxes and their texts to the network's attention"
+FRAMES = "generates videos: attention reads the first frame"
+INVERSION = "edits a given picture, and first finds its noise by inversion"
+REFUSED_PIPELINES = {  # how pipelines use a supported network in a way that its config does not show
+    "CycleDiffusionPipeline": INVERSION,
+    "FluxKontextInpaintPipeline": TOKENS_OF_A_PICTURE,
+    "FluxKontextPipeline": TOKENS_OF_A_PICTURE,
+    "LEditsPPPipelineStableDiffusion": INVERSION,
+    "LEditsPPPipelineStableDiffusionXL": INVERSION,
+    "StableDiffusionDiffEditPipeline": INVERSION,
+    "StableDiffusionGLIGENPipeline": BOXES,
+    "StableDiffusionGLIGENTextImagePipeline": BOXES,
+    "StableDiffusionLatentUpscalePipeline": "scales the network's input, time and output by itself",
+    "StableDiffusionPix2PixZeroPipeline": INVERSION,
+    "TextToVideoZeroPipeline": FRAMES,
+    "TextToVideoZeroSDXLPipeline": FRAMES,
+    "VisualClozeGenerationPipeline": SEVERAL_PICTURES,
+    "VisualClozePipeline": SEVERAL_PICTURES,
+}
+TO_RECORD = (TOKENS_OF_A_PICTURE,)  # uses that a recording of the whole pipeline shows
+PERTURBED = "PAG"  # in the names of pipelines that replace attention processors in a branch of their guidance
+MASKED_KANDINSKY = ("KandinskyV22InpaintCombinedPipeline", "KandinskyV22InpaintPipeline")
+TWO_WEIGHTS = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
+
+
+def refuse_pipeline(folder: Folder) -> None:
+    """Raise UserError for a pipeline that feeds its network differently than the network's config shows."""
+    name = folder.pipeline
+    if name in REFUSED_PIPELINES:
+        raise UserError(f"{folder.path}: its pipeline is a {name}, which {REFUSED_PIPELINES[name]}", WRITE_IT)
+
+
+def warn_of_pipeline(folder: Folder) -> None:
+    """Warn if the plan scheduler:N, or guidance, differs from the pipeline's default."""
+    name = folder.pipeline
+    if name in TWO_WEIGHTS:
+        LOG.warning(
+            "%s: --guidance is the guidance_scale of %s with an image_guidance_scale of 1: all its branches read the "
+            "image",
+            *(folder.path, name),
+        )
+    elif PERTURBED in name:
+        LOG.warning(
+            "%s: the bundle has no perturbed attention, with which %s guides by default (pag_scale): add "
+            "--change pag:LAYERS, and run with --guidance W+pag:S",
+            *(folder.path, name),
+        )
+    elif name not in PIPELINES:
+        why = f"fewstep does not know what {name} changes" if name else "model_index.json names no pipeline"
+        LOG.warning("%s: the times of the plan scheduler:N are the scheduler's own: %s", folder.path, why)
+    if folder.index.get(SCORED) and folder.is_onnx("unet"):
+        LOG.warning(
+            "%s: all branches of guidance read an aesthetic score of 6, but the pipeline's unconditional branch reads "
+            "one of 2.5 (negative_aesthetic_score): export the original pipeline's folder, or add "
+            "--null time_ids=@FILE.npy with float32 [HEIGHT, WIDTH, 0, 0, 2.5], in pixels",
+            folder.path,
+        )
+
+
+def with_unheld_start(scheduler: dict[str, Any], pipeline: str, interface: Interface) -> dict[str, Any]:
+    """Return the scheduler's config with the field `UNHELD_START` if the pipeline keeps a part of x by a mask, and
+    begins with noise everywhere. Most pipelines keep none if their network takes the image itself."""
+    is_kept = IMAGE not in interface.arguments or pipeline in MASKED_KANDINSKY
+    rules = PIPELINES.get(pipeline)
+    return {**scheduler, UNHELD_START: True} if is_kept and rules is not None and rules.unheld_start else scheduler

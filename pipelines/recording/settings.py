@@ -1,0 +1,239 @@
+"""The settings of a pipeline's call for its recordings: a usual call, and calls that differ from it in one setting."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.pipelines.recording.pictures import PICTURES, find_side, make_pictures
+from fewstep.pipelines.recording.prompt_forms import put_text, read_prompt, rotate_words, show_prompt
+from fewstep.pipelines.recording.stand_ins import UNRECORDED
+from fewstep.plans.errors import UserError
+
+STEPS = 3  # number of steps of a recording, and of a run that is compared
+MORE_STEPS = 8  # number of steps of further recordings, and of a second run that is compared
+STEPS_OF_TWO = 8  # number of steps for a pipeline with two networks
+PROMPTS = ("a red cat on a mat", "a big dog in a car")  # of equal length
+OTHERS = ("dark and grainy", "cold and smudgy")  # negative prompts of equal length
+SHORT = "a"
+LONGEST = " ".join(
+    ["a red cat on a mat"] * 200
+)  # 1200 words: more than pipelines take, so that all are cut to one length
+LONGER = "a photo of a very small bird that sits on the roof of an old house near the sea"
+LENGTH, SHORTNESS = "length of the prompt", "shortness of the prompt"  # variants
+OTHER, OTHER_SHORTNESS = "negative prompt", "shortness of the negative prompt"  # variants
+STEP_NUMBER = "number of steps"  # a variant
+PICTURE = "image"  # a variant, of pictures and of arrays
+ALONE = "argument "  # before the name of an array, in the name of a variant that changes this array alone
+PROMPT, NEGATIVE = "prompt", "negative_prompt"
+GUIDANCES = ("guidance_scale", "true_cfg_scale", "audio_guidance_scale", "embedded_guidance_scale", "guidance_scale_2")
+PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
+OUTPUT, STEP_COUNT, STRENGTH = "output_type", "num_inference_steps", "strength"
+WHOLE = ("height", "width", "num_frames", STEP_COUNT)  # arguments that are positive whole numbers
+USUAL = {  # arguments that each recording passes to a call that takes them
+    "return_dict": False,
+    OUTPUT: "latent",
+    PROMPT: PROMPTS[0],
+    NEGATIVE: OTHERS[0],
+    STRENGTH: 1.0,
+    "intermediate_timesteps": None,  # of Sana Sprint, whose default is for two steps only
+}
+
+
+@dataclass(frozen=True)
+class Forms:
+    """What is special about the usual call of a pipeline.
+
+    has_pictures: it receives a random image for each argument that accepts one. An edit runs at strength 1, from
+        noise.
+    is_padded: it receives two prompts. The first is longer than the pipeline's limit, so that the second is padded.
+    guided_by: the name and value of the guidance weight that it receives, if it would have no guidance by default.
+    steps: the number of its steps, unless the user chose one.
+    has_one_length: all its texts are the user's prompt, or this with its words in another order, since the network's
+        arguments depend on the number of tokens.
+    """
+
+    has_pictures: bool = False
+    is_padded: bool = False
+    guided_by: tuple[str, float] | None = None
+    steps: int = STEPS
+    has_one_length: bool = False
+
+
+PLAIN = Forms()
+
+
+@dataclass(frozen=True)
+class CallSettings:
+    """The arguments of the pipeline calls that are recorded.
+
+    usual: the arguments of the usual call.
+    variants: by what they change, arguments that replace some of the usual ones.
+    batches: arguments for more samples; a pipeline may accept only some of these.
+    without: names of the image arguments that the call accepts, but does not need.
+    forms: what is special about the call.
+    texts: arguments of further calls, one for each padded text of the usual call, with this text alone.
+    """
+
+    usual: Mapping[str, Any]
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    batches: tuple[Mapping[str, Any], ...] = ()
+    without: tuple[str, ...] = ()
+    forms: Forms = PLAIN
+    texts: tuple[Mapping[str, Any], ...] = ()
+
+    def of(self, variant: str | None = None, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the arguments of a call."""
+        return {**self.usual, **(self.variants[variant] if variant else {}), **(more or {})}
+
+    @property
+    def other_steps(self) -> int | None:
+        """The second number of steps whose plan is compared. None if the call takes no number of steps."""
+        if STEP_COUNT not in self.usual:
+            return None
+        return STEPS if self.usual[STEP_COUNT] == MORE_STEPS else MORE_STEPS
+
+    def read_prompt(self, text: str) -> Any:
+        """Return the prompt that a text gives, in the form of the usual one."""
+        return read_prompt(text, self.usual[PROMPT])
+
+    def of_one_sample(self) -> dict[str, Any]:
+        """Return the arguments of a call that makes one sample."""
+        return dict(self.texts[-1] if self.texts else self.usual)
+
+
+def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAIN) -> CallSettings:
+    """Choose the arguments of the calls of a pipeline that are recorded. `given` are arguments that the user chose.
+
+    Raises UserError for an argument that the call does not take, and for one that it requires and that is not a text.
+    """
+    name, takes = type(pipeline).__name__, inspect.signature(type(pipeline).__call__).parameters
+    _check_given(name, takes, given)
+    usual = {each: value for each, value in USUAL.items() if each in takes}
+    usual |= {STEP_COUNT: forms.steps} if STEP_COUNT in takes else {}
+    arrays = {each: torch.from_numpy(value) for each, value in given.items() if isinstance(value, np.ndarray)}
+    usual |= (make_pictures(takes, given, 0, find_side(pipeline)) if forms.has_pictures else {}) | {**given, **arrays}
+    needed = [
+        each.name
+        for each in list(takes.values())[1:]
+        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD and each.name not in usual
+    ]
+    if needed and not (forms.has_pictures or set(needed) - set(PICTURES)):
+        return choose_settings(pipeline, given, replace(forms, has_pictures=True))
+    if needed:
+        what = f"the call of {name} needs {', '.join(needed)}, which a recording cannot make"
+        raise UserError(what, f"if it is an array, give it: --call {needed[0]}=@FILE.npy; otherwise {UNRECORDED}")
+    if forms.guided_by is not None:
+        usual |= [forms.guided_by]
+    variants = _variants(takes, usual)
+    if forms.has_one_length:
+        usual, variants = _keep_length(usual, variants, given)
+    if forms.has_pictures:
+        variants[PICTURE] = make_pictures(takes, given, 1, find_side(pipeline))
+    if arrays:
+        variants |= _change_arrays(arrays, variants.get(PICTURE, {}))
+    texts = {name: variants[each][name] for name, each in ((PROMPT, PROMPT), (NEGATIVE, OTHER)) if name in usual}
+    batches = tuple(_batches(takes, usual, texts, variants.get(PICTURE, {})))
+    without = tuple(each for each in PICTURES if each in takes and each not in usual)
+    if not forms.is_padded:
+        return CallSettings(usual, variants, batches, without, forms)
+    variants.pop(LENGTH, None)  # with two long texts, none would be padded
+    padded = {name: pad_texts(each) for name, each in variants.items()}
+    longest = {**usual, **{name: LONGEST for name in (PROMPT, NEGATIVE) if name in usual}}
+    return CallSettings(pad_texts(usual), padded, tuple(map(pad_texts, batches)), without, forms, (longest, usual))
+
+
+def _keep_length(
+    usual: Mapping[str, Any], variants: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the usual call arguments and the variants of them, with texts of unchanged length: the prompt in `given`,
+    and, for the variant, the same words in another order. Raises UserError for a prompt with fewer than two different
+    words."""
+    prompt = usual[PROMPT]
+    other = rotate_words(prompt)
+    kept = {name: each for name, each in variants.items() if name not in (LENGTH, SHORTNESS, OTHER_SHORTNESS)}
+    kept[PROMPT] = {PROMPT: other}
+    if NEGATIVE not in usual:
+        return dict(usual), kept
+    kept[OTHER] = {NEGATIVE: show_prompt(prompt)}
+    return {**usual, NEGATIVE: given.get(NEGATIVE, show_prompt(other))}, kept
+
+
+def _change_arrays(arrays: Mapping[str, Tensor], pictures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the variants that change arrays: all of them and the images together, and each of several alone."""
+    changed = {each: _change_array(each, value) for each, value in arrays.items()}
+    alone = {f"{ALONE}{each}": {each: value} for each, value in changed.items()} if len(arrays) > 1 else {}
+    return {PICTURE: {**pictures, **changed}, **alone}
+
+
+def _change_array(name: str, value: Tensor) -> Tensor:
+    """Return a different array of the same shape, with values in the same range if they are zeros and ones, or other
+    integers.
+
+    Raises UserError for an array of equal integers, from which it does not follow which other integers are valid.
+    """
+    if bool(((value == 0) | (value == 1)).all()):
+        return 1 - value if value.dtype != torch.bool else ~value
+    if not value.is_floating_point():
+        if bool((value == value.flatten()[0]).all()):
+            what = f"the integers of --call {name} are all equal, so that no recording shows what depends on them"
+            raise UserError(what, f"give {name} two or more different integers")
+        return value.min() + value.max() - value
+    return torch.randn(value.shape, generator=torch.Generator().manual_seed(1)).to(value.dtype)
+
+
+def _join(value: Any, other: Any) -> Any:
+    """Return two images as a list, or two arrays as one array with the rows of both."""
+    return torch.cat([value, other]) if isinstance(value, Tensor) and value.dim() else [value, other]
+
+
+def _check_given(name: str, takes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise UserError for an argument that the call does not take, and for a size that is not a whole number."""
+    for each in given:
+        if each not in takes:
+            raise UserError(f"the call of {name} takes no {each!r}", f"give one of {', '.join(list(takes)[1:])}")
+        if each in WHOLE and (not isinstance(given[each], int) or isinstance(given[each], bool) or given[each] < 1):
+            raise UserError(f"--call {each}={given[each]!r}", f"give {each} a whole number, such as --call {each}=64")
+    if STRENGTH in given:
+        raise UserError(f"{name} is recorded at strength 1", "leave strength out; fewstep run has --strength")
+
+
+def pad_texts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of a call with the longest text before each text."""
+
+    def precede(texts: Any) -> Any:
+        return [LONGEST, *(texts if isinstance(texts, list) else [texts])]
+
+    return {name: precede(each) if name in (PROMPT, NEGATIVE) else each for name, each in settings.items()}
+
+
+def _batches(
+    takes: Mapping[str, Any], usual: Mapping[str, Any], texts: Mapping[str, str], others: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    """Yield call arguments that give two samples: first with two prompts, then with two prompts and two images, then
+    with one prompt and an argument such as num_images_per_prompt."""
+    prompts: dict[str, Any] = {each: [usual[each], other] for each, other in texts.items()}
+    pictures = {name: _join(usual[name], other) for name, other in others.items()}
+    yield from (each for each in (prompts, {**prompts, **pictures}) if each)
+    yield from ({name: 2} for name in PER_PROMPT if name in takes)
+
+
+def _variants(takes: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    variants: dict[str, dict[str, Any]] = {}
+    if PROMPT in takes:
+        texts = {PROMPT: PROMPTS[1], LENGTH: LONGER, SHORTNESS: SHORT}
+        variants |= {name: {PROMPT: put_text(usual[PROMPT], text)} for name, text in texts.items()}
+    if NEGATIVE in takes:
+        variants[OTHER] = {NEGATIVE: OTHERS[1]}
+        variants[OTHER_SHORTNESS] = {NEGATIVE: ""}
+    for each in GUIDANCES:
+        default = usual.get(each, takes[each].default if each in takes else None)
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            variants[each] = {each: default + 0.5}
+    if STEP_COUNT in takes:
+        variants[STEP_NUMBER] = {STEP_COUNT: int(usual[STEP_COUNT]) + 2}
+    return variants

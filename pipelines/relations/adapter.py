@@ -1,0 +1,81 @@
+"""A recorded denoiser with the signature `forward(x, time, *conditions)`, or with a second time."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fewstep.pipelines.recording.network_form import NetworkForm
+from fewstep.pipelines.relations.arguments import Argument, NetworkArguments
+from fewstep.pipelines.relations.relations import Relations
+
+
+class RecordedNetwork(nn.Module):
+    """Calls a network as its pipeline does, for one branch of guidance. Constant arguments have the values of the
+    recording. With two heads, a learned variance follows the prediction along the channels."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        found: Relations,
+        arguments: NetworkArguments,
+        heads: int = 1,
+        form: NetworkForm | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.found, self.arguments, self.heads, self.form = network, found, arguments, heads, form
+
+    def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:
+        """Return the prediction. A network with a second time takes it after the first: (x, time, to, *conditions)."""
+        found, arguments = self.found, self.arguments.arguments
+        end, conditions = (conditions[0], conditions[1:]) if found.seconds else (time, conditions)
+        given = dict(zip((path for path, each in arguments.items() if each.condition), conditions, strict=True))
+        leaves: list[Any] = []
+        for path in self.arguments.paths:
+            if path == found.x:
+                leaves.append(x)
+            elif path in found.times:
+                leaves.append(self._scale_time(path, end if path in found.seconds else time))
+            else:
+                value = self._value(path, given, x.shape[0])
+                leaves.append(value.movedim(0, 1) if path in found.second_axes else value)
+        passed = pytree.tree_unflatten(leaves, self.arguments.structure)
+        output = _only_tensor(self.network(**passed) if self.form is None else self.form(self.network, passed))
+        prediction: Tensor = found.combination.place(output)
+        prediction = -prediction if found.combination.sign < 0 else prediction
+        return prediction if self.heads == 1 else torch.cat([prediction, read_variance(output, prediction)], dim=1)
+
+    def _scale_time(self, path: str, time: Tensor) -> Tensor:
+        """Return the network's time [B, ...] from the scheduler's [B]."""
+        (alpha, beta), shape = self.found.times[path], self.arguments.time_shapes[path]
+        if alpha != 1:
+            time = time * alpha
+        if beta != 0:
+            time = time + beta
+        time = time.reshape(-1, *(1 for _ in shape)).expand(-1, *shape) if shape else time
+        still = self.found.still_times.get(path)
+        return time if still is None else torch.where(still.isnan(), time, still)
+
+    def _value(self, path: str, given: dict[str, Tensor], batch: int) -> Any:
+        argument: Argument = self.arguments.arguments[path]
+        value = given.get(path)
+        if value is None and not argument.repeats:
+            return argument.value
+        if value is None:
+            value = argument.value.expand(batch, *argument.value.shape[1:])
+        value = value if value.dtype == argument.dtype else value.to(argument.dtype)
+        if argument.repeats > 1:
+            value = value.unsqueeze(1).expand(-1, argument.repeats, *value.shape[1:]).flatten(0, 1)
+        return value
+
+
+def read_variance(output: Tensor, prediction: Tensor) -> Tensor:
+    """Return the channels of a network's output [B, 2 C, ...] after those of its prediction [B, C, ...]."""
+    return output[:, prediction.shape[1] :]
+
+
+def _only_tensor(output: Any) -> Tensor:
+    """Return the only floating-point tensor in a network's output."""
+    (tensor,) = (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+    return tensor

@@ -1,0 +1,319 @@
+"""Sort the arguments of a recorded denoiser into conditions and constants, by recordings that differ in one setting."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from msgspec.structs import replace as with_fields
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep, select_rows
+from fewstep.pipelines.recording.settings import ALONE, LENGTH, SHORTNESS, STEP_NUMBER
+from fewstep.pipelines.recording.stand_ins import length_error, recording_error
+from fewstep.pipelines.relations.relations import Relations, branch_calls, is_part, same
+from fewstep.runtime.bundle.manifest import Condition
+
+BATCH = "batch"  # a variant of settings
+ENCODERS = "weights of the encoders"
+BY_CONTENT = ("prompt", LENGTH, SHORTNESS, ENCODERS, "image")  # variants that change conditions
+MOST_VALUES = 2**24  # largest number of elements of one condition
+MOST_DEFAULTS = 64  # largest number of elements of a default, such as the weight of a distilled guidance
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of the network that is neither x nor the time.
+
+    value: if `repeats` is set, the value of one sample; otherwise the whole argument.
+    repeats: the number of times that each sample's row is repeated; 0 if the argument has no rows.
+    condition: None for a constant.
+    """
+
+    path: str
+    value: Any
+    repeats: int = 0
+    condition: Condition | None = None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        return self.value.dtype if isinstance(self.value, Tensor) else None
+
+
+@dataclass(frozen=True)
+class NetworkArguments:
+    """All arguments with which a pipeline calls a network.
+
+    paths: the paths of the argument's tensors and values, in order. `structure` rebuilds the arguments from these.
+    time_shapes: for each time input, its shape for one sample.
+    repeats: for each argument with rows, the number of consecutive equal rows that it has per row of x.
+    """
+
+    paths: tuple[str, ...]
+    structure: pytree.TreeSpec
+    arguments: Mapping[str, Argument]
+    repeats: Mapping[str, int]
+    conditional: int
+    unconditional: int | None
+    time_shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        return tuple(each.condition for each in self.arguments.values() if each.condition is not None)
+
+
+def sort_arguments(
+    name: str, found: Relations, base: CallRecord, variants: Mapping[str, CallRecord]
+) -> NetworkArguments:
+    """Sort the arguments of a network. `variants` are recordings by the setting that they change.
+
+    Raises UserError if the recordings do not show what an argument depends on, or if it cannot be one value per sample.
+    """
+    paths = _common_paths(name, found, base)
+    if BATCH in variants and variants[BATCH].steps[0].calls[0].structure != base.steps[0].calls[0].structure:
+        raise recording_error(f"{name} passes different arguments to its network for two samples than for one")
+    repeats = find_repeats(name, found, base, variants.get(BATCH))
+    recordings = Recordings(name, found, base, variants, repeats)
+    conditional, unconditional = recordings.name_branches()
+    call, _ = recordings.branch(conditional)
+    arguments = {}
+    for path, value in rows_first(call, found).items():
+        if path in (found.x, *found.times):
+            continue
+        if not isinstance(value, Tensor):
+            arguments[path] = recordings.plain_argument(path, value)
+        else:
+            arguments[path] = recordings.tensor_argument(path, conditional)
+    if unconditional is not None:
+        arguments = {path: recordings.with_null(each, unconditional) for path, each in arguments.items()}
+    shapes = {path: tuple(torch.as_tensor(call.leaves[path]).shape[1:]) for path in found.times}
+    return NetworkArguments(paths, call.structure, arguments, repeats, conditional, unconditional, shapes)
+
+
+def rows_first(call: NetworkCall, found: Relations) -> dict[str, Any]:
+    """Return a call's arguments by path, each with its rows along the first axis."""
+    return {path: leaf.movedim(1, 0) if path in found.second_axes else leaf for path, leaf in call.leaves.items()}
+
+
+def branch_values(step: SchedulerStep, found: Relations, path: str, repeats: int) -> Iterator[Any]:
+    """Yield each branch's value of an argument: its rows, without their repetitions, or else the argument."""
+    for call, branch in branch_calls(step, found.x):
+        value = rows_first(call, found).get(path)
+        if repeats and isinstance(value, Tensor):
+            value = select_rows(value, branch, len(step.sample) * repeats)[::repeats]
+        yield value
+
+
+def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallRecord | None) -> dict[str, int]:
+    """Return, for each argument with rows, how many rows it has per row of x: 1, or more if these are equal, such as
+    for a text that is repeated for each frame. Raises UserError for an argument whose shape depends on the number of
+    samples in another way.
+
+    larger: a recording with more samples; without one, an argument with as many rows as x is assumed to have one for
+        each, and a vector of more equal elements to have none, such as a weight for each layer (Wan VACE).
+    """
+    first = base.steps[0].calls[0]
+    other = first if larger is None else larger.steps[0].calls[0]
+    rows, more = len(first.leaves[found.x]), len(other.leaves[found.x])
+    leaves, larger_leaves = rows_first(first, found), rows_first(other, found)
+    repeats = {}
+    for path, value in leaves.items():
+        grown = larger_leaves.get(path)
+        if path in (found.x, *found.times) or not isinstance(value, Tensor) or not isinstance(grown, Tensor):
+            continue
+        count = len(value) // rows if value.dim() and grown.dim() else 0
+        if larger is None and value.dim() == 1 and count > 1:
+            continue
+        if count and (len(value), len(grown)) == (rows * count, more * count) and _recur(grown, count):
+            repeats[path] = count
+        elif value.shape != grown.shape:
+            what = f"its shape is {tuple(value.shape)} for {rows} rows of x, and {tuple(grown.shape)} for {more}"
+            raise recording_error(f"{name}: the network's argument {path} does not grow with the rows of x: {what}")
+    return repeats
+
+
+def find_second_axes(found: Relations, base: CallRecord, larger: CallRecord) -> frozenset[str]:
+    """Return the arguments that have a row for each row of x along their second axis. `larger` has more samples."""
+    first, other = base.steps[0].calls[0].leaves, larger.steps[0].calls[0].leaves
+    rows, more = len(first[found.x]), len(other[found.x])
+
+    def has_rows(value: Any, grown: Any) -> bool:
+        if not (isinstance(value, Tensor) and isinstance(grown, Tensor)) or min(value.dim(), grown.dim()) < 2:
+            return False
+        others = (value.shape[:1] + value.shape[2:], grown.shape[:1] + grown.shape[2:])
+        return others[0] == others[1] and (value.shape[1], grown.shape[1]) == (rows, more)
+
+    paths = (path for path in first if path not in (found.x, *found.times))
+    return frozenset(path for path in paths if has_rows(first[path], other.get(path)))
+
+
+def _recur(value: Tensor, count: int) -> bool:
+    """Return True if the rows of a tensor are equal in consecutive groups of `count`."""
+    return bool(torch.equal(value, value[::count].repeat_interleave(count, dim=0)))
+
+
+def _common_paths(name: str, found: Relations, base: CallRecord) -> tuple[str, ...]:
+    """Return the paths of the arguments. All calls must have the same ones, in the same structure."""
+    calls = [call for step in base.steps for call in step.calls]
+    for call in calls[1:]:
+        if call.structure != calls[0].structure:
+            other = sorted(set(call.leaves) ^ set(calls[0].leaves))
+            raise recording_error(f"{name} passes different arguments to its network in some calls: {', '.join(other)}")
+    return tuple(calls[0].leaves)
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """A recording of a pipeline, and further recordings, each with one setting changed, by the name of the setting."""
+
+    name: str
+    found: Relations
+    base: CallRecord
+    variants: Mapping[str, CallRecord]
+    repeats: Mapping[str, int]
+
+    def branch(self, number: int) -> tuple[NetworkCall, int]:
+        """Return the call of a branch in the first step, and the number of the branch in that call."""
+        return list(branch_calls(self.base.steps[0], self.found.x))[number]
+
+    def values(self, record: CallRecord, path: str) -> list[Any]:
+        """Return an argument's value in each branch of the first step."""
+        return list(branch_values(record.steps[0], self.found, path, self.repeats.get(path, 0)))
+
+    def others(self, path: str, branch: int) -> dict[str, Any]:
+        """Return the values that an argument has in a branch of all other recordings, by the setting that was changed.
+        The recording with more samples is left out."""
+        others = {setting: self.values(record, path) for setting, record in self.variants.items() if setting != BATCH}
+        return {setting: values[branch] for setting, values in others.items() if branch < len(values)}
+
+    def name_branches(self) -> tuple[int, int | None]:
+        """Return the numbers of the branches with and without the caller's conditions. The first changes with the
+        prompt (or with the image, if there is no prompt; or with one array alone, such as `image_embeds` but not
+        `negative_image_embeds`); the second does not. It is None if no branch, or more than one, ignores the
+        conditions. Raises UserError if no recording tells the branches apart."""
+        if self.found.branches == 1:
+            return 0, None
+        arrays = [each for each in self.variants if each.startswith(ALONE) and not each.startswith(ALONE + "negative")]
+        for setting in ("prompt", "image", *arrays):
+            changes = [self._changes_with(setting, branch) for branch in range(self.found.branches)]
+            if any(changes) and not all(changes):
+                conditional = changes.index(True)
+                others = [branch for branch, changed in enumerate(changes) if not changed]
+                return conditional, others[0] if len(others) == 1 else None
+        raise recording_error(
+            f"{self.name} calls its network for {self.found.branches} branches, and neither the prompt, nor an "
+            "image, nor an array changes exactly one of them"
+        )
+
+    def _changes_with(self, setting: str, branch: int) -> bool:
+        other = self.variants.get(setting)
+        if other is None:
+            return False
+        call, _ = self.branch(branch)
+        paths = [path for path in rows_first(call, self.found) if path not in (self.found.x, *self.found.times)]
+        if setting == "prompt":  # an encoded picture has noise of its own in each recording
+            paths = [path for path in paths if not is_part(path)]
+        return any(not same(self.values(self.base, path)[branch], self.values(other, path)[branch]) for path in paths)
+
+    def plain_argument(self, path: str, value: Any) -> Argument:
+        """Return an argument that is not a tensor. Raises UserError if it changes with a setting or branch."""
+        if BATCH in self.variants and not all(same(value, each) for each in self.values(self.variants[BATCH], path)):
+            raise recording_error(
+                f"{self.name}: the network's argument {path} is {value!r}, and changes with the number of samples"
+            )
+        for branch, own in enumerate(self.values(self.base, path)):
+            for setting, other in (("branch of guidance", value), *self.others(path, branch).items()):
+                if not same(own, other):
+                    what = f"the network's argument {path} is {own!r}, and changes with the {setting}"
+                    raise recording_error(f"{self.name}: {what}")
+        return Argument(path, value)
+
+    def tensor_argument(self, path: str, branch: int) -> Argument:
+        """Return an argument as a condition if it changes with any setting or between branches, or else as a
+        constant."""
+        values = self.values(self.base, path)
+        value, repeats, others = values[branch], self.repeats.get(path, 0), self.others(path, branch)
+        if not all(isinstance(each, Tensor) for each in (*values, *others.values())):
+            raise recording_error(f"{self.name}: the network's argument {path} is a tensor in some calls only")
+        for setting in (LENGTH, SHORTNESS):
+            if setting in others and others[setting].shape != value.shape:
+                raise length_error(
+                    f"{self.name}: the length of the network's argument {path} follows that of the prompt"
+                )
+        changing = [setting for setting, other in others.items() if not same(value, other)]
+        self._check_number_of_steps(path, changing)
+        if not changing and all(same(value, other) for other in values):
+            return Argument(path, value[:1] if repeats else value, repeats)
+        if not repeats:
+            by = changing[0] if changing else "branch of guidance"
+            what = f"the network's argument {path} has one value for all samples, and changes with the {by}"
+            raise recording_error(f"{self.name}: {what}")
+        is_setting = bool(changing) and not set(changing) & set(BY_CONTENT)
+        condition = self._condition(path, value[0], [*values, *others.values()], is_setting)
+        if condition.shared:
+            self._check_shared(path, changing[0])
+        return Argument(path, value[:1], repeats, condition)
+
+    def _check_number_of_steps(self, path: str, changing: Sequence[str]) -> None:
+        """Raise UserError if an argument depends on the number of steps in any branch, because the bundle would always
+        use its value in the recording."""
+        variant = self.variants.get(STEP_NUMBER)
+        if variant is None or (is_part(path) and "image" in changing):
+            return  # an encoded picture has noise of its own in each recording
+        pairs = zip(self.values(self.base, path), self.values(variant, path), strict=False)
+        if not all(same(own, other) for own, other in pairs):
+            raise recording_error(f"{self.name}: the network's argument {path} changes with the {STEP_NUMBER}")
+
+    def _check_shared(self, path: str, setting: str) -> None:
+        """Raise UserError if an argument that changes only with a setting differs between branches."""
+        for record in (self.base, *self.variants.values()):
+            first, *others = self.values(record, path)
+            if not all(same(first, other) for other in others):
+                what = f"the network's argument {path} changes with the {setting}, and between the branches of guidance"
+                raise recording_error(f"{self.name}: {what}")
+
+    def _condition(self, path: str, value: Tensor, seen: list[Tensor], is_setting: bool) -> Condition:
+        """Return the condition of an argument, from the values that recordings have shown."""
+        label, shape = condition_name(path), tuple(value.shape)
+        if value.numel() > MOST_VALUES:
+            raise recording_error(
+                f"{self.name}: the network's argument {path} has {value.numel()} elements, more than {MOST_VALUES}"
+            )
+        is_mask = all(bool(((each == 0) | (each == 1)).all()) for each in seen)
+        if not value.is_floating_point():
+            if not is_mask:
+                what = f"the network's argument {path} has integers whose range the recordings do not show"
+                raise recording_error(f"{self.name}: {what}")
+            return Condition(label, label, shape, "int64", low=0, high=1)
+        if is_setting and value.numel() <= MOST_DEFAULTS:
+            default = tuple(value.flatten().tolist())
+            typical = (0.5 * min(default), 1.5 * max(default)) if min(default) >= 0 else None
+            return Condition(label, label, shape, "float32", default=default, typical=typical, shared=True)
+        if is_mask:
+            return Condition(label, label, shape, "float32", low=0.0, high=1.0)
+        return Condition(label, label, shape, "float32")
+
+    def with_null(self, argument: Argument, unconditional: int) -> Argument:
+        """Return the argument with a null value: the value of the unconditional branch, if that is the same number in
+        all recordings. Otherwise return it unchanged."""
+        condition = argument.condition
+        if condition is None or condition.shared:
+            return argument
+        per_record = [self.values(record, argument.path) for record in (self.base, *self.variants.values())]
+        values = [each[unconditional] for each in per_record if unconditional < len(each)]
+        first = values[0].flatten()[0]
+        if not all(bool((each == first).all()) for each in values):
+            return argument
+        return replace(argument, condition=with_fields(condition, null=float(first)))
+
+
+def condition_name(path: str) -> str:
+    """Return the name of the condition for a network argument: the last name in the argument's path, with the indices
+    that follow it."""
+    if is_part(path):
+        return "image"
+    names = re.findall(r"\['([^']+)'\]((?:\[\d+\])*)", path)
+    name, numbers = names[-1]
+    return "_".join([name, *re.findall(r"\d+", numbers)])

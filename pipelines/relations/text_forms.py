@@ -1,0 +1,138 @@
+"""How a pipeline converts a prompt to token ids: a change of the text, a template around it, and a tokenizer."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, get_args
+
+import numpy as np
+from torch import Tensor
+
+from fewstep.export.companions.tokenizer import TokenizerFile
+from fewstep.pipelines.recording.text_calls import TokenizedText
+from fewstep.runtime.kinds.companions import Cleaning
+from fewstep.runtime.text import Ids, TokenIds, clean_text, token_ids
+
+UNCLEAN = "  A  Small&amp;RED\t \u201cBird\u201d on  it "  # differs after each cleaning
+
+
+class TextError(Exception):
+    """A pipeline encodes its texts in a way that no rule describes. The message says what it does."""
+
+
+@dataclass(frozen=True)
+class FoundTokens:
+    """The token ids of an encoder: a tokenizer, their number, and the text around a prompt."""
+
+    tokenizer: str
+    file: TokenizerFile
+    length: int
+    before: str
+    after: str
+    cleaning: tuple[Cleaning, ...]
+
+
+@dataclass(frozen=True)
+class ReadIds:
+    """Token ids [length] that an encoder received for a prompt, and the texts that tokenizers had read by then."""
+
+    prompt: str
+    ids: Tensor
+    texts: Sequence[TokenizedText]
+
+
+def find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadIds]) -> FoundTokens:
+    """Return how the ids of all rows follow from their prompts. Raises TextError for ids that do not."""
+    length = max(len(row.ids) for row in rows)
+    reasons = []
+    for name, is_special in dict.fromkeys((text.tokenizer, text.is_special) for row in rows for text in row.texts):
+        file = read_file(tokenizers[name], is_special)
+        if file is None:
+            reasons.append(f"its {name} is a {type(tokenizers[name]).__name__}, which is not of the library tokenizers")
+            continue
+        texts = [_find_text(file, name, row, length) for row in rows]
+        if all(text is not None for text in texts):
+            read = [text for text in texts if text is not None]
+            before, after = _find_template(
+                component, [(row.prompt, text) for row, text in zip(rows, read, strict=True)]
+            )
+            cores = [_strip_template(component, text, before, after) for text in read]
+            prompts = [row.prompt for row in rows]
+            cleaning = find_cleaning(component, list(zip(prompts, cores, strict=True)))
+            return FoundTokens(name, file, length, before, after, cleaning)
+    reason = reasons[0] if reasons else "no tokenizer of the pipeline returns them, padded at their end"
+    raise TextError(f"the token ids of its {component} do not follow from a text: {reason}")
+
+
+def read_file(tokenizer: Any, is_special: bool) -> TokenizerFile | None:
+    """Return a tokenizer of transformers as a file of the library tokenizers, or None if it is not based on it.
+
+    is_special: whether it adds its start and end ids.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not hasattr(backend, "to_str") or tokenizer.pad_token_id is None:
+        return None
+    content = json.loads(backend.to_str())
+    content |= {"truncation": None, "padding": None}
+    if not is_special:
+        content["post_processor"] = None
+    return TokenizerFile(json.dumps(content, ensure_ascii=False).encode(), int(tokenizer.pad_token_id))
+
+
+def read_ids(file: TokenizerFile, text: str, length: int) -> TokenIds:
+    """Return the ids [1, length] of a text, as the runtime computes them."""
+    from tokenizers import Tokenizer
+
+    return token_ids([text], Tokenizer.from_str(file.content.decode()), length, file.pad)
+
+
+def _find_text(file: TokenizerFile, name: str, row: ReadIds, length: int) -> str | None:
+    """Return the text from which a tokenizer makes these ids, or None if it is none of those that it read."""
+    for text in dict.fromkeys(text.text for text in row.texts if text.tokenizer == name):
+        encoded = read_ids(file, text, length)
+        own: Ids = row.ids.numpy()
+        if np.array_equal(encoded.ids[0, : len(own)], own) and not encoded.mask[0, len(own) :].any():
+            return text
+    return None
+
+
+def find_text(tokens: FoundTokens, ids: Tensor, texts: Sequence[TokenizedText]) -> str | None:
+    """Return the prompt from which a pipeline made ids [length]; None if it is none of those that tokenizers read."""
+    text = _find_text(tokens.file, tokens.tokenizer, ReadIds("", ids, texts), tokens.length)
+    if text is None or not (text.startswith(tokens.before) and text.endswith(tokens.after)):
+        return None
+    return text[len(tokens.before) : len(text) - len(tokens.after)]
+
+
+def _find_template(component: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """Return the texts before and after each prompt in what its tokenizer reads."""
+    for prompt, text in pairs:
+        core = prompt.strip().lower()
+        if core and prompt != UNCLEAN and text.lower().count(core) == 1:
+            start = text.lower().index(core)
+            return text[:start], text[start + len(core) :]
+    raise TextError(f"the tokenizer of its {component} reads other texts than the prompt")
+
+
+def _strip_template(component: str, text: str, before: str, after: str) -> str:
+    """Return what stands for the prompt in a text. Raises TextError for a text with another template."""
+    core = text[len(before) : len(text) - len(after)]
+    if text != before + core + after:
+        raise TextError(f"the tokenizer of its {component} reads texts with different templates")
+    return core
+
+
+def find_cleaning(component: str, pairs: Sequence[tuple[str, str]]) -> tuple[Cleaning, ...]:
+    """Return the fewest changes that make the second text of each pair of the first."""
+    for cleaning in _cleanings():
+        if all(clean_text(prompt, cleaning) == text for prompt, text in pairs):
+            return cleaning
+    prompt, text = next(pair for pair in (*pairs[::-1],) if pair[0] != pair[1])
+    raise TextError(f"the tokenizer of its {component} reads {text[:60]!r} for the prompt {prompt[:60]!r}")
+
+
+def _cleanings() -> Iterator[tuple[Cleaning, ...]]:
+    kinds = get_args(Cleaning)
+    for count in range(len(kinds) + 1):
+        yield from combinations(kinds, count)

@@ -1,0 +1,265 @@
+"""What a pipeline computes from its texts: rules by which a condition of the denoiser, or an input of a text encoder,
+follows from outputs of encoders, from token ids and from their mask.
+
+The rules are found by their values. Those of one recording show where each element comes from; all others check it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.pipelines.recording.element_map import is_close
+from fewstep.pipelines.relations.text_forms import FoundTokens, TextError
+
+MOST_BLOCKS = 64  # of one condition
+FEWEST = 4  # elements of a block: fewer could be equal by chance
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """An output of an encoder, as rows of features: one row for each token, or a single one."""
+
+    encoder: int
+    path: str
+
+
+@dataclass(frozen=True)
+class OutputBlock:
+    """A box of an output, (row, column) and (rows, columns), at `place` of the target.
+
+    masked: rows of padding are zeros.
+    """
+
+    source: EncoderOutput
+    start: tuple[int, int]
+    size: tuple[int, int]
+    place: tuple[int, int]
+    masked: bool = False
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Return the box of an output [..., rows, columns]."""
+        (row, column), (height, width) = self.start, self.size
+        return rows[..., row : row + height, column : column + width]
+
+
+@dataclass(frozen=True)
+class BlockGrid:
+    """A value of a sample of this shape, which is a grid (rows, columns) of blocks, and zero elsewhere."""
+
+    shape: tuple[int, ...]
+    grid: tuple[int, int]
+    blocks: tuple[OutputBlock, ...]
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """A mask of the token ids of an encoder, in the elements `start` to `stop` of a flattened value of one sample:
+    `valid` for ids of the text, `padding` for others. Element number `shift`, which may be negative, is that of the
+    first id. `rest` has the other elements, which are the same for all texts. Elements of ids that all recorded texts
+    have are part of the mask too, since a prompt may be shorter than these texts."""
+
+    encoder: int
+    shift: int
+    start: int
+    stop: int
+    valid: float
+    padding: float
+    rest: Tensor
+
+
+@dataclass(frozen=True)
+class IdsOfText:
+    """The token ids of an encoder."""
+
+    encoder: int
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value of one sample, or of all samples if it has no rows."""
+
+    value: Tensor
+    has_rows: bool
+
+
+Rule = BlockGrid | TokenMask | IdsOfText | Constant
+
+
+@dataclass(frozen=True)
+class EncoderCall:
+    """A call of a network before the denoiser.
+
+    inputs: the rules of its arguments that are tensors. options: its other arguments.
+    tokens: the token ids that it takes; None for a network that takes outputs of others.
+    """
+
+    component: str
+    entry: str
+    inputs: Mapping[str, Rule]
+    options: Mapping[str, Any]
+    tokens: FoundTokens | None
+
+
+def as_rows(output: Tensor) -> Tensor:
+    """Return an output [batch, ...] of an encoder as [batch, rows, columns]."""
+    return output[:, None] if output.dim() == 2 else output.flatten(1, -2)
+
+
+def find_blocks(target: Tensor, sources: Sequence[tuple[EncoderOutput, Tensor]]) -> BlockGrid | None:
+    """Return the blocks of sources [rows, columns] that a target [*shape] consists of, with the fewest of them; None if
+    it has other values than those of the sources and zeros."""
+    shape = tuple(target.shape)
+    views = dict.fromkeys([(target[..., 0].numel(), shape[-1]), (shape[0], target[0].numel())] if shape else [])
+    found = [_cover(target.reshape(view), shape, sources) for view in views]
+    covers = [blocks for blocks in found if blocks is not None]
+    return min(covers, key=lambda cover: len(cover.blocks), default=None)
+
+
+def _cover(target: Tensor, shape: tuple[int, ...], sources: Sequence[tuple[EncoderOutput, Tensor]]) -> BlockGrid | None:
+    rest, blocks = target != 0, list[OutputBlock]()
+    while bool(rest.any()):
+        if len(blocks) == MOST_BLOCKS:
+            return None
+        row, column = (int(index) for index in rest.nonzero()[0])
+        block = max(
+            _blocks_at(target, row, column, sources), key=lambda block: block.size[0] * block.size[1], default=None
+        )
+        if block is None or block.size[0] * block.size[1] < min(FEWEST, target.numel()):
+            return None
+        blocks.append(block)
+        rest[row : row + block.size[0], column : column + block.size[1]] = False
+    return BlockGrid(shape, (target.shape[0], target.shape[1]), tuple(blocks))
+
+
+def _blocks_at(
+    target: Tensor, row: int, column: int, sources: Sequence[tuple[EncoderOutput, Tensor]]
+) -> Iterator[OutputBlock]:
+    """Yield the blocks whose first element is at a place of a target."""
+    for source, rows in sources:
+        for first, start in (rows == target[row, column]).nonzero().tolist():
+            width = min(target.shape[1] - column, rows.shape[1] - start)
+            width = _run(target[row, column : column + width] == rows[first, start : start + width])
+            height = min(target.shape[0] - row, rows.shape[0] - first)
+            own = target[row : row + height, column : column + width]
+            height = _run((own == rows[first : first + height, start : start + width]).all(dim=1))
+            yield OutputBlock(source, (first, start), (height, width), (row, column))
+
+
+def _run(values: Tensor) -> int:
+    """Return the number of true values before the first false one."""
+    return int(values.long().cumprod(0).sum())
+
+
+def combine(rule: BlockGrid, outputs: Mapping[EncoderOutput, Tensor], masks: Mapping[int, Tensor]) -> Tensor:
+    """Return the value [batch, *shape] of a rule. `outputs` [batch, rows, columns] are those of the encoders, and
+    `masks` [batch, length] are 1 for ids of the text."""
+    lines: list[Tensor] = []
+    at, like = 0, next(iter(outputs.values()))
+    for row in sorted({block.place[0] for block in rule.blocks}):
+        line = sorted((block for block in rule.blocks if block.place[0] == row), key=lambda block: block.place[1])
+        height = line[0].size[0]
+        lines += [like.new_zeros(like.shape[0], row - at, rule.grid[1])] if row > at else []
+        lines.append(_join_line(line, height, rule.grid[1], outputs, masks))
+        at = row + height
+    if at < rule.grid[0]:
+        lines.append(like.new_zeros(like.shape[0], rule.grid[0] - at, rule.grid[1]))
+    joined = lines[0] if len(lines) == 1 else torch.cat(lines, dim=1)
+    return joined.reshape(joined.shape[0], *rule.shape)
+
+
+def _join_line(
+    line: Sequence[OutputBlock],
+    height: int,
+    width: int,
+    outputs: Mapping[EncoderOutput, Tensor],
+    masks: Mapping[int, Tensor],
+) -> Tensor:
+    parts, at = list[Tensor](), 0
+    for block in line:
+        part = block.read(outputs[block.source])
+        if block.masked:
+            first = block.start[0]
+            part = part * masks[block.source.encoder][:, first : first + height, None].to(part.dtype)
+        parts += [part.new_zeros(part.shape[0], height, block.place[1] - at)] if block.place[1] > at else []
+        parts.append(part)
+        at = block.place[1] + block.size[1]
+    parts += [parts[0].new_zeros(parts[0].shape[0], height, width - at)] if at < width else []
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def is_grid(rule: BlockGrid) -> bool:
+    """Return True if `combine` can join the blocks: those of a row have one height, and no two overlap."""
+    for row in {block.place[0] for block in rule.blocks}:
+        line = [block for block in rule.blocks if block.place[0] == row]
+        if len({block.size[0] for block in line}) > 1:
+            return False
+    cells = torch.zeros(rule.grid, dtype=torch.int8)
+    for block in rule.blocks:
+        (row, column), (height, width) = block.place, block.size
+        cells[row : row + height, column : column + width] += 1
+    return bool((cells <= 1).all())
+
+
+def find_mask(
+    targets: Sequence[Tensor], counts: Mapping[int, Sequence[int]], lengths: Mapping[int, int]
+) -> TokenMask | None:
+    """Return the mask that targets [*shape] of several texts are, or None. Targets of different shapes are none.
+
+    counts: for each encoder, the number of ids of each text. lengths: the number of its ids with padding.
+    """
+    if len({target.shape for target in targets}) > 1:
+        return None
+    rows = torch.stack([target.flatten().double() for target in targets])
+    varying = (rows != rows[0]).any(dim=0).nonzero().flatten()
+    start, stop = int(varying[0]), int(varying[-1]) + 1
+    part = rows[:, start:stop]
+    for encoder, own in counts.items():
+        valid = torch.arange(lengths[encoder]) < torch.tensor(own)[:, None]
+        for shift in range(stop - lengths[encoder], start + 1):
+            is_text = valid[:, start - shift : stop - shift]
+            inside, outside = part[is_text].unique(), part[~is_text].unique()
+            if len(inside) == len(outside) == 1:
+                while start > max(shift, 0) and bool((rows[:, start - 1] == inside[0]).all()):
+                    start -= 1
+                return TokenMask(encoder, shift, start, stop, float(inside[0]), float(outside[0]), targets[0])
+    return None
+
+
+def compute_mask(rule: TokenMask, mask: Tensor) -> Tensor:
+    """Return a mask [batch, *shape] from the mask of the token ids [batch, length]."""
+    rest, batch = rule.rest.flatten(), mask.shape[0]
+    is_text = mask[:, rule.start - rule.shift : rule.stop - rule.shift] > 0
+    own = torch.where(is_text, rule.valid, rule.padding).to(rest.dtype)
+    before, after = rest[: rule.start], rest[rule.stop :]
+    parts = [before.expand(batch, len(before)), own, after.expand(batch, len(after))]
+    joined = torch.cat([part for part in parts if part.shape[1]], dim=1)
+    return joined.reshape(batch, *rule.rest.shape)
+
+
+@dataclass(frozen=True)
+class TextTarget:
+    """A target [*shape] that a pipeline computed from one text. `outputs` and `masks` are those of its encoders, as in
+    `combine`, with a batch of 1."""
+
+    target: Tensor
+    outputs: Mapping[EncoderOutput, Tensor]
+    masks: Mapping[int, Tensor]
+
+
+def with_masks(name: str, rule: BlockGrid, matches: Sequence[TextTarget]) -> BlockGrid:
+    """Return the rule with those blocks masked whose rows of padding are zeros. Raises TextError if the values of some
+    text differ in another way."""
+    if not is_grid(rule):
+        raise TextError(f"{name} is a mixture of outputs of its text encoders")
+    with_ids = sorted({block.source.encoder for block in rule.blocks} & matches[0].masks.keys())
+    for count in range(len(with_ids) + 1):
+        for masked in combinations(with_ids, count):
+            blocks = tuple(replace(block, masked=block.source.encoder in masked) for block in rule.blocks)
+            marked = replace(rule, blocks=blocks)
+            if all(is_close(combine(marked, match.outputs, match.masks)[0], match.target) for match in matches):
+                return marked
+    raise TextError(f"{name} is another function of the outputs of its text encoders for some texts")

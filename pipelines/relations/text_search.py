@@ -1,0 +1,281 @@
+"""Find the rules by which the conditions of a denoiser follow from texts, in recordings of a pipeline's call."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.pipelines.recording.text_calls import NetworkRun, TextRecord
+from fewstep.pipelines.relations.text_forms import FoundTokens, ReadIds, TextError, find_tokens, read_ids
+from fewstep.pipelines.relations.text_rules import (
+    BlockGrid,
+    Constant,
+    EncoderCall,
+    EncoderOutput,
+    IdsOfText,
+    Rule,
+    TextTarget,
+    TokenMask,
+    as_rows,
+    find_blocks,
+    find_mask,
+    with_masks,
+)
+from fewstep.runtime.text import TokenIds as EncodedText
+from fewstep.runtime.text import complete_text
+
+IDS = "input_ids"  # the argument of all text encoders of transformers
+
+
+@dataclass(frozen=True)
+class TextSample:
+    """One branch of a recording: the text that it was encoded from, and its conditions [*shape] by name."""
+
+    prompt: str
+    record: TextRecord
+    conditions: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class RowPlace:
+    """A row of the outputs of a run."""
+
+    run: NetworkRun
+    row: int
+
+    @property
+    def outputs(self) -> dict[str, Tensor]:
+        """The outputs that have a row for each text, as [1, rows, columns]."""
+        return {path: as_rows(output)[self.row : self.row + 1] for path, output in _row_outputs(self.run).items()}
+
+    def input(self, name: str) -> tuple[Tensor, bool]:
+        """Return the value of an argument, and whether it is one of several rows."""
+        value, outputs = self.run.inputs[name], _row_outputs(self.run)
+        batch = len(next(iter(outputs.values())))
+        has_rows = value.dim() > 0 and len(value) == batch
+        return (value[self.row], True) if has_rows else (value, False)
+
+
+@dataclass
+class TextSearch:
+    """Searches the rules of conditions. The runs that they depend on become `encoders`, each after those that it
+    depends on."""
+
+    samples: Sequence[TextSample]
+    tokenizers: dict[str, Any]
+    encoders: list[EncoderCall] = field(default_factory=list)
+    places: list[list[RowPlace]] = field(default_factory=list)  # of each encoder in each sample
+    encoded: dict[int, list[EncodedText]] = field(default_factory=dict)  # of encoders with tokens, in each sample
+
+    def find_all(self) -> dict[str, Rule]:
+        """Return the rules of the conditions that depend on texts, by name. Raises TextError for one that follows no
+        rule."""
+        rules: dict[str, Rule] = {}
+        masks = []
+        for name, first in self.samples[0].conditions.items():
+            targets = [sample.conditions[name] for sample in self.samples]
+            if all(torch.equal(first, target) for target in targets):
+                continue
+            if all(len(target.unique()) <= 2 for target in targets):
+                masks.append((name, targets))
+            else:
+                rules[name] = self._find_blocks(f"the condition {name}", targets)
+        for name, targets in masks:
+            rules[name] = self._find_mask(f"the condition {name}", targets, self.encoded)
+        return rules
+
+    def _find_mask(
+        self, name: str, targets: Sequence[Tensor], encoded: Mapping[int, Sequence[EncodedText]]
+    ) -> TokenMask:
+        counts = {number: [int(text.mask.sum()) for text in texts] for number, texts in encoded.items()}
+        found = find_mask(targets, counts, {number: texts[0].mask.shape[1] for number, texts in encoded.items()})
+        if found is None:
+            raise TextError(f"{name} is no mask of token ids")
+        return found
+
+    def _find_blocks(self, name: str, targets: Sequence[Tensor]) -> BlockGrid:
+        if len({target.shape for target in targets}) > 1:
+            raise TextError(f"{name} has another shape for some texts")
+        counts = [int((target != 0).sum()) for target in targets]
+        longest = counts.index(max(counts))
+        places = list_places(self.samples[longest].record)
+        found = find_blocks(targets[longest], list_sources(places))
+        if found is None or not found.blocks:
+            raise TextError(f"{name} is not a rearrangement of outputs of its text encoders")
+        known = {
+            number: self._encoder(name, found, number, places[number], longest, targets)
+            for number in dict.fromkeys(block.source.encoder for block in found.blocks)
+        }
+        rule = _renumber(found, known)
+        return with_masks(name, rule, [self._match(rule, sample, target) for sample, target in enumerate(targets)])
+
+    def _match(self, rule: BlockGrid, sample: int, target: Tensor) -> TextTarget:
+        sources = {block.source for block in rule.blocks}
+        read = {source: self.places[source.encoder][sample].outputs[source.path] for source in sources}
+        outputs = {source: self._pad(source.encoder, sample, rows) for source, rows in read.items()}
+        masks = {number: torch.from_numpy(texts[sample].mask) for number, texts in self.encoded.items()}
+        return TextTarget(target, outputs, masks)
+
+    def _pad(self, encoder: int, sample: int, rows: Tensor) -> Tensor:
+        """Return the rows of an output with ones for the padding that this text did not get. In a bundle, these rows
+        have values, so that they must not be taken for zeros."""
+        tokens = self.encoders[encoder].tokens
+        if tokens is None or rows.shape[1] != len(self.places[encoder][sample].input(IDS)[0]):
+            return rows
+        return torch.nn.functional.pad(rows, (0, 0, 0, tokens.length - rows.shape[1]), value=1)
+
+    def find_unmasked(self) -> list[str]:
+        """Return the components that got no padding for some text, and no mask that would let them ignore it. In a
+        bundle, texts are padded."""
+        return [
+            encoder.component
+            for encoder, places in zip(self.encoders, self.places, strict=True)
+            if encoder.tokens is not None
+            and any(len(place.input(IDS)[0]) < encoder.tokens.length for place in places)
+            and not any(isinstance(rule, TokenMask) for rule in encoder.inputs.values())
+        ]
+
+    def _encoder(
+        self, name: str, blocks: BlockGrid, number: int, place: RowPlace, longest: int, targets: Sequence[Tensor]
+    ) -> int:
+        """Return the number of the encoder that ran at a place of the sample `longest`. A new one is added."""
+        for known, places in enumerate(self.places):
+            if places[longest].run is place.run and places[longest].row == place.row:
+                return known
+        own = [block for block in blocks.blocks if block.source.encoder == number]
+        places = []
+        for sample, target in enumerate(targets):
+            best = max(
+                (
+                    (_count_equal(own, candidate, target.reshape(blocks.grid)), index, candidate)
+                    for index, candidate in enumerate(self._candidates(sample, place.run))
+                ),
+                key=lambda scored: scored[:2],
+                default=(0, 0, place),
+            )
+            if best[0] == 0:
+                raise TextError(f"{name} has values of {place.run.component} for some texts only")
+            places.append(best[2] if sample != longest else place)
+        tokens, encoded = self._find_tokens(place.run.component, places)
+        floats_first = sorted(place.run.inputs, key=lambda each: not place.run.inputs[each].is_floating_point())
+        inputs = {each: self._find_input(place.run.component, each, places, tokens, encoded) for each in floats_first}
+        self.encoders.append(EncoderCall(place.run.component, place.run.entry, inputs, place.run.options, tokens))
+        self.places.append(places)
+        if tokens is not None:
+            self.encoded[len(self.encoders) - 1] = encoded
+        return len(self.encoders) - 1
+
+    def _candidates(self, sample: int, like: NetworkRun) -> list[RowPlace]:
+        return [
+            RowPlace(run, row)
+            for run in self.samples[sample].record.runs
+            if (run.component, run.entry, run.inputs.keys()) == (like.component, like.entry, like.inputs.keys())
+            for row in range(_count_rows(run))
+        ]
+
+    def _find_tokens(self, component: str, places: Sequence[RowPlace]) -> tuple[FoundTokens | None, list[EncodedText]]:
+        if IDS not in places[0].run.inputs:
+            return None, []
+        rows = [
+            ReadIds(sample.prompt, place.input(IDS)[0], sample.record.texts)
+            for sample, place in zip(self.samples, places, strict=True)
+        ]
+        tokens = find_tokens(component, self.tokenizers, rows)
+        texts = [complete_text(sample.prompt, tokens) for sample in self.samples]
+        return tokens, [read_ids(tokens.file, text, tokens.length) for text in texts]
+
+    def _find_input(
+        self,
+        component: str,
+        name: str,
+        places: Sequence[RowPlace],
+        tokens: FoundTokens | None,
+        encoded: Sequence[EncodedText],
+    ) -> Rule:
+        """Return the rule of an argument of an encoder that is not yet in `encoders`, whose number it will have."""
+        number, label = len(self.encoders), f"the input {name} of its {component}"
+        if name == IDS and tokens is not None:
+            return IdsOfText(number)
+        read = [place.input(name) for place in places]
+        values, has_rows = [value for value, _ in read], all(rows for _, rows in read)
+        if all(torch.equal(values[0], value) for value in values):
+            return Constant(values[0], has_rows)
+        if has_rows and all(len(value.unique()) <= 2 for value in values):
+            known = self.encoded if tokens is None else {number: list(encoded)}
+            return self._find_mask(
+                label, [value if tokens is None else _pad_mask(value, tokens) for value in values], known
+            )
+        if not values[0].is_floating_point() or not has_rows:
+            raise TextError(f"{label} is no mask of its token ids")
+        return self._find_blocks(label, values)
+
+
+def list_places(record: TextRecord) -> list[RowPlace]:
+    """Return the rows of all runs, the last one first."""
+    return [RowPlace(run, row) for run in reversed(record.runs) for row in reversed(range(_count_rows(run)))]
+
+
+def list_sources(places: Sequence[RowPlace]) -> list[tuple[EncoderOutput, Tensor]]:
+    """Return the outputs [rows, columns] at places. An encoder is the number of its place."""
+    return [
+        (EncoderOutput(number, path), rows[0])
+        for number, place in enumerate(places)
+        for path, rows in place.outputs.items()
+    ]
+
+
+def find_outputs(sample: TextSample) -> set[tuple[str, str]]:
+    """Return the outputs, as (component, path), that the conditions of a sample consist of, and the inputs of the
+    networks that return these."""
+    places = list_places(sample.record)
+    sources, outputs = list_sources(places), set[tuple[str, str]]()
+    targets = list(sample.conditions.values())
+    seen: set[int] = set()
+    while targets:
+        target = targets.pop()
+        found = find_blocks(target, sources) if target.is_floating_point() and target.dim() else None
+        for block in () if found is None else found.blocks:
+            place = places[block.source.encoder]
+            outputs.add((place.run.component, block.source.path))
+            if block.source.encoder not in seen:
+                seen.add(block.source.encoder)
+                targets += [place.input(name)[0] for name in place.run.inputs]
+    return outputs
+
+
+def _renumber(blocks: BlockGrid, known: Mapping[int, int]) -> BlockGrid:
+    own = (
+        replace(block, source=EncoderOutput(known[block.source.encoder], block.source.path)) for block in blocks.blocks
+    )
+    return replace(blocks, blocks=tuple(own))
+
+
+def _pad_mask(mask: Tensor, tokens: FoundTokens) -> Tensor:
+    """Return a mask of all ids, from that of the ids up to the padding that this text did not get."""
+    return mask if mask.dim() != 1 else torch.nn.functional.pad(mask, (0, tokens.length - len(mask)))
+
+
+def _row_outputs(run: NetworkRun) -> dict[str, Tensor]:
+    """Return the outputs that have a row for each text: those with as many rows as the first."""
+    rows = {path: output for path, output in run.outputs.items() if output.dim() >= 2}
+    batch = len(next(iter(rows.values()), ()))
+    return {path: output for path, output in rows.items() if len(output) == batch}
+
+
+def _count_rows(run: NetworkRun) -> int:
+    return len(next(iter(_row_outputs(run).values()), ()))
+
+
+def _count_equal(blocks: Sequence[Any], place: RowPlace, target: Tensor) -> int:
+    """Return how many elements of a target [rows, columns] are those of the blocks, with the outputs at a place."""
+    count, outputs = 0, place.outputs
+    for block in blocks:
+        if block.source.path not in outputs:
+            return 0
+        (row, column), width = block.place, block.size[1]
+        read = block.read(outputs[block.source.path][0])
+        own = target[row : row + len(read), column : column + width]
+        count += int((own == read[: len(own)]).sum()) if own.shape[1] == read.shape[1] else 0
+    return count

@@ -1,0 +1,217 @@
+"""The denoiser of a pipeline's folder whose class fewstep does not list: recorded, checked, and wrapped."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
+from typing import Any
+
+from torch import nn
+
+from fewstep.export.batches import batch_range
+from fewstep.export.companions.networks import PipelineNetworks
+from fewstep.export.expert import Expert
+from fewstep.export.sources.model_files import CONFIG, hash_files
+from fewstep.export.sources.torch_module import TorchSource
+from fewstep.export.spec import Spec
+from fewstep.graph.graph import TO
+from fewstep.pipelines.companions.decoding import read_companions, read_from_memory, read_stored
+from fewstep.pipelines.companions.recorded_text import (
+    StoredEncoders,
+    encoders_in_memory,
+    encoders_of_folder,
+    read_recorded_text,
+)
+from fewstep.pipelines.comparison import compare_samples, describe_guidance, is_comparable
+from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.loading import load_network, outline_network
+from fewstep.pipelines.recorded_pipeline import RecordedPipeline, record_pipeline
+from fewstep.pipelines.recording.components import build_pipeline
+from fewstep.pipelines.recording.live import build_from_pipeline
+from fewstep.pipelines.recording.network_state import refuse_cache
+from fewstep.pipelines.recording.quiet import silence_libraries
+from fewstep.pipelines.recording.settings import STRENGTH, CallSettings
+from fewstep.pipelines.recording.stand_ins import recording_error
+from fewstep.pipelines.relations.networks import RecordedNetworks
+from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
+from fewstep.pipelines.stored_steps import find_scheduler
+from fewstep.plans.configs.pipelines import PIPELINE
+
+LOG = logging.getLogger("fewstep")
+
+
+def record_folder(folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any]) -> RecordedPipeline:
+    """Record the pipeline of a folder. `given` are arguments of its call. No weights are loaded."""
+    with silence_libraries():
+        built = build_pipeline(folder)
+        other = build_pipeline(folder, seed=1)
+        return record_pipeline(built, other, given, scheduler)
+
+
+def load_recorded_folder(
+    folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any], without: Sequence[str] = ()
+) -> TorchSource:
+    """Load the denoiser of a folder as its pipeline calls it, compared with the pipeline's own samples. `without` are
+    components without weights: if one is an autoencoder, the source has none."""
+    recorded = record_folder(folder, scheduler, given)
+    loaded = {name: load_network(folder.path / name) for name in recorded.parts}
+    companions = None
+    if not any(folder.class_of(name).startswith("Autoencoder") for name in without):
+        with silence_libraries():
+            companions = read_companions(
+                str(folder.path),
+                recorded.built,
+                recorded.settings,
+                recorded.x_shape,
+                partial(read_stored, folder),
+            )
+    with silence_libraries():
+        companions = _add_text(companions, str(folder.path), recorded, encoders_of_folder(folder), without)
+    more = () if companions is None else companions.files
+    configs = [folder.path / name / CONFIG for name in loaded]
+    files = [file for _, own in loaded.values() for file in own]
+    digest = hash_files([*configs, folder.path / "scheduler" / "scheduler_config.json", *files, *more])
+    origin = PipelineOrigin(folder.path.resolve().name, str(folder.path), digest)
+    networks = {name: network for name, (network, _) in loaded.items()}
+    stored = StoredNetworks(
+        lambda name: load_network(folder.path / name)[0], lambda name: outline_network(folder.path / name)
+    )
+    return _make_source(recorded, networks, origin, companions, stored)
+
+
+def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, Any]) -> TorchSource:
+    """Return the denoiser of a pipeline in memory as a source to export, after comparing its samples with the
+    pipeline's own. `label` names the pipeline, and `sha256` is the digest of the code that made it."""
+    if getattr(pipeline, "scheduler", None) is None:
+        raise recording_error(f"{label}: {type(pipeline).__name__} has no scheduler")
+    for name, component in pipeline.components.items():
+        if isinstance(component, nn.Module):
+            refuse_cache(component, f"{label}: its network {name}")
+    config = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+    scheduler = {**config, "_class_name": type(pipeline.scheduler).__name__, PIPELINE: type(pipeline).__name__}
+    with silence_libraries():
+        built = build_from_pipeline(pipeline, label)
+        other = build_from_pipeline(pipeline, label, seed=1)
+        recorded = record_pipeline(built, other, given, scheduler)
+        companions = read_companions(
+            label, built, recorded.settings, recorded.x_shape, partial(read_from_memory, pipeline)
+        )
+        companions = _add_text(companions, label, recorded, encoders_in_memory(pipeline))
+
+    def load(name: str) -> nn.Module:
+        network: nn.Module = getattr(pipeline, name)
+        return network
+
+    networks = {name: load(name) for name in recorded.parts}
+    return _make_source(
+        recorded, networks, PipelineOrigin(label, label, sha256), companions, StoredNetworks(load, load)
+    )
+
+
+def _add_text(
+    companions: PipelineNetworks | None,
+    label: str,
+    recorded: RecordedPipeline,
+    stored: StoredEncoders,
+    without: Sequence[str] = (),
+) -> PipelineNetworks | None:
+    """Add the text encoders of a pipeline to its autoencoder, if its conditions follow from texts by rules. `without`
+    are components without weights."""
+    found = read_recorded_text(label, recorded, stored, without)
+    if found is None:
+        return companions
+    text, zeros = found
+    return PipelineNetworks(text, None if companions is None else companions.autoencoder, zeros)
+
+
+@dataclass(frozen=True)
+class PipelineOrigin:
+    """Where a pipeline comes from: the name of its bundle, its name in messages, and the digest of what was read."""
+
+    name: str
+    label: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StoredNetworks:
+    """The networks of a pipeline by their components: with weights, and only with the shapes of their weights."""
+
+    load: Callable[[str], nn.Module]
+    outline: Callable[[str], nn.Module]
+
+
+def _make_source(
+    recorded: RecordedPipeline,
+    networks: Mapping[str, nn.Module],
+    origin: PipelineOrigin,
+    companions: PipelineNetworks | None,
+    stored: StoredNetworks,
+) -> TorchSource:
+    """Wrap denoisers with their weights, and compare samples with those of their pipeline. An expert is loaded from
+    `stored` again when the main network is exported."""
+    modules = recorded.wrap({name: each.float().eval() for name, each in networks.items()})
+    with silence_libraries():
+        scheduler = find_scheduler(recorded, modules, origin.label)
+    _compare(recorded, modules, scheduler, origin)
+    *others, name = recorded.parts
+
+    def wrap(component: str, network: nn.Module) -> TorchSource:
+        part = recorded.parts[component]
+        schedule, prediction = scheduler.described
+        second = TO if part.relations.seconds else None
+        of_network = (part.arguments.conditions, prediction, schedule)
+        spec = Spec(origin.name, recorded.x_shape, *of_network, to=second, heads=recorded.heads)
+        module = recorded.wrap_one(component, network)
+        least, limit = batch_range(network, recorded.x_shape)
+        source = TorchSource(module, spec, origin.name, origin.sha256, limit, scheduler.config, companions)
+        return replace(source, batch_least=least, loops_over_samples=True)
+
+    def load_expert(component: str) -> TorchSource:
+        return replace(wrap(component, stored.load(component).float().eval()), companions=None)
+
+    until = recorded.until or inf
+    experts = tuple(Expert(each, until, partial(load_expert, each), partial(stored.outline, each)) for each in others)
+    return replace(wrap(name, networks[name]), experts=experts, component=name)
+
+
+def _compare(
+    recorded: RecordedPipeline, modules: RecordedNetworks, scheduler: PipelineScheduler, origin: PipelineOrigin
+) -> None:
+    """Compare samples of the scheduler's plan with the pipeline's own, and log what export found and what it could not
+    check. Raises UserError if they differ."""
+    settings, pipeline = recorded.settings, recorded.built.name
+    comparable = all(is_comparable(each.network) for each in modules.modules.values())
+    if comparable:
+        with silence_libraries():
+            differences = compare_samples(recorded.built, modules, settings, recorded.batch, scheduler)
+        plans = " and ".join(f"scheduler:{count}" for count in differences)
+        what = "%s: samples of %s agree within %.1g of their range along %s"
+        LOG.warning(what, origin.label, pipeline, max(differences.values()), plans)
+        if STRENGTH in settings.usual:
+            LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
+        if recorded.starts_from_picture:
+            what = "its first x contains a part of the image, so that its samples need --image FILE --strength 1"
+            LOG.warning("%s: %s", origin.label, what)
+    else:
+        warn_of_missing_comparison(origin.label, pipeline, settings)
+    more = recorded.weights_of_more_steps if len(recorded.parts) == 1 else ()
+    LOG.warning("%s: %s", origin.label, describe_guidance(modules.quiet, settings.forms.guided_by, more))
+    if recorded.holds:
+        what = "its pipeline keeps a part of an image; give --image FILE --known MASK, or hold=Hold(image, mask)"
+        if recorded.holds_clean:
+            what = "its pipeline keeps a part of an image, without noise; give hold=Hold(image, mask, clean=True)"
+        LOG.warning("%s: %s", origin.label, what)
+    if settings.forms.has_one_length:
+        what = "each text must have as many tokens as the prompt of --call, since the network depends on their number"
+        LOG.warning("%s: %s", origin.label, what)
+    if without := settings.without:
+        LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
+
+
+def warn_of_missing_comparison(label: str, pipeline: str, settings: CallSettings) -> None:
+    """Warn of the checks that are skipped for a network that is too large to run."""
+    LOG.warning("%s: the network is too large to compare its samples with those of %s", label, pipeline)
+    if settings.texts:
+        LOG.warning("%s: it is not checked either whether the network ignores the padding of shorter texts", label)

@@ -1,0 +1,183 @@
+"""The part of a pipeline's call after its last step: from the final x to pictures, a video or sound."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.pipelines.companions.decoding import (
+    NONE,
+    Read,
+    RecordedDecoder,
+    RecordedDecoding,
+    find_decoding,
+    read_from_memory,
+    read_stored,
+)
+from fewstep.pipelines.companions.picture_encoder import find_latents
+from fewstep.pipelines.encode import EncodeOptions, encode
+from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.loading import load_network
+from fewstep.pipelines.listed.folder import read_recorded_scheduler
+from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+from fewstep.pipelines.recording import components
+from fewstep.pipelines.recording.element_map import ElementMap
+from fewstep.pipelines.recording.record import place
+from fewstep.pipelines.source import record_folder
+from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.sampling.loading import load
+from tests import recorded_pipelines
+from tests.recorded_pipelines import CALLS
+
+diffusers = pytest.importorskip("diffusers")
+
+
+def record(folder: Path, name: str) -> RecordedPipeline:
+    read = Folder(getattr(recorded_pipelines, name)(folder / name))
+    return record_folder(read, read_recorded_scheduler(read), CALLS[name])
+
+
+def find(recorded: RecordedPipeline, read: Read | None = None) -> RecordedDecoding | str:
+    read = read or partial(read_from_memory, recorded.built.pipeline)
+    return find_decoding(recorded.built, recorded.settings, recorded.x_shape, read)
+
+
+def map_of(found: RecordedDecoding, autoencoder: Any) -> ElementMap:
+    with place(found.built.pipeline, {"vae": autoencoder}):
+        latents = find_latents(autoencoder, found.finish, found.x_shape)
+    assert latents is not None
+    return latents
+
+
+def latent_map(seed: int = 0) -> ElementMap:
+    """Map x [6, 4] to z [2, 3, 4], with a scale for each channel."""
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(seed))
+    scale = torch.tensor([2.0, 4.0]).reshape(2, 1, 1).expand(2, 3, 4)
+    return ElementMap(order, (6, 4), (2, 3, 4), scale, torch.full((2, 3, 4), 0.5))
+
+
+def test_elements_are_rearranged_then_scaled_and_shifted() -> None:
+    made, x = latent_map(), torch.arange(24.0).reshape(1, 6, 4)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0)).float().reshape(2, 3, 4)
+    expected = torch.stack([2 * order[0], 4 * order[1]]) + 0.5
+    assert torch.equal(made(x)[0], expected)
+
+
+def test_the_way_back_is_the_inverse() -> None:
+    x = torch.arange(48.0).reshape(2, 6, 4)
+    assert torch.equal(latent_map().undo(latent_map()(x)), x)
+
+
+def test_constant_axes_of_a_scale_are_not_stored() -> None:
+    made = latent_map()
+    assert (made.scale.shape, made.shift.shape) == ((1, 2, 1, 1), (1, 1, 1, 1))
+
+
+def test_packed_latents_are_unpacked_scaled_and_shifted(tmp_path: Path) -> None:
+    recorded = record(tmp_path, "bria")
+    found, pipeline = find(recorded), recorded.built.pipeline
+    assert isinstance(found, RecordedDecoding)
+    x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
+    unpacked = pipeline._unpack_latents(x, 16, 16, pipeline.vae_scale_factor)
+    torch.testing.assert_close(map_of(found, pipeline.vae)(x), unpacked / 0.18215 + 0.1)
+
+
+def test_a_decoder_does_what_the_call_does_with_a_decoded_picture(tmp_path: Path) -> None:
+    recorded = record(tmp_path, "cogview3")
+    processor, vae = recorded.built.pipeline.image_processor, load_network(tmp_path / "cogview3" / "vae")[0]
+    plain = processor.postprocess
+    processor.postprocess = lambda image, output_type: plain(-image, output_type=output_type)
+    found = find(recorded)
+    assert isinstance(found, RecordedDecoding)
+    assert (found.components, found.outputs[0].role, found.outputs[0].shape) == (("vae",), "image", (1, 3, 16, 16))
+    x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
+    (picture,) = RecordedDecoder(found, {"vae": vae})(x)
+    expected = -vae.decode(x / vae.config.scaling_factor).sample
+    torch.testing.assert_close(picture, expected.clamp(-1, 1))
+
+
+def test_a_pipeline_without_an_autoencoder_returns_x(tmp_path: Path) -> None:
+    assert find(record(tmp_path, "wan")) == NONE
+
+
+def test_an_output_that_is_not_a_function_of_x_is_refused(tmp_path: Path) -> None:
+    recorded = record(tmp_path, "cogview3")
+    processor = recorded.built.pipeline.image_processor
+    plain = processor.postprocess
+    processor.postprocess = lambda image, output_type: plain(image + torch.rand(()), output_type=output_type)
+    assert find(recorded) == "its output depends on the seed besides x"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_small", [True, False])
+def test_the_scale_and_the_shift_that_an_autoencoder_stores_are_found(
+    is_small: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_small:  # a stand-in without weights
+        monkeypatch.setattr(components, "is_small", lambda network: type(network).__name__ != "AutoencoderKLFlux2")
+    recorded = record(tmp_path, "flux2_klein")
+    found = find(recorded, partial(read_stored, Folder(tmp_path / "flux2_klein")))
+    assert isinstance(found, RecordedDecoding)
+    latents = map_of(found, load_network(tmp_path / "flux2_klein" / "vae")[0])
+    z = latents(torch.ones(1, *latents.source_shape))[0, 0]
+    variances, means = torch.tensor([4.0, 9.0, 0.25, 1.0]), torch.tensor([0.5, -0.5, 1.0, 2.0])
+    torch.testing.assert_close(z[:2, :2].flatten(), variances.add(1e-4).sqrt() + means)
+
+
+def test_a_call_that_fails_after_its_last_step_has_that_reason(tmp_path: Path) -> None:
+    recorded = record(tmp_path, "bria")
+    recorded.built.pipeline._unpack_latents = lambda *given: 1 / 0
+    assert find(recorded) == "its call fails after the last step: ZeroDivisionError: division by zero"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "role", "rates"),
+    [
+        ("bria", "image", (None, None)),
+        ("cogview3", "image", (None, None)),
+        ("longcat_audio", "sound", (None, 8000)),
+    ],
+)
+def test_the_output_of_a_bundle_is_that_of_the_pipeline(
+    name: str, role: str, rates: tuple[float | None, int | None], tmp_path: Path
+) -> None:
+    folder, call = getattr(recorded_pipelines, name)(tmp_path / name), CALLS[name]
+    options = tuple(f"{key}={value}" for key, value in call.items())
+    bundle = tmp_path / "bundle"
+    export(ExportOptions(str(folder), bundle, call=options, verify="quick"))
+    made = encode(EncodeOptions(folder, ("a cat",), "a dog", call=options, output=tmp_path / "p.npz"))
+    prefix = "uncond."
+    conditions = {name: rows for name, rows in made.items() if not name.startswith(prefix)}
+    branches = {"uncond": {name.removeprefix(prefix): rows for name, rows in made.items() if name.startswith(prefix)}}
+    sampler = load(bundle)
+    x = sampler.sample("scheduler:3", [0], conditions, guidance=4.0, branches=branches)
+    noise = torch.from_numpy(sampler.draws([0])(0).copy())
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
+    settings = {"negative_prompt": "a dog", "guidance_scale": 4.0, "num_inference_steps": 3, "return_dict": False}
+    expected = pipeline("a cat", latents=noise, output_type="pt", **settings, **call)[0].numpy()
+    autoencoder = load_autoencoder(bundle)
+    assert (autoencoder.described.decoder.outputs[0].role, len(autoencoder.described.decoder.outputs)) == (role, 1)
+    assert (autoencoder.described.frame_rate, autoencoder.described.sample_rate) == rates
+    decoded = autoencoder.decode(x)
+    np.testing.assert_allclose(decoded if role == "sound" else decoded / 2 + 0.5, expected, atol=1e-3)
+    assert expected.std() > 0.01
+
+
+@pytest.mark.slow
+def test_an_encoded_image_decodes_as_the_autoencoder_decodes_it(tmp_path: Path) -> None:
+    folder, call = recorded_pipelines.bria(tmp_path / "bria"), CALLS["bria"]
+    bundle = tmp_path / "bundle"
+    options = tuple(f"{key}={value}" for key, value in call.items())
+    export(ExportOptions(str(folder), bundle, call=options, verify="quick"))
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 3, 16, 16)).astype(np.float32)
+    vae = diffusers.AutoencoderKL.from_pretrained(folder / "vae")
+    with torch.no_grad():
+        expected = vae.decode(vae.encode(torch.from_numpy(image)).latent_dist.mode()).sample.numpy()
+    autoencoder = load_autoencoder(bundle)
+    np.testing.assert_allclose(autoencoder.decode(autoencoder.encode(image)), expected.clip(-1, 1), atol=1e-4)

@@ -1,0 +1,65 @@
+"""The other networks of a folder in a bundle."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+from fewstep.export.companions.autoencoder import AutoencoderSource
+from fewstep.export.companions.companion import Companion
+from fewstep.export.companions.networks import add_autoencoder, add_encoder
+from fewstep.graph.files.commit import open_for_update
+from fewstep.pipelines.companions.networks import ZEROS_FOR_NONE, has_zeros_for_none
+from fewstep.pipelines.files.folder import Folder
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import TensorEntry
+
+IMAGE, X = TensorEntry("image", "float32", ("batch", 3, 8, 8)), TensorEntry("x", "float32", ("batch", 4, 8, 8))
+
+
+def test_an_encoder_that_fails_in_torch_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The encoder of a Wan autoencoder whose decoder returns 12 channels, which are patches of pixels."""
+    feeds = {"image": np.zeros((1, 3, 8, 8), np.float32)}
+    encoder = Companion("encoder", lambda: nn.Conv2d(12, 4, 1), (IMAGE,), (X,), lambda batch: feeds)
+    with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
+        assert add_encoder(writer, encoder) is None
+    assert "takes no --image: encoder fails in torch with image [1, 3, 8, 8]" in caplog.text
+
+
+class ByItsValues(nn.Module):
+    """A pipeline whose output depends on a comparison, which a trace cannot follow."""
+
+    def forward(self, latent: Tensor) -> tuple[Tensor]:
+        return (2 * latent if bool(latent.max() > 0) else latent,)
+
+
+def test_only_a_traced_decoder_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    latent, sound = TensorEntry("latent", "latent", (1, 2, 8)), TensorEntry("sound", "sound", (1, 2, 8))
+    feeds = {"latent": np.zeros((1, 2, 8), np.float32)}
+    decoder = Companion("decoder", ByItsValues, (latent,), (sound,), lambda batch: feeds, (1,))
+    with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
+        assert add_autoencoder(writer, AutoencoderSource(decoder, None, (), is_traced=True)) is None
+        assert "the bundle returns x, since the end of its pipeline's call cannot be exported" in caplog.text
+        with pytest.raises(UserError):
+            add_autoencoder(writer, AutoencoderSource(decoder, None, ()))
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "fields", "zeros"),
+    [
+        ("StableDiffusionXLPipeline", {}, True),  # the default of the class
+        ("StableDiffusionXLPipeline", {ZEROS_FOR_NONE: False}, False),
+        ("KolorsPipeline", {}, False),
+        ("StableDiffusionPipeline", {ZEROS_FOR_NONE: True}, False),  # it has no such argument
+    ],
+)
+def test_zeros_for_no_text_are_those_of_the_pipeline(
+    pipeline: str, fields: dict[str, bool], zeros: bool, tmp_path: Path
+) -> None:
+    pytest.importorskip("diffusers")
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline, **fields}))
+    assert has_zeros_for_none(Folder(tmp_path)) is zeros

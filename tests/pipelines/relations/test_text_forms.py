@@ -1,0 +1,107 @@
+"""How a pipeline converts prompts to token ids, with a tokenizer of words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("tokenizers")
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from fewstep.pipelines.recording.text_calls import TokenizedText
+from fewstep.pipelines.relations.text_forms import (
+    UNCLEAN,
+    ReadIds,
+    TextError,
+    find_cleaning,
+    find_text,
+    find_tokens,
+    read_file,
+    read_ids,
+)
+from fewstep.runtime.text import clean_text
+
+WORDS = ("<pad>", "<unk>", "<end>", "user", ":", "a", "cat", "dog", "red", "answer")
+LENGTH = 8
+
+
+class Words:
+    """A tokenizer of transformers, as far as it is read."""
+
+    pad_token_id = 0
+
+    def __init__(self) -> None:
+        vocabulary = {word: number for number, word in enumerate(WORDS)}
+        self.backend_tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+        self.backend_tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        self.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A <end>", special_tokens=[("<end>", 2)]
+        )
+
+
+def rows(
+    prompts: Sequence[str], before: str = "", after: str = "", is_special: bool = True, length: int = LENGTH
+) -> list[ReadIds]:
+    """Return what an encoder receives for prompts."""
+    file = read_file(Words(), is_special)
+    assert file is not None
+    texts = [f"{before}{prompt.lower()}{after}" for prompt in prompts]
+    return [
+        ReadIds(
+            prompt,
+            torch.from_numpy(read_ids(file, text, length).ids[0]),
+            [TokenizedText("tokenizer", "dog", is_special), TokenizedText("tokenizer", text, is_special)],
+        )
+        for prompt, text in zip(prompts, texts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("is_special", [False, True])
+def test_the_template_and_the_cleaning_are_found(is_special: bool) -> None:
+    found = find_tokens(
+        "text_encoder", {"tokenizer": Words()}, rows(["A cat", "a red dog"], "user: ", " answer", is_special)
+    )
+    assert (found.before, found.after, found.cleaning, found.length) == ("user: ", " answer", ("lower",), LENGTH)
+    assert read_ids(found.file, "cat", 3).ids.tolist() == [[6, 2, 0] if is_special else [6, 0, 0]]
+
+
+def test_ids_without_padding_are_those_of_the_longest_text() -> None:
+    texts = [*rows(["a cat"], length=3), *rows(["a red red red dog"])]
+    assert find_tokens("text_encoder", {"tokenizer": Words()}, texts).length == LENGTH
+
+
+def test_a_default_text_is_read_from_its_ids() -> None:
+    found = find_tokens("text_encoder", {"tokenizer": Words()}, rows(["a cat", "a dog"], "user: "))
+    (other,) = rows(["red cat"], "user: ")
+    assert find_text(found, other.ids, other.texts) == "red cat"
+
+
+def test_ids_of_another_text_are_refused() -> None:
+    (first,) = rows(["a cat"])
+    with pytest.raises(TextError, match="do not follow from a text"):
+        find_tokens("text_encoder", {"tokenizer": Words()}, [ReadIds("a cat", first.ids.flip(0), first.texts)])
+
+
+def test_templates_of_equal_length_are_told_apart() -> None:
+    """Such as one for prompts and another for negative prompts."""
+    texts = [*rows(["a cat"], "user: "), *rows(["a dog"], "cats: ")]
+    with pytest.raises(TextError, match="different templates"):
+        find_tokens("text_encoder", {"tokenizer": Words()}, texts)
+
+
+def test_a_tokenizer_of_another_library_is_refused() -> None:
+    with pytest.raises(TextError, match="its tokenizer is a object"):
+        find_tokens("text_encoder", {"tokenizer": object()}, rows(["a cat"]))
+
+
+@pytest.mark.parametrize(
+    "cleaning", [(), ("ends",), ("lower", "ends"), ("entities", "quotes", "spaces", "ends"), ("spaces", "lower")]
+)
+def test_each_cleaning_is_told_apart(cleaning: Any) -> None:
+    assert find_cleaning("text_encoder", [("a cat", "a cat"), (UNCLEAN, clean_text(UNCLEAN, cleaning))]) == cleaning
+
+
+def test_another_change_of_the_prompt_is_refused() -> None:
+    with pytest.raises(TextError, match="reads 'tac a' for the prompt 'a cat'"):
+        find_cleaning("text_encoder", [("a cat", "tac a")])

@@ -1,0 +1,64 @@
+"""Rules found in recordings of a text encoder that returns random values for words."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("tokenizers")
+from fewstep.pipelines.recording.call_record import CallRecord
+from fewstep.pipelines.recording.text_calls import NetworkRun, TextRecord, TokenizedText
+from fewstep.pipelines.relations.text_forms import TextError
+from fewstep.pipelines.relations.text_rules import BlockGrid
+from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch
+from tests.pipelines.relations.test_text_forms import Words, rows
+
+PROMPTS, LENGTH, WIDTH = ("a cat", "a red dog", "a red red red red red red dog"), 8, 4
+MASK, TEXT = "attention_mask", "text"
+CALL = CallRecord(())
+
+
+def encode(ids: Tensor) -> Tensor:
+    """Return random values [rows, width] of token ids."""
+    return torch.stack([torch.randn(WIDTH, generator=torch.Generator().manual_seed(int(token))) for token in ids])
+
+
+def sample_of(prompt: str, pads: bool, masks: bool) -> TextSample:
+    """Return the sample of a pipeline that fills up its condition with zeros. `pads`: it also pads the token ids."""
+    (read,) = rows([prompt])
+    count = int((read.ids != 0).sum())
+    ids = read.ids if pads else read.ids[:count]
+    inputs = {IDS: ids[None]} | ({MASK: (ids != 0).long()[None]} if masks else {})
+    hidden = encode(ids)
+    condition = torch.zeros(LENGTH, WIDTH)
+    condition[:count] = hidden[:count]
+    run = NetworkRun("text_encoder", "forward", inputs, {}, {".hidden": hidden[None]})
+    texts = (TokenizedText("tokenizer", prompt, True),)
+    return TextSample(prompt, TextRecord(CALL, texts, (run,)), {TEXT: condition})
+
+
+def search(samples: Sequence[TextSample]) -> TextSearch:
+    return TextSearch(samples, {"tokenizer": Words()})
+
+
+@pytest.mark.parametrize("pads", [False, True])
+def test_rows_of_padding_are_zeros_also_if_the_encoder_got_no_padding(pads: bool) -> None:
+    rule = search([sample_of(prompt, pads, True) for prompt in PROMPTS]).find_all()[TEXT]
+    assert isinstance(rule, BlockGrid) and [block.masked for block in rule.blocks] == [True]
+
+
+@pytest.mark.parametrize(("pads", "masks", "named"), [(False, False, True), (True, False, False), (False, True, False)])
+def test_an_encoder_without_padding_and_mask_is_named(pads: bool, masks: bool, named: bool) -> None:
+    made = search([sample_of(prompt, pads, masks) for prompt in PROMPTS])
+    made.find_all()
+    assert made.find_unmasked() == (["text_encoder"] if named else [])
+
+
+def test_an_input_of_another_shape_for_some_texts_is_refused() -> None:
+    samples = [sample_of(prompt, False, True) for prompt in PROMPTS]
+    for sample in samples:
+        (run,) = sample.record.runs
+        run.inputs["embeddings"] = run.outputs[".hidden"] + 1  # type: ignore[index]
+    with pytest.raises(TextError, match="the input embeddings of its text_encoder has another shape"):
+        search(samples).find_all()

@@ -1,0 +1,107 @@
+"""What export says about a recorded network that is too large to run, and a network that predicts a variance."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("diffusers")
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+
+from fewstep.pipelines import source
+from fewstep.pipelines.recording.settings import CallSettings
+from fewstep.pipelines.source import load_pipeline, warn_of_missing_comparison
+from fewstep.plans.errors import UserError
+from tests.own_pipeline import CHANNELS, SIDE, OwnPipeline, make
+
+PADDING = "label: it is not checked either whether the network ignores the padding of shorter texts"
+
+
+def test_padding_that_is_not_checked_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_missing_comparison("label", "Pipe", CallSettings({}, texts=({"prompt": "a"},)))
+    assert PADDING in caplog.messages
+
+
+def test_a_pipeline_without_padding_has_no_such_warning(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_missing_comparison("label", "Pipe", CallSettings({}))
+    assert caplog.messages == ["label: the network is too large to compare its samples with those of Pipe"]
+
+
+class Learned(OwnPipeline):
+    """Guides the first half of the network's output, and passes the other half of a branch as a variance."""
+
+    variance = 0  # the branch: with the label, or without it
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: Any,
+        num_inference_steps: int = 10,
+        guidance_scale: float = 3.0,
+        generator: Any = None,
+        output_type: str = "pt",
+    ) -> tuple[Tensor]:
+        x = randn_tensor((1, CHANNELS, SIDE, SIDE), generator=generator)
+        label = torch.tensor([[sum(map(ord, prompt)) % n / n for n in (7, 11, 13, 17)]])
+        self.scheduler.set_timesteps(num_inference_steps)
+        for time in self.scheduler.timesteps:
+            outputs = [self.predict(x, time, each).chunk(2, dim=1) for each in (label, torch.zeros_like(label))]
+            guided = outputs[1][0] + guidance_scale * (outputs[0][0] - outputs[1][0])
+            both = torch.cat([guided, outputs[self.variance][1]], dim=1)
+            x = self.scheduler.step(both, time, x, generator=generator, return_dict=False)[0]
+        return (x,)
+
+
+class LearnedWithoutLabel(Learned):
+    variance = 1
+
+
+class CutsVariance(DDIMScheduler):
+    """A scheduler without rules, which ignores the variance."""
+
+    def __init__(self) -> None:
+        super().__init__(clip_sample=False)
+        self.register_to_config(variance_type="learned_range")
+
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **others: Any) -> Any:  # type: ignore[override]
+        return super().step(model_output[:, :CHANNELS], timestep, sample, return_dict=False)
+
+
+def make_learned(form: type[OwnPipeline], scheduler: SchedulerMixin | None = None) -> OwnPipeline:
+    made = make(form, flow=False)
+    made.net.last = torch.nn.Conv2d(16, 2 * CHANNELS, 3, padding=1)
+    made.register_modules(scheduler=scheduler or DDPMScheduler(variance_type="learned_range"))
+    return made
+
+
+def test_a_learned_variance_is_a_second_output(caplog: pytest.LogCaptureFixture) -> None:
+    assert load_pipeline(make_learned(Learned), "mine", "0", {}).spec.heads == 2
+    assert "mine: samples of Learned agree within" in caplog.text
+
+
+def test_the_variance_of_another_branch_is_refused() -> None:
+    with pytest.raises(UserError, match="a variance that is not the second half of its conditional output"):
+        load_pipeline(make_learned(LearnedWithoutLabel), "mine", "0", {})
+
+
+def test_steps_are_stored_for_a_network_of_two_outputs(caplog: pytest.LogCaptureFixture) -> None:
+    assert load_pipeline(make_learned(Learned, CutsVariance()), "mine", "0", {}).spec.heads == 2
+    assert "mine: the bundle stores the steps of CutsVariance as recorded" in caplog.text
+    assert "mine: samples of Learned agree within" in caplog.text
+
+
+def test_a_variance_that_the_stored_config_does_not_name_is_no_output(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a folder's scheduler, only that of DDPM is stored with its variance. Others ignore it."""
+    record = source.record_pipeline
+
+    def record_without(built: Any, other: Any, given: Any, scheduler: Any) -> Any:
+        return record(built, other, given, {name: scheduler[name] for name in scheduler if name != "variance_type"})
+
+    monkeypatch.setattr(source, "record_pipeline", record_without)
+    made = make_learned(Learned, DPMSolverMultistepScheduler(variance_type="learned_range"))
+    assert load_pipeline(made, "mine", "0", {}).spec.heads == 1
+    assert "mine: samples of Learned agree within" in caplog.text
