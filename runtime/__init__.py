@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 # onnxruntime collects telemetry from its import on. Every package of fewstep imports this one before onnxruntime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["Cancelled", "Hold", "Plan", "Sampler", "UserError", "load"]
+__all__ = ["AllSteps", "Cancelled", "Hold", "Plan", "Sampler", "UserError", "load"]
 
 _MODULES = {
+    "AllSteps": "fewstep.plans.strength",
     "Cancelled": "fewstep.plans.errors",
     "UserError": "fewstep.plans.errors",
     "Plan": "fewstep.plans.plan",

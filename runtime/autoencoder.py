@@ -1,10 +1,10 @@
-"""The autoencoder of a bundle: converts images to latents and latents to images.
+"""The autoencoder of a bundle: converts images to latents, and latents to images, a video or sound.
 
     autoencoder = load_autoencoder("bundle")
     images = autoencoder.decode(sampler.sample(...))
 
-Images are float32 [N, channels, height, width] in [-1, 1]. Latents are samples [N, *x_shape] as the sampler returns
-them.
+Images are float32 [N, channels, height, width] in [-1, 1], videos [N, frames, channels, height, width], and sound is
+[N, channels, samples]. Latents are samples [N, *x_shape] as the sampler returns them.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from fewstep.runtime.arrays import Float32, as_finite, as_model_range
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
 from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
-from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.manifest import GraphEntry, Role
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
-from fewstep.runtime.kinds.companions import image_shape
+from fewstep.runtime.kinds.companions import DECODER, ENCODER, image_shape
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,7 +44,13 @@ class Autoencoder:
         return image_shape(self.bundle.manifest)
 
     def decode(self, latents: ArrayLike) -> Float32:
-        """Decode latents [N, ...] of the decoder's shape to images. Their values may exceed [-1, 1] slightly."""
+        """Decode latents [N, ...] of the decoder's shape to images, or else a video or sound. Their values may exceed
+        [-1, 1] slightly."""
+        return next(iter(self.decode_all(latents).values()))
+
+    def decode_all(self, latents: ArrayLike) -> dict[Role, Float32]:
+        """Decode latents [N, ...] to all that the decoder returns, by "image", "video" and "sound". A decoder may
+        return a video with its sound."""
         shape = tuple(map(int, self.described.decoder.inputs[0].shape[1:]))
         return _run_per_sample(self.decoder, self.described.decoder, _check_values("latents", latents, shape))
 
@@ -55,14 +61,16 @@ class Autoencoder:
             if self.described.encoder is not None:
                 lacks, fix = "it was left out", "load_autoencoder(BUNDLE), without encoder=False"
             raise UserError(f"no image encoder is loaded: {lacks}", fix)
-        return _run_per_sample(self.encoder, self.described.encoder, _check_values("images", images, self.image_shape))
+        checked = _check_values("images", images, self.image_shape)
+        return _run_per_sample(self.encoder, self.described.encoder, checked)["latent"]
 
 
 def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: bool = True) -> Autoencoder:
     """Load the autoencoder of a bundle on the CPU. Raises UserError if the bundle has none.
 
     Args:
-        bundle: the bundle, or its path.
+        bundle: the bundle, or its path. A body may have its own autoencoder: give the `bundle` of a sampler, or
+            `open_bundle(path).with_graphs_of(body)`.
         threads: threads per run; 0 means one per physical core.
         encoder: also load the encoder, if there is one, for image-to-image.
     """
@@ -70,22 +78,22 @@ def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: boo
     described = bundle.manifest.autoencoder
     if described is None:
         raise UserError(f"{bundle.path} has no autoencoder", "export a folder that has vae/, or use x itself")
-    engine, wanted = OnnxRuntime(threads), described.encoder if encoder else None
+    engine, has_encoder = OnnxRuntime(threads), encoder and described.encoder is not None
     return Autoencoder(
         bundle,
         described,
-        engine.load_graph(bundle, described.decoder),
-        None if wanted is None else engine.load_graph(bundle, wanted),
+        engine.load_companion(bundle, DECODER),
+        engine.load_companion(bundle, ENCODER) if has_encoder else None,
     )
 
 
-def _run_per_sample(session: Session, graph: GraphEntry, values: Float32) -> Float32:
-    """Return a graph's outputs [N, ...] for N values, run one at a time."""
-    (taken,), (output,) = graph.inputs, graph.outputs
-    result = BatchSplitter(session, 1)({taken.name: values})[output.name]
-    if result.shape != (len(values), *output.shape[1:]):
+def _run_per_sample(session: Session, graph: GraphEntry, values: Float32) -> dict[Role, Float32]:
+    """Return a graph's outputs [N, ...] by their roles for N values, run one at a time."""
+    (taken,) = graph.inputs
+    results = BatchSplitter(session, 1)({taken.name: values})
+    if any(results[output.name].shape != (len(values), *output.shape[1:]) for output in graph.outputs):
         raise UserError(f"{graph.file} does not return the shape that the manifest describes", EXPORT_AGAIN)
-    return result
+    return {output.role: results[output.name] for output in graph.outputs}
 
 
 def _check_values(what: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:

@@ -44,16 +44,19 @@ class Options:
         `of` is the text of the first argument. A path is reduced to its last part, because folders are private, unless
         `keeps_folders`, for a command that only this user sees. Options with `metadata={"unrecorded": True}` do not
         change results, and are left out. Those with `metadata={"is_text": True}` hold text, in which a slash separates
-        no folders. Values are quoted for a shell, which would split a name at a space and expand a pattern.
+        no folders. Those with `metadata={"positional": True}` have no flag. Values are quoted for a shell, which would
+        split a name at a space and expand a pattern.
         """
         words = [f"fewstep {verb} {of}"]
         for field in option_fields(type(self))[1:]:
             value = getattr(self, field.name)
-            if field.name in always or (value != field.default and not field.metadata.get("unrecorded")):
+            if field.metadata.get("positional"):
+                words.append(quote(str(value)))
+            elif field.name in always or (value != field.default and not field.metadata.get("unrecorded")):
                 flag = f"--{field.name.replace('_', '-')}"
                 each = value if field.metadata.get("whole") else [value]  # commas may be part of a value
                 text_of: Callable[[Any], str] = _free_text if field.metadata.get("is_text") else _text
-                text_of = str if keeps_folders and isinstance(value, Path | FileReference) else text_of
+                text_of = str if keeps_folders and isinstance(value, Path | FileReference | str) else text_of
                 for one in each:
                     words += (
                         [flag] if one is True else [f"--no-{flag[2:]}"] if one is False else [flag, quote(text_of(one))]
@@ -100,9 +103,12 @@ def _free_text(text: str) -> str:
 
 
 def _strip_folder(text: str) -> str:
-    """Return the last name of a path. A text NAME=PATH keeps its NAME."""
-    name, equals, path = text.partition("=")
-    return f"{name}={Path(path).name}" if equals and name.isidentifier() else Path(text).name
+    """Return the last name of a path. A text NAME=PATH or NAME:PATH keeps its NAME, unless that is a drive's letter."""
+    for mark in "=:":
+        name, found, path = text.partition(mark)
+        if found and name.isidentifier() and (mark == "=" or len(name) > 1):
+            return f"{name}{mark}{Path(path).name}"
+    return Path(text).name
 
 
 def _is_text(value: Any) -> bool:

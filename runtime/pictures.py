@@ -1,4 +1,4 @@
-"""Conversion between samples and images, with the autoencoder of a bundle if it has one."""
+"""Conversion between samples and images, videos or sound, with the autoencoder of a bundle if it has one."""
 
 from pathlib import Path
 
@@ -11,11 +11,20 @@ from fewstep.runtime.runs.tiles import Tiles
 
 
 def pictures_of(bundle: Bundle, x: Float32, tiles: Tiles | None = None, threads: int = 0) -> Float32:
-    """Return images [N, channels, height, width] of samples [N, *x_shape]. `tiles` decodes larger samples."""
+    """Return images [N, channels, height, width], or videos [N, frames, channels, height, width], of samples [N,
+    *x_shape]. `tiles` decodes larger samples to images."""
     if bundle.manifest.autoencoder is None:
         return x
     decoder = load_autoencoder(bundle, threads, encoder=False)
     return decoder.decode(x) if tiles is None else decode_tiles(decoder, x, tiles)
+
+
+def sound_of(bundle: Bundle, x: Float32, threads: int = 0) -> Float32:
+    """Return the sound [N, channels, samples] of samples [N, *x_shape]. Raises UserError if the bundle decodes none."""
+    described = bundle.manifest.autoencoder
+    if described is None or all(output.role != "sound" for output in described.decoder.outputs):
+        raise UserError(f"{bundle.path} decodes no sound", "write the samples as an array (.npy)")
+    return load_autoencoder(bundle, threads, encoder=False).decode_all(x)["sound"]
 
 
 def sample_of(bundle: Bundle, picture: Float32, threads: int = 0) -> Float32:

@@ -10,30 +10,57 @@ release it before it loads the denoiser. The library `tokenizers` runs the token
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import reduce
+from html import unescape
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.arrays import as_finite
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
+from fewstep.runtime.kinds.companions import TEXT_ENCODER, Cleaning
 from fewstep.runtime.kinds.policies import state_words
 
 LOG = logging.getLogger("fewstep")
 BATCH = 8  # prompts per run; with more, only the memory would grow
 SHOWN = 80  # characters of a prompt in a message
 
+QUOTES = str.maketrans(
+    dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc", "'") | dict.fromkeys("\u201c\u201d\u201e\u201f", '"')
+)
+CLEANINGS: Mapping[Cleaning, Callable[[str], str]] = {
+    "entities": lambda text: unescape(unescape(text)),  # pipelines of diffusers do it twice
+    "quotes": lambda text: text.translate(QUOTES),
+    "spaces": lambda text: re.sub(r"\s+", " ", text),
+    "lower": str.lower,
+    "ends": str.strip,
+}
+
 Ids = NDArray[np.int64]
 Cut = tuple[int, int, str]  # tokens dropped, tokens kept, the text dropped
+
+
+class TextForm(Protocol):
+    """The fields of `Tokens` that complete a prompt."""
+
+    @property
+    def before(self) -> str: ...
+    @property
+    def after(self) -> str: ...
+    @property
+    def cleaning(self) -> tuple[Cleaning, ...]: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,7 +70,7 @@ class TextEncoder:
     bundle: Bundle
     tokens: tuple[Tokens, ...]
     tokenizers: tuple[Any, ...]  # `tokenizers.Tokenizer`, one for each of `tokens`
-    network: Session
+    network: LoadedGraph
 
     def __repr__(self) -> str:
         return f"<TextEncoder of {self.bundle.path}>"
@@ -52,6 +79,12 @@ class TextEncoder:
     def state(self) -> StateWords | None:
         """The observation that prompts contain as words, such as the robot's state; None if they contain none."""
         return state_words(self.bundle.manifest)
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """The names of the conditions that a prompt becomes."""
+        text = self.bundle.manifest.text
+        return frozenset() if text is None else frozenset(tensor.name for tensor in text.graph.outputs)
 
     @property
     def form(self) -> PromptForm | None:
@@ -75,12 +108,18 @@ class TextEncoder:
         fed: dict[str, Ids] = {}
         dropped: dict[str, Cut] = {}  # for each prompt, the largest cut of all tokenizers
         for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
+            texts = [complete_text(prompt, tokens) for prompt in prompts]
             with _report_file_errors(self.bundle, tokens):
-                encoded = token_ids(prompts, tokenizer, tokens.length, tokens.pad, tokens.replaced)
+                encoded = token_ids(texts, tokenizer, tokens.length, tokens.pad, tokens.replaced)
             fed[tokens.input] = encoded.ids
             if tokens.mask is not None:
                 fed[tokens.mask] = encoded.mask
-            dropped |= {prompt: max(dropped.get(prompt, cut), cut) for prompt, cut in encoded.dropped.items()}
+            cuts = [
+                (prompt, encoded.dropped[text])
+                for prompt, text in zip(prompts, texts, strict=True)
+                if text in encoded.dropped
+            ]
+            dropped |= {prompt: max(dropped.get(prompt, cut), cut) for prompt, cut in cuts}
         for prompt, (lost, kept, text) in dropped.items():
             LOG.warning(
                 "prompt %s is too long: %d tokens are kept, %d are dropped: %s",
@@ -90,6 +129,16 @@ class TextEncoder:
                 _shorten(text),
             )
         return fed
+
+
+def clean_text(text: str, cleaning: Sequence[Cleaning]) -> str:
+    """Return a text changed as pipelines clean prompts. `Tokens` describes the changes."""
+    return reduce(lambda cleaned, change: CLEANINGS[change](cleaned), cleaning, text)
+
+
+def complete_text(prompt: str, tokens: TextForm) -> str:
+    """Return the text that a tokenizer reads for a prompt."""
+    return f"{tokens.before}{clean_text(prompt, tokens.cleaning)}{tokens.after}"
 
 
 def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = None) -> str:
@@ -153,13 +202,17 @@ def token_ids(
 def load_text_encoder(bundle: Bundle | Path | str, threads: int = 0) -> TextEncoder:
     """Load the text encoder of a bundle on the CPU. Raises UserError if the bundle has none.
 
+    A body may have its own text encoder: give the `bundle` of a sampler, or `open_bundle(path).with_graphs_of(body)`.
     `threads` are per run; 0 means one per physical core.
     """
     return open_text_encoder(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), threads)
 
 
-def open_text_encoder(bundle: Bundle, threads: int = 0) -> TextEncoder:
-    """Load the text encoder of an open bundle, as `load_text_encoder` does. Raises UserError if the bundle has none."""
+def open_text_encoder(bundle: Bundle, threads: int = 0, network: LoadedGraph | None = None) -> TextEncoder:
+    """Load the text encoder of an open bundle, as `load_text_encoder` does. Raises UserError if the bundle has none.
+
+    `network` takes the place of the encoder's graph, which is then not loaded.
+    """
     text = bundle.manifest.text
     if text is None:
         raise UserError(f"{bundle.path} has no text encoder", _other_conditions(bundle))
@@ -167,7 +220,7 @@ def open_text_encoder(bundle: Bundle, threads: int = 0) -> TextEncoder:
         bundle,
         text.tokens,
         tuple(_tokenizer(bundle, tokens) for tokens in text.tokens),
-        OnnxRuntime(threads).load_graph(bundle, text.graph),
+        network or OnnxRuntime(threads).load_companion(bundle, TEXT_ENCODER),
     )
 
 

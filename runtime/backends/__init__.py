@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Arrays as Arrays
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
+from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 CONDITIONER, PROLOGUE = "conditioner", "prologue"  # names of the graphs that run once, used like the names of bodies
@@ -44,11 +45,11 @@ def graph_names(name: str, body: Body) -> dict[str, StepGraph]:
 
 
 def find_graph(bundle: Bundle, name: str) -> GraphEntry:
-    """Return the graph of a body by its name (`graph_names`), or a graph of RUN_ONCE."""
-    if name not in RUN_ONCE:
-        body, _, number = name.partition("/")
-        return bundle.body(body).graphs[int(number or -1)]
-    graph = bundle.manifest.prologue if name == PROLOGUE else bundle.manifest.conditioner
-    if graph is None:
+    """Return the graph of a body by its name (`graph_names`), or a shared graph."""
+    shared = shared_graphs(bundle.manifest)
+    if name in shared:
+        return shared[name]
+    if name in RUN_ONCE:
         raise UserError(f"{bundle.path} has no {name}", EXPORT_AGAIN)
-    return graph
+    body, _, number = name.partition("/")
+    return bundle.body(body).graphs[int(number or -1)]

@@ -1,6 +1,5 @@
 """ONNX Runtime on the CPU."""
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,18 @@ from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends import Arrays, LoadedGraph, find_graph
 from fewstep.runtime.backends.checks import call_error, check_threads, import_package, path_text
 from fewstep.runtime.backends.port_checks import check_ports
-from fewstep.runtime.bundle.manifest import GraphEntry
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, body_name, cpu_kind, rank_platforms
-from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.backends.probe import refuse_wrong
+from fewstep.runtime.bundle.manifest import Body, GraphEntry
+from fewstep.runtime.bundle.networks import shared_graphs
+from fewstep.runtime.bundle.onnx_references import external_data_files
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, WEIGHTS_ONLY, body_name, needs_wide_sums, rank_platforms
+from fewstep.runtime.bundle.reading import Bundle, bundle_home
+from fewstep.runtime.links import Home, is_link
+from fewstep.runtime.machine.cpu import engine_threads, this_cpu
 
+WIDE_SUMS = "session.x64quantprecision"  # adds 8-bit products in 32 bits, also on x86 CPUs without VNNI
+ANOTHER_VERSION = "pip install --upgrade onnxruntime, or choose another backend (--backend openvino)"
+RIGHT_WITH_AMX = (1, 25)  # earlier versions return garbage for int8 products of 32 rows and up to 84 columns with AMX
 FATAL_ONLY = 4  # the highest of the log levels 0 to 4: failures are raised, so they need not be logged
 
 
@@ -25,7 +32,7 @@ FATAL_ONLY = 4  # the highest of the log levels 0 to 4: failures are raised, so 
 class OnnxRuntime:
     """The CPU provider with all graph optimizations.
 
-    threads: threads per call; 0 means one per physical core.
+    threads: threads per call; 0 means one per physical core that the process may use (`default_threads`).
     spinning: let waiting threads spin inside a call, which is fastest. False leaves the cores to other threads of the
         program. Threads never spin after a call, because the next graph of the same sample has separate threads.
     fuse_qdq: False keeps Q/DQ pairs around float kernels, which simulates TensorRT's numerics.
@@ -42,27 +49,36 @@ class OnnxRuntime:
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
         """For each precision, the names of the bodies that this backend runs well, the best first.
 
-        A body for ARM gives the same samples on x86, and one for x86 the same on ARM, but more slowly. Without VNNI,
-        sums may saturate with 8-bit weights, but not with 7-bit ones.
+        A body for ARM gives the same samples on x86, and one for x86 the same on ARM, but more slowly. x86 CPUs without
+        VNNI run 7-bit weights faster than 8-bit ones.
         """
-        from fewstep.runtime.machine.cpu import EXACT, this_cpu  # not needed if the caller names the body
-
-        cpu = cpu_kind(platform.machine())
-        saturating = cpu == "x86" and EXACT.isdisjoint(this_cpu().int8_instructions)
-        int8 = tuple(body_name("int8", each.name) for each in rank_platforms(ONNXRUNTIME, cpu, saturating))
-        return MappingProxyType({"float32": (body_name("float32"),), "int8": int8})
+        int8 = tuple(body_name("int8", each.name) for each in rank_platforms(ONNXRUNTIME, this_cpu()))
+        only_weights = {precision: (precision,) for precision in WEIGHTS_ONLY}
+        return MappingProxyType({"float32": (body_name("float32"),), "int8": int8, **only_weights})
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
-        return self.load_graph(bundle, find_graph(bundle, name))
+        """Load a graph. Raises UserError if it cannot be loaded, or if this version computes it incorrectly on this
+        machine. Each machine checks a graph once per version."""
+        graph = find_graph(bundle, name)
+        _refuse_wrong_int8(bundle, name)
+        opened = self.load_graph(bundle, graph, _needs_wide_sums(bundle, name))
+        refuse_wrong(bundle, graph, opened, f"onnxruntime {version()}", ANOTHER_VERSION)
+        return opened
 
-    def load_graph(self, bundle: Bundle, graph: GraphEntry) -> "Session":
+    def load_companion(self, bundle: Bundle, name: str) -> "Session":
+        """Load a graph of the text encoder or the autoencoder, by its name. Raises UserError if it cannot be loaded."""
+        _refuse_wrong_int8(bundle, name)
+        return self.load_graph(bundle, find_graph(bundle, name), _needs_wide_sums(bundle, name))
+
+    def load_graph(self, bundle: Bundle, graph: GraphEntry, wide_sums: bool = False) -> "Session":
         """Load any graph of a bundle. Raises UserError if its inputs and outputs differ from those in the manifest."""
-        opened = self.open(bundle.graph(graph), has_own_weights=bool(graph.data))
+        home = bundle_home(bundle.path) if graph.data else None
+        opened = self.open(bundle.graph(graph), bool(graph.data), wide_sums, home)
         check_ports(bundle, graph, opened.session.get_inputs, opened.session.get_outputs)
         return opened
 
-    def load_run(self, file: Path) -> tuple["Session", Mapping[str, str]]:
-        """Load a file written by `fewstep bake`. Return its session and the metadata in it.
+    def load_run(self, file: Path, wide_sums: bool = False) -> tuple["Session", Mapping[str, str]]:
+        """Load a file written by `fewstep bake`. Return its session and the metadata in it. `wide_sums`: see `open`.
 
         Raises UserError for a file with operations that only the CUDA provider implements.
         """
@@ -71,17 +87,21 @@ class OnnxRuntime:
         if has_contrib_norms(file):
             fix = "load it with backend=OnnxRuntimeCuda(), or bake it with --body float32"
             raise UserError(f"{file} has operations that only ONNX Runtime's CUDA provider runs", fix)
-        opened = self.open(file)
+        opened = self.open(file, False, wide_sums, Home(file.parent, file, hashed=True))
         return opened, opened.session.get_modelmeta().custom_metadata_map
 
-    def open(self, graph: Path, has_own_weights: bool = False) -> "Session":
+    def open(
+        self, graph: Path, has_own_weights: bool = False, wide_sums: bool = False, home: Home | None = None
+    ) -> "Session":
         """Load any graph from its file, which the caller has checked.
 
         has_own_weights: whether its weights are in separate files, as for large graphs.
+        home: the places of these files, which may be links.
+        wide_sums: add 8-bit products in 32 bits on every CPU (`needs_wide_sums`).
         """
         onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = engine_threads(self.threads)
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -90,7 +110,9 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "0" if self.fuse_qdq else "1")
+        options.add_session_config_entry(WIDE_SUMS, "1" if wide_sums else "0")
         path = path_text(graph)
+        weights = [] if home is None else _map_linked_weights(graph, home, options)
         try:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             outputs = tuple(output.name for output in session.get_outputs())
@@ -99,7 +121,62 @@ class OnnxRuntime:
                 f"onnxruntime {onnxruntime.__version__} cannot load {graph.name}: {first_line(error)}",
                 "pip install --upgrade onnxruntime, or copy the bundle again",
             ) from error
+        del weights  # onnxruntime has copied them
         return Session(graph.name, session, outputs)
+
+
+def _map_linked_weights(graph: Path, home: Home, options: Any) -> list[NDArray[np.uint8]]:
+    """Pass the weight files of a graph that are links to onnxruntime, and return their content, which the caller keeps
+    until the graph is loaded.
+
+    onnxruntime 1.24 and 1.25 refuse all links, and later versions those to the store that the models of a hub's cache
+    share. Earlier ones follow every link.
+    """
+    if not hasattr(options, "add_external_initializers_from_files_in_memory"):  # before 1.24
+        return []
+    try:
+        files = sorted(external_data_files(graph))
+    except ValueError:  # onnxruntime says what is wrong with the file
+        return []
+    names = [file for file in files if is_link(graph.parent / file)]
+    contents: list[NDArray[np.uint8]] = []
+    for name in names:
+        with home.open(graph.parent / name) as file:
+            contents.append(np.memmap(file, np.uint8, mode="r"))
+    if names:
+        options.add_external_initializers_from_files_in_memory(names, contents, [each.nbytes for each in contents])
+    return contents
+
+
+def _body_with(bundle: Bundle, name: str) -> Body | None:
+    """Return the body of a graph by its name, or a body that runs this graph instead of a shared one; None for a graph
+    that all bodies share."""
+    shared = shared_graphs(bundle.manifest).get(name)
+    if shared is None:
+        return bundle.body(name.partition("/")[0])
+    bodies = bundle.manifest.bodies.values()
+    return next((body for body in bodies if name in body.replaces and body.replaces[name].file == shared.file), None)
+
+
+def _needs_wide_sums(bundle: Bundle, name: str) -> bool:
+    body = _body_with(bundle, name)
+    return body is not None and needs_wide_sums(body.target, body.platform)
+
+
+def version() -> str:
+    """Return the version of onnxruntime."""
+    return str(import_package("onnxruntime", "onnxruntime", "pip install 'fewstep[cpu]'").__version__)
+
+
+def _refuse_wrong_int8(bundle: Bundle, name: str) -> None:
+    """Raise UserError for an int8 body if this version of onnxruntime multiplies integers incorrectly on this CPU."""
+    body = _body_with(bundle, name)
+    if body is None or body.precision != "int8":
+        return
+    numbers = tuple(int(each) for each in version().split(".")[:2] if each.isdigit())
+    if numbers < RIGHT_WITH_AMX and "amx_int8" in this_cpu().int8_instructions:
+        what = f"onnxruntime {version()} computes int8 products incorrectly on CPUs with AMX, such as this one"
+        raise UserError(what, "pip install --upgrade 'onnxruntime>=1.25', or run float32 (--precision float32)")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from fewstep.runtime.backends.checks import check_threads
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.consistency import BATCH
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.machine.cpu import physical_cores, usable_cores
+from fewstep.runtime.machine.cpu import default_threads
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class OnnxRuntimeRows:
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         graph = find_graph(bundle, name)
-        threads = self.threads or min(physical_cores() or usable_cores(), usable_cores())
+        threads = self.threads or default_threads()
         if name in RUN_ONCE or threads == 1 or any(each.shape[:1] != (BATCH,) for each in graph.outputs):
             return OnnxRuntime(threads=self.threads).load(bundle, name)
         split = frozenset(each.name for each in graph.inputs if each.shape[:1] == (BATCH,))

@@ -31,10 +31,12 @@ from fewstep.runtime.backends.port_checks import Port, check_ports
 from fewstep.runtime.backends.resource_pool import ResourcePool
 from fewstep.runtime.backends.shape_cache import ShapeCache
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
-from fewstep.runtime.bundle.platforms import OPENVINO, OPENVINO_BF16, body_name
+from fewstep.runtime.bundle.platforms import OPENVINO, OPENVINO_BF16, WEIGHTS_ONLY, body_name, rank_platforms
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import Dimension, default_sizes, resolve_dimension
 from fewstep.runtime.machine import cache
+from fewstep.runtime.machine.cpu import default_threads, this_cpu
+from fewstep.runtime.machine.cpu_quota import cpu_quota
 
 FloatType = Literal["f32", "bf16"]
 
@@ -56,7 +58,7 @@ class OpenVino:
     """A device of OpenVINO.
 
     device: OpenVINO's name of the device. Only "CPU" is verified.
-    threads: threads per call; 0 means one per physical core.
+    threads: threads per call; 0 means one per physical core that the process may use.
     contexts: how many calls may run at once; they share the threads. Further threads of the program wait.
     batch: the batch to compile for while loading; a guided sample has two rows. Other batches are compiled at their
         first call.
@@ -79,8 +81,12 @@ class OpenVino:
 
     @property
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
-        int8 = OPENVINO_BF16 if self.float_type == "bf16" else OPENVINO
-        return MappingProxyType({"float32": (body_name("float32"),), "int8": (body_name("int8", int8.name),)})
+        """For each precision, the names of the bodies that this backend runs well, the best first."""
+        backend = OPENVINO_BF16.backend if self.float_type == "bf16" else OPENVINO.backend
+        int8 = tuple(body_name("int8", each.name) for each in rank_platforms(backend, this_cpu()))
+        judged = self.float_type != "bf16"  # calibration judges bodies of weights in float32
+        only_weights = {precision: (precision,) for precision in WEIGHTS_ONLY if judged}
+        return MappingProxyType({"float32": (body_name("float32"),), "int8": int8, **only_weights})
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         """Load a graph. Raises UserError if it cannot be loaded, or if OpenVINO computes it differently from
@@ -175,8 +181,9 @@ class OpenVino:
         if self.device == "CPU":
             # with pinning, the threads of two samplers in one program would share the first cores
             settings["ENABLE_CPU_PINNING"] = False
-            if self.threads:
-                settings["INFERENCE_NUM_THREADS"] = int(self.threads)
+            quota = cpu_quota()  # OpenVINO itself respects affinities, but not quotas
+            if threads := self.threads or (0 if quota is None else default_threads()):
+                settings["INFERENCE_NUM_THREADS"] = int(threads)
         if self.cached and (folder := _cache_folder()):
             settings["CACHE_DIR"] = str(folder)
         return settings

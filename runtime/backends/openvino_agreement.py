@@ -1,40 +1,45 @@
-"""Check that OpenVINO computes a float graph as onnxruntime does. Each machine compares two calls, once.
+"""Check that OpenVINO computes a float graph correctly. Each machine compares two calls, once.
 
-The user's cache folder stores the result by the hashes of the graph, OpenVINO's version and the processor, so later
-loads cost nothing. Without onnxruntime, operations that OpenVINO is known to compute incorrectly are refused by name.
+They are compared with the graph's probe (`probe.py`). A graph without one, such as that of a large network, is compared
+with onnxruntime. The user's cache folder stores the result, so later loads cost nothing. Without probe and onnxruntime,
+operations that OpenVINO is known to compute incorrectly are refused by name.
 """
 
 import logging
 import mmap
 from collections.abc import Callable
-from hashlib import sha256
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import RUN_ONCE, Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends.probe import (
+    CALLS,
+    agreement_key,
+    measure_probe,
+    probe_difference,
+    sizes_of_probe,
+    wrong_result,
+)
+from fewstep.runtime.backends.probe import LARGEST as PROBE_LARGEST
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes, resolve_dimension
 from fewstep.runtime.machine import cache
-from fewstep.runtime.machine.cpu import this_cpu
 
 if TYPE_CHECKING:
     from fewstep.runtime.backends.openvino import OpenVino
 
 LOG = logging.getLogger("fewstep")
-SCHEMA = 1  # schema of the cached results
 FLOAT = "float32"  # the body that is compared, also for int8 bodies
 LARGEST = 1e-3  # allowed difference relative to the largest output; engines that agree differ by 1e-6 to 1e-5
 # A Resize that shrinks differs by 60 to 170 % with antialias=1, and by 3 to 9 % with exclude_outside=1. (Measured
 # against onnxruntime 1.31.1 in OpenVINO 2026.4.1, on the CPU.) The bytes are these attributes in an ONNX file.
 WRONG = {flag: bytes([len(flag), *flag.encode(), 0x18, 1]) for flag in ("antialias", "exclude_outside")}
-CALLS = 2  # two, since one may differ legitimately: at an input on the edge of an argmax or of a rounding
 FIX = "run the bundle on onnxruntime (--backend onnxruntime), or write the operation differently and export again"
 
 
@@ -53,8 +58,15 @@ def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], L
     is_float = name in RUN_ONCE or bundle.body(name.partition("/")[0]).precision == FLOAT
     judged = FLOAT if not is_float and FLOAT in bundle.manifest.bodies else name
     graph = find_graph(bundle, judged)
-    key = _key(engine, bundle, graph)
+    key = agreement_key(bundle, graph, "openvino", engine.version, engine.device)
     if cache.read("agreement", key) is not None:
+        return
+    if graph.probe and (is_float or not graph.data):
+        distance = probe_difference(graph, measure_probe(graph, open(judged), sizes_of_probe(bundle), engine.batch))
+        if not distance <= PROBE_LARGEST:
+            raise wrong_result(f"OpenVINO {engine.version}", graph, distance, FIX)
+        if engine.cached:
+            cache.store("agreement", key, b"%.3g" % distance)
         return
     wrong = find_wrong_operations(bundle.graph(graph))
     is_compared = is_float or (judged == FLOAT and not graph.data)
@@ -140,10 +152,3 @@ def relative_difference(expected: Arrays, computed: Arrays) -> float:
         scale = float(np.abs(value).max(initial=0)) or 1.0
         differences.append(float(np.abs(computed[name].astype(np.float64) - value).max(initial=0)) / scale)
     return max(differences, default=0.0) if np.isfinite(differences).all() else inf
-
-
-def _key(engine: "OpenVino", bundle: Bundle, graph: GraphEntry) -> str:
-    """Return the name under which a result is cached."""
-    hashes = [bundle.manifest.files.get(file) for file in (graph.file, *graph.data)]
-    facts = (SCHEMA, hashes, engine.version, engine.device, this_cpu(), bundle.manifest.sizes)
-    return sha256(msgspec.json.encode(facts)).hexdigest()[:32]

@@ -35,7 +35,7 @@ def forget_refusal(bundle: Bundle, name: str) -> None:
 def calibrate_fix(bundle: Bundle, name: str | None = None) -> str:
     """Return the command that makes the body of this name, or any int8 body if `name` is None. If the last calibration
     refused that body, return the reason and its fix instead."""
-    names = [body_name("int8", each.name) for each in PLATFORMS] if name is None else [name]
+    names = [body_name(each.precision, each.name) for each in PLATFORMS] if name is None else [name]
     for each in names:
         if (refusal := _read_refusal(bundle, each)) is not None:
             return f"the last calibration refused {each}, because {refusal.what}; {refusal.fix}"

@@ -9,7 +9,14 @@ from fewstep.plans.names.user_code import split_code
 from fewstep.plans.plan import DENOISER, LIGHT
 from fewstep.plans.schedule import spec_problem
 from fewstep.runtime.bundle.manifest import Description, GraphEntry, Manifest, TensorEntry
-from fewstep.runtime.bundle.networks import denoiser_graphs, interval_ends, select_network, setup_graphs, step_graphs
+from fewstep.runtime.bundle.networks import (
+    denoiser_graphs,
+    interval_ends,
+    select_network,
+    setup_graphs,
+    shared_graphs,
+    step_graphs,
+)
 from fewstep.runtime.bundle.platforms import is_core
 from fewstep.runtime.kinds.condition import condition_problem
 from fewstep.runtime.kinds.kind import kinds
@@ -42,6 +49,7 @@ def manifest_problems(manifest: Manifest) -> Problems:
             if not kind.SECOND_TIME:
                 yield field, f"a denoiser with {kind.NOUN} cannot have a second time"
     yield from _row_problems(manifest)
+    yield from _replacement_problems(manifest)
     for field, graph in denoiser_graphs(manifest):
         yield from _port_problems(field, graph, manifest)
     yield from _body_problems(manifest)
@@ -135,6 +143,19 @@ def _row_problems(manifest: Manifest) -> Problems:
     for field, graph in step_graphs(manifest):
         if unmade := _row_names((*graph.inputs, *graph.outputs)) - rows:
             yield field, f"the prologue does not return the row {min(unmade)!r}"
+
+
+def _replacement_problems(manifest: Manifest) -> Problems:
+    """Yield what is wrong with the graphs that bodies run instead of shared ones, whose inputs and outputs they must
+    have."""
+    shared = shared_graphs(manifest)
+    for name, body in manifest.bodies.items():
+        for which, graph in body.replaces.items():
+            field, exported = f"bodies[{name!r}].replaces[{which!r}]", shared.get(which)
+            if exported is None:
+                yield field, f"the manifest has no {which} that it could replace"
+            elif (graph.inputs, graph.outputs) != (exported.inputs, exported.outputs):
+                yield field, f"its inputs and outputs are not those of the manifest's {which}"
 
 
 def _row_names(tensors: tuple[TensorEntry, ...]) -> set[str]:

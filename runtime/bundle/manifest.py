@@ -11,6 +11,8 @@ from typing import Literal
 import msgspec
 
 from fewstep.plans.spec import By, Prediction, ScheduleSpec, Strict
+from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck
+from fewstep.runtime.bundle.platforms import WEIGHTS_ONLY, Quantized
 from fewstep.runtime.bundle.platforms import Platform as Platform
 from fewstep.runtime.kinds.companions import AutoencoderEntry as AutoencoderEntry
 from fewstep.runtime.kinds.companions import PromptForm as PromptForm
@@ -34,9 +36,9 @@ from fewstep.runtime.kinds.sizes import Size as Size
 from fewstep.runtime.kinds.sound import Spectrogram as Spectrogram
 from fewstep.runtime.kinds.units import Affine as Affine
 
-SCHEMA = 3  # `old_schemas.py` upgrades 1 and 2
+SCHEMA = 4  # `old_schemas.py` upgrades 1 to 3
 
-Precision = Literal["float32", "float16", "bfloat16", "int8"]
+Precision = Literal["float32", "float16", "bfloat16", Quantized]
 
 
 class Coverage(Strict, frozen=True):
@@ -54,6 +56,13 @@ class StepGraph(GraphEntry, frozen=True):
 
     coverage: Coverage | None = None
     until: float | None = None
+
+
+class ReplacedGraph(GraphEntry, frozen=True):
+    """A graph that a body runs instead of one that the bundle has for all bodies. `coverage` is None if its activations
+    are float."""
+
+    coverage: Coverage | None = None
 
 
 class Difference(Strict, frozen=True):
@@ -85,6 +94,14 @@ class TokenAgreement(Strict, frozen=True):
     steps: tuple[tuple[float, float], ...]
 
 
+class SizeQuality(Strict, frozen=True):
+    """The quality of the samples of one size: the mean PSNR in dB against float32, over `seeds` seeds."""
+
+    sizes: dict[str, int]
+    psnr: float
+    seeds: int
+
+
 class Trial(Strict, frozen=True, omit_defaults=True):
     """The evaluation of a body by samples.
 
@@ -103,6 +120,13 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     random_conditions: conditions that had random values, because none were given.
     beyond: the largest magnitude in float32's and the body's samples, if it is beyond the range of usual data.
     fixed_conditions: conditions that had one value in all samples, although they have other values too.
+    reference: the check of float32's samples; None in bundles of earlier versions, and for tokens.
+    by_size: the quality at each size, if samples have several.
+    psnr_range, p5_range: the ranges of both on other seeds (`quality_range`); None in bundles of earlier versions, for
+        few seeds, and for tokens.
+    judged: the score by the user's judge, which decided instead of PSNR; None without one.
+    picture_psnr: the mean PSNR in dB of a few pictures, with the text encoder and the decoder that the body has of its
+        own; None if it runs those of float32.
     """
 
     ranges: str
@@ -121,6 +145,43 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     random_conditions: tuple[str, ...] = ()
     beyond: float | None = None
     fixed_conditions: tuple[str, ...] = ()
+    reference: ReferenceCheck | None = None
+    by_size: tuple[SizeQuality, ...] = ()
+    psnr_range: tuple[float, float] | None = None
+    p5_range: tuple[float, float] | None = None
+    judged: JudgeScore | None = None
+    picture_psnr: float | None = None
+
+
+class CallTime(Strict, frozen=True):
+    """The time of a whole call for one sample with an int8 body and in float32, on one machine: conditioner, prologue
+    and all steps.
+
+    graphs: the files of the body that was timed. If the body has others now, these figures are out of date.
+    plan: the name of the plan. float32, milliseconds: of a call in float32, and with the body.
+    slowest, fastest: the lowest and the highest speed of the body relative to float32, over the rounds in turns.
+    setup: the share of the call with the body that conditioner and prologue take.
+    processor: the name of the machine's processor. threads: as the user gave them, 0 for the default.
+    share_of_macs, share_of_bytes: the shares of a call's multiply-accumulates and bytes that are int8, with the text
+        encoder and the decoder; None if unknown.
+    companions: the time of the body's text encoder and decoder, which is part of `milliseconds`; None without either,
+        and if they were not timed. day: the date in ISO 8601; "" in older bundles.
+    """
+
+    body: str
+    graphs: tuple[str, ...]
+    plan: str
+    float32: float
+    milliseconds: float
+    slowest: float
+    fastest: float
+    setup: float
+    processor: str
+    threads: int
+    share_of_macs: float | None = None
+    share_of_bytes: float | None = None
+    companions: float | None = None
+    day: str = ""
 
 
 class Body(Strict, frozen=True):
@@ -141,6 +202,7 @@ class Body(Strict, frozen=True):
     trials: tuple[Trial, ...] = ()  # trials of int8 bodies, on seeds that have no other use
     ranges: str | None = None  # the table it was lowered with; None if all bodies share the manifest's table
     platform: Platform | None = None  # set for a plugin's target, so that readers need not import it
+    replaces: dict[str, ReplacedGraph] = {}  # by the names of `networks.shared_graphs`: those that it runs instead
 
     @classmethod
     def from_graph(
@@ -155,6 +217,11 @@ class Body(Strict, frozen=True):
         """Return a body whose only graph runs all steps."""
         runs = StepGraph(**msgspec.structs.asdict(graph) | {"coverage": coverage})
         return cls((runs,), precision, target, groups, plan)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the body has integers for weights: calibration made it from float32, and judged it."""
+        return self.precision in ("int8", *WEIGHTS_ONLY)
 
     @property
     def graph(self) -> StepGraph:
@@ -183,7 +250,8 @@ class FittedPlan(Strict, frozen=True):
     """A plan whose coefficients and times were fitted to a body. Callers name it `fitted:EVALUATIONS`.
 
     `nominal` is the plan that the fit started from. `nominal_psnr` and `psnr` are the mean PSNRs against the teacher
-    over `seeds` held-out seeds, in dB. `error` is the standard error of their difference.
+    over `seeds` held-out seeds, in dB. `error` is the standard error of their difference. `judged` is the score by the
+    user's judge; None without one.
     """
 
     evaluations: int
@@ -195,14 +263,16 @@ class FittedPlan(Strict, frozen=True):
     psnr: float
     error: float
     seeds: int
+    judged: JudgeScore | None = None
 
 
 class Adapter(Strict, frozen=True):
-    """A LoRA that was merged into the denoiser at a strength."""
+    """A LoRA that was merged into a network at a strength."""
 
     file: str  # the file's name, without the folder
     sha256: str
     strength: float
+    network: str | None = None  # the network that the user named; None if the file's keys say it
 
 
 class Provenance(Strict, frozen=True):
@@ -238,6 +308,7 @@ class NetworkEntry(Strict, frozen=True):
     ranges: str | None = None
     precision: str | None = None
     verification: str | None = None
+    lora_slots: LoraSlots | None = None
     features: Features | None = None
 
 
@@ -286,14 +357,17 @@ class Manifest(Description, frozen=True, kw_only=True):
     precision: str | None = None  # JSON: precision maps, as the search found them
     verification: str | None = None  # JSON table: torch against ONNX
     report: str | None = None
+    data_moments: tuple[float, float] | None = None  # mean and standard deviation of the values in training data
     results: str | None = None  # JSON: the report's figures
     evaluation: str | None = None  # JSON: the figures of `fewstep measure`
     scheduler: str | None = None  # JSON: the scheduler config that came with the denoiser, for plan "scheduler:STEPS"
     text: TextEncoderEntry | None = None
     autoencoder: AutoencoderEntry | None = None
     fitted: tuple[FittedPlan, ...] = ()
+    calls: tuple[CallTime, ...] = ()  # times of int8 bodies, as calibration found them on one machine
     networks: dict[str, NetworkEntry] = {}  # besides the denoiser, starting at the noise
-    lora_slots: LoraSlots | None = None  # the slots of the denoiser
+    component: str | None = None  # the denoiser's name in its folder, such as "transformer_2"
+    lora_slots: LoraSlots | None = None
     features: Features | None = None  # inner features that a light network reads
 
     def digests(self, graphs: Iterable[GraphEntry]) -> list[str | None]:

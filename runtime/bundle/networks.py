@@ -13,7 +13,7 @@ import msgspec
 
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, Manifest, NetworkEntry
-from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.kinds.kind import companions, kinds
 
 COMMON = tuple(field for field in NetworkEntry.__struct_fields__ if field in Manifest.__struct_fields__)
 
@@ -22,6 +22,12 @@ def networks(manifest: Manifest) -> tuple[str, ...]:
     """Return the names of all networks in the order in which a plan uses them, from noise to data. The denoiser is the
     last."""
     return (*manifest.networks, DENOISER)
+
+
+def network_names(manifest: Manifest) -> dict[str, str]:
+    """Return, by the name that options use for a network, its name in a plan's steps. The denoiser is the first, and
+    has the name of its component if that is known. A light network, whose weights are the denoiser's, is left out."""
+    return {manifest.component or DENOISER: DENOISER} | {name: name for name in interval_ends(manifest)}
 
 
 def network_at(manifest: Manifest, lam: float | None) -> str:
@@ -101,6 +107,24 @@ def denoiser_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:
     included."""
     yield from setup_graphs(manifest)
     yield from step_graphs(manifest)
+
+
+def shared_graphs(manifest: Manifest) -> dict[str, GraphEntry]:
+    """Return the graphs that the bodies of a network share, by name: conditioner, prologue, and the graphs of the text
+    encoder and the autoencoder. A body may replace them (`Body.replaces`)."""
+    return {**dict(setup_graphs(manifest)), **companions(manifest)}
+
+
+def with_graphs_of(manifest: Manifest, body: str) -> Manifest:
+    """Return the manifest as a body sees it: its shared graphs are those that the body runs."""
+    replaced = manifest.bodies[body].replaces if body in manifest.bodies else {}
+    if not replaced:
+        return manifest
+    fields_of = GraphEntry.__struct_fields__
+    graphs = {name: GraphEntry(*(getattr(each, field) for field in fields_of)) for name, each in replaced.items()}
+    fields: dict[str, Any] = {name: graphs[name] for name, _ in setup_graphs(manifest) if name in graphs}
+    fields |= {field: kind.with_companions(graphs) for field, kind in kinds(manifest) if kind.companions()}
+    return msgspec.structs.replace(manifest, **fields)
 
 
 def setup_graphs(manifest: Manifest) -> Iterator[tuple[str, GraphEntry]]:

@@ -1,16 +1,22 @@
 """Find the files that an ONNX file refers to, from its bytes, without loading it.
 
 onnxruntime before 1.23 opens any file that a graph names for its weights, wherever it is. So bundles are checked first.
-Only protobuf messages that can contain a tensor are entered.
+Only protobuf messages that can contain a tensor are entered. Files that would take an engine minutes and gigabytes to
+open are refused: those with functions, which can describe 2^40 nodes in a few kilobytes, and those with very many
+weights.
 """
 
 import mmap
+import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 WIDTH = {FIXED64: 8, FIXED32: 4}
 KEY = b"location"  # the key of the entry that names a file
+FUNCTION = 25  # the number of the field of a model that defines a function; fewstep writes none
+MOST_REFERENCES = 20_000  # weights in other files
 DEPTH = 100  # depth of nested messages; protobuf itself reads no deeper
 ENTERED: dict[str, dict[int, str]] = {  # message -> field number -> message (onnx.proto)
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -25,11 +31,18 @@ ENTERED: dict[str, dict[int, str]] = {  # message -> field number -> message (on
 
 
 def external_data_files(path: Path) -> frozenset[str]:
-    """Return the locations of external weights as an ONNX file names them. Raises ValueError if it is not protobuf."""
+    """Return the locations of external weights as an ONNX file names them.
+
+    Raises ValueError if it is not protobuf, defines functions, or names more than MOST_REFERENCES locations.
+    """
     with path.open("rb") as file:
         if path.stat().st_size == 0:  # an empty file cannot be mapped
             raise ValueError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if any(number == FUNCTION for number, _, _, _ in _spans(data, 0, len(data))):
+                raise ValueError("it defines functions")
+            if next(islice(re.finditer(KEY, data), MOST_REFERENCES, None), None) is not None:
+                raise ValueError(f"it has more than {MOST_REFERENCES:,} weights in other files")
             if data.find(KEY) < 0:  # a fast path for graphs without a weight file, which most are
                 return frozenset()
             return frozenset(_locations(data, 0, len(data), "model", DEPTH))

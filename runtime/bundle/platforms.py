@@ -6,7 +6,10 @@ The runtime selects bodies by this table, and reports use it to open them. A `Ta
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from fewstep.runtime.machine.cpu import EXACT, Cpu, this_cpu
+
 CpuKind = Literal["x86", "arm"]
+Quantized = Literal["int8", "int8-weights", "int4-weights"]
 
 PORTABLE = "portable"  # the target of float bodies, which every backend runs
 ONNXRUNTIME = "onnxruntime"
@@ -18,10 +21,12 @@ class Platform:
     """The platform that runs the bodies of one target.
 
     name: the target's name, as in `Body.target`.
+    precision: the precision of its bodies.
     backend: the backend that runs the bodies, by its name in `backends.registry`.
     label: the backend's name in reports.
     cpu: the CPU architecture on which the bodies are fastest; None means every processor that the backend supports.
-    saturates: whether sums of 8-bit products saturate on x86 CPUs without VNNI.
+    saturates: whether the sum of two 8-bit products may exceed 16 bits, in which x86 CPUs without VNNI add them.
+        OpenVINO's sums then saturate. The backends for ONNX Runtime add in 32 bits instead, which is slower.
     simulated: whether onnxruntime simulates the bodies' 8-bit rounding in reports, because their engine needs a device.
     notes: what a user of the bodies must know.
     """
@@ -29,6 +34,7 @@ class Platform:
     name: str
     backend: str
     label: str
+    precision: Quantized = "int8"
     cpu: CpuKind | None = None
     saturates: bool = False
     simulated: bool = False
@@ -36,15 +42,15 @@ class Platform:
 
 
 CPU_X86 = Platform(
-    *("cpu-x86", ONNXRUNTIME, ONNXRUNTIME, "x86"),
+    *("cpu-x86", ONNXRUNTIME, ONNXRUNTIME, "int8", "x86"),
     saturates=True,
-    notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),
+    notes=("for x86 CPUs with VNNI: without it cpu-x86-7bit is faster",),
 )
 CPU_X86_7BIT = replace(
     CPU_X86,
     name="cpu-x86-7bit",
     saturates=False,
-    notes=("exact on every x86 CPU; where there is VNNI cpu-x86 is as fast and finer",),
+    notes=("for x86 CPUs without VNNI: with it cpu-x86 is as fast and finer",),
 )
 CPU_ARM = replace(
     CPU_X86_7BIT,
@@ -55,10 +61,18 @@ CPU_ARM = replace(
 TENSORRT = Platform("tensorrt", "tensorrt", "TensorRT", simulated=True)
 OPENVINO = Platform(
     *("openvino", "openvino", "OpenVINO"),
-    notes=("exact on x86 CPUs with VNNI: others may add pairs of 8-bit products in 16 bits, and saturate",),
+    saturates=True,
+    notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),
+)
+OPENVINO_7BIT = replace(
+    OPENVINO,
+    name="openvino-7bit",
+    saturates=False,
+    notes=("for x86 CPUs without VNNI: with it openvino is as fast and finer",),
 )
 OPENVINO_BF16 = Platform(
     *("openvino-bf16", "openvino-bf16", "OpenVINO in bf16"),
+    saturates=True,
     notes=(*OPENVINO.notes, "float32 between convolutions where the CPU has no bf16"),
 )
 QNN = Platform(
@@ -72,7 +86,14 @@ QNN_8BIT = replace(
     notes=("inner operations with weights read 8 bits; every other tensor has 16 bits, every weight 8",),
 )
 
-PLATFORMS = (CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_BF16, QNN, QNN_8BIT)
+INT8_WEIGHTS = Platform("int8-weights", ONNXRUNTIME, ONNXRUNTIME, "int8-weights")
+INT4_WEIGHTS = replace(INT8_WEIGHTS, name="int4-weights", precision="int4-weights")
+
+PLATFORMS = (
+    *(CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_7BIT, OPENVINO_BF16, QNN, QNN_8BIT),
+    *(INT8_WEIGHTS, INT4_WEIGHTS),
+)
+WEIGHTS_ONLY = (INT8_WEIGHTS.precision, INT4_WEIGHTS.precision)  # precisions whose activations are float
 
 
 def is_core(target: str) -> bool:
@@ -90,13 +111,29 @@ def platform_of(target: str, kept: Platform | None = None) -> Platform | None:
     return kept if found is None and target != PORTABLE else found
 
 
-def rank_platforms(backend: str, cpu: CpuKind | None = None, saturating: bool = False) -> tuple[Platform, ...]:
-    """Return the platforms of a backend, best first: those for the CPU architecture `cpu`, then the others.
+def rank_platforms(backend: str, cpu: Cpu | None = None) -> tuple[Platform, ...]:
+    """Return the platforms of a backend for int8 bodies. Given a CPU, the best ones for it come first: those of its
+    architecture, and of these the ones that suit it."""
+    platforms = (each for each in PLATFORMS if each.backend == backend and each.precision == "int8")
+    if cpu is None:
+        return tuple(platforms)
+    kind = cpu_kind(cpu.architecture)
+    return tuple(sorted(platforms, key=lambda each: (each.cpu not in (None, kind), not suits(each, cpu))))
 
-    saturating: whether this is an x86 CPU without VNNI. Platforms whose int8 saturates there then rank lower.
-    """
-    platforms = (platform for platform in PLATFORMS if platform.backend == backend)
-    return tuple(sorted(platforms, key=lambda each: (each.cpu not in (None, cpu), saturating and each.saturates)))
+
+def suits(platform: Platform, cpu: Cpu) -> bool:
+    """Return whether a CPU computes a platform's bodies with exact sums and at full speed. x86 CPUs without VNNI do not
+    if two products may exceed 16 bits (`Platform.saturates`)."""
+    has_exact_sums = cpu_kind(cpu.architecture) != "x86" or not EXACT.isdisjoint(cpu.int8_instructions)
+    return has_exact_sums or not platform.saturates
+
+
+def needs_wide_sums(target: str, kept: Platform | None = None) -> bool:
+    """Return whether ONNX Runtime must add the 8-bit products of a target's bodies in 32 bits on this CPU, because it
+    would add them in 16, and they may exceed these. With VNNI this would only be slower. `kept` is the platform that a
+    body stores."""
+    platform = platform_of(target, kept)
+    return platform is not None and not suits(platform, this_cpu())
 
 
 def cpu_kind(architecture: str) -> CpuKind:
@@ -105,10 +142,10 @@ def cpu_kind(architecture: str) -> CpuKind:
 
 
 def body_name(precision: str, target: str = PORTABLE) -> str:
-    """Return the name of a body in the manifest: "float32", or "int8-" and the target."""
-    return precision if target == PORTABLE else f"{precision}-{target}"
+    """Return the name of a body in the manifest: "float32", "int8-" and the target, or "int8-weights"."""
+    return precision if target in (PORTABLE, precision) else f"{precision}-{target}"
 
 
 def target_of(body: str) -> str:
     """Return the target in a body's name."""
-    return body.partition("-")[2] or PORTABLE
+    return body if body in WEIGHTS_ONLY else body.partition("-")[2] or PORTABLE

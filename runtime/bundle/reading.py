@@ -6,7 +6,7 @@ detects accidents such as incomplete copies, Git LFS pointers, or a manually rep
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePosixPath
@@ -20,11 +20,12 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.conditions import read_null
 from fewstep.runtime.bundle.consistency import manifest_problems
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry, Manifest
-from fewstep.runtime.bundle.networks import denoiser_graphs, networks, select_network
+from fewstep.runtime.bundle.networks import networks, select_network, shared_graphs, step_graphs, with_graphs_of
 from fewstep.runtime.bundle.old_schemas import upgrade_manifest
 from fewstep.runtime.bundle.onnx_references import external_data_files
 from fewstep.runtime.bundle.remake_commands import recalibrate_command, refit_command, weight_of_fit
-from fewstep.runtime.kinds.kind import companions, kinds
+from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.links import Home
 
 T = TypeVar("T")
 MANIFEST = "manifest.json"
@@ -55,7 +56,7 @@ class Bundle:
         expected = self.manifest.files.get(name)
         if expected is None:
             raise UserError(f"{self.path}: the manifest does not list the file {name!r}", EXPORT_AGAIN)
-        path = _resolve_inside(self.path, name)
+        path = _place(bundle_home(self.path), name)
         with _report_read_errors(path):
             fault = "is missing"
             if path.is_file():
@@ -67,9 +68,11 @@ class Bundle:
     def check_path(self, path: Path) -> Path:
         """Return the path. If it is that of a file of the bundle, the file is first checked against its recorded
         sha256."""
-        file, folder = path.resolve(), self.path.resolve()
-        name = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else ""
-        return self.file(name) if name in self.manifest.files else path
+        for file, folder in ((path.absolute(), self.path.absolute()), (path.resolve(), self.path.resolve())):
+            name = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else ""
+            if name in self.manifest.files:
+                return self.file(name)
+        return path
 
     def read(self, name: str) -> bytes:
         """Return the checked content of a (small) file of the bundle."""
@@ -91,7 +94,9 @@ class Bundle:
         try:
             referred = external_data_files(path)
         except ValueError as error:
-            raise UserError(f"{self.path}: {graph.file} is not an ONNX file ({error})", EXPORT_AGAIN) from None
+            raise UserError(
+                f"{self.path}: {graph.file} is not a graph that fewstep wrote ({error})", EXPORT_AGAIN
+            ) from None
         for location in referred:
             if (folder / location).as_posix() not in graph.data:
                 raise UserError(
@@ -113,6 +118,12 @@ class Bundle:
     def select_network(self, name: str) -> "Bundle":
         """Return the bundle with the named network as its only one."""
         return self if not self.manifest.networks else Bundle(self.path, select_network(self.manifest, name))
+
+    def with_graphs_of(self, body: str) -> "Bundle":
+        """Return the bundle as a body sees it: its shared graphs, such as the text encoder, are those that the body
+        runs."""
+        manifest = with_graphs_of(self.manifest, body)
+        return self if manifest is self.manifest else replace(self, manifest=manifest)
 
     def check_continuous(self, verb: str) -> None:
         """Raise UserError for a token denoiser, if the verb does not support it."""
@@ -156,7 +167,7 @@ def open_bundle(path: Path | str) -> Bundle:
         if not manifest_path.is_file():
             what = f"{path} is not a bundle: it has no {MANIFEST}"
             raise UserError(what, f"make one: fewstep export SOURCE -o {quote_path(path)}")
-        return Bundle(path, read_manifest(_resolve_inside(path, MANIFEST), path))
+        return Bundle(path, read_manifest(path / MANIFEST, path))
 
 
 def read_manifest(file: Path, folder: Path) -> Manifest:
@@ -172,8 +183,9 @@ def read_manifest(file: Path, folder: Path) -> Manifest:
     for name in list_files(manifest):
         if name not in manifest.files:
             raise UserError(f"{path}: `files` has no sha256 for {name!r}", EXPORT_AGAIN)
+    home = bundle_home(folder)
     for name in manifest.files:
-        _resolve_inside(folder, name)
+        _place(home, name)
     for field, reason in manifest_problems(manifest):
         raise UserError(f"{path}: field {field}: {reason}", EXPORT_AGAIN)
     return manifest
@@ -232,10 +244,12 @@ def files_by_verb(manifest: Manifest) -> dict[str, set[str | None]]:
 
 
 def _network_files_by_verb(manifest: Manifest) -> dict[str, set[str | None]]:
-    int8 = [body for body in manifest.bodies.values() if body.precision == "int8"]
-    lowered = [graph for body in int8 for graph in body.graphs]
-    float32 = manifest.bodies.get("float32")
-    exported: set[str] = set() if float32 is None else {float32.graph.file, *float32.graph.data}
+    int8 = [body for body in manifest.bodies.values() if body.is_quantized]
+    lowered = [graph for body in int8 for graph in (*body.graphs, *body.replaces.values())]
+    float32, names = manifest.bodies.get("float32"), {graph.file for graph in lowered}
+    floats = [graph for graph in shared_graphs(manifest).values() if graph.file not in names]  # not those of a view
+    floats += () if float32 is None else float32.graphs
+    exported = {file for graph in floats for file in (graph.file, *graph.data)}
     return {
         "build": {file for engine in manifest.engines for file in (engine.file, engine.sidecar)},
         "report": {manifest.report, manifest.results},
@@ -254,10 +268,26 @@ def check_present(bundle: Bundle, verb: str = "") -> None:
     """
     makers = files_by_verb(bundle.manifest)
     optional = {bundle.manifest.verification}.union(*(makers.get(each, set()) for each in ("report", "evaluate", verb)))
+    home = bundle_home(bundle.path)
     for name in bundle.manifest.files:
-        if name not in optional and not _resolve_inside(bundle.path, name).is_file():
+        if name not in optional and not _place(home, name).is_file():
             fix = _recovery_hint(bundle.manifest, name, bundle.path)
             raise UserError(f"{bundle.path}: file {name} is missing", fix)
+
+
+def check_writable(bundle: Bundle, verb: str | None) -> None:
+    """Raise UserError if a bundle cannot be changed: a file is missing, as `check_present` says, or is a link to
+    another place, such as one in a hub's cache.
+
+    verb: the command that changes the bundle, or None for one that replaces it as a whole.
+    """
+    if verb is not None:
+        check_present(bundle, verb)
+    inside = bundle.path.resolve()
+    for name in (MANIFEST, *bundle.manifest.files):
+        if not (bundle.path / name).resolve().is_relative_to(inside):
+            what = f"{bundle.path} cannot be changed: {name} is a link that leads outside it"
+            raise UserError(what, f"copy it, and change the copy: cp -rL {quote_path(bundle.path)} COPY")
 
 
 def _recovery_hint(manifest: Manifest, name: str, path: Path) -> str:
@@ -281,19 +311,23 @@ def _remake_command(verb: str, manifest: Manifest, file: str, path: Path) -> str
     return f"fewstep {verb} {quote_path(path)}"
 
 
-def _resolve_inside(folder: Path, name: str) -> Path:
-    """Return `folder / name`. Raises UserError if it leads out of the folder, also through symbolic links."""
-    relative = PurePosixPath(name)
-    plain = name and not relative.is_absolute() and ".." not in relative.parts and "\\" not in name and ":" not in name
-    path = folder / relative
+def bundle_home(folder: Path) -> Home:
+    """Return the places that may hold the files of a bundle, which the manifest's SHA-256 identifies. Its manifest may
+    be a link, as in a hub's cache."""
+    return Home(folder, folder / MANIFEST, hashed=True)
+
+
+def _place(home: Home, name: str) -> Path:
+    """Return the path of a file of a bundle. Raises UserError if it leads to a place that does not belong to the
+    bundle."""
+    relative, manifest = PurePosixPath(name), home.folder / MANIFEST
+    if not name or relative.is_absolute() or ".." in relative.parts or "\\" in name or ":" in name:
+        raise UserError(f"{manifest}: file {name!r} is outside the bundle", EXPORT_AGAIN)
     try:
-        inside = plain and path.resolve().is_relative_to(folder.resolve())
+        home.resolve(home.folder / relative)
     except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a zero byte
-        raise UserError(f"{folder / MANIFEST}: file {name!r} is not a valid path ({error})", EXPORT_AGAIN) from error
-    if not inside:
-        fix = "copy the files themselves, as cp -rL does: links may not lead out of a bundle" if plain else EXPORT_AGAIN
-        raise UserError(f"{folder / MANIFEST}: file {name!r} is outside the bundle", fix)
-    return path
+        raise UserError(f"{manifest}: file {name!r} is not a valid path ({error})", EXPORT_AGAIN) from error
+    return home.folder / relative
 
 
 def file_sha256(path: Path) -> str:
@@ -309,7 +343,8 @@ def file_sha256(path: Path) -> str:
 
 def list_files(manifest: Manifest) -> Iterator[str]:
     """Yield every file that a manifest refers to."""
-    for graph in (*(graph for _, graph in denoiser_graphs(manifest)), *companions(manifest).values()):
+    replaced = (graph for body in manifest.bodies.values() for graph in body.replaces.values())
+    for graph in (*(graph for _, graph in step_graphs(manifest)), *replaced, *shared_graphs(manifest).values()):
         yield graph.file
         yield from graph.data
     for _, kind in kinds(manifest):

@@ -1,13 +1,22 @@
 """Companions: the networks of a bundle besides its denoiser, such as a text encoder or an autoencoder."""
 
-from typing import ClassVar, Protocol
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Protocol, Self
+
+from msgspec.structs import replace
 
 from fewstep.plans.spec import Strict
 from fewstep.runtime.kinds.graph_entry import GraphEntry, Role, TensorEntry
 from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
 
+TEXT_ENCODER, DECODER, ENCODER = "text encoder", "decoder of latents", "encoder of images"  # names of graphs
 LENGTH_LIMIT = 2**16  # maximum number of ids of one prompt
 IMAGE_LIMIT = 2**28  # maximum number of elements of one image
+RATE_LIMIT = 10**6  # of frames or samples per second
+OUTPUTS = (("image",), ("video",), ("sound",), ("video", "sound"))  # roles of what a decoder may return
+AXES = {"image": 3, "video": 4, "sound": 2}  # of a sample
+
+Cleaning = Literal["entities", "quotes", "spaces", "lower", "ends"]
 
 
 class Tokens(Strict, frozen=True, omit_defaults=True):
@@ -16,6 +25,10 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     The tokenizer adds the start and end ids, and `pad` fills the rest. `mask` names an input of the same shape that is
     1 for ids of the prompt and 0 for padding. `replaced` maps a token of several embeddings, such as "<cat>", to the
     text that replaces it in prompts, "<cat> <cat>_1".
+
+    `cleaning` changes a prompt first, in this order: `entities` replaces those of HTML, such as &amp;, `quotes` makes
+    curly quotes straight, `spaces` makes one space of several, `lower` makes letters small, and `ends` removes spaces
+    at both ends. The tokenizer reads it between the texts `before` and `after`, such as those of a chat template.
     """
 
     input: str
@@ -24,6 +37,9 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     pad: int
     mask: str | None = None
     replaced: dict[str, str] = {}
+    before: str = ""
+    after: str = ""
+    cleaning: tuple[Cleaning, ...] = ()
 
 
 class StateWords(Strict, frozen=True):
@@ -77,43 +93,62 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
         return None if other is None else f"the denoiser takes no condition {other!r} of that shape and type"
 
     def companions(self) -> dict[str, GraphEntry]:
-        return {"text encoder": self.graph}
+        return {TEXT_ENCODER: self.graph}
+
+    def with_companions(self, graphs: Mapping[str, GraphEntry]) -> Self:
+        return replace(self, graph=graphs.get(TEXT_ENCODER, self.graph))
 
     def files(self) -> tuple[str, ...]:
         return tuple(each.tokenizer for each in self.tokens)
 
 
-class AutoencoderEntry(Kind, frozen=True):
+class AutoencoderEntry(Kind, frozen=True, omit_defaults=True):
     """An autoencoder between images in [-1, 1] and x, the denoiser's latents. Its graphs include the scaling and the
     shift of latents.
 
-    The encoder returns the mean of its distribution, so it is deterministic.
+    The encoder returns the mean of its distribution, so it is deterministic. A decoder may also return a video in [-1,
+    1], [batch, frames, channels, height, width], and sound, [batch, channels, samples]. Its batch is free or 1.
+
+    frame_rate, sample_rate: frames of the video and samples of the sound per second; None if unknown.
     """
 
     EXPERTS: ClassVar = "without"
 
     decoder: GraphEntry
     encoder: GraphEntry | None = None
+    frame_rate: float | None = None
+    sample_rate: int | None = None
 
     def problem(self, of: DescriptionProtocol) -> str | None:
         """Return what is wrong with graphs that should convert between x and an image, as text, or None if nothing
         is."""
-        x, image = ("batch", *of.x_shape), _single_shape(self.decoder.outputs, "image")
-        if image is None or len(image) != 4 or not _is_size(image[1:]):
-            return "its decoder returns no image [batch, channels, height, width]"
-        if _single_shape(self.decoder.inputs, "latent") != x:
-            return f"its decoder does not take latents {list(x)}"
+        roles = tuple(output.role for output in self.decoder.outputs)
+        shapes = [_sample_shape((output,), output.role) for output in self.decoder.outputs]
+        if roles not in OUTPUTS or any(
+            shape is None or len(shape) != AXES[role] or not _is_size(shape)
+            for role, shape in zip(roles, shapes, strict=True)
+        ):
+            return "its decoder returns no image [batch, channels, height, width], no video and no sound"
+        if _sample_shape(self.decoder.inputs, "latent") != of.x_shape:
+            return f"its decoder does not take latents {list(of.x_shape)}"
         encoder = self.encoder
         if encoder is not None and (
-            _single_shape(encoder.inputs, "image"),
-            _single_shape(encoder.outputs, "latent"),
-        ) != (image, x):
+            roles,
+            _sample_shape(encoder.inputs, "image"),
+            _sample_shape(encoder.outputs, "latent"),
+        ) != (("image",), shapes[0], of.x_shape):
             return "its encoder does not take the decoder's images and return its latents"
+        if any(rate is not None and not 0 < rate < RATE_LIMIT for rate in (self.frame_rate, self.sample_rate)):
+            return f"it has {self.frame_rate} frames and {self.sample_rate} samples per second"
         return None
 
     def companions(self) -> dict[str, GraphEntry]:
-        decoder = {"decoder of latents": self.decoder}
-        return decoder if self.encoder is None else decoder | {"encoder of images": self.encoder}
+        decoder = {DECODER: self.decoder}
+        return decoder if self.encoder is None else decoder | {ENCODER: self.encoder}
+
+    def with_companions(self, graphs: Mapping[str, GraphEntry]) -> Self:
+        encoder = self.encoder and graphs.get(ENCODER, self.encoder)
+        return replace(self, decoder=graphs.get(DECODER, self.decoder), encoder=encoder)
 
 
 class ImageFacts(Protocol):
@@ -133,14 +168,11 @@ def image_shape(manifest: ImageFacts) -> tuple[int, ...]:
     return tuple(int(size) for size in manifest.autoencoder.decoder.outputs[0].shape[1:])
 
 
-def _single_shape(tensors: tuple[TensorEntry, ...], role: Role) -> tuple[int | str, ...] | None:
-    """Return the shape of the only tensor if it has this role and is float32, else None."""
-    fits = len(tensors) == 1 and (tensors[0].role, tensors[0].dtype, tensors[0].shape[:1]) == (
-        role,
-        "float32",
-        ("batch",),
-    )
-    return tensors[0].shape if fits else None
+def _sample_shape(tensors: tuple[TensorEntry, ...], role: Role) -> tuple[int | str, ...] | None:
+    """Return the shape of a sample of the only tensor if it has this role and is float32, else None."""
+    if len(tensors) != 1 or (tensors[0].role, tensors[0].dtype) != (role, "float32"):
+        return None
+    return tensors[0].shape[1:] if tensors[0].shape[:1] in (("batch",), (1,)) else None
 
 
 def _is_size(sizes: tuple[int | str, ...]) -> bool:

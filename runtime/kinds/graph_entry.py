@@ -8,7 +8,21 @@ from fewstep.plans.spec import Strict
 # prefix of named outputs.
 CARRIED, NEXT, NAMED = "carried_", "next_", "named_"
 Role = Literal[
-    "x", "time", "to", "condition", "row", "group", "carried", "output", "named", "ids", "mask", "latent", "image"
+    "x",
+    "time",
+    "to",
+    "condition",
+    "row",
+    "group",
+    "carried",
+    "output",
+    "named",
+    "ids",
+    "mask",
+    "latent",
+    "image",
+    "video",
+    "sound",
 ]
 DType = Literal["float32", "float16", "int64", "int32", "uint8", "int8", "bool"]
 
@@ -27,9 +41,14 @@ class TensorEntry(Strict, frozen=True):
 
 
 class GraphEntry(Strict, frozen=True):
-    """An ONNX file of the bundle. Paths are relative to the bundle and use forward slashes."""
+    """An ONNX file of the bundle. Paths are relative to the bundle and use forward slashes.
+
+    `probe` are numbers of its outputs when it was exported (`runtime/backends/probe.py`), by which other machines check
+    their engines; () if there is none.
+    """
 
     file: str
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
     data: tuple[str, ...] = ()  # external weight files the graph refers to
+    probe: tuple[tuple[float, ...], ...] = ()

@@ -5,7 +5,7 @@ The manifest imports the optional properties, so they cannot import the manifest
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, Self
 
 from fewstep.plans.spec import Strict
 from fewstep.runtime.kinds.condition import Condition
@@ -135,6 +135,10 @@ class Kind(Strict, frozen=True):
     def companions(self) -> Mapping[str, GraphEntry]:
         """Return the graphs that belong to the property, by name."""
         return {}
+
+    def with_companions(self, graphs: Mapping[str, GraphEntry]) -> Self:
+        """Return the property with other graphs, by the names of `companions`. Those that are not named stay."""
+        return self
 
     def files(self) -> Sequence[str]:
         """Return the paths of the property's files in the bundle, except graphs."""

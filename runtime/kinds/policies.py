@@ -1,6 +1,7 @@
 """Policies: denoisers whose samples are action sequences."""
 
-from typing import ClassVar, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.companions import StateWords, TextEncoderEntry
 from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind, format_numbers
+from fewstep.runtime.kinds.units import Affine, to_units
+
+Control = Literal["position", "velocity"]
 
 
 class Policy(Kind, frozen=True, omit_defaults=True):
@@ -22,6 +26,10 @@ class Policy(Kind, frozen=True, omit_defaults=True):
     discrete: for elements of an action that take discrete values only, these values, in units.
     width: how many leading elements of each action in x are used. The others are padding, which is 0 in the training
         data. None means that all are used.
+    relative_to, relative: an observation, and the elements of an action that the policy predicts relative to the same
+        elements of its latest value, in units, such as joints relative to their measured positions.
+    control: what actions are. A "position" says where the robot shall be, whenever it is executed. A "velocity" belongs
+        to its tick, and is left out if the tick has passed.
     """
 
     FIX: ClassVar = "give Policy(observations, first, actions, discrete={PLACE: (VALUE, VALUE)})"
@@ -35,6 +43,9 @@ class Policy(Kind, frozen=True, omit_defaults=True):
     most_delay: int = 0
     discrete: dict[int, tuple[float, ...]] = {}
     width: int | None = None
+    relative_to: str | None = None
+    relative: tuple[int, ...] = ()
+    control: Control = "position"
 
     def problem(self, of: DescriptionProtocol) -> str | None:
         shape, units = of.x_shape, of.units
@@ -45,9 +56,11 @@ class Policy(Kind, frozen=True, omit_defaults=True):
             return f"actions {self.first} .. {self.first + self.actions - 1} of samples {list(shape)}"
         if units is not None and units.axis in (0, -len(shape)):
             return f"its units are along axis {units.axis} of samples {list(shape)}, the time axis of its actions"
+        if self.control not in get_args(Control):
+            return f"control={self.control!r} is not one of {', '.join(get_args(Control))}"
         if self.width is not None and not (len(shape) == 2 and 1 <= self.width <= shape[1]):
             return f"width={self.width} of samples {list(shape)}"
-        return self._continuation_problem(of) or self._discrete_problem(shape)
+        return self._continuation_problem(of) or self._discrete_problem(shape) or self._relative_problem(shape)
 
     def mistake(self, of: DescriptionProtocol) -> str | None:
         """Return a problem if no condition can contain the observations, else None.
@@ -68,6 +81,11 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         )
         if self.prefix is not None:
             rhythm += f"; continues up to {self.most_delay} decided actions ({self.prefix}, {self.delay})"
+        if self.control == "velocity":
+            rhythm += "; actions are velocities"
+        if self.relative:
+            elements = ", ".join(map(str, self.relative))
+            rhythm += f"; elements {elements} of an action are relative to those of {self.relative_to}"
         return rhythm + "".join(
             f"; action[{at}] is one of {format_numbers(values)}" for at, values in self.discrete.items()
         )
@@ -94,6 +112,15 @@ class Policy(Kind, frozen=True, omit_defaults=True):
         missing = [need for need in ((self.prefix, of.x_shape), (self.delay, (1,))) if need not in shapes]
         return f"it needs a condition {missing[0][0]!r} of the shape {list(missing[0][1])}" if missing else None
 
+    def _relative_problem(self, shape: tuple[int, ...]) -> str | None:
+        if (self.relative_to is None) == bool(self.relative):
+            return "it has one of relative_to and relative without the other"
+        if self.relative and len(shape) != 2:
+            return f"relative actions are for samples [horizon, actions], not {list(shape)}"
+        if self.relative and not set(self.relative) <= set(range(shape[1] if self.width is None else self.width)):
+            return f"relative={list(self.relative)} of samples {list(shape)}"
+        return None
+
     def _discrete_problem(self, shape: tuple[int, ...]) -> str | None:
         if self.discrete and len(shape) != 2:
             return f"discrete actions are for samples [horizon, actions], not {list(shape)}"
@@ -116,6 +143,9 @@ class PolicyFacts(Protocol):
 
     @property
     def policy(self) -> Policy | None: ...
+
+    @property
+    def units(self) -> Affine | None: ...
 
     @property
     def text(self) -> TextEncoderEntry | None: ...
@@ -141,3 +171,35 @@ def action_shape(manifest: PolicyFacts) -> tuple[int, ...]:
     """Return the shape of one action of a policy, without x's padding."""
     width = policy_of(manifest).width
     return manifest.x_shape[1:] if width is None else (width,)
+
+
+def action_origin(manifest: PolicyFacts, window: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Return what is added to each action [elements] that the network predicts from a window, in units: the latest
+    value of the observation that actions are relative to, and 0 elsewhere."""
+    policy = policy_of(manifest)
+    origin, relative = np.zeros(action_shape(manifest), np.float32), list(policy.relative)
+    if policy.relative_to is None:
+        return origin
+    if policy.relative_to not in window:
+        what = f"the window has no {policy.relative_to!r}, which actions are relative to"
+        raise UserError(what, "give the window of History.window()")
+    seen = np.asarray(window[policy.relative_to], np.float32)
+    if seen.ndim != 2:
+        what = f"actions are relative to {policy.relative_to!r} of the shape {list(seen.shape)}"
+        raise UserError(what, "give an array [observations, elements], as in History.window()")
+    latest = seen[-1]
+    if (last := max(relative)) >= latest.size:
+        what = f"element {last} of an action is relative to {policy.relative_to!r}, which has {latest.size} elements"
+        raise UserError(what, "export with Policy(relative=...) of its elements")
+    origin[relative] = latest[relative]
+    return origin
+
+
+def executed_actions(manifest: PolicyFacts, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the actions [N, actions, ...] that a robot executes of sequences [N, *x_shape] in model range, without x's
+    padding. They are in the robot's units, if the bundle states some, are not rounded to discrete values, and relative
+    ones are without what they are relative to."""
+    policy = policy_of(manifest)
+    values = samples if manifest.units is None else to_units(manifest, samples)
+    executed = np.asarray(values, np.float32)[:, policy.first : policy.first + policy.actions]
+    return executed if policy.width is None else executed[..., : policy.width]

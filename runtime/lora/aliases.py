@@ -2,8 +2,21 @@
 
 import re
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
-Aliases = Iterator[tuple[str, tuple[str, ...]]]  # (a name, its layers); of several, the outputs are concatenated
+from fewstep.runtime.lora.original_names import FAMILIES, OriginalNames
+
+
+@dataclass(frozen=True)
+class Place:
+    """The layers that a name of a file stands for. If there are several, the file has their outputs concatenated in
+    this order. If `is_swapped`, it has the second half of the outputs first."""
+
+    layers: tuple[str, ...]
+    is_swapped: bool = False
+
+
+Aliases = Iterator[tuple[str, Place]]
 
 RESNET = {  # layers in a residual block of the latent diffusion UNet (Rombach et al. 2022)
     "in_layers.2": "conv1",
@@ -19,73 +32,30 @@ UNET = {  # outside its blocks
     "label_emb.0.2": "add_embedding.linear_2",
     "out.2": "conv_out",
 }
-QKV, ADDED_QKV = ("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_proj")
-DOUBLE = {  # a block of FLUX with two separate streams: part -> layers of transformer_blocks.N
-    "img_attn.qkv": tuple(f"attn.{part}" for part in QKV),
-    "txt_attn.qkv": tuple(f"attn.{part}" for part in ADDED_QKV),
-    "img_attn.proj": ("attn.to_out.0",),
-    "txt_attn.proj": ("attn.to_add_out",),
-    "img_mlp.0": ("ff.net.0.proj",),
-    "img_mlp.2": ("ff.net.2",),
-    "txt_mlp.0": ("ff_context.net.0.proj",),
-    "txt_mlp.2": ("ff_context.net.2",),
-    "img_mod.lin": ("norm1.linear",),
-    "txt_mod.lin": ("norm1_context.linear",),
-}
-SINGLE = {  # a block of FLUX with one joint stream: layers of single_transformer_blocks.N
-    "linear1": (*(f"attn.{part}" for part in QKV), "proj_mlp"),
-    "linear2": ("proj_out",),
-    "modulation.lin": ("norm.linear",),
-}
-FLUX = {  # outside its blocks
-    "img_in": "x_embedder",
-    "txt_in": "context_embedder",
-    "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
-    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
-    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
-    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
-    "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
-    "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
-    "final_layer.linear": "proj_out",
-}
-JOINT = {  # a block of Stable Diffusion 3: layers of transformer_blocks.N
-    "x_block.attn.qkv": tuple(f"attn.{part}" for part in QKV),
-    "context_block.attn.qkv": tuple(f"attn.{part}" for part in ADDED_QKV),
-    "x_block.attn.proj": ("attn.to_out.0",),
-    "context_block.attn.proj": ("attn.to_add_out",),
-    "x_block.mlp.fc1": ("ff.net.0.proj",),
-    "x_block.mlp.fc2": ("ff.net.2",),
-    "context_block.mlp.fc1": ("ff_context.net.0.proj",),
-    "context_block.mlp.fc2": ("ff_context.net.2",),
-}
 
 
 def aliases(names: Collection[str]) -> Aliases:
     """Yield other names of the layers of a diffusers network. For an unknown network it yields nothing."""
     if any(re.match(r"down_blocks\.0\.resnets\.\d+\.", name) for name in names):
         yield from _unet(names)
-    if any(name.startswith("single_transformer_blocks.") for name in names):
-        yield from _single_layers(FLUX, names)
-        yield from _blocks_by_number("double_blocks", DOUBLE, "transformer_blocks", names)
-        yield from _blocks_by_number("single_blocks", SINGLE, "single_transformer_blocks", names)
-    elif any(name.startswith("transformer_blocks.") for name in names):
-        yield from _blocks_by_number("joint_blocks", JOINT, "transformer_blocks", names)
+    numbers: dict[str, list[str]] = {}  # the name of a layer with N for its block's number -> these numbers
+    for name in names:
+        if match := re.fullmatch(r"([a-z_.]+)\.(\d+)\.(.+)", name):
+            numbers.setdefault(f"{match[1]}.N.{match[3]}", []).append(match[2])
+    family = next((each for each in FAMILIES if each.mark in numbers or each.mark in names), None)
+    if family is not None:
+        yield from _original_names(family, numbers, names)
 
 
-def _single_layers(table: dict[str, str], names: Collection[str]) -> Aliases:
-    for alias, name in table.items():
-        if name in names:
-            yield alias, (name,)
-
-
-def _blocks_by_number(theirs: str, table: dict[str, tuple[str, ...]], ours: str, names: Collection[str]) -> Aliases:
-    """Yield the aliases of layers in blocks that have the same number in both codebases: each alias, and the layers
-    that it stands for."""
-    for number in {match[1] for name in names if (match := re.match(rf"{ours}\.(\d+)\.", name))}:
-        for alias, parts in table.items():
-            layers = tuple(f"{ours}.{number}.{part}" for part in parts)
+def _original_names(family: OriginalNames, numbers: dict[str, list[str]], names: Collection[str]) -> Aliases:
+    for alias, parts in family.table.items():
+        own = (parts,) if isinstance(parts, str) else parts
+        for number in numbers.get(own[0], ()) if ".N." in own[0] else ("",):
+            layers = tuple(layer.replace(".N.", f".{number}.") for layer in own)
             if all(layer in names for layer in layers):
-                yield f"{theirs}.{number}.{alias}", layers
+                without = family.swapped_without.get(alias)
+                is_last = without is not None and without.replace(".N.", f".{number}.") not in names
+                yield alias.replace(".N.", f".{number}."), Place(layers, alias in family.swapped or is_last)
 
 
 def _unet(names: Collection[str]) -> Aliases:
@@ -94,7 +64,9 @@ def _unet(names: Collection[str]) -> Aliases:
     down_blocks.i: L residual blocks, with or without attention, then a downsampler   input_blocks.1 + i (L + 1) ..
     up_blocks.i: L + 1 residual blocks, the last one also with an upsampler           output_blocks.i (L + 1) ..
     """
-    yield from _single_layers(UNET, names)
+    for alias, name in UNET.items():
+        if name in names:
+            yield alias, Place((name,))
     each = 1 + max(int(match[1]) for name in names if (match := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name)))
     for name in names:
         if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.+)", name):
@@ -106,19 +78,19 @@ def _unet(names: Collection[str]) -> Aliases:
             kind, number, rest = match.groups()
             yield from _block_layer("middle_block", kind, 1 if kind == "attentions" else 2 * int(number), rest, name)
         elif match := re.fullmatch(r"down_blocks\.(\d+)\.downsamplers\.0\.conv", name):
-            yield f"input_blocks.{(int(match[1]) + 1) * (each + 1)}.0.op", (name,)
+            yield f"input_blocks.{(int(match[1]) + 1) * (each + 1)}.0.op", Place((name,))
         elif match := re.fullmatch(r"up_blocks\.(\d+)\.upsamplers\.0\.conv", name):
             has_attention = any(other.startswith(f"up_blocks.{match[1]}.attentions.") for other in names)
             place = f"output_blocks.{int(match[1]) * (each + 1) + each}.{1 + has_attention}"
-            yield f"{place}.conv", (name,)
+            yield f"{place}.conv", Place((name,))
 
 
 def _block_layer(place: str, kind: str, position: int, rest: str, name: str) -> Aliases:
     """Yield the name of a layer of a residual block or an attention block. Names within an attention block are the same
     in both codebases."""
     if kind == "attentions":
-        yield f"{place}.{position}.{rest}", (name,)
+        yield f"{place}.{position}.{rest}", Place((name,))
     else:
         for alias, ours in RESNET.items():
             if rest == ours:
-                yield f"{place}.{position}.{alias}", (name,)
+                yield f"{place}.{position}.{alias}", Place((name,))

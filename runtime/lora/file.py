@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -16,12 +15,16 @@ from safetensors import SafetensorError, deserialize
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Adapter
 from fewstep.runtime.bundle.reading import file_sha256
+from fewstep.runtime.links import Home
+from fewstep.runtime.lora.aliases import Place
 from fewstep.runtime.lora.keys import DENOISER, Component, group_keys, layers_of
+from fewstep.runtime.lora.option import split_network_of_file, split_strength
+from fewstep.runtime.lora.patterns import LARGEST, Numbers, find_number, read_number, read_pattern
 from fewstep.runtime.tensor_file import check_header
 
 CONFIG = "adapter_config.json"  # the file that peft writes besides adapter_model.safetensors
-PLAIN = re.compile(r"[\w.-]+")  # names of layers; peft accepts any regular expression, but matching one may never end
 METADATA = "lora_adapter_metadata"  # diffusers' key in the file: fields, mostly prefixed with the network's name
+PEFT = "base_model.model."  # peft's prefix of the keys in a file
 PREFIXES = ("unet", "transformer")  # names of the denoiser in the metadata; text encoders have their own
 FORMS = ("LORA", "LOHA", "LOKR")  # values of peft_type in peft's configuration
 # Values of peft's init_lora_weights that leave the trained weights as they are. Others, such as pissa and olora,
@@ -47,7 +50,6 @@ BEYOND_WEIGHTS = (
 )
 NEEDED = (("up", "down"), ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), ("diff",))  # parts that each form needs
 NAMED = 3  # how many keys or layers an error names
-LARGEST = 1e6  # upper limit of a strength, and of a number in a configuration; larger ones are damage
 COPY_AGAIN = "copy it again"
 CONVERT = "write it with peft's save_pretrained(FOLDER, path_initial_model_for_weight_conversion=INITIAL)"
 OTHER_NETWORK = "give a LoRA that was trained for this network"
@@ -56,7 +58,6 @@ NUMBERS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4",
 
 Floats = NDArray[np.float32]
 Parts = Mapping[str, Floats]  # part (named as in `keys.py`) -> its array
-Names = tuple[str, ...]
 Updates = Mapping[tuple[Component, str], Parts]  # by network and layer, named as in the file
 
 
@@ -79,23 +80,23 @@ class AlphaScale:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """The configuration of a LoRA file. Keys of `alphas` are names of layers, or their ends after a dot."""
+    """The configuration of a LoRA file. Keys of `alphas` and `ranks` are regular expressions for names of layers, or
+    for their ends after a dot."""
 
     alpha: float | None = None
     rank: float | None = None
-    alphas: Mapping[str, float | None] = field(default_factory=dict)
+    alphas: Numbers = field(default_factory=dict)
     is_stabilized: bool = False
-    ranks: Mapping[str, float | None] = field(default_factory=dict)  # for forms whose arrays do not show the rank
+    ranks: Numbers = field(default_factory=dict)  # for forms whose arrays do not show the rank
+    root: str = ""  # what comes before the names of layers in the network that peft trained
 
     def scale(self, layer: str) -> AlphaScale:
         """Return the scale of a layer, by its name in the file."""
-        alpha, rank = _entry(self.alphas, layer), _entry(self.ranks, layer)
+        name = layer.removeprefix(PEFT)
+        if name == layer and name.partition(".")[0] in PREFIXES:  # diffusers' name of the network, which peft lacks
+            name = name.partition(".")[2]
+        alpha, rank = (find_number(numbers, self.root + name) for numbers in (self.alphas, self.ranks))
         return AlphaScale(self.alpha if alpha is None else alpha, rank or self.rank, self.is_stabilized)
-
-
-def _entry(pattern: Mapping[str, float | None], layer: str) -> float | None:
-    """Return the number of the first key that is the name of the layer or the end of it, or None if there is none."""
-    return next((number for end, number in pattern.items() if layer == end or layer.endswith(f".{end}")), None)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Lora:
     sha256: str
     strength: float
     updates: Updates
-    configs: Mapping[Component, AdapterConfig] = field(default_factory=dict)
+    configs: Mapping[str, AdapterConfig] = field(default_factory=dict)  # by component, or by another network's name
+    network: str | None = None  # the network that the caller named
 
     def scale(self, component: Component, layer: str) -> AlphaScale:
         """Return the scale of the update of a network's layer, by its name in the file."""
@@ -116,42 +118,59 @@ class Lora:
         """Return the names of the layers that it changes in a network."""
         return tuple(layer for network, layer in self.updates if network == component)
 
-    def match_layers(self, names: Collection[str], network: str, component: Component = DENOISER) -> dict[str, Names]:
+    def match_layers(self, names: Collection[str], network: str, component: Component = DENOISER) -> dict[str, Place]:
         """Return, for each layer of the file, the layers of a network that it refers to, among `names`.
 
-        If it refers to several, the file has their outputs concatenated. Raises UserError that names missing layers.
+        Raises UserError that names missing layers, and for two names of one layer.
         """
-        wanted = self.layers(component)
-        layers = layers_of(names, wanted)
-        places = {layer: layers.find(layer) for layer in wanted}
-        if missing := [layer for layer, own in places.items() if not own]:
-            raise UserError(
-                f"{self.name}: {len(wanted) - len(missing)} of the {len(wanted)} layers that it changes are in "
-                f"{network}, but {first_few(missing)} is not",
-                OTHER_NETWORK,
-            )
+        changed = self.layers(component)
+        layers = layers_of(names, changed)
+        found = {layer: layers.find(layer) for layer in changed}
+        places = {layer: place for layer, place in found.items() if place is not None}
+        if missing := [layer for layer in changed if layer not in places]:
+            what = f"{self.name}: {network} lacks {len(missing)} of the layers that the file changes ({len(changed)})"
+            fix = OTHER_NETWORK if places else f"{OTHER_NETWORK}, or rename its keys as the layers of {network}"
+            raise UserError(f"{what}: {first_few(missing)}", fix)
+        names_of: dict[str, str] = {}
+        for layer, place in places.items():
+            for own in place.layers:
+                if (other := names_of.setdefault(own, layer)) != layer:
+                    raise UserError(f"{self.name} changes layer {own!r} twice, as {other!r} and {layer!r}", COPY_AGAIN)
         return places
 
     @property
     def adapter(self) -> Adapter:
         """The entry for this file in the manifest."""
-        return Adapter(self.name, self.sha256, self.strength)
+        return Adapter(self.name, self.sha256, self.strength, self.network)
+
+    @property
+    def text(self) -> str:
+        """The file as an option names it: FILE:STRENGTH, or FILE:STRENGTH@NETWORK."""
+        return f"{self.name}:{self.strength:g}" + ("" if self.network is None else f"@{self.network}")
 
 
 def read_lora(text: str) -> Lora:
-    """Read the safetensors file that `FILE[:STRENGTH]` names, or the only one in a folder.
+    """Read the safetensors file that `FILE[:STRENGTH][@NETWORK]` names, or the only one in a folder.
 
     Raises UserError that names what is wrong.
     """
-    return lora_of(*split_strength(text, "--lora"))
+    name, network = split_network_of_file(text)
+    return lora_of(*split_strength(name, "--lora"), network)
 
 
-def lora_of(path: Path, strength: float) -> Lora:
-    """Read a safetensors file, or the only one in a folder, at a strength."""
+def lora_of(path: Path, strength: float, network: str | None = None) -> Lora:
+    """Read a safetensors file, or the only one in a folder, at a strength, for a network that the caller named."""
     if not abs(strength) <= LARGEST:  # also refuses NaN
         what = f"the strength of {path.name} is not between {-LARGEST:g} and {LARGEST:g}"
         raise UserError(what, "give a number such as 0.8")
     file = file_of(path)
+    config = file.with_name(CONFIG)
+    home, files = (Home(path, config), (file, config)) if path.is_dir() else (Home(file.parent, file), (config,))
+    with home.keep(files):
+        return _read(path, file, strength, network)
+
+
+def _read(path: Path, file: Path, strength: float, network: str | None) -> Lora:
     tensors, metadata = read_tensors(file)
     updates, unknown = group_keys(tensors)
     if unknown or not updates:
@@ -168,9 +187,10 @@ def lora_of(path: Path, strength: float) -> Lora:
             raise UserError(what, COPY_AGAIN)
         if (alpha := parts.get("alpha")) is not None and alpha.size != 1:
             raise UserError(f"{file.name}: the alpha of layer {layer!r} has {alpha.size} numbers, not 1", COPY_AGAIN)
-    if any(key.startswith("base_model.model.") for key in tensors):
+    if any(key.startswith(PEFT) for key in tensors):
         _check_kronecker_axes(file.name, loaded)
-    return Lora(path.name, file_sha256(file), strength, loaded, _configs(file, path.is_dir(), metadata, loaded))
+    configs = _configs(file, path.is_dir(), metadata, loaded)
+    return Lora(path.name, file_sha256(file), strength, loaded, configs, network)
 
 
 def _check_kronecker_axes(name: str, updates: Updates) -> None:
@@ -187,6 +207,8 @@ def is_whole(parts: Collection[str]) -> bool:
     LoRA."""
     forms = [needed for needed in NEEDED if set(needed) & set(parts)]
     complete = [needed for needed in forms if set(needed) <= set(parts)]
+    if "up_bias" in parts and "up" not in parts:
+        return False
     kronecker = any(part.startswith("lokr") for part in parts)
     if kronecker and not has_kronecker(parts) or forms != complete:
         return False
@@ -195,23 +217,6 @@ def is_whole(parts: Collection[str]) -> bool:
 
 def has_kronecker(parts: Collection[str]) -> bool:
     return all({f"lokr_w{side}"} <= set(parts) or {f"lokr_w{side}_{x}" for x in "ab"} <= set(parts) for side in "12")
-
-
-def split_strength(text: str, option: str) -> tuple[Path, float]:
-    """Split `FILE[:STRENGTH]` into the file and the strength. The name itself may contain a colon."""
-    name, colon, number = text.rpartition(":")
-    if not colon or Path(text).exists():
-        return Path(text), 1.0
-    try:
-        strength = float(number)
-    except ValueError:
-        if not Path(name).exists():
-            return Path(text), 1.0
-        what = f"{option} {Path(name).name}:{number}: {number!r} is not a strength"
-        raise UserError(what, "give a number, as in FILE:0.8, or only FILE for 1") from None
-    if not math.isfinite(strength):
-        raise UserError(f"{option} {Path(name).name}:{number} has no finite strength", "give a number, as in FILE:0.8")
-    return Path(name), strength
 
 
 def file_of(path: Path) -> Path:
@@ -271,11 +276,9 @@ def _floats(dtype: str, shape: Sequence[int], data: bytes) -> Floats:
         return values.astype(np.float32).reshape(tuple(shape))
 
 
-def _configs(
-    file: Path, is_folder: bool, metadata: Mapping[str, str], updates: Updates
-) -> dict[Component, AdapterConfig]:
+def _configs(file: Path, is_folder: bool, metadata: Mapping[str, str], updates: Updates) -> dict[str, AdapterConfig]:
     """Read the configuration of each network: peft's, from its file in the same folder, or diffusers', from the
-    metadata. Networks without one are left out."""
+    metadata. Networks without one are left out. A second denoiser, such as `transformer_2`, has its own name."""
     of_peft = file.with_name(CONFIG)
     try:
         if of_peft.is_file() and (is_folder or file.name == "adapter_model.safetensors"):
@@ -284,20 +287,21 @@ def _configs(
             _check_targets(file.name, own, [layer for _, layer in updates])
             return dict.fromkeys(get_args(Component), config)
         fields = json.loads(metadata[METADATA]) if METADATA in metadata else {}
-        grouped: dict[Component, dict[str, Any]] = {}
+        grouped: dict[str, dict[str, Any]] = {}
         for name, value in fields.items():
-            network, _, own = name.partition(".")
-            component = next((each for each in get_args(Component) if each == network), DENOISER)
-            is_prefixed = component != DENOISER or network in PREFIXES
-            grouped.setdefault(component, {})[own if is_prefixed else name] = value
-        return {component: _config(file.name, own, _of(component, updates)) for component, own in grouped.items()}
+            network, _, own = name.rpartition(".")
+            grouped.setdefault(DENOISER if network in ("", *PREFIXES) else network, {})[own] = value
+        return {network: _config(file.name, own, _of(network, updates)) for network, own in grouped.items()}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"the configuration of {file.name} is damaged ({error})", COPY_AGAIN) from error
 
 
-def _of(component: Component, updates: Updates) -> dict[str, Parts]:
-    """Return the updates of one network, by layer."""
-    return {layer: parts for (network, layer), parts in updates.items() if network == component}
+def _of(network: str, updates: Updates) -> dict[str, Parts]:
+    """Return the updates of one network, by layer. For a network that is no component, these are the denoiser's whose
+    keys begin with its name."""
+    if network in get_args(Component):
+        return {layer: parts for (component, layer), parts in updates.items() if component == network}
+    return {layer: parts for (_, layer), parts in updates.items() if layer.startswith(f"{network}.")}
 
 
 def _config(name: str, fields: Mapping[str, Any], updates: Mapping[str, Parts]) -> AdapterConfig:
@@ -317,11 +321,11 @@ def _config(name: str, fields: Mapping[str, Any], updates: Mapping[str, Parts]) 
     _check_magnitudes(name, bool(fields.get("use_dora")), updates)
     has_ranks = fields.get("peft_type") == "LOKR"  # arrays of the other forms show their rank
     return AdapterConfig(
-        _number("alpha", fields.get("lora_alpha", fields.get("alpha"))),
-        _number("r", fields.get("r") or None),
-        _numbers("alpha_pattern", fields),
+        read_number("alpha", fields.get("lora_alpha", fields.get("alpha"))),
+        read_number("r", fields.get("r") or None),
+        read_pattern(name, "alpha_pattern", fields, updates),
         bool(fields.get("use_rslora")),
-        _numbers("rank_pattern", fields) if has_ranks else {},
+        read_pattern(name, "rank_pattern", fields, updates) if has_ranks else {},
     )
 
 
@@ -344,7 +348,7 @@ def _check_targets(name: str, fields: Mapping[str, Any], layers: Sequence[str]) 
     )
     numbers = {str(each) for each in (indexes if isinstance(indexes, list) else [] if indexes is None else [indexes])}
     for layer in layers:
-        own, wrong = layer.removeprefix("base_model.model."), ""
+        own, wrong = layer.removeprefix(PEFT), ""
         if isinstance(targets, list) and not _is_named(own, targets):
             wrong = "target_modules"
         elif isinstance(excluded, list) and _is_named(own, excluded):
@@ -358,24 +362,6 @@ def _check_targets(name: str, fields: Mapping[str, Any], layers: Sequence[str]) 
 def _is_named(layer: str, names: Sequence[Any]) -> bool:
     """Return True if one of the names is the layer's, or the end of it."""
     return any(layer == each or layer.endswith(f".{each}") for each in names)
-
-
-def _numbers(name: str, fields: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return a field of a LoRA configuration that maps the names of layers to numbers, such as rank_pattern. Raises
-    ValueError if a name is a regular expression, or a value is not a number."""
-    numbers = dict(fields.get(name) or {})
-    if patterns := [layer for layer in numbers if not PLAIN.fullmatch(layer)]:
-        raise ValueError(f"{name} has {patterns[0]!r:.40}, which is not the name of a layer")
-    return {layer: _number(layer, number) for layer, number in numbers.items()}
-
-
-def _number(name: str, value: Any) -> float | None:
-    """Return a number of the configuration, or None if it is missing. Raises ValueError for anything else."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-        raise ValueError(f"{name} is {value!r:.20}")
-    return float(value)
 
 
 def first_few(names: Iterable[str]) -> str:

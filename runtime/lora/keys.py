@@ -8,19 +8,26 @@ other code (`aliases.py`). Readers of a file report every key that cannot be par
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from fewstep.runtime.lora.aliases import Aliases, aliases
+from fewstep.runtime.lora.aliases import Aliases, Place, aliases
 
 Component = Literal["denoiser", "text_encoder", "text_encoder_2", "text_encoder_3"]
 DENOISER: Component = "denoiser"
 
+MODULATION = "diff_m"  # ending: the difference of the parameter `modulation` of a block of Wan
 # The ending of a key, and its part. The adapter's name may come before ".weight", as peft writes it.
 PARTS: tuple[tuple[str, str], ...] = (
     (r"[._]lora(?:_A|_down|\.down|_linear_layer\.down)(?:\.\w+)?\.weight", "down"),
     (r"[._]lora(?:_B|_up|\.up|_linear_layer\.up)(?:\.\w+)?\.weight", "up"),
+    (r"(?<=_lora[12])\.down\.weight", "down"),  # XLabs: the number is part of the layer's name
+    (r"(?<=_lora[12])\.up\.weight", "up"),
     (r"\.lora_mid\.weight", "mid"),
+    (r"[._]lora_B(?:\.\w+)?\.bias", "up_bias"),
+    (r"\.w_norm", "diff"),
+    (r"\.b_norm", "diff_b"),
+    (r"\.diff_m", MODULATION),
     (r"[._]lora_magnitude_vector(?:\.\w+)?(?:\.weight)?", "magnitude"),
     (r"\.(dora_scale|alpha|diff|diff_b|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))", ""),
 )
@@ -62,6 +69,8 @@ def read_key(key: str) -> Key | None:
     for pattern, part in PATTERNS:
         if match := pattern.fullmatch(key):
             component, layer = _network(match["layer"])
+            if part == MODULATION:
+                layer, part = f"{layer}{'.' if '.' in layer else '_'}modulation", "diff"
             return Key(component, layer, part or match[2])
     return None
 
@@ -88,19 +97,18 @@ class NamedLayers:
         self.root = root
         self.inner = {name.removeprefix(root) for name in names if name.startswith(root)}
         once = Counter(map(flatten_name, self.inner))
-        self.table: dict[str, tuple[str, ...]] = {
-            flatten_name(name): (name,) for name in self.inner if once[flatten_name(name)] == 1
-        }
-        for alias, layers in _known_aliases(self.inner):
+        self.table = {flatten_name(name): Place((name,)) for name in self.inner if once[flatten_name(name)] == 1}
+        for alias, place in _known_aliases(self.inner):
             if flatten_name(alias) not in once:
-                self.table[flatten_name(alias)] = layers
+                self.table[flatten_name(alias)] = place
 
-    def find(self, name: str) -> tuple[str, ...]:
-        """Return the layers that a file calls `name`. If there are several, the file has their outputs concatenated."""
+    def find(self, name: str) -> Place | None:
+        """Return the layers that a file calls `name`, or None if the network lacks one."""
         for form in _name_variants(name):
-            if layers := (form,) if form in self.inner else self.table.get(flatten_name(form), ()):
-                return tuple(self.root + layer for layer in layers)
-        return ()
+            place = Place((form,)) if form in self.inner else self.table.get(flatten_name(form))
+            if place is not None:
+                return replace(place, layers=tuple(self.root + layer for layer in place.layers))
+        return None
 
 
 def layers_of(names: Collection[str], wanted: Iterable[str]) -> NamedLayers:
@@ -138,14 +146,14 @@ def _known_aliases(names: Collection[str]) -> Aliases:
     """Yield older names of the layers, then their names in other implementations of the network."""
     for name in names:
         if name.endswith(".to_out.0"):  # diffusers' first LoRA files omit the number
-            yield name.removesuffix(".0"), (name,)
+            yield name.removesuffix(".0"), Place((name,))
         text = name.removeprefix("text_model.")  # newer versions of transformers omit the prefix
         previous = next(
             (text.removesuffix(new) + old for new, old in TEXT_ATTENTION.items() if text.endswith(new)), text
         )
         for each in (text, previous):
-            yield each, (name,)
-            yield f"text_model.{each}", (name,)
+            yield each, Place((name,))
+            yield f"text_model.{each}", Place((name,))
     yield from aliases(names)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.lora_slots import LoraSlots, slot_port
+from fewstep.runtime.lora.aliases import Place
 from fewstep.runtime.lora.factors import Factors, factorize
 from fewstep.runtime.lora.file import OTHER_NETWORK, Floats, Lora, Parts, first_few
 from fewstep.runtime.lora.keys import DENOISER
@@ -17,20 +18,20 @@ LOG = logging.getLogger("fewstep")
 MERGE = "merge it into a bundle: fewstep export SOURCE -o BUNDLE --lora FILE"
 
 
-def slot_values(slots: LoraSlots, loras: Sequence[Lora]) -> dict[str, Floats]:
-    """Return, by name, the graph inputs (slots) that pass the weights of these LoRA files.
+def slot_values(slots: LoraSlots, loras: Sequence[Lora], network: str = "this network") -> dict[str, Floats]:
+    """Return, by name, the graph inputs (slots) that pass the weights of these LoRA files to a network.
 
     Raises UserError for a file of another network, or one that changes a layer without a slot.
     """
     by_layer: dict[str, list[Factors]] = {}
     for lora in loras:
-        for layer, names in lora.match_layers(slots.names, "this network").items():
-            if without := [name for name in names if name not in slots.layers]:
+        for layer, place in lora.match_layers(slots.names, network).items():
+            if without := [name for name in place.layers if name not in slots.layers]:
                 fix = "export with --lora-slots for them too, or merge it"
                 raise UserError(f"{lora.name} changes {first_few(without)}, which has no slot for a LoRA", fix)
-            for name, update in zip(names, _layer_factors(slots, lora, layer, names), strict=True):
+            for name, update in zip(place.layers, _layer_factors(slots, lora, layer, place), strict=True):
                 by_layer.setdefault(name, []).append(update)
-        if encoders := sum(network != DENOISER for network, _ in lora.updates):
+        if encoders := sum(component != DENOISER for component, _ in lora.updates):
             LOG.warning("%s also changes %d layers of text encoders, which are left unchanged", lora.name, encoders)
     inputs: dict[str, Floats] = {}
     for layer, parts in by_layer.items():
@@ -50,14 +51,14 @@ def slot_values(slots: LoraSlots, loras: Sequence[Lora]) -> dict[str, Floats]:
     return inputs
 
 
-def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, names: Sequence[str]) -> list[Factors]:
-    """Return the LoRA factors for the layers `names`, which one layer of the file updates together, multiplied by the
-    file's strength."""
+def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, place: Place) -> list[Factors]:
+    """Return the LoRA factors for the layers of a place, which one layer of the file updates together, multiplied by
+    the file's strength."""
     parts = lora.updates[DENOISER, layer]
-    shapes = [slots.layers[name] for name in names]
+    shapes = [slots.layers[name] for name in place.layers]
     if {"magnitude", "dora_scale"} & parts.keys():
         raise UserError(f"{lora.name} is a DoRA file, whose update depends on the weights themselves", MERGE)
-    if "diff_b" in parts:
+    if {"diff_b", "up_bias"} & parts.keys():
         raise UserError(f"{lora.name} changes the bias of {layer!r}, which has no slot", MERGE)
     try:
         product = factorize(parts, lora.scale(DENOISER, layer))
@@ -71,6 +72,8 @@ def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, names: Sequence[str
     if not np.isfinite(up).all():
         what = f"the update of {layer!r} in {lora.name} overflows"
         raise UserError(what, "check its alpha, and give a smaller strength")
+    if place.is_swapped:
+        up = np.roll(up, len(up) // 2, axis=0)
     ends = np.cumsum([shape[0] for shape in shapes])[:-1]
     return [Factors(each, product.down) for each in np.split(up, ends)]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from fewstep.runtime.machine.cpu import usable_cores
+from fewstep.runtime.machine.cpu import usable_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,7 +18,7 @@ def map_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> list[R
 
 def imap_threads(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield the results of `work` on each item, in order, each as soon as it and all earlier ones are finished."""
-    with ThreadPoolExecutor(usable_cores()) as threads:
+    with ThreadPoolExecutor(usable_threads()) as threads:
         yield from threads.map(work, items)
 
 

@@ -51,7 +51,10 @@ def shape_of_image(described: AutoencoderEntry, shape: Sequence[int], tiles: Til
 
     Raises UserError if windows cannot cover them.
     """
-    window = _window(described)
+    window, (first, *_) = _window(described), described.decoder.outputs
+    if first.role != "image" or len(window) != 3:
+        what = f"the decoder converts latents {list(window)} to {first.role} {list(first.shape[1:])}, not in windows"
+        raise UserError(what, "leave tiles out, and decode samples of the decoder's size")
     fits = len(shape) == len(window) and all(
         full == part or (full > part > tiles.overlap and axis > 0)
         for axis, (full, part) in enumerate(zip(shape, window, strict=True))

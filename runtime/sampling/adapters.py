@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, LoadedGraph
+from fewstep.runtime.bundle.networks import network_names
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.lora_slots import ENDS, LoraSlots, slot_port
 from fewstep.runtime.lora.file import Lora, lora_of
+from fewstep.runtime.lora.networks import loras_of
+from fewstep.runtime.lora.option import split_network_of_file
 from fewstep.runtime.lora.slot_values import MERGE, slot_values
 from fewstep.runtime.sampling.network import Network
 
-Adapters = Mapping[str | PathLike[str], float]  # LoRA file or folder -> its strength
+Adapters = Mapping[str | PathLike[str], float]  # LoRA file or folder, perhaps with @NETWORK -> its strength
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,22 @@ class AdaptedGraph:
         return self.loaded({**feeds, **self.slots})
 
 
-def apply_adapters(network: Network, adapters: Adapters) -> Network:
-    """Return a network with LoRA files in its slots, at their strengths. They replace all earlier adapters.
+def apply_adapters(networks: Mapping[str, Network], adapters: Adapters) -> dict[str, Network]:
+    """Return the networks of a denoiser, by their names in a plan's steps, with LoRA files in their slots, at their
+    strengths. They replace all earlier adapters.
 
-    Raises UserError if a file does not fit, and for any engine other than onnxruntime on the CPU.
+    Raises UserError if a file does not fit or names none of several networks, and for any engine other than onnxruntime
+    on the CPU.
     """
     loras = _read_files(adapters)
-    if loras and network.bundle.manifest.networks:
-        raise UserError(f"{network.bundle.path} has several networks, and only one may have LoRA slots", MERGE)
-    if loras and not getattr(_unwrap(network.graph), "takes_optional", False):
+    inputs = slot_inputs(networks[DENOISER].bundle, loras) if loras else {}
+    if not all(getattr(_unwrap(networks[name].graph), "takes_optional", False) for name in inputs):
         raise UserError("this engine takes no LoRA files at run time", f"use onnxruntime on the CPU, or {MERGE}")
-    slots = slot_inputs(network.bundle, loras) if loras else {}
+    return {name: _fill_slots(network, inputs.get(name, {})) for name, network in networks.items()}
+
+
+def _fill_slots(network: Network, slots: Mapping[str, Arrays]) -> Network:
+    """Return a network with these LoRA weights, the inputs of its graphs by name, in place of all earlier ones."""
 
     def wrap_graph(graph: LoadedGraph | None, name: str) -> Any:
         if graph is None:
@@ -64,28 +73,47 @@ def _read_files(adapters: Adapters) -> list[Lora]:
     """Read the named files. Raises UserError if a path or a strength has the wrong type."""
     if not isinstance(adapters, Mapping):
         raise UserError(f"adapters {adapters!r} is not a mapping", 'give adapters={"FILE.safetensors": 0.8}')
+    loras = list[Lora]()
     for path, strength in adapters.items():
         if not isinstance(path, str | PathLike):
             raise UserError(f"adapters has {path!r}, not a path", 'give paths: {"FILE.safetensors": 0.8}')
         if isinstance(strength, bool) or not isinstance(strength, Real):
             raise UserError(f"{path} has the strength {strength!r}", "give a number, such as 0.8")
-    return [lora_of(Path(path), strength) for path, strength in adapters.items()]
+        name, network = split_network_of_file(str(path))
+        loras.append(lora_of(Path(name), strength, network))
+    return loras
 
 
-def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, Arrays]:
-    """Return the LoRA weights of these files as inputs of the bundle's graphs: a mapping from "conditioner", "prologue"
-    and "body" to arrays by input name."""
-    slots = require_slots(bundle)
-    inputs = slot_values(slots, loras)
+def slot_inputs(bundle: Bundle, loras: Sequence[Lora]) -> dict[str, dict[str, Arrays]]:
+    """Return the LoRA weights of these files as inputs of the graphs of the bundle's networks: by the network's name in
+    a plan's steps, a mapping from "conditioner", "prologue" and "body" to arrays by input name."""
+    slots, names = require_slots(bundle), network_names(bundle.manifest)
+    inputs: dict[str, dict[str, Arrays]] = {}
+    for name, network in names.items():
+        own = loras_of(name, tuple(names), loras)
+        if own and network not in slots:
+            what = f"{bundle.path} has no slots for LoRA files in its network {name}, which {own[0].name} changes"
+            raise UserError(what, f"export it with --lora-slots LAYERS@{name}, or {MERGE}")
+        if own:
+            inputs[network] = _inputs_of(slots[network], own, name)
+    return inputs
+
+
+def _inputs_of(slots: LoraSlots, loras: Sequence[Lora], network: str) -> dict[str, Arrays]:
+    """Return the inputs of the graphs of one network."""
+    inputs = slot_values(slots, loras, network)
     ports = {
         graph: [slot_port(layer, end) for layer in layers for end in ENDS] for graph, layers in slots.graphs.items()
     }
     return {graph: {name: inputs[name] for name in names if name in inputs} for graph, names in ports.items()}
 
 
-def require_slots(bundle: Bundle) -> LoraSlots:
-    """Return the bundle's slots for LoRA files. Raises UserError if it was exported without any."""
-    slots = bundle.manifest.lora_slots
-    if slots is None:
+def require_slots(bundle: Bundle) -> dict[str, LoraSlots]:
+    """Return the slots for LoRA files of the bundle's networks, by the network's name in a plan's steps. Raises
+    UserError if it was exported without any."""
+    manifest = bundle.manifest
+    found = {DENOISER: manifest.lora_slots} | {name: each.lora_slots for name, each in manifest.networks.items()}
+    slots = {name: each for name, each in found.items() if each is not None}
+    if not slots:
         raise UserError(f"{bundle.path} has no slots for LoRA files", f"export it with --lora-slots, or {MERGE}")
     return slots

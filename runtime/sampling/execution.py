@@ -19,6 +19,7 @@ from fewstep.plans.guidance import UNCOND, Guidance
 from fewstep.plans.names.plan_reference import FileReference, FittedReference, NamedReference, SchedulerReference
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.shaping import as_shaping
+from fewstep.plans.strength import refuse_all_steps
 from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.reading import Bundle
@@ -80,9 +81,14 @@ class ContinuousExecution:
                 from fewstep.plans.compile import bind_plan_name, compile_plan  # load all solvers; only names need them
 
                 name = bind_plan_name(parts, facts, strength)
-                return compile_plan(name, facts, guidance, shaping, body.groups, strength, renoise)
+                plan = compile_plan(name, facts, guidance, shaping, body.groups, strength, renoise)
+                if facts.schedule.kind == "flow" and parts.means_equal_steps and bundle.manifest.scheduler is not None:
+                    from fewstep.runtime.sampling.scheduler_plans import warn_of_own_times  # slow to load
+
+                    warn_of_own_times(plan, parts, bundle)
+                return plan
             case FittedReference(evaluations):
-                plan = find_fitted(evaluations, bundle, body, guidance, shaping, strength)
+                plan = find_fitted(evaluations, bundle, body, guidance, shaping, refuse_all_steps(strength, reference))
                 guidance = None  # `find_fitted` has already checked it
             case SchedulerReference(steps):
                 if renoise is not None or given is not None:
@@ -90,7 +96,7 @@ class ContinuousExecution:
                     raise UserError(f"plan '{reference}' takes no {taken}", "leave it out, or give SOLVER:STEPS")
                 from fewstep.runtime.sampling.scheduler_plans import scheduler_plan  # rarely needed and slow to load
 
-                plan = scheduler_plan(steps, guidance, facts.guided, bundle, strength)
+                plan = scheduler_plan(steps, guidance, facts.guided, bundle, refuse_all_steps(strength, reference))
             case _:
                 plan = check_compiled(reference, "use dpmpp_2m:8")
         check_plan(plan, guidance, strength, renoise, bundle)

@@ -34,6 +34,11 @@ class LazyGraph:
         output would keep this block in memory after the graph is closed."""
         return {name: np.array(value) for name, value in self._acquire()(feeds).items()}
 
+    @property
+    def takes_optional(self) -> bool:
+        """Whether optional inputs may be fed or left out. Loads the graph, which knows it."""
+        return bool(getattr(self._acquire(), "takes_optional", False))
+
     def close(self) -> None:
         """Unload the graph and free its memory. The next call loads it again."""
         with self.networks.lock:

@@ -14,7 +14,7 @@ from fewstep.runtime.backends import CONDITIONER, PROLOGUE, RUN_ONCE, Backend, L
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import networks
-from fewstep.runtime.bundle.platforms import platform_of
+from fewstep.runtime.bundle.platforms import WEIGHTS_ONLY, needs_wide_sums, platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling.denoiser import DenoiserNetworks
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph, Networks
@@ -41,8 +41,8 @@ def load(
 
     Args:
         path: the bundle's folder or file.
-        precision: "float32", "float16", "bfloat16" or "int8". The backend selects the body of this precision that it
-            runs best.
+        precision: a precision of the bundle's bodies, such as "float32" or "int8". The backend selects the body of this
+            precision that it runs best.
         body: the name of a body, instead of a precision, for measurements (e.g. "int8-tensorrt", simulated in float).
         backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
         resident: for a bundle with several networks, how many to keep in memory at once; None keeps all. Each is opened
@@ -71,6 +71,8 @@ def load(
         raise UserError("a bundle with several networks runs step by step", "leave whole_runs out")
     parts = _network_parts(bundle)
     bodies = {name: body or choose_body(part, precision, backend) for name, part in parts.items()}
+    for name, part in parts.items():
+        _warn_of_unsuited(part, bodies[name], backend)
     loaded = _load_networks(parts, bodies, backend, inf if resident is None else resident)
     return Sampler(loaded, whole_runs=_open_whole_runs(whole_runs, loaded, backend) if whole_runs else None)
 
@@ -92,6 +94,7 @@ def _load_networks(
 ) -> DenoiserNetworks:
     """Load the networks of a bundle, each with its body. If there are several, each is loaded at its first use, and at
     most `resident` of them are in memory at once."""
+    parts = {name: part.with_graphs_of(bodies[name]) for name, part in parts.items()}
     if len(parts) == 1:
         return DenoiserNetworks({DENOISER: _load_network(parts[DENOISER], bodies[DENOISER], backend)})
     open_ones, loaded = Networks(resident), {}
@@ -123,6 +126,8 @@ def _open_whole_runs(files: Sequence[Path | str], loaded: DenoiserNetworks, back
         what = f"backend {type(backend).__name__} does not support whole runs"
         raise UserError(what, "leave whole_runs out, or choose OnnxRuntimeCuda")
     network = loaded.networks[DENOISER]
+    if isinstance(backend, OnnxRuntime):
+        load_run = partial(load_run, wide_sums=needs_wide_sums(network.body.target, network.body.platform))
     return open_runs(files, network.bundle.manifest, network.body, load_run)
 
 
@@ -149,12 +154,23 @@ def _load_network(
     )
 
 
+def _warn_of_unsuited(bundle: Bundle, name: str, backend: Backend) -> None:
+    """Log a warning if a body does not suit this CPU, and the backend runs it as deployed."""
+    if any(name in names for names in backend.bodies.values()):
+        from fewstep.runtime.bundle.unsuited_bodies import describe_unsuited  # float bodies do not need it
+
+        sentence = describe_unsuited(bundle, name)
+        if sentence is not None:
+            LOG.warning("%s", sentence)
+
+
 def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
     """Return the name of the body that a backend runs best for a precision. Raises UserError if the bundle has none."""
     if not isinstance(precision, str) or precision not in backend.bodies:
         runs = ", ".join(backend.bodies)
         if precision in PRECISIONS:
             others = "onnxruntime, openvino or tensorrt" if precision == "int8" else "onnxruntime-cuda or tensorrt"
+            others = "onnxruntime or openvino" if precision in WEIGHTS_ONLY else others
             fix = f"choose one of {runs}, or a backend that has it: {others} (--backend on the command line)"
             raise UserError(f"backend {type(backend).__name__} has no {precision}", fix)
         raise UserError(f"unknown precision {precision!r}", f"choose one of {runs}")
@@ -163,7 +179,7 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
             return name
     wanted = backend.bodies[precision][0]
     fix = ""
-    if precision == "int8":
+    if precision in ("int8", *WEIGHTS_ONLY):
         from fewstep.runtime.bundle.calibrate_command import calibrate_fix  # only this error needs it
 
         fix = calibrate_fix(bundle, wanted)

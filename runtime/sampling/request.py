@@ -18,6 +18,7 @@ from fewstep.plans.names.plan_reference import FittedReference, NamedReference, 
 from fewstep.plans.plan import DENOISER, IMAGE, LIGHT, NOISE, Plan, row_names
 from fewstep.plans.shaping import Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts
+from fewstep.plans.strength import AllSteps, Strength
 from fewstep.runtime.arrays import (
     Float32,
     as_finite,
@@ -47,7 +48,7 @@ class PlanSettings(TypedDict, total=False):
     """The settings that a plan is compiled with, besides its name and guidance. `Sampler.sample` documents each."""
 
     shaping: Shaping | None
-    strength: float | None
+    strength: Strength | None
     renoise: float | None
     branches: conditions.Overrides | None
 
@@ -260,7 +261,7 @@ def check_hold(hold: Hold | None, plan: Plan, shape: Sequence[int], samples: int
 
 
 def check_plan(
-    plan: Plan, guidance: float | Guidance | None, strength: float | None, renoise: float | None, bundle: Bundle
+    plan: Plan, guidance: float | Guidance | None, strength: Strength | None, renoise: float | None, bundle: Bundle
 ) -> None:
     """Raise UserError for a compiled plan of another schedule, prediction, guidance or network."""
     for problem in (*plan_differences(plan, guidance, bundle), *_plan_problems(plan, strength, renoise, bundle)):
@@ -285,11 +286,14 @@ def plan_differences(plan: AnyPlan, guidance: float | Guidance | None, bundle: B
         yield f"was compiled with guidance {describe(plan.guidance)}, not {describe(as_guidance(guidance))}"
 
 
-def _plan_problems(plan: Plan, strength: float | None, renoise: float | None, bundle: Bundle) -> Iterator[str]:
+def _plan_problems(plan: Plan, strength: Strength | None, renoise: float | None, bundle: Bundle) -> Iterator[str]:
     """Yield, as text, other reasons why a plan does not fit a denoiser or a run's settings."""
     manifest = bundle.manifest
     if plan.prediction != manifest.prediction:
         yield f"is for a denoiser that predicts {plan.prediction}, but this one predicts {manifest.prediction}"
+    if isinstance(strength, AllSteps):
+        yield "was compiled with its own first noise, where all its steps begin"
+        strength = None
     for name, wanted, compiled in (("strength", strength, plan.strength), ("renoise", renoise, plan.renoise)):
         if wanted is not None and wanted != compiled:
             yield f"was compiled with {name} {compiled}, not {wanted}"

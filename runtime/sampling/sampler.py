@@ -87,8 +87,9 @@ class Sampler(AbstractContextManager["Sampler"]):
 
         Args:
             adapters: LoRA files and their strengths, {"a.safetensors": 0.8}, for a bundle with LoRA slots. Their
-                updates add up. They replace all earlier adapters: {} removes them, None keeps them. The files are
-                read now.
+                updates add up. In a bundle of several networks, a file changes those that its keys name, or the one
+                in {"a.safetensors@NETWORK": 0.8}. They replace all earlier adapters: {} removes them, None keeps them.
+                The files are read now.
             sizes: sizes of x's free axes (`bundle.manifest.sizes`). Axes that are not named keep their sizes.
 
         Raises UserError for an invalid size, for a file that does not fit, and for adapters with any engine other
@@ -98,7 +99,7 @@ class Sampler(AbstractContextManager["Sampler"]):
         if adapters is not None:
             from fewstep.runtime.sampling.adapters import apply_adapters  # seldom needed
 
-            networks[DENOISER] = apply_adapters(networks[DENOISER], adapters)
+            networks = apply_adapters(networks, adapters)
         if sizes:
             networks = {name: network.with_sizes(sizes) for name, network in networks.items()}
         kept = self.whole_runs if adapters is None else None
@@ -143,8 +144,8 @@ class Sampler(AbstractContextManager["Sampler"]):
             given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image. A missing one is
                 taken from the conditions. {"image": ...} with a `strength` is image-to-image. {"ids": ...} are known
                 tokens, -1 at masked positions.
-            strength: in (0, 1]: the fraction of the plan's steps to run. The given image is noised to the first of
-            them. renoise: in [0, 1]: the fraction of that noise to add to the image. None means 1, the full noise.
+            strength: in (0, 1]: the fraction of the plan's steps to run, from the image with the noise of the first of
+                them. `AllSteps` runs all from there. renoise: in [0, 1]: the fraction of that noise. None means 1.
             hold: the known part of the sample (inpainting, decided actions).
             cancel: an event or a function, checked before each evaluation. `Cancelled` is raised once it is set or
                 true.

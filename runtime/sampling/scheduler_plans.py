@@ -7,20 +7,24 @@ from typing import Any
 import msgspec
 
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
-from fewstep.plans.configs.pipelines import CORRECT, PIPELINE, PIPELINES, needs_mu, recording_problem
-from fewstep.plans.configs.recorded_steps import compile_recorded_steps, read_steps
+from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
+from fewstep.plans.configs.recorded import needs_mu, read_recorded, read_steps
+from fewstep.plans.configs.recorded_steps import compile_recorded_steps
 from fewstep.plans.continuation.carried_banks import add_banks
 from fewstep.plans.continuation.staircase import staircase
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.names.plan_reference import SchedulerReference, join_plan_name
+from fewstep.plans.names.plan_reference import NameParts, SchedulerReference, join_plan_name
 from fewstep.plans.plan import Plan
 from fewstep.plans.spec import DenoiserFacts
+from fewstep.plans.warnings import warn_once
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import Bundle
 
 USUAL_STEPS = 20  # number of steps of the default plan
+SAME_TIMES = 1e-3  # share of the range of times; nearer ones are the same
+FIRST_TIMES = 4  # times in a message
 
 
 def scheduler_plan(
@@ -46,6 +50,34 @@ def scheduler_plan(
             raise UserError(what, "give SOLVER:STEPS")
     named = tuple(msgspec.structs.replace(step, network=network_at(manifest, step.lam)) for step in plan.steps)
     return msgspec.structs.replace(plan, name=name, steps=named)  # the name from which it can be compiled again
+
+
+def warn_of_own_times(plan: Plan, name: NameParts, bundle: Bundle) -> None:
+    """Log a warning if a plan "euler:STEPS" of a flow has other times than "scheduler:STEPS" of its bundle, whose
+    pipeline shifts them. A plan that starts from an image has the last of its times."""
+    steps = int(name.steps)
+    own, times = SchedulerReference(steps), _distinct_times(plan)
+    try:
+        theirs = _distinct_times(scheduler_plan(steps, None, True, bundle, None))[-len(times) :]
+    except UserError as error:
+        warn_once(f"plan {name.text!r} has equal steps in time; those of the model's scheduler are unknown: {error}")
+        return
+    tolerance = SAME_TIMES * bundle.manifest.schedule.timesteps
+    if len(theirs) != len(times) or any(abs(a - b) > tolerance for a, b in zip(times, theirs, strict=True)):
+        warn_once(
+            f"plan {name.text!r} runs at the times {_list_times(times)}, and the scheduler of this model at "
+            f"{_list_times(theirs)}: {own} takes those"
+        )
+
+
+def _distinct_times(plan: Plan) -> list[float]:
+    """Return the times of a plan's steps. Solvers of second order evaluate most of them twice."""
+    return list(dict.fromkeys(step.time for step in plan.steps))
+
+
+def _list_times(times: Sequence[float]) -> str:
+    """Return up to four times, as text."""
+    return ", ".join(f"{time:.4g}" for time in times[:FIRST_TIMES]) + (", ..." if len(times) > FIRST_TIMES else "")
 
 
 def usual_steps(bundle: Bundle, usual: int = USUAL_STEPS) -> int:
@@ -97,6 +129,8 @@ def read_scheduler_config(bundle: Bundle) -> dict[str, Any]:
         raise UserError(f"{bundle.path} has no scheduler: none came with its source", fix)
     file = bundle.manifest.scheduler
     config: dict[str, Any] = bundle.decode(file, dict[str, Any])
-    if (problem := recording_problem(config)) is not None:
-        raise UserError(f"{bundle.path / file}: {problem}", CORRECT)
+    try:
+        read_recorded(config)
+    except UserError as error:
+        raise UserError(f"{bundle.path / file}: {error.what}", error.fix) from None
     return config

@@ -26,6 +26,7 @@ from fewstep.runtime.arrays import Arrays, Float32
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.checks import LACKS_MEMORY
 from fewstep.runtime.bundle.manifest import Body, Manifest
+from fewstep.runtime.bundle.networks import setup_graphs
 from fewstep.runtime.sampling.execute import Draws
 
 LOG = logging.getLogger("fewstep")
@@ -67,7 +68,7 @@ def plan_digest(plan: AnyPlan) -> str:
 
 def graphs_digest(manifest: Manifest, body: Body) -> str:
     """Return the SHA-256 of the graphs that run with a body, and of their conditions."""
-    setup = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
+    setup = [body.replaces.get(name, graph) for name, graph in setup_graphs(manifest)]
     facts = manifest.digests([*body.graphs, *setup]), manifest.conditions
     return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 

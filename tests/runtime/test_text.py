@@ -12,7 +12,7 @@ pytest.importorskip("tokenizers")
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.graph_entry import DType
-from fewstep.runtime.text import TextEncoder, load_text_encoder
+from fewstep.runtime.text import TextEncoder, complete_text, load_text_encoder
 from tests.bundles import change_bundle
 from tests.runtime.text_bundle import LENGTH, TABLE, with_companions
 
@@ -38,6 +38,18 @@ def test_a_prompt_that_is_too_long_is_cut_and_says_what_is_dropped(
     caplog.clear()
     text.ids(["a red cat a"])
     assert not caplog.text
+
+
+def test_a_prompt_is_cleaned_and_put_into_its_template(tiny_bundle: Path) -> None:
+    bundle = open_bundle(with_companions(tiny_bundle))
+    described = bundle.manifest.text
+    assert described is not None
+    form: dict[str, Any] = {"before": "red ", "after": " dog", "cleaning": ("entities", "spaces", "ends")}
+    tokens = tuple(msgspec.structs.replace(each, **form) for each in described.tokens)
+    manifest = msgspec.structs.replace(bundle.manifest, text=msgspec.structs.replace(described, tokens=tokens))
+    text = load_text_encoder(replace(bundle, manifest=manifest))
+    assert complete_text("  a &lt;\n cat ", tokens[0]) == "red a < cat dog"
+    assert text.ids(["cat"])["ids"].tolist() == load_text_encoder(bundle).ids(["red cat dog"])["ids"].tolist()
 
 
 @pytest.mark.parametrize(("length", "says"), [(2, None), (1, "adds more special tokens than its 1 ids")])

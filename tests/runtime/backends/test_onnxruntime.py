@@ -16,6 +16,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.machine.memory import peak_bytes
+from tests.described_cpu import NO_VNNI, VNNI, describe_cpu
 from tests.runtime.backends.add_engines import feeds
 
 
@@ -70,17 +71,15 @@ def test_threads_that_cannot_be_are_refused(threads: Any, named: str) -> None:
 @pytest.mark.parametrize(
     ("machine", "instructions", "bodies"),
     [
-        ("x86_64", ("avx2", "avx512_vnni"), ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]),
-        ("x86_64", ("avx2",), ["cpu-x86-7bit", "cpu-x86", "cpu-arm"]),
+        ("x86_64", VNNI, ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]),
+        ("x86_64", NO_VNNI, ["cpu-x86-7bit", "cpu-x86", "cpu-arm"]),
         ("aarch64", ("asimddp",), ["cpu-arm", "cpu-x86", "cpu-x86-7bit"]),
     ],
 )
 def test_int8_means_the_body_for_this_cpu_and_any_other_before_none(
-    monkeypatch: pytest.MonkeyPatch, machine: str, instructions: tuple[str, ...], bodies: list[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, instructions: tuple[str, ...], bodies: list[str]
 ) -> None:
-    seen = msgspec.structs.replace(this_cpu(), int8_instructions=instructions)
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr("fewstep.runtime.machine.cpu.this_cpu", lambda: seen)
+    describe_cpu(monkeypatch, tmp_path, instructions, machine)
     assert list(OnnxRuntime().bodies["int8"]) == [f"int8-{name}" for name in bodies]
 
 

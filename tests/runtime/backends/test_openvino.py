@@ -11,6 +11,7 @@ import pytest
 import fewstep.runtime
 from fewstep.cli.main import main
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import openvino
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import open_bundle
@@ -106,6 +107,7 @@ def test_an_interrupt_after_openvino_is_an_interrupt() -> None:
     """OpenVINO's last Core, freed in another thread, takes the stack of the main thread's signal handlers with it."""
     code = """
 import gc, signal, threading
+from fewstep.runtime.backends import openvino
 from fewstep.runtime.backends.openvino import OpenVino
 cores = [OpenVino().core()]
 thread = threading.Thread(target=lambda: (cores.clear(), gc.collect()))
@@ -116,3 +118,13 @@ except KeyboardInterrupt: print("interrupted")
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, preexec_fn=as_in_a_terminal)
     assert (done.returncode, done.stdout) == (0, "interrupted\n")
+
+
+def test_a_quota_limits_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO itself does not read it."""
+    monkeypatch.setattr(openvino, "cpu_quota", lambda: None)
+    assert "INFERENCE_NUM_THREADS" not in OpenVino(cached=False).settings()
+    monkeypatch.setattr(openvino, "cpu_quota", lambda: 0.5)
+    monkeypatch.setattr(openvino, "default_threads", lambda: 1)
+    assert OpenVino(cached=False).settings()["INFERENCE_NUM_THREADS"] == 1
+    assert OpenVino(threads=1, cached=False).settings()["INFERENCE_NUM_THREADS"] == 1

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fewstep.runtime.bundle import onnx_references
 from fewstep.runtime.bundle.onnx_references import KEY, external_data_files
 
 
@@ -33,14 +34,6 @@ PLACES = {
     "an initializer": helper.make_model(graph([ADD], [elsewhere("here")])),
     "an attribute": helper.make_model(graph([helper.make_node("Constant", [], ["w"], value=elsewhere("here"))], [])),
     "a branch": helper.make_model(graph([helper.make_node("If", ["x"], ["y"], then_branch=INNER)], [])),
-    "a function": helper.make_model(
-        graph([], []),
-        functions=[
-            helper.make_function(
-                "d", "F", [], ["w"], [helper.make_node("Constant", [], ["w"], value=elsewhere("here"))], []
-            )
-        ],
-    ),
 }
 
 
@@ -88,3 +81,17 @@ def test_endless_nesting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "g.onnx").write_bytes(content)
     with pytest.raises(ValueError, match="nested too deeply"):
         external_data_files(tmp_path / "g.onnx")
+
+
+def test_functions_are_refused(tmp_path: Path) -> None:
+    """In a few kilobytes they can describe more nodes than any engine can open."""
+    function = helper.make_function("d", "F", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], [])
+    with pytest.raises(ValueError, match="defines functions"):
+        external_data_files(write(tmp_path, helper.make_model(graph([ADD], []), functions=[function])))
+
+
+def test_too_many_weights_in_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_references, "MOST_REFERENCES", 2)
+    assert external_data_files(write(tmp_path, helper.make_model(graph([ADD], [elsewhere("w")] * 2)))) == {"w"}
+    with pytest.raises(ValueError, match="more than 2 weights in other files"):
+        external_data_files(write(tmp_path, helper.make_model(graph([ADD], [elsewhere("w")] * 3))))

@@ -7,32 +7,51 @@ from fewstep.measure.simulation import open_simulated
 from fewstep.runtime.backends.registry import NAMED
 from fewstep.runtime.bundle.platforms import (
     ONNXRUNTIME,
+    OPENVINO,
     PLATFORMS,
     PORTABLE,
-    CpuKind,
     body_name,
     cpu_kind,
     platform_of,
     rank_platforms,
+    suits,
     target_of,
 )
+from fewstep.runtime.machine.cpu import Cpu
 
 
 def test_targets_have_the_platforms_that_the_runtime_knows() -> None:
     assert tuple(load_target(name).platform for name in target_names()) == PLATFORMS
-    assert len({platform.name for platform in PLATFORMS}) == len(PLATFORMS) == 8
+    assert len({platform.name for platform in PLATFORMS}) == len(PLATFORMS) == 11
+
+
+VNNI, AVX2, ARM = (
+    Cpu("", architecture, 2, None, instructions, False)
+    for architecture, instructions in (
+        ("x86_64", ("avx2", "avx_vnni")),
+        ("AMD64", ("avx2",)),
+        ("aarch64", ("asimddp",)),
+    )
+)
 
 
 @pytest.mark.parametrize(
-    ("cpu", "saturating", "names"),
+    ("cpu", "names", "openvino"),
     [
-        ("x86", False, ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]),
-        ("x86", True, ["cpu-x86-7bit", "cpu-x86", "cpu-arm"]),
-        ("arm", False, ["cpu-arm", "cpu-x86", "cpu-x86-7bit"]),
+        (VNNI, ["cpu-x86", "cpu-x86-7bit", "cpu-arm"], ["openvino", "openvino-7bit"]),
+        (AVX2, ["cpu-x86-7bit", "cpu-x86", "cpu-arm"], ["openvino-7bit", "openvino"]),
+        (ARM, ["cpu-arm", "cpu-x86", "cpu-x86-7bit"], ["openvino", "openvino-7bit"]),
     ],
 )
-def test_platforms_of_this_cpu_are_preferred(cpu: CpuKind, saturating: bool, names: list[str]) -> None:
-    assert [each.name for each in rank_platforms(ONNXRUNTIME, cpu, saturating)] == names
+def test_platforms_that_suit_a_cpu_are_preferred(cpu: Cpu, names: list[str], openvino: list[str]) -> None:
+    assert [each.name for each in rank_platforms(ONNXRUNTIME, cpu)] == names
+    assert [each.name for each in rank_platforms(OPENVINO.backend, cpu)] == openvino
+
+
+def test_8_bit_weights_do_not_suit_an_x86_cpu_without_vnni() -> None:
+    unsuited = [each.name for each in PLATFORMS if not suits(each, AVX2)]
+    assert unsuited == ["cpu-x86", "openvino", "openvino-bf16"]
+    assert all(suits(each, cpu) for each in PLATFORMS for cpu in (VNNI, ARM))
 
 
 def test_a_platform_is_found_by_its_name() -> None:
@@ -48,13 +67,14 @@ def test_the_kind_of_a_cpu_follows_from_its_machine_name() -> None:
 def test_a_body_is_named_after_precision_and_target() -> None:
     assert body_name("float32") == "float32" and body_name("float16", PORTABLE) == "float16"
     assert body_name("int8", "cpu-x86-7bit") == "int8-cpu-x86-7bit"
-    assert [target_of(body_name("int8", each.name)) for each in PLATFORMS] == [each.name for each in PLATFORMS]
+    assert body_name("int4-weights", "int4-weights") == "int4-weights"
+    assert [target_of(body_name(each.precision, each.name)) for each in PLATFORMS] == [each.name for each in PLATFORMS]
     assert target_of("float32") == PORTABLE
 
 
 def test_each_backend_prefers_the_bodies_of_its_platforms() -> None:
     for platform in PLATFORMS:
-        assert body_name("int8", platform.name) in NAMED[platform.backend](1).bodies["int8"]
+        assert body_name(platform.precision, platform.name) in NAMED[platform.backend](1).bodies[platform.precision]
     for name, make in NAMED.items():
         targets = [target_of(body) for body in make(1).bodies.get("int8", ())]
         backends = {each.backend for each in PLATFORMS if each.name in targets}

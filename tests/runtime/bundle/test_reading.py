@@ -4,13 +4,16 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import onnx
 import pytest
 
+from fewstep.graph.files.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
@@ -87,12 +90,52 @@ def test_what_is_no_path_is_refused(tiny_bundle: Path) -> None:
     assert "cannot be read" in refusal(tiny_bundle / ("long" * 2000))
 
 
-@pytest.mark.parametrize("name", ["graphs/body.onnx", "manifest.json"])
-def test_no_link_leads_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path, name: str) -> None:
-    (tiny_bundle / name).rename(tmp_path / "elsewhere")
-    os.symlink(tmp_path / "elsewhere", tiny_bundle / name)
-    said = f"file '{name}' is outside the bundle; copy the files themselves, as cp -rL does"
+def test_no_link_leads_out_of_the_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tiny_bundle / "graphs/body.onnx").rename(tmp_path / "elsewhere")
+    os.symlink(tmp_path / "elsewhere", tiny_bundle / "graphs/body.onnx")
+    said = f"graphs/body.onnx is a link that leads to {tmp_path / 'elsewhere'}, outside {tiny_bundle}; copy the files"
     assert said in refusal(tiny_bundle)
+
+
+def link_files(bundle: Path, folder: Path, blobs: Path, up: str) -> Path:
+    """A folder that has links to the files of a bundle, which lie in `blobs`, as in a hub's cache."""
+    blobs.mkdir(parents=True)
+    for number, file in enumerate(sorted(file for file in bundle.rglob("*") if file.is_file())):
+        place = folder / file.relative_to(bundle)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, blobs / str(number))
+        depth = "../" * len(file.relative_to(bundle).parts[1:])
+        place.symlink_to(f"{depth}{up}/{number}")
+    return folder
+
+
+def test_a_bundle_in_a_hub_cache_gives_the_samples_of_its_copy(tiny_bundle: Path, tmp_path: Path) -> None:
+    model = tmp_path / "hub/models--org--name"
+    linked = link_files(tiny_bundle, model / "snapshots/cc", model / "blobs", "../../blobs")
+    with load(tiny_bundle) as sampler, load(linked) as other:
+        ours, theirs = (each.sample("ddim:2", seeds=(1, 2), condition={"class": [1, 1]}) for each in (sampler, other))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_bundle_of_links_to_another_folder_is_read_and_not_changed(tiny_bundle: Path, tmp_path: Path) -> None:
+    linked = link_files(tiny_bundle, tmp_path / "mine", tmp_path / "store", "../store")
+    assert open_bundle(linked).manifest == open_bundle(tiny_bundle).manifest
+    with refuses("mine cannot be changed: manifest.json is a link", "cp -rL"), open_for_update(linked, must_exist=True):
+        pass
+    assert (linked / "manifest.json").is_symlink()
+
+
+def test_a_hard_linked_bundle_is_read(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Package managers link the shipped bundle, whose hashes are known."""
+    os.link(tiny_bundle / "graphs/body.onnx", tmp_path / "second")
+    assert open_bundle(tiny_bundle).file("graphs/body.onnx").is_file()
+
+
+def test_a_damaged_file_behind_a_link_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    model = tmp_path / "hub/models--org--name"
+    linked = link_files(tiny_bundle, model / "snapshots/cc", model / "blobs", "../../blobs")
+    (linked / "graphs/body.onnx").resolve().write_bytes(b"other")
+    assert "graphs/body.onnx is damaged or was edited" in refusal(linked)
 
 
 def test_missing_truncated_and_edited_files_are_named(tiny_bundle: Path) -> None:

@@ -32,6 +32,7 @@ continuing = partial(Policy, observations=1, first=0, actions=4, prefix="prefix"
         (Policy(2, -1, 2), described(()), "first=-1 is less than 0"),
         (Policy(2, 1, 7), described((), units=ACROSS), "axis -2 of samples [8, 3]"),
         (continuing(), described(DECIDED), None),
+        (Policy(1, 0, 4, control="speed"), described(()), "control='speed' is not one of position, velocity"),  # type: ignore[arg-type]
         (continuing(most_delay=5), described(DECIDED), "its most_delay is 5, not from 1 to 4 (its horizon less"),
         (continuing(first=1, most_delay=3), described(DECIDED), "its first is 1, but with a prefix it must be 0"),
         (continuing(delay=None), described(DECIDED), "it has one of prefix and delay without the other"),

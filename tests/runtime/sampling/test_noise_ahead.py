@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans import noise
-from fewstep.runtime.sampling.noise_ahead import FEW_SEEDS, KEPT, LARGEST_BLOCK, SEEDS_AT_ONCE, SMALL, NoiseAhead
+from fewstep.runtime.sampling.noise_ahead import KEPT, LARGEST_BLOCK, MOST_SEEDS, SMALL, NoiseAhead
 
 SHAPE = (32, 4)
 
@@ -16,13 +16,13 @@ SHAPE = (32, 4)
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of seeds of each draw."""
     counts: list[int] = []
-    real = noise.normal_batch
+    real = noise.normals_in_steps
 
-    def counting(seeds: Sequence[int], draw: int, shape: tuple[int, ...]) -> np.ndarray:
+    def counting(seeds: Sequence[int], draw: int, shape: tuple[int, ...]) -> noise.Work[np.ndarray]:
         counts.append(len(seeds))
         return real(seeds, draw, shape)
 
-    monkeypatch.setattr(noise, "normal_batch", counting)
+    monkeypatch.setattr(noise, "normals_in_steps", counting)
     return counts
 
 
@@ -42,18 +42,48 @@ def test_the_noise_is_that_of_each_seed_in_any_order(calls: list[list[int]], sha
             np.testing.assert_array_equal(ahead.draw(seeds, number, shape), noise.normal_batch(seeds, number, shape))
 
 
-def test_consecutive_seeds_are_drawn_many_at_once(drawn: list[int]) -> None:
+def test_consecutive_seeds_are_drawn_in_blocks_that_grow(drawn: list[int]) -> None:
     ahead = NoiseAhead()
-    for seed in range(1 + FEW_SEEDS + 2 * SEEDS_AT_ONCE):
+    for seed in range(1 + 2 + 4 + 8 + 3 * MOST_SEEDS):
         ahead.draw([seed], 0, (8, 4))
-    assert drawn == [1, FEW_SEEDS, SEEDS_AT_ONCE, SEEDS_AT_ONCE]
+    assert drawn == [1, 2, 4, 8] + [MOST_SEEDS] * 4
 
 
 def test_seeds_of_larger_samples_are_drawn_fewer_at_once(drawn: list[int]) -> None:
     ahead, at_once = NoiseAhead(), LARGEST_BLOCK // 784
-    for seed in range(1 + 2 * at_once):
+    for seed in range(1 + 2 + 4 + 8 + 2 * at_once):
         ahead.draw([seed], 0, (1, 28, 28))
-    assert drawn == [1] + 2 * [at_once]
+    assert drawn == [1, 2, 4, 8] + 3 * [at_once]
+
+
+def test_blocks_hold_whole_calls(drawn: list[int]) -> None:
+    ahead = NoiseAhead()
+    for seed in range(0, 90, 3):
+        ahead.draw([seed, seed + 1, seed + 2], 0, (8, 4))
+    assert drawn[:3] == [3, 6, 12] and {*drawn[3:]} == {15}
+
+
+def test_no_call_does_more_work_than_a_draw_and_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [0]
+    real = noise.normals_in_steps
+
+    def counting(seeds: Sequence[int], draw: int, shape: tuple[int, ...]) -> noise.Work[np.ndarray]:
+        work = real(seeds, draw, shape)
+        while True:
+            steps[-1] += 1
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
+            yield
+
+    monkeypatch.setattr(noise, "normals_in_steps", counting)
+    ahead = NoiseAhead()
+    for seed in range(500):
+        steps.append(0)
+        ahead.draw([seed], 0, (16, 2))
+    one = noise.STEPS_OF_A_DRAW
+    assert max(steps) <= 1.5 * one and max(steps[1 + 15 :]) == 1 and steps[1] == one
 
 
 def test_the_same_seed_is_drawn_once_and_other_seeds_alone(drawn: list[int]) -> None:

@@ -19,12 +19,13 @@ from fewstep.plans.guidance import Branches
 from fewstep.plans.plan import Step
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime import Hold, UserError
+from fewstep.runtime import AllSteps, Hold, UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import change_bundle
+from tests.described_cpu import NO_VNNI, VNNI, describe_cpu
 from tests.plans.execute_plan import sample
 from tests.refusals import refuses
 
@@ -208,6 +209,7 @@ def test_what_cannot_be_sampled_is_named(tiny_bundle: Path, arguments: Mapping[s
         (replace(DENOISING, prediction="sample"), {}, "predicts sample, but this one predicts v"),
         (DENOISING, {"guidance": 2.0}, "compiled with guidance none, not 2"),
         (DENOISING, {"strength": 0.5}, "compiled with strength None, not 0.5"),
+        (DENOISING, {"strength": AllSteps(0.5)}, "compiled with its own first noise, where all its steps begin"),
         (DENOISING, {"renoise": 0.5}, "compiled with renoise None, not 0.5"),
     ],
 )
@@ -230,7 +232,6 @@ FOR_OPENVINO, FOR_CPUS, FLOAT = {"int8-openvino": "openvino"}, {"int8-cpu-x86": 
             {"precision": "int8", "backend": TensorRt()},
             "only int8-cpu-x86; run it on onnxruntime, .*--backend",
         ),
-        (FLOAT, {"precision": "int8"}, r"has no int8-(cpu-\w+) body, only float32; fewstep calibrate .* --target \1"),
         (
             FLOAT,
             {"precision": "float16"},
@@ -263,6 +264,19 @@ def test_what_no_body_or_engine_is_for_names_what_there_is(
         fewstep.runtime.load(tiny_bundle, **asked)
 
 
+@pytest.mark.parametrize(
+    ("instructions", "target"), [(VNNI, "cpu-x86"), (NO_VNNI, "cpu-x86-7bit")], ids=["with VNNI", "without VNNI"]
+)
+def test_where_no_body_is_int8_the_target_for_this_cpu_is_named(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: tuple[str, ...], target: str
+) -> None:
+    describe_cpu(monkeypatch, tmp_path, instructions)
+    known = open_bundle(tiny_bundle).manifest.bodies
+    change_bundle(tiny_bundle, bodies={"float32": known["float32"]})
+    with pytest.raises(UserError, match=f"has no int8-{target} body, only float32; .* --target {target}$"):
+        fewstep.runtime.load(tiny_bundle, precision="int8")
+
+
 @pytest.mark.parametrize("path", [None, 5])
 def test_a_bundle_that_is_no_path_is_named(path: Any) -> None:
     with refuses(f"bundle {path}", "the folder"):
@@ -274,8 +288,9 @@ def test_a_sampler_is_shown_in_a_line(tiny_bundle: Path) -> None:
 
 
 def test_a_body_for_another_engine_is_opened_with_a_warning(
-    tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    describe_cpu(monkeypatch, tmp_path, VNNI)  # which int8-cpu-x86 suits
     bodies = open_bundle(tiny_bundle).manifest.bodies
     simulated = msgspec.structs.replace(bodies["int8-cpu-x86"], target="tensorrt")
     change_bundle(tiny_bundle, bodies={**bodies, "int8-tensorrt": simulated})

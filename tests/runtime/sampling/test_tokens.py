@@ -116,6 +116,7 @@ def check_law(plan, exact, count=50_000):
     assert abs(chi - freedom) < 3 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.slow
 def test_first_hitting_has_the_law_of_ancestral_sampling_in_fewer_calls():
     """With many steps ancestral sampling approaches the data's distribution, which First-Hitting has with one step
     per position.
@@ -181,6 +182,7 @@ def test_a_sample_has_the_same_bits_alone_and_in_a_batch(name):
         assert (finish_tokens(plan, execute_tokens(plan, network, [seed], V)) == together[seed]).all()
 
 
+@pytest.mark.slow
 def test_remasking_comes_to_the_data_s_law():
     plan = compile_tokens("remdm(cap=0.05):32", FACTS, (L,), V)
     ids = finish_tokens(plan, execute_tokens(plan, network, range(20_000), V))

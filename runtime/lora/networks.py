@@ -1,0 +1,71 @@
+"""Which of several networks a LoRA file changes: the one that the caller names, or those that its keys name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from fewstep.plans.errors import UserError
+from fewstep.plans.names.network_name import check_network, list_choices
+from fewstep.runtime.lora.file import PEFT, AdapterConfig, Lora, Parts
+from fewstep.runtime.lora.keys import DENOISER, Component
+
+
+def loras_of(network: str, networks: Sequence[str], loras: Sequence[Lora]) -> tuple[Lora, ...]:
+    """Return the files that change `network`, one of `networks`, each with this network's updates only.
+
+    A file changes the network that the caller named, or those whose name and a dot begin its keys, as `transformer_2.`
+    does. Updates of text encoders stay with the first of `networks`. Raises UserError for a file that names none of
+    several networks.
+    """
+    found = []
+    for number, lora in enumerate(loras):
+        own = _updates_of(lora, network, networks)
+        if network == networks[0] and not _is_repeated(lora, loras[:number]):
+            own |= {place: parts for place, parts in lora.updates.items() if place[0] != DENOISER}
+        if own:
+            found.append(replace(lora, updates=own, configs=_configs_of(lora, network)))
+    return tuple(found)
+
+
+def _updates_of(lora: Lora, network: str, networks: Sequence[str]) -> dict[tuple[Component, str], Parts]:
+    """Return a file's updates of one network, without the network's name in their keys."""
+    names = {layer: _named(layer, networks) for layer in lora.layers(DENOISER)}
+    if lora.network is not None:
+        check_network(lora.network, networks, lora.name)
+    elif len(networks) > 1 and None in names.values():
+        layer = next(layer for layer, name in names.items() if name is None)
+        what = f"{lora.name} does not say which network it changes: its {layer!r} names none of {', '.join(networks)}"
+        raise UserError(what, list_choices(lora.name, networks))
+    if lora.network is not None and len(both := {name for name in names.values() if name is not None}) > 1:
+        what = f"{lora.name}@{lora.network}: its keys name the networks {' and '.join(sorted(both))}"
+        raise UserError(what, f"leave @{lora.network} out")
+    chosen = networks[0] if len(networks) == 1 else lora.network
+    return {
+        (DENOISER, _without(layer, name)): lora.updates[DENOISER, layer]
+        for layer, name in names.items()
+        if network == (chosen or name)
+    }
+
+
+def _named(layer: str, networks: Sequence[str]) -> str | None:
+    """Return the network whose name begins a key, or None."""
+    name = layer.removeprefix(PEFT).partition(".")[0]
+    return name if name in networks else None
+
+
+def _without(layer: str, name: str | None) -> str:
+    return layer if name is None else layer.removeprefix(PEFT).removeprefix(f"{name}.")
+
+
+def _is_repeated(lora: Lora, earlier: Sequence[Lora]) -> bool:
+    """Return True if the file was given before for another network, so that its text encoders are changed already."""
+    return any(each.sha256 == lora.sha256 and each.network != lora.network for each in earlier)
+
+
+def _configs_of(lora: Lora, network: str) -> Mapping[str, AdapterConfig]:
+    """Return a file's configurations, with that of the network as the denoiser's."""
+    own = lora.configs.get(network, lora.configs.get(DENOISER))
+    if own is None:
+        return lora.configs
+    is_named = any(_named(layer, [network]) for layer in lora.layers(DENOISER))
+    root = f"{network}." * (is_named and network not in lora.configs)
+    return {**lora.configs, DENOISER: replace(own, root=root)}
