@@ -37,7 +37,7 @@ class Block(SeedBatch):
 
     def step_network(self, sampler: Sampler, plan: Plan) -> StepNetwork:
         """Return the body's network for a plan. Its times and conditions are prepared once, in this call."""
-        return sampler.step_network(plan, len(self.seeds), self.conditions)
+        return self.at_size(sampler).step_network(plan, len(self.seeds), self.conditions)
 
     def sample(self, sampler: Sampler, plan: Plan) -> Array:
         """Return a plan's samples, [seeds, *x_shape]."""

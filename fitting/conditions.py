@@ -7,6 +7,7 @@ from pathlib import Path
 from fewstep.fitting.blocks import BLOCK
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, encode_prompts, given_conditions
+from fewstep.measure.rollouts.record_sizes import records_of_one_size, sizes_of_conditions
 from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
@@ -28,13 +29,18 @@ def fit_conditions(bundle: Bundle, conditions: Path | None, prompts: Path | None
     Without records, the prompts that come with fewstep are used: the calibration prompts for the first two, and the
     held-out prompts for the third.
 
-    If there are fewer records than one block for each use, all three uses share them, with a warning. Another warning
-    names conditions with random values, or with one value only.
+    If samples differ in size, only the records of the most frequent size are used, with a warning. If there are fewer
+    records than one block for each use, all three uses share them, with a warning. Another warning names conditions
+    with random values, or with one value only.
     """
     given = given_conditions(bundle, conditions, prompts, CALIBRATION)
     for note in given.notes:
         LOG.warning("the fit is %s", note)
-    records = given.records
+    records = records_of_one_size(given.records)
+    if given.records and records and len(given.sizes_of(bundle.manifest)) > 1:
+        count, total = (len(next(iter(each.values()))) for each in (records, given.records))
+        size = ", ".join(f"{name} {size}" for name, size in sizes_of_conditions(bundle.manifest, records).items())
+        LOG.warning("the fit needs samples of one size: it uses the %d of %d records of %s", count, total, size)
     if records is None:
         return FitConditions(None, None, None)
     if conditions is None and prompts is None:

@@ -69,6 +69,6 @@ def estimate_fit(task: FitTask) -> Estimate:
     body, teacher = count_evaluations(task)
     timed = task.starts.plans[0], task.conditions.fit, FIT_SEEDS[:BLOCK]
     sampler, reference = task.rolled.sampler, task.rolled.reference
-    body_seconds = seconds_per_evaluation(sampler, *timed)
-    teacher_seconds = body_seconds if sampler is reference else seconds_per_evaluation(reference, *timed)
+    body_seconds = seconds_per_evaluation(sampler, *timed, body)
+    teacher_seconds = body_seconds if sampler is reference else seconds_per_evaluation(reference, *timed, teacher)
     return Estimate(body + teacher, body * body_seconds + teacher * teacher_seconds)

@@ -23,6 +23,7 @@ from fewstep.fitting.task import FitTask, open_fit_task
 from fewstep.fitting.teacher_gate import check_teacher
 from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.files.output_files import write_atomic
+from fewstep.measure.judges.trial import try_judge
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
@@ -45,6 +46,8 @@ def fit(options: FitOptions, progress: Progress = SILENT, workers: Executor | No
     started = perf_counter()
     task = open_fit_task(options)
     estimate_fit(task).announce()
+    if task.judge is not None:
+        try_judge(task.judge, task.rolled.reference, task.starts.nominal[0], task.conditions.judge)
     with options.start_workers(workers) as pool:
         return _run_fit(replace(task, rolled=replace(task.rolled, workers=pool)), options, started, progress)
 
@@ -62,15 +65,14 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
     rolled, nominal, provenance = task.rolled, best.nominal, task.bundle.manifest.provenance
     fitted = Fitted(nominal.name, BODY, task.graph, provenance.source_sha256)
     plan = msgspec.structs.replace(build_plan(best.numbers, f"{FittedReference(options.steps)}"), fitted=fitted)
-    is_checked = gate.before.exactness is not None  # otherwise no plan has twice the teacher's steps
-    check = gate.check_against(build_plan(best.numbers)) if is_checked else gate.before
+    check = gate.check_fitted(build_plan(best.numbers))
     judge_seeds = PAIRED[: options.judge_seeds]
     blocks = sample_teacher_blocks(task, judge_seeds, task.conditions.judge, "teacher of the judgement", progress)
     previous = None if task.previous is None else task.previous.plan
     price = 0.0 if best.trade is None else best.trade.price
-    judged = judge_fit(rolled, task.extractor, blocks, nominal, plan, previous, price)
+    judged = judge_fit(rolled, task.extractor, blocks, nominal, plan, previous, price, task.judge)
     on_selection = Gain.from_psnr(rolled.measure_psnr(plan, best.seeds.selection), best.nominal_psnr.selection)
-    is_better = judged.gain.is_significant and on_selection.is_significant and not judged.is_worse_than_previous
+    is_better = judged.is_better(on_selection)
     result = FitResult(
         bundle=task.bundle.manifest.name,
         body=BODY,
@@ -85,6 +87,7 @@ def _run_fit(task: FitTask, options: FitOptions, started: float, progress: Progr
         trade=best.trade,
         features=None if task.extractor is None else task.extractor.name,
         sets=judged.sets,
+        score=judged.score,
         judge_seeds=options.judge_seeds,
         iterations=best.done,
         numbers=len(best.free),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import msgspec
 
 from fewstep.fitting.feature_tradeoff import Trade
+from fewstep.fitting.judgement import FitScore
 from fewstep.fitting.levenberg_marquardt import ERRORS, Gain
 from fewstep.fitting.previous_fit import use_of, use_of_entry
 from fewstep.fitting.requirements import BODY
@@ -34,6 +35,7 @@ class FitResult:
     numbers: the count of free numbers.
     times, nominal_times: the times that the network receives.
     plan: the fitted plan; None if the nominal plan is as good, or the previous fitted plan is better.
+    score: the scores by the user's judge on the judge seeds; None without one.
     weak_teacher: why the bundle does not keep the plan, and which teacher to use; None if the teacher suffices.
     """
 
@@ -58,6 +60,7 @@ class FitResult:
     nominal_times: tuple[float, ...]
     plan: Plan | None
     weak_teacher: str | None = None
+    score: FitScore | None = None
 
     @property
     def are_sets_further(self) -> bool:
@@ -91,6 +94,7 @@ def keep_for_same_body(writer: Writer, graph: str, result: FitResult, command: s
         psnr=round(result.nominal_psnr + result.on_judge.mean, 3),
         error=round(result.on_judge.error, 3),
         seeds=result.judge_seeds,
+        judged=None if result.score is None else result.score.fitted,
     )
     others = (each for each in manifest.fitted if each.body != entry.body or use_of_entry(bundle, each) != use_of(plan))
     commands = (*(each for each in manifest.provenance.commands if each != command), command)

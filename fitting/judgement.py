@@ -8,15 +8,50 @@ import numpy as np
 
 from fewstep.fitting.blocks import Block
 from fewstep.fitting.feature_tradeoff import feature_distances
-from fewstep.fitting.levenberg_marquardt import Gain
+from fewstep.fitting.levenberg_marquardt import ERRORS, Gain
 from fewstep.fitting.rollouts import FitSampler
 from fewstep.measure.distances.features import Extractor
 from fewstep.measure.distances.frechet import SetComparison, compare_sets
+from fewstep.measure.judges.judge import Judge, SamplePairs
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.figures import JudgeScore
 from fewstep.runtime.sampling.execute import Array
 
 RESAMPLES = 100  # resamples of the seeds, for standard errors of FD
+
+
+@dataclass(frozen=True)
+class FitScore:
+    """The score of a fitted plan by the user's judge, with the teacher's samples as references.
+
+    fitted, nominal: the scores of both plans.
+    gain: the gain of the fitted plan's score over that of the nominal plan; None if the judge returns one score for all
+        samples.
+    """
+
+    fitted: JudgeScore
+    nominal: JudgeScore
+    gain: Gain | None
+
+    @property
+    def is_gain(self) -> bool:
+        """Whether the score gains by more than chance."""
+        return self.gain is not None and self.gain.is_significant
+
+    @property
+    def problem(self) -> str | None:
+        """Why the judge rejects the plan: its score misses the limit, or is lower than the nominal plan's, by more than
+        chance if there is a score for each sample. None if it does not reject it."""
+        if self.fitted.problem is not None:
+            return f"the new plan {self.fitted.problem}"
+        if self.gain is not None and self.gain.mean < -ERRORS * self.gain.error:
+            lost = f"{-self.gain.mean:.3g} ± {self.gain.error:.2g}"
+            return f"the new plan scores {lost} less than it by {self.fitted.score.name}"
+        loss = self.nominal.score.value - self.fitted.score.value
+        if self.gain is None and loss > 0:
+            return f"the new plan scores {loss:.3g} less than it by {self.fitted.score.name}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -29,6 +64,7 @@ class FitJudgement:
     is_worse_than_previous: whether the fitted plan is worse than the previous one. If its features are closer to the
         teacher's, it may lose up to `price` dB of PSNR (see `judge_fit`).
     sets: FD of the fitted plan and of the nominal one; None without an extractor.
+    score: the scores by the user's judge; None without one.
     """
 
     nominal_psnr: float
@@ -36,6 +72,15 @@ class FitJudgement:
     over_previous: Gain | None
     is_worse_than_previous: bool
     sets: SetComparison | None
+    score: FitScore | None = None
+
+    def is_better(self, on_selection: Gain) -> bool:
+        """Return whether the plan gains by more than chance, and is not worse than the previous one. It gains in PSNR,
+        also on the selection seeds, or in score. A judge may reject it."""
+        is_gain = self.gain.is_significant and on_selection.is_significant
+        if self.score is not None:
+            is_gain = self.score.problem is None and (is_gain or self.score.is_gain)
+        return is_gain and not self.is_worse_than_previous
 
 
 def judge_fit(
@@ -46,6 +91,7 @@ def judge_fit(
     fitted: Plan,
     previous: Plan | None,
     price: float,
+    judge: Judge | None = None,
 ) -> FitJudgement:
     """Compare the fitted plan with the nominal plan and with the previous fitted plan, `previous`. `price` is the PSNR
     in dB that the fit gave up for better features."""
@@ -64,7 +110,20 @@ def judge_fit(
         over_previous=over_previous,
         is_worse_than_previous=is_behind,
         sets=None if extractor is None else compare_fitted_sets(extractor, plain, samples, targets),
+        score=None if judge is None else _score_plans(judge, blocks, samples, plain),
     )
+
+
+def _score_plans(judge: Judge, blocks: Sequence[Block], samples: Array, plain: Array) -> FitScore:
+    """Return the scores of the fitted plan's samples and of the nominal plan's, both from the seeds of the blocks."""
+    pairs = SamplePairs.join(
+        [SamplePairs(each.required_target, each.required_target, each.conditions) for each in blocks]
+    )
+    fitted, nominal, teacher = (judge.score(each, pairs) for each in (samples, plain, pairs.reference))
+    values = [each.values.astype(np.float64) for each in (fitted, nominal)]
+    gain = Gain.from_psnr(*values) if values[0].ndim else None
+    of_fitted, of_nominal = (judge.summarize(each, teacher, len(samples)) for each in (fitted, nominal))
+    return FitScore(of_fitted, of_nominal, gain)
 
 
 def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Array) -> bool:

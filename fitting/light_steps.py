@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.record_sizes import sizes_of_conditions, split_seeds_by_size
 from fewstep.measure.rollouts.seeds import FIT_SEEDS, draw_conditions, held_out_conditions
-from fewstep.measure.rollouts.trajectories import BATCH, split_seeds
+from fewstep.measure.rollouts.trajectories import BATCH
 from fewstep.plans.errors import UserError
 from fewstep.plans.light_steps import slot_weights, use_light_steps
 from fewstep.plans.names.plan_reference import NamedReference
@@ -95,7 +96,7 @@ def choose_light_steps(task: LightTask, progress: Progress = SILENT) -> LightCho
     """Measure the features along trajectories of the float32 body, and choose which steps of a plan can reuse earlier
     features (light steps)."""
     sampler, plan, features = task.sampler, task.plan, task.features
-    parts = [part for _, part, _ in split_seeds(FIT_SEEDS[: task.seeds], BATCH)]
+    parts = split_seeds_by_size(FIT_SEEDS[: task.seeds], task.records, BATCH)
     batches = [(part, _conditions_of(sampler, part, task.records)) for part in parts]
     runs = [_features_of_steps(sampler, plan, features.name, *each) for each in batches]
     light, errors = _measure(plan, runs, task.threshold, progress)
@@ -142,6 +143,7 @@ def _features_of_steps(
     """Yield the features [branches * B, *shape] that each step of a run returns."""
     kept: list[Features] = []
     watched = replace(sampler, on_call=partial(_keep_features, kept.append, NEXT + features))
+    watched = watched.with_options(adapters=None, **sizes_of_conditions(sampler.bundle.manifest, conditions))
     for _ in watched.steps(plan, seeds, conditions, plan.guidance):
         yield kept.pop()
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fewstep.fitting.blocks import BLOCK
+from fewstep.measure.judges.options import JudgeOptions
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, FIT_SEEDS, PAIRED
 from fewstep.measure.workers.setup import SamplingOptions
 from fewstep.plans.errors import UserError
@@ -12,7 +13,7 @@ from fewstep.runtime.options import BundleOptions
 
 
 @dataclass(frozen=True)
-class FitOptions(BundleOptions, SamplingOptions):
+class FitOptions(BundleOptions, SamplingOptions, JudgeOptions):
     """Fit the numbers of a plan to a bundle's denoiser, so that samples of few evaluations are near those of many.
 
     bundle: The folder of the bundle. The plan is added to it, under the name fitted:STEPS.
@@ -59,12 +60,12 @@ class FitOptions(BundleOptions, SamplingOptions):
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}", fix)
         if self.light is not None and not 0 < self.light < 1:
             raise UserError(f"--light is {self.light:g}", "give a relative error between 0 and 1, such as 0.1")
-        if self.light is not None and (self.output is not None or self.teacher is not None):
-            unused = "--teacher" if self.output is None else "--output"
-            raise UserError(
-                f"--light cannot be combined with {unused}: it chooses light steps, and fits nothing",
-                f"leave {unused} out",
-            )
+        for unused in ("output", "teacher", "judge"):
+            if self.light is not None and getattr(self, unused) is not None:
+                raise UserError(
+                    f"--light cannot be combined with --{unused}: it chooses light steps, and fits nothing",
+                    f"leave --{unused} out",
+                )
         if self.iterations < 0:
             raise UserError(f"--iterations is {self.iterations}", "give at least 0")
         if self.output is not None and self.output.suffix != ".json":

@@ -11,6 +11,7 @@ from fewstep.fitting.start_plans import Starts, select_starts
 from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.files.output_files import check_writable
 from fewstep.measure.distances.features import Extractor, default_extractor, open_extractor
+from fewstep.measure.judges.judge import Judge
 from fewstep.measure.teacher import NO_TEACHER, is_distilled, teacher_plan
 from fewstep.measure.workers.pinned_bundle import pin_bundle
 from fewstep.plans.compile import check_guidance
@@ -36,6 +37,7 @@ class FitTask:
     teacher_reference: the teacher that the caller named; None for the default.
     graph: the digest of the body's graph, from `graph_of_fit`.
     previous: the previous fitted plan, which a new one would replace; None if there is none.
+    judge: the user's measure of samples, which decides instead of PSNR; None without one.
     steps: the number of evaluations of the plan.
     seeds, selection_seeds, judge_seeds: the numbers of seeds for fitting, for selecting the best plan, and for judging
         it.
@@ -52,6 +54,7 @@ class FitTask:
     teacher_reference: TextReference | None
     graph: str
     previous: PreviousFit | None
+    judge: Judge | None
     steps: int
     seeds: int
     selection_seeds: int
@@ -102,4 +105,4 @@ def open_fit_task(options: FitOptions) -> FitTask:
     previous = find_previous_fit(bundle, graph, starts.nominal[0])
     numbers = options.steps, options.seeds, options.selection_seeds, options.judge_seeds, options.iterations
     given = bundle, rolled, starts, teacher, conditions, guidance, extractor, options.teacher
-    return FitTask(*given, graph, previous, *numbers)
+    return FitTask(*given, graph, previous, options.open_judge(bundle), *numbers)

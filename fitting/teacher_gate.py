@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fewstep.fitting.task import FitTask
-from fewstep.measure.rollouts.seeds import FIT_SEEDS, SeedBatch
+from fewstep.measure.rollouts.reference_check import require_usable_reference
+from fewstep.measure.rollouts.seeds import FIT_SEEDS, OTHER_SEEDS, SeedBatch
 from fewstep.measure.teacher import CHECK_SEEDS, TEACHER_MARGIN, Teacher, TeacherCheck, find_teacher, teacher_plan
 from fewstep.plans.file import encode
 from fewstep.plans.names.plan_reference import TextReference, parse_plan_text, with_steps
@@ -45,6 +46,11 @@ class TeacherGate:
         own = f"compared with twice as many steps, the teacher {self.teacher.name} has {self.before.exactness:.1f} dB"
         return f"{own}, less than {TEACHER_MARGIN:g} dB above the {self.before.judged:.1f} dB of {self.replaced}"
 
+    def check_fitted(self, plan: Plan) -> TeacherCheck:
+        """Return the check of the teacher against a fitted plan; that before the fit, if no plan has twice the
+        teacher's steps."""
+        return self.before if self.before.exactness is None else self.check_against(plan)
+
     def is_shut_after(self, after: TeacherCheck) -> bool:
         """True if the gate is shut for a fitted plan. `after` is the teacher's check against that plan.
 
@@ -67,6 +73,8 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
         return find_teacher(task.rolled.reference, reference, plan, seeds, task.conditions.fit, progress, sample)
 
     first = check(task.teacher_reference, nominal)
+    own = SeedBatch.from_manifest(task.bundle.manifest, FIT_SEEDS[: len(OTHER_SEEDS)], task.conditions.fit)
+    require_usable_reference(task.rolled.reference, first.plan, own)
     teacher, replaced, before, previous = first.plan, nominal, first.check, task.previous
     if previous is not None and before.exactness is not None:
         replaced = previous.plan
@@ -84,13 +92,14 @@ def check_teacher(task: FitTask, progress: Progress) -> TeacherGate:
 
 
 def _cache_samples(task: FitTask) -> Callable[[Plan, SeedBatch], Array]:
-    """Return a function that samples for the checks. It samples each plan once, as all checks have the same seeds."""
-    samples: dict[bytes, Array] = {}
+    """Return a function that samples for the checks. It samples each batch once for each plan."""
+    samples = dict[tuple[bytes, tuple[int, ...]], Array]()
 
     def sample_once(plan: Plan, batch: SeedBatch) -> Array:
-        key = encode(plan)
+        key = encode(plan), tuple(batch.seeds)
         if key not in samples:
-            samples[key] = task.rolled.reference.sample(plan, batch.seeds, batch.conditions)
+            sampler = batch.at_size(task.rolled.reference)
+            samples[key] = sampler.sample(plan, batch.seeds, batch.conditions)
         return samples[key]
 
     return sample_once

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,7 @@ from fewstep.plans import guidance as guide
 from fewstep.plans.continuation.carried_banks import add_banks
 from fewstep.plans.continuation.carry_check import check_carry
 from fewstep.plans.continuation.staircase import staircase
-from fewstep.plans.default_grid import ANGLES, find_distilled_grid
+from fewstep.plans.default_grid import ANGLES, find_trained_grid
 from fewstep.plans.errors import NUMERIC, UserError
 from fewstep.plans.guidance import Guidance, Pag, Residual, Steer
 from fewstep.plans.names.plan_reference import NameParts, join_plan_name, split_plan_name
@@ -22,6 +21,7 @@ from fewstep.plans.schedule import NoiseSchedule, Time, check_times
 from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.plans.spec import PURE_NOISE, DenoiserFacts
 from fewstep.plans.state_rows import build_plan
+from fewstep.plans.strength import Strength, is_share, say_start, share_of, times_of
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Solver, Tracer
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from fewstep.plans.names.plan_name import PlanName  # loads all solvers, which running a plan does not need
 
 
-def bind_plan_name(name: str | NameParts, denoiser: DenoiserFacts, strength: float | None = None) -> "PlanName":
+def bind_plan_name(name: str | NameParts, denoiser: DenoiserFacts, strength: Strength | None = None) -> "PlanName":
     """Parse the name of a plan for a denoiser. A name without a grid gets the denoiser's default grid.
 
     `text` of the result is the name of the compiled plan. Raises UserError for an invalid name.
     """
     from fewstep.plans.names.plan_name import TRAILING, parse_plan_name, with_grid
 
-    grids = (denoiser.grid, find_distilled_grid(denoiser)) if strength is None else (TRAILING, TRAILING)
-    parsed = parse_plan_name(name, *grids)
+    grids = (denoiser.grid, find_trained_grid(denoiser)) if strength is None else (TRAILING, TRAILING)
+    parsed = parse_plan_name(name, *grids, is_flow=denoiser.schedule.kind == "flow")
     # without its grid the name means another plan, unless the default is `trailing`
     return parsed if denoiser.grid == TRAILING else replace(parsed, text=with_grid(parsed.text))
 
@@ -48,7 +48,7 @@ def compile_plan(
     guidance: float | Guidance | None = None,
     shaping: Shaping | None = None,
     groups: Sequence[float] = (),
-    strength: float | None = None,
+    strength: Strength | None = None,
     renoise: float | None = None,
 ) -> Plan:
     """Compile a plan by its name, SOLVER:STEPS or SOLVER:STEPS@GRID (`plan_name.py`), for a denoiser.
@@ -60,8 +60,8 @@ def compile_plan(
         shaping: applied to each prediction: `Clip`, `Threshold`, `Rescale`.
         groups: increasing edges of lambda, which give each step its range group (`manifest.Body.groups`).
         strength: in (0, 1]: start from the given "image", noised to the time at which this fraction of the steps
-            remains. A name without a grid then uses `trailing`, on which `strength` is also the fraction of the
-            training's time range.
+            remains, rounded to one step or more; a warning names a start that rounding moves. A name without a grid
+            then uses `trailing`, where it is also the fraction of the time range. `AllSteps` runs all steps from there.
         renoise: in [0, 1]: the fraction of that noise that is added to the image (`Tracer.start`); None is 1.
 
     Raises UserError for an invalid name or argument, and for a combination that the denoiser does not support.
@@ -69,10 +69,11 @@ def compile_plan(
     from fewstep.plans.publication import facts_of
 
     parsed = bind_plan_name(name, denoiser, strength) if isinstance(name, str | NameParts) else name
-    times = _compute_times(parsed, NoiseSchedule(denoiser.schedule))
-    if strength is not None:
-        times = times[-_steps_left(strength, len(times) - 1) - 1 :]
-    plan = trace_plan(parsed.text, parsed.solver, times, denoiser, guidance, shaping, groups, strength, renoise)
+    schedule = NoiseSchedule(denoiser.schedule)
+    times = times_of(strength, lambda steps: _compute_times(replace(parsed, steps=steps), schedule), parsed)
+    settings = guidance, shaping, groups, share_of(strength), renoise
+    plan = trace_plan(parsed.text, parsed.solver, times, denoiser, *settings)
+    say_start(plan, strength, parsed.steps)
     own_grids = ("", denoiser.grid)  # a network that was trained on these times may have been evaluated at sigma_min
     is_elsewhere = denoiser.distilled and (parsed.reference.grid or "") not in own_grids
     if parsed.light is not None:
@@ -249,22 +250,10 @@ def check_guidance(guidance: float | Guidance | None, denoiser: DenoiserFacts) -
 def _check_renoise(renoise: float | None, strength: float | None, denoiser: DenoiserFacts) -> float:
     if renoise is None:
         return 1.0
-    if not _is_share(renoise):
+    if not is_share(renoise):
         raise UserError(f"renoise {renoise!r} is not in [0, 1]", "give the share of the noise, such as 0.5")
     if strength is None:
         raise UserError("renoise needs a strength", "give one too: a plan from noise has no image to noise")
     if denoiser.towards is not None:
         raise UserError(f"a denoiser that restores {denoiser.towards!r} cannot use renoise", "leave renoise out")
     return float(renoise)
-
-
-def _is_share(value: object) -> bool:
-    """Return whether a value is a number from 0 to 1 other than a boolean."""
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1
-
-
-def _steps_left(strength: float, steps: int) -> int:
-    """Return the number of steps of an image-to-image run, at least 1. They are the last ones of the grid."""
-    if not (_is_share(strength) and strength > 0):
-        raise UserError(f"strength {strength!r} is not in (0, 1]", "give the share of the steps to run, such as 0.6")
-    return max(1, round(strength * steps))

@@ -32,9 +32,10 @@ def default_grid(schedule: ScheduleSpec, prediction: Prediction) -> str:
     return TRAINED if schedule.kind in RESTORING or is_kept or is_few else ANGLES
 
 
-def find_distilled_grid(denoiser: DenoiserFacts) -> str:
-    """Return the default grid of solvers for distilled denoisers: a grid that the spec named, else `trailing`. If
-    `trailing` would end at sigma_min, where a distilled denoiser does nothing, it is `arctan`."""
+def find_trained_grid(denoiser: DenoiserFacts) -> str:
+    """Return the default grid of solvers for distilled denoisers, and of loops with equal steps over a flow: a grid
+    that the spec named, else `trailing`. If `trailing` would end at sigma_min, where a distilled denoiser does nothing,
+    it is `arctan`."""
     if denoiser.grid not in (ANGLES, TRAINED):
         return denoiser.grid
     return ANGLES if _has_least_noise(denoiser.schedule) else TRAINED

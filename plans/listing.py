@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from fewstep.plans import grids
 from fewstep.plans.compile import trace_plan
-from fewstep.plans.default_grid import ANGLES, find_distilled_grid
+from fewstep.plans.default_grid import ANGLES, find_trained_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.call_syntax import Value, parameters
 from fewstep.plans.names.grid_name import GRIDS, Grid
@@ -76,7 +76,7 @@ def _solver_listing(name: str, solver: Solver) -> SolverListing:
 
 def _compile_solver(name: str, solver: Solver, steps: int, denoiser: DenoiserFacts) -> Plan:
     """Return the plan of a solver. Its name is not looked up, so a solver whose name is refused is listed too."""
-    grid: Grid = getattr(grids, find_distilled_grid(denoiser) if facts_of(solver).distilled else denoiser.grid)
+    grid: Grid = getattr(grids, find_trained_grid(denoiser) if facts_of(solver).distilled else denoiser.grid)
     return trace_plan(f"{name}:{steps}", solver, grid(NoiseSchedule(denoiser.schedule), steps), denoiser)
 
 

@@ -99,9 +99,9 @@ class Project(Strict, frozen=True, tag="project"):
     start: int = 0
 
 
-Shaping = Clip | Threshold | Rescale | MatchNorm | GuideChannels | GuideFrames | Project
+GuidedShaping = Rescale | MatchNorm | GuideChannels | GuideFrames | Project  # of the guided output; the others of x0
+Shaping = Clip | Threshold | GuidedShaping
 UNCLIPPED = Clip(-math.inf, math.inf)  # a caller's word for no shaping, where none given means that of the calibration
-GUIDED = (Rescale, MatchNorm, GuideChannels, GuideFrames, Project)  # change the guided output; the others change x0
 
 
 def shaping_problem(shaping: Shaping) -> str | None:
@@ -171,7 +171,7 @@ def describe_shaping(shaping: Shaping) -> str:
 def value_count(shaping: Shaping) -> int:
     """Return the number of values that the shaping reads: 1 (x0), or 2 (the guided output and the conditional one; for
     `Project` the averaged difference and the conditional output)."""
-    return 2 if isinstance(shaping, GUIDED) else 1
+    return 2 if isinstance(shaping, GuidedShaping) else 1
 
 
 def quantile_place(quantile: float, count: int) -> tuple[int, int, float]:

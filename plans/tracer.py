@@ -18,7 +18,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Guidance
 from fewstep.plans.plan import DENOISER, IMAGE
 from fewstep.plans.schedule import NoiseSchedule, Time
-from fewstep.plans.shaping import GUIDED, Project, Shaping
+from fewstep.plans.shaping import GuidedShaping, Project, Shaping
 from fewstep.plans.spec import DenoiserFacts, NetworkFacts, Prediction
 from fewstep.plans.symbol import Lin, weighted_sum
 
@@ -188,7 +188,7 @@ class Tracer:
             unguided = self._x0(x, outputs[UNCOND][0], time)
             moved = self._add(Predicted(evaluation, x + time.alpha * (x0 - unguided)))
             return moved, self._as_row(x0, evaluation)
-        if keep_noise and self.shaping is not None and not isinstance(self.shaping, GUIDED):
+        if keep_noise and self.shaping is not None and not isinstance(self.shaping, GuidedShaping):
             (unshaped,) = self.evaluations[-1].shaping_of
             x = self._add(Predicted(evaluation, x + time.alpha * (x0 - unshaped)))
         return x, self._as_row(x0, evaluation)
@@ -237,7 +237,7 @@ class Tracer:
         guided = self._apply_guidance(outputs, weights, 0)
         shaping_of: tuple[Lin, ...] = ()
         shaped: int | None = None
-        if isinstance(self.shaping, GUIDED) and len(weights) > 1:  # shape the combined output, before x0
+        if isinstance(self.shaping, GuidedShaping) and len(weights) > 1:  # shape the combined output, before x0
             form = self.shaping if isinstance(self.shaping, Project) else None
             value = guided if form is None else self._average_difference(form, outputs, evaluation)
             if form is None or evaluation >= form.start:
@@ -249,7 +249,7 @@ class Tracer:
         x0 = self._x0(x, guided, time)
         if network.steers and (factor := guide.gradient_factor(self.guidance, evaluation, time.alpha, time.sigma)):
             x0 = x0 + factor * outputs[COND][1]
-        if self.shaping is not None and not isinstance(self.shaping, GUIDED):
+        if self.shaping is not None and not isinstance(self.shaping, GuidedShaping):
             shaping_of = (x0,)
             x0 = self._add(Shaped(evaluation))
             (shaped,) = x0.terms

@@ -8,6 +8,7 @@ The plans give the same samples as its schedulers, including their errors. docs/
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import ceil
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from fewstep.plans.configs.pipelines import (
     UNHELD_START,
     PipelineRules,
     dynamic_mu,
-    read_recorded,
     token_count,
 )
 from fewstep.plans.configs.recipe import (
@@ -38,12 +38,14 @@ from fewstep.plans.configs.recipe import (
     check_choices,
     check_numbers,
 )
+from fewstep.plans.configs.recorded import read_recorded
 from fewstep.plans.errors import UserError
 from fewstep.plans.grids.ends import STEPS_LIMIT
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping, describe_shaping
 from fewstep.plans.spec import DenoiserFacts
+from fewstep.plans.strength import StrengthRule, count_down, count_up, least_strength, warn_of_start
 
 SA = "SASolverScheduler"
 RECIPES: Mapping[str, Recipe] = {
@@ -146,6 +148,8 @@ def plan_from_scheduler_config(
     shaping = _only_shaping(read_config, request, recipe)
     plan = trace_plan(name, recipe.solver, times, denoising, guidance, shaping, strength=strength)
     plan = _scale_start(plan, recipe)
+    if strength is not None and request.strength == 1:  # its steps were rounded
+        warn_of_start(plan, strength, int(steps), _strength_rule(pipeline))
     if strength is not None and (own := OWN_NOISE.get(str(_fields(config).get(PIPELINE)))) is not None:
         return start_with_own_noise(plan, own.coefficients(float(strength), read_config["num_train_timesteps"]))
     return _leave_start_unheld(plan) if strength is None and _fields(config).get(UNHELD_START) else plan
@@ -160,12 +164,13 @@ def _request(
     x_shape: Sequence[int] | None,
 ) -> ScheduleRequest:
     """Return what a pipeline asks of its scheduler: the number of steps, its arguments and the sigmas that it sets."""
-    recorded = read_recorded(read_config(stored)[1], steps)
+    recorded = read_recorded(read_config(stored)[1])
     if recorded is not None:
-        if recorded.even or recorded.sigmas is not None:
+        sigmas = recorded.sigmas_of(steps)
+        if recorded.even or sigmas is not None:
             _check_takes_sigmas(config, "the pipeline")
-        passed = {**recorded.arguments, **_eta_argument(config, recorded.eta), **arguments}
-        return ScheduleRequest(steps, passed, recorded.even, sigmas=recorded.sigmas, shaping=recorded.shaping)
+        passed = {**recorded.arguments(steps), **_eta_argument(config, recorded.eta), **arguments}
+        return ScheduleRequest(steps, passed, recorded.even and sigmas is None, sigmas=sigmas, shaping=recorded.shaping)
     if pipeline is None:
         return ScheduleRequest(steps, arguments)
     rules = PIPELINES[pipeline]
@@ -258,13 +263,16 @@ def _image_to_image_request(
     has_own_times = request.timesteps is not None or request.sigmas is not None  # which a strength does not shorten
     if rules.shortens and takes_strength and not has_own_times and strength < 1:
         return replace(request, strength=float(strength))
-    run = request.steps * strength
-    skipped = int(request.steps - run) if rules.rounds_up else request.steps - int(run)
-    if skipped == request.steps:
-        raise UserError(
-            f"strength {strength!r} leaves none of {request.steps} steps", "give one in (0, 1] that leaves a step"
-        )
-    return replace(request, skipped=skipped)
+    run = _strength_rule(pipeline)(strength, request.steps)
+    if not run:
+        what = f"strength {strength!r} leaves none of {request.steps} steps"
+        raise UserError(what, f"give {least_strength(1, request.steps):g} or more, or {ceil(1 / strength)} steps")
+    return replace(request, skipped=request.steps - run)
+
+
+def _strength_rule(pipeline: str | None) -> StrengthRule:
+    """Return how a pipeline rounds a strength to steps."""
+    return count_up if pipeline is not None and PIPELINES[pipeline].rounds_up else count_down
 
 
 def _scale_start(plan: Plan, recipe: SchedulerRecipe) -> Plan:

@@ -31,6 +31,7 @@ from fewstep.plans.solvers.exponential import noise_prediction, transfer
 from fewstep.plans.solvers.momentum import combine_velocities
 from fewstep.plans.solvers.parameters import check_share
 from fewstep.plans.spec import ScheduleSpec
+from fewstep.plans.strength import least_strength
 from fewstep.plans.symbol import Lin
 from fewstep.plans.tracer import Solver, Tracer
 
@@ -191,8 +192,10 @@ def _distillation_timesteps(config: SchedulerConfig, request: ScheduleRequest) -
     left = int(original * request.strength)
     if not 1 <= request.steps <= left <= original <= T:
         why, fix = f"{request.steps} of them, of {T} timesteps", f"use 1 to {original} steps"
-        if request.strength < 1:
-            why, fix = f"strength {request.strength:g} leaves {left} of them", "use more strength or fewer steps"
+        if request.strength < 1 and request.steps <= original <= T:
+            least = least_strength(request.steps, original)
+            fix = f"give {least:g} or more, or at most {left} steps" if left else f"give {least:g} or more"
+            why = f"strength {request.strength:g} leaves {left} of them"
         raise config.field_error("original_inference_steps", why, fix)
     trained = np.arange(left, 0, -1) * (T // original) - 1
     return trained[np.floor(np.linspace(0, left, request.steps, endpoint=False)).astype(int)].astype(np.float64)

@@ -119,11 +119,11 @@ def flow_sigmas(config: SchedulerConfig, request: ScheduleRequest) -> Array:
 
 def stretch_to_terminal(config: SchedulerConfig, sigmas: Array) -> Array:
     """Stretch 1 - sigma of a flow to end at shift_terminal. The order of operations is that of diffusers, since the
-    network's times are truncated to integers."""
+    network's times are truncated to integers. One step from sigma 1 has nothing to stretch; diffusers divides by 0."""
     terminal = config["shift_terminal"]
     if not 0 < terminal < 1:
         raise config.field_error("shift_terminal", "it is the last sigma", "give a number between 0 and 1")
     left = 1 - sigmas
-    if not left[-1] > 0:
-        raise config.field_error("shift_terminal", "one step has no end to stretch", "use 2 steps or more")
+    if left[-1] == 0:
+        return sigmas
     return np.asarray(1 - left / (left[-1] / (1 - terminal)))

@@ -2,23 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
-from math import isfinite
 from typing import Any
 
-import msgspec
-
-from fewstep.plans.configs.config import is_number
 from fewstep.plans.errors import UserError
-from fewstep.plans.shaping import GuideChannels, GuideFrames, MatchNorm, Project, shaping_problem
 
 PIPELINE = "_pipeline"  # the field of a bundle's scheduler config that names its pipeline
-RECORDED = "_recorded"  # the field with what a recorded pipeline passes to its scheduler
+RECORDED = "_recorded"  # the field with what a recorded pipeline passes to its scheduler (`recorded.py`)
 UNHELD_START = "_unheld_start"  # the field that is true if the pipeline keeps a part of x from its second step on
-STORED_STEPS = "steps"  # the field of a recording with steps that no rule gives (`recorded_steps.py`)
-GuidedShaping = MatchNorm | GuideChannels | GuideFrames | Project  # of a recorded pipeline
-NUMBERS = ("eta", "guided_frames")  # fields of a recording that are one number
-CORRECT = "export the pipeline again"  # the fix of a field that `fewstep export` did not write
 FLOW = "FlowMatchEulerDiscreteScheduler"
 TAKE_SIGMAS = (FLOW, "FlowMatchLCMScheduler")  # the classes that take sigmas and a shift from their caller
 
@@ -219,113 +209,6 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
 }
 
 
-@dataclass(frozen=True)
-class RecordedTimes:
-    """What a recorded pipeline passes to its scheduler for a number of steps.
-
-    even: whether it passes the sigmas 1 .. 1 / N.
-    sigmas: other sigmas that it passes, or none.
-    arguments: the argument mu, if it passes one.
-    eta: the argument of the scheduler's steps; None if the pipeline passes none.
-    shaping: the shaping of the network's guided output, or None.
-    """
-
-    even: bool
-    arguments: Mapping[str, float]
-    sigmas: tuple[float, ...] | None = None
-    eta: float | None = None
-    shaping: GuidedShaping | None = None
-
-
-def read_recorded(fields: Mapping[str, Any], steps: int) -> RecordedTimes | None:
-    """Return what a recorded pipeline passes to its scheduler for `steps` steps, or None if the config has no
-    recording.
-
-    Its field `mu`, [a, b], means a + b N, `eta` is an argument of the scheduler's steps, `norm_axis` that of a
-    `MatchNorm`, `guided_channels` the count of `GuideChannels`, and `sigmas` lists those for 1 step, 2 steps and so on.
-    Raises UserError if `sigmas` has no entry for this number of steps.
-    """
-    if (problem := recording_problem(fields)) is not None:
-        raise UserError(f"scheduler config: {problem}", CORRECT)
-    rules = fields.get(RECORDED)
-    if rules is None:
-        return None
-    even, mu, eta, listed = (rules.get(name) for name in ("even", "mu", "eta", "sigmas"))
-    arguments = {} if mu is None else {"mu": float(mu[0]) + float(mu[1]) * steps}
-    eta = None if eta is None else float(eta)
-    shaping = read_change(fields)
-    if listed is None:
-        return RecordedTimes(bool(even), arguments, eta=eta, shaping=shaping)
-    sigmas = tuple(map(float, listed[steps - 1])) if steps <= len(listed) else ()
-    if not sigmas:
-        counts = [number for number, each in enumerate(listed, 1) if each]
-        fix = f"give another number, from {counts[0]} to {counts[-1]}"
-        raise UserError(f"the recorded pipeline has no sigmas for {steps} steps", fix)
-    return RecordedTimes(False, arguments, sigmas, eta, shaping)
-
-
-def recording_problem(fields: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a config's recording or with its pipeline's name; None if both can be read."""
-    if not isinstance(fields.get(PIPELINE), str | None):
-        return f"{PIPELINE} {fields[PIPELINE]!r:.80} is not a name"
-    if not isinstance(fields.get(UNHELD_START), bool | None):
-        return f"{UNHELD_START} {fields[UNHELD_START]!r:.80} is not true or false"
-    rules = fields.get(RECORDED)
-    if rules is None:
-        return None
-    if not isinstance(rules, Mapping):
-        return f"{RECORDED} {rules!r:.80} is not an object"
-    mu, listed = rules.get("mu"), rules.get("sigmas")
-    is_list = isinstance(listed, list | tuple)
-    problems = {
-        "even": None if isinstance(rules.get("even"), bool | None) else "true or false",
-        "mu": None if mu is None or (_are_numbers(mu) and len(mu) == 2) else "two numbers",
-        **{name: None if rules.get(name) is None or _are_numbers([rules[name]]) else "a number" for name in NUMBERS},
-        **{
-            name: None if type(rules.get(name)) in (int, type(None)) else "a whole number"
-            for name in ("norm_axis", "guided_channels")
-        },
-        "projection": None if _is_projection(rules.get("projection")) else "the fields of Project",
-        "sigmas": None
-        if listed is None or (is_list and any(listed) and all(map(_are_sigmas, listed, count(1))))
-        else "a list of sigmas for 1 step, for 2 steps and so on",
-    }
-    wrong = ((name, wanted) for name, wanted in problems.items() if wanted is not None)
-    return next((f"{RECORDED}.{name} {rules[name]!r:.80} is not {wanted}" for name, wanted in wrong), None)
-
-
-def _are_sigmas(values: Any, steps: int) -> bool:
-    """True for the sigmas of a number of steps, or an empty list."""
-    return _are_numbers(values) and len(values) in (0, steps) and all(each >= 0 for each in values)
-
-
-def _are_numbers(values: Any) -> bool:
-    """Return True for a list of finite numbers."""
-    return isinstance(values, list | tuple) and all(is_number(each) and isfinite(each) for each in values)
-
-
-def _is_projection(value: Any) -> bool:
-    """True for None, and for the fields of a valid `Project`."""
-    try:
-        return value is None or shaping_problem(msgspec.convert(value, Project)) is None
-    except msgspec.ValidationError:
-        return False
-
-
-def read_change(fields: Mapping[str, Any]) -> GuidedShaping | None:
-    """Return the shaping of the guided output that a recorded config describes, such as rescaling it. None if it
-    describes none."""
-    rules = fields.get(RECORDED) or {}
-    if rules.get("projection") is not None:
-        return msgspec.convert(rules["projection"], Project)
-    if rules.get("guided_frames") is not None:
-        return GuideFrames(float(rules["guided_frames"]))
-    if rules.get("norm_axis") is not None:
-        return MatchNorm(int(rules["norm_axis"]))
-    channels = rules.get("guided_channels")
-    return None if channels is None else GuideChannels(int(channels))
-
-
 def token_count(pipeline: PipelineRules, x_shape: Sequence[int]) -> int | None:
     """Return the number of tokens of x [channels, height, width], or None if the pipeline has no dynamic shift."""
     if pipeline.patch is None:
@@ -342,12 +225,3 @@ def dynamic_mu(pipeline: PipelineRules, fields: Mapping[str, Any], count: int) -
     if many == few:
         raise UserError(f"max_image_seq_len {many!r} equals base_image_seq_len", "correct the file")
     return float(least + (most - least) * (count - few) / (many - few))
-
-
-def needs_mu(fields: Mapping[str, Any], pipeline: str | None) -> bool:
-    """True if a config has a dynamic shift, and neither the rules of the pipeline nor a recording determine it."""
-    recorded = fields.get(RECORDED)
-    if isinstance(recorded, Mapping) and (recorded.get("mu") is not None or recorded.get(STORED_STEPS) is not None):
-        return False
-    rules = PIPELINES.get(pipeline or "")
-    return bool(fields.get("use_dynamic_shifting")) and (rules is None or rules.patch is None)

@@ -4,7 +4,7 @@
 """
 
 from fewstep.plans.grids.angles import arctan
-from fewstep.plans.grids.flows import dynamic_shift, flow_shift
+from fewstep.plans.grids.flows import dynamic_shift, flow_shift, sway
 from fewstep.plans.grids.sigmas import beta, exponential, karras, uniform_lambda
 from fewstep.plans.grids.tables import ays_sd, ays_sdxl, ays_svd, custom, table
 from fewstep.plans.grids.timesteps import lcm, leading, linspace, quadratic, trailing
@@ -24,6 +24,7 @@ __all__ = [
     "leading",
     "linspace",
     "quadratic",
+    "sway",
     "table",
     "trailing",
     "uniform_lambda",

@@ -10,7 +10,7 @@ which the canonical form replaces.
 
 A name without a grid uses the grid of its denoiser (`DenoiserFacts.grid`). With a solver for distilled denoisers, it
 uses the grid of the distillation if the spec names one, otherwise `trailing`, whose times are near those of the
-distillation (`default_grid.py`).
+distillation (`default_grid.py`). So does "euler:8" on a flow: it is the loop of the papers, with 8 equal steps in time.
 
 Plugins add names (`plugins.py`). For user-supplied code the file or module precedes the function's name, as in
 "my_solver.py:heun3:8@my_grids.py:even" (`user_code.py`). The canonical form has neither its folder nor a colon.
@@ -80,11 +80,14 @@ class PlanName:
     light: MakeLight | None = None
 
 
-def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: str = TRAILING) -> PlanName:
+def parse_plan_name(
+    name: str | NameParts, default: str = TRAILING, trained: str = TRAILING, *, is_flow: bool = False
+) -> PlanName:
     """Parse a plan's name, or its parts.
 
-    `default` is the grid of a name without one, and `distilled` that of a solver for distilled denoisers. Raises
-    UserError, which suggests names, for an invalid name."""
+    `default` is the grid of a name without one, and `trained` that of a solver for distilled denoisers and, for a
+    denoiser that `is_flow`, of a published loop with equal steps. Raises UserError, which suggests names, for an
+    invalid name."""
     parts = split_name(name)
     if parts.home is None and parts.function in token_samplers.__all__:
         raise UserError(f"plan '{parts}' is for tokens, but this denoiser has continuous samples", "use dpmpp_2m:8")
@@ -92,7 +95,7 @@ def parse_plan_name(name: str | NameParts, default: str = TRAILING, distilled: s
         _refuse_other_tools(parts)
     solver, solver_text = bind_call(parts.solver, parts.text, SOLVERS, parts.home)
     steps = step_count(parts, solver_text if parts.home is None else f"{parts.home}:{parts.solver}")
-    usual = distilled if facts_of(solver).distilled else default
+    usual = trained if (is_flow and parts.means_equal_steps) or facts_of(solver).distilled else default
     if parts.grid is None and (plugin := GRIDS.foreign(function_name(usual))) is not None:
         fix = f"name the grid, {parts}@{usual}, if {package_of(plugin)} may run its code"  # the bundle chose it
         raise UserError(f"plan {parts.text!r} has the grid of its denoiser, {describe_plugin(plugin)}", fix)

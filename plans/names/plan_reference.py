@@ -27,6 +27,7 @@ FILE = ".json"  # suffix of the text of a `FileReference`
 MOST_FITTED = 64  # maximum evaluations of a fitted plan; one with more would be its own teacher
 LIGHT_CALL = re.compile(r"(.+?:.+?)\+\s*([^\W\d]\w*(?:\(.*\))?)\s*", re.DOTALL)  # a name, and its choice of light steps
 DIGITS = 6  # maximum digits of the number of steps of a scheduler or of a fitted plan
+EQUAL_STEPS = ("euler", "flow_euler", "flow_heun")  # published loops that divide the time of a flow into equal steps
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,12 @@ class NameParts:
     def grid_function(self) -> str:
         """The grid's name without its parameters; empty without a grid."""
         return function_name(self.grid or "")
+
+    @property
+    def means_equal_steps(self) -> bool:
+        """Whether the name, on a flow, is that of a published loop with equal steps in time. A grid names other
+        steps."""
+        return self.home is None and self.grid is None and self.function in EQUAL_STEPS
 
     @property
     def is_of_scheduler(self) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plugins import find_plugin, load_plugin_function, plugins
@@ -50,7 +50,7 @@ def resolve_call(kind: str, text: str, own: int) -> NamedCall:
         function, title = load_function(code[0], name), f"{Path(code[0]).name}:{name}"
     try:
         bound = inspect.signature(function).bind(*[None] * own, *arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # compiled code may have no signature
         raise UserError(f"{kind} {title} cannot be called: {error}", f"write it as {title}:ARGUMENT,ARGUMENT") from None
     read_as = _argument_types(function, bound)[own:]
     read = [Path(each) for each in ([] if code is None else [code[0]]) + list(arguments)]
@@ -63,12 +63,13 @@ def resolve_call(kind: str, text: str, own: int) -> NamedCall:
 def _argument_types(function: Callable[..., Any], bound: inspect.BoundArguments) -> list[Any]:
     """Return the annotation of the parameter that takes each argument; None without one that can be read."""
     try:
-        hints = get_type_hints(function)
+        parameters = inspect.signature(function, eval_str=True).parameters  # also those of a class
     except Exception:  # an annotation without a value, such as a name that only type checkers import
         return [None] * len(bound.args)
     kinds = [(name, each.kind) for name, each in bound.signature.parameters.items() if name in bound.arguments]
     repeats = {name: len(bound.arguments[name]) for name, kind in kinds if kind is inspect.Parameter.VAR_POSITIONAL}
-    return [hints.get(name) for name, _ in kinds for _ in range(repeats.get(name, 1))]
+    hints = {name: None if each.annotation is each.empty else each.annotation for name, each in parameters.items()}
+    return [hints[name] for name, _ in kinds for _ in range(repeats.get(name, 1))]
 
 
 def _read_argument(text: str, annotation: Any, where: str) -> Any:

@@ -58,6 +58,13 @@ def _function(home: str, name: str, module: ModuleType, passes_arithmetic: bool)
     if not callable(function):
         raise UserError(f"{home} has no function {name!r}", "check the name after the colon")
 
+    return report_errors(function, label, Path(getattr(module, "__file__", None) or home), passes_arithmetic)
+
+
+def report_errors(
+    function: Callable[..., Any], label: str, file: Path, passes_arithmetic: bool = False
+) -> Callable[..., Any]:
+    """Return a user's function or method whose errors become a UserError, with `label` and the line of `file`."""
     passed: tuple[type[BaseException], ...] = (UserError, *STOPS, *(NUMERIC if passes_arithmetic else ()))
 
     @wraps(function)
@@ -67,8 +74,7 @@ def _function(home: str, name: str, module: ModuleType, passes_arithmetic: bool)
         except passed:
             raise
         except BaseException as error:  # user-supplied code
-            place = Path(getattr(module, "__file__", None) or home)
-            raise UserError(f"{label} failed: {error_line(error, place)}", error_fix(error)) from error
+            raise UserError(f"{label} failed: {error_line(error, file)}", error_fix(error)) from error
 
     return call_guarded
 

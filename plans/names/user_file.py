@@ -65,6 +65,11 @@ def load_file(home: str) -> ModuleType:
     return module
 
 
+def loaded_digests(file: Path) -> dict[Path, str]:
+    """Return the SHA-256 of a file that was loaded, and of those that it imported from its folder; {} for others."""
+    return LOADED[file.absolute()][1] if file.absolute() in LOADED else {}
+
+
 def run_file(home: str) -> ModuleType:
     """Run the file `home` again and return its module. Raises UserError if there is no such file, or if it fails."""
     file = Path(home).absolute()  # the form in tracebacks

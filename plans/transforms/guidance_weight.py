@@ -8,7 +8,7 @@ import msgspec
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Cfg, weight_of
 from fewstep.plans.plan import Plan, Row, Step
-from fewstep.plans.shaping import GUIDED, Project
+from fewstep.plans.shaping import GuidedShaping, Project
 
 
 def change_guidance_weight(plan: Plan, weight: float) -> Plan:
@@ -41,7 +41,8 @@ def _shift_weight(step: Step, by: float) -> Step:
 
     shaping_of: Sequence[Row] = step.shaping_of
     if shaping_of:
-        guided = 1 if isinstance(step.shaping, GUIDED) else len(shaping_of)  # the other value is the conditional output
+        # the other value of a guided shaping is the conditional output
+        guided = 1 if isinstance(step.shaping, GuidedShaping) else len(shaping_of)
         shaping_of = [lean(row) if place < guided else row for place, row in enumerate(shaping_of)]
     return msgspec.structs.replace(
         step,

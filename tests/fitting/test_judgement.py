@@ -10,14 +10,17 @@ from msgspec.structs import replace
 from fewstep.fitting import teacher_gate
 from fewstep.fitting.conditions import fit_conditions
 from fewstep.fitting.fit import fit
-from fewstep.fitting.judgement import are_nearer, compare_fitted_sets, judge_fit
+from fewstep.fitting.judgement import FitJudgement, FitScore, are_nearer, compare_fitted_sets, judge_fit
+from fewstep.fitting.levenberg_marquardt import Gain
 from fewstep.fitting.options import FitOptions
 from fewstep.fitting.rollouts import BODY, FitSampler
 from fewstep.fitting.start_plans import find_best_on_path, find_best_start
+from fewstep.measure.judges.judge import Judge
 from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT
 from fewstep.measure.rollouts.seeds import FIT_SEEDS
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.figures import Figure, JudgeScore
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.finite_checks import NotFinite
 from tests.fitting.analytic import Analytic, blocks, facts, mean_psnr, mixture, set_targets
@@ -194,3 +197,68 @@ def test_a_solver_over_the_times_of_the_teachers_path_comes_nearer_to_it(caplog)
             find_best_on_path(FitSampler(sampler, sampler), replace(teacher, given=("y",)), nominal, fit, fit) is None
         )
     assert "not start on the teacher's path: the states of the teacher dpmpp_2m:60@arctan have parts" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("limit", "shift", "problem"),
+    [
+        (-9.0, 0.0, None),
+        (-1e-9, 0.0, "the new plan scores -"),
+        (-9.0, 1.0, "the new plan scores 0.7"),
+    ],
+)
+def test_a_judge_rejects_a_fit_that_misses_its_limit_or_scores_less(limit, shift, problem):
+    """The judge subtracts `shift` from the scores of all samples but those of the nominal plan and of the teacher."""
+    sampler = Analytic(facts("cosine", "v"), mixture)
+    parts = set_targets(sampler, compile_plan("dpmpp_2m:60", sampler.facts), blocks(range(16)))
+    nominal, fitted = (compile_plan(f"dpmpp_2m:{steps}", sampler.facts) for steps in (2, 5))
+    plain = np.concatenate([part.sample(sampler, nominal) for part in parts])
+
+    def score(samples, reference, conditions):
+        error = np.abs(samples - reference).reshape(len(samples), -1).mean(axis=1)
+        return -error - shift * (not np.array_equal(samples, plain)) * (error > 0), limit
+
+    judge = Judge("own", "", score)
+    judged = judge_fit(FitSampler(sampler, sampler), None, parts, nominal, fitted, None, 0.0, judge)
+    assert judged.gain.is_significant and judged.is_better(judged.gain) == (problem is None)
+    assert judged.score.problem == problem or judged.score.problem.startswith(problem)
+    assert judged.score.fitted.float32.value == 0.0 and judged.score.fitted.seeds == 16
+    assert (judged.score.fitted.score.value > judged.score.nominal.score.value) == (not shift)
+
+
+def test_a_fit_calls_a_judge_once_for_each_plan_and_once_for_the_teacher():
+    """A loss of one score for all samples counts, however small, since its chance is unknown."""
+    sampler, seen = Analytic(facts("cosine", "v"), mixture), []
+    parts = set_targets(sampler, compile_plan("dpmpp_2m:60", sampler.facts), blocks(range(16)))
+    nominal, fitted = (compile_plan(f"dpmpp_2m:{steps}", sampler.facts) for steps in (2, 5))
+
+    def score(samples, reference, conditions):
+        seen.append(samples)
+        return np.abs(samples - reference).mean(), -1.0
+
+    judged = judge_fit(FitSampler(sampler, sampler), None, parts, nominal, fitted, None, 0.0, Judge("own", "", score))
+    assert len(seen) == 3 and judged.gain.is_significant and not judged.is_better(judged.gain)
+    assert judged.score.gain is None and judged.score.problem.startswith("the new plan scores 0.")
+    assert (
+        judged.score.nominal.float32.value == 0.0 < judged.score.fitted.score.value < judged.score.nominal.score.value
+    )
+
+
+def test_a_share_of_successes_gains_over_that_of_the_nominal_plan():
+    sampler = Analytic(facts("cosine", "v"), mixture)
+    parts = set_targets(sampler, compile_plan("dpmpp_2m:60", sampler.facts), blocks(range(16)))
+    nominal, fitted = (compile_plan(f"dpmpp_2m:{steps}", sampler.facts) for steps in (2, 5))
+    plain = np.concatenate([part.sample(sampler, nominal) for part in parts])
+    solved = Judge("own", "", lambda samples, *_: (np.full(16, not np.array_equal(samples, plain)), 0.5))
+    judged = judge_fit(FitSampler(sampler, sampler), None, parts, nominal, fitted, None, 0.0, solved)
+    assert judged.score.gain.mean == 1.0 and judged.score.fitted.score_range[0] < 1.0
+
+
+def test_a_score_that_gains_suffices_where_the_psnr_does_not():
+    gains = [Gain(1.0, 0.1), Gain(0.1, 0.1)]
+    kept = JudgeScore(*[Figure("j", 1.0, 0.5, False, "")] * 2, "", 16)
+    for by_psnr, by_score, is_better in ((1, 0, True), (0, 1, True), (1, 1, False)):
+        judged = FitJudgement(30.0, gains[by_psnr], None, False, None, FitScore(kept, kept, gains[by_score]))
+        assert judged.is_better(gains[by_psnr]) == is_better
+    behind = FitJudgement(30.0, gains[0], None, True, None, FitScore(kept, kept, gains[0]))
+    assert not behind.is_better(gains[0])

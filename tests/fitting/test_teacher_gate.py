@@ -78,6 +78,7 @@ def test_the_same_fit_keeps_its_plan_twice(tiny_bundle):
     assert second.is_kept and second.over_previous.mean == 0 and second.plan == first.plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ends_at", "is_kept"), [(56.0, False), (57.5, True), (49.0, True)])
 @pytest.mark.parametrize("has_previous", [True, False])
 def test_a_teacher_that_fails_its_check_after_the_fit_keeps_no_plan_that_is_behind(

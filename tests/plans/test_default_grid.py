@@ -42,6 +42,22 @@ def test_a_name_without_a_grid_has_that_of_the_denoiser_and_says_so():
     assert parse_plan_name("ddim:6", "karras(rho=5)").text == "ddim:6@karras(rho=5)"
 
 
+FLOW = DenoiserFacts(ScheduleSpec("flow"), "flow", grid="arctan")
+
+
+@pytest.mark.parametrize("name", ["euler", "flow_euler", "flow_heun"])
+def test_names_of_loops_over_flows_mean_equal_steps_or_the_grid_of_the_spec(name: str) -> None:
+    assert compile_plan(f"{name}:4", FLOW) == compile_plan(f"{name}:4@trailing", FLOW)
+    shifted = replace(FLOW, grid="flow_shift(shift=5)")
+    assert compile_plan(f"{name}:4", shifted) == compile_plan(f"{name}:4@flow_shift(shift=5)", shifted)
+    assert compile_plan(f"{name}:4@karras", FLOW) == compile_plan(f"{name}:4@karras", shifted)
+
+
+def test_euler_of_other_schedules_is_ddim() -> None:
+    assert compile_plan("euler:4", COSINE) == compile_plan("ddim:4", COSINE)
+    assert compile_plan("ddim:4", FLOW) == compile_plan("ddim:4@arctan", FLOW)
+
+
 def test_a_name_with_a_grid_means_the_same_everywhere():
     old = DenoiserFacts(COSINE.schedule, "v")
     assert compile_plan("ddim:6@karras", COSINE) == compile_plan("ddim:6@karras", old)

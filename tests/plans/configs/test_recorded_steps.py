@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fewstep.plans.configs.recorded_steps import RecordedStep, RecordedSteps, compile_recorded_steps
+from fewstep.plans.configs.recorded import RecordedStep, RecordedSteps
+from fewstep.plans.configs.recorded_steps import compile_recorded_steps
 from fewstep.plans.spec import DenoiserFacts, Prediction, ScheduleSpec
 from tests.plans.execute_plan import sample
 

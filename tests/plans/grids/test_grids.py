@@ -22,7 +22,7 @@ LINEAR, COSINE, FLOW, EDM, VE, OU = (
 SD = NoiseSchedule(ScheduleSpec("scaled-linear", beta_start=0.00085, beta_end=0.012))
 ANYWHERE = ["arctan", "trailing", "linspace", "karras", "exponential", "uniform_lambda", "beta"]
 OF_TABLES = ["leading", "quadratic", "lcm", "ays_sd", "ays_sdxl", "ays_svd"]
-OTHERS = ["custom", "dynamic_shift", "flow_shift", "table"]  # which take more than a schedule, or a flow alone
+OTHERS = ["custom", "dynamic_shift", "flow_shift", "sway", "table"]  # which take more than a schedule, or a flow alone
 
 
 def network_times(times):
@@ -180,6 +180,16 @@ def test_a_terminal_sigma_is_reached():
     assert (times[0].sigma, times[-2].sigma) == pytest.approx((1.0, 0.1))
 
 
+@pytest.mark.parametrize("coefficient", [-1.0, -0.4, 0.0, 0.8, 2 / (math.pi - 2)])
+def test_sway_is_that_of_f5(coefficient: float) -> None:
+    """Its time is 0 for noise: t + c (cos(pi t / 2) - 1 + t)."""
+    even = np.arange(8) / 8
+    there = even + coefficient * (np.cos(np.pi / 2 * even) - 1 + even)
+    times = grids.sway(FLOW, 8, coefficient=coefficient)
+    assert [time.sigma for time in times[:-1]] == pytest.approx(list(1 - there), abs=1e-12)
+    assert times[-1] == CLEAN
+
+
 def test_dynamic_shift_grows_with_the_image():
     assert grids.dynamic_shift(FLOW, 5) == grids.flow_shift(FLOW, 5, shift=math.exp(1.15))
     assert grids.dynamic_shift(FLOW, 5, tokens=256) == grids.flow_shift(FLOW, 5, shift=math.exp(0.5))
@@ -206,6 +216,8 @@ def test_no_steps_make_no_sample(name):
         (grids.leading, FLOW, 4, "grid leading needs timesteps, which schedule flow-1000"),
         (grids.quadratic, EDM, 4, "grid quadratic needs timesteps, which schedule edm"),
         (grids.flow_shift, LINEAR, 4, "grid flow_shift needs a flow, and schedule linear-1000"),
+        (partial(grids.sway, coefficient=-1.1), FLOW, 4, "coefficient=-1.1"),
+        (grids.sway, COSINE, 4, "needs a flow"),
         (partial(grids.dynamic_shift, tokens=10**6), FLOW, 4, r"dynamic_shift shifts by e\^.* for 1000000 tokens"),
         (grids.quadratic, LINEAR, 400, "noise does not decrease"),
         (grids.ays_sd, NoiseSchedule(ScheduleSpec("linear", 100)), 10, "needs 1000 timesteps"),

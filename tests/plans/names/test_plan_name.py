@@ -111,6 +111,7 @@ def test_what_is_wrong_with_a_name_is_said(name, message):
         parse_plan_name(name)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     st.text(max_size=40) | st.from_regex(r"ddim\([a-z0-9=., \[\]-]{0,20}\):[0-9]{0,3}(@[a-z()]{0,9})?", fullmatch=True)

@@ -12,6 +12,7 @@ from fewstep.cli.main import main
 from fewstep.export.changes import read_change
 from fewstep.export.load_source import load_source
 from fewstep.export.sources.folder_kinds import find_folder_kind
+from fewstep.pipelines.kind import PIPELINE
 from fewstep.plans import guidance
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -19,6 +20,7 @@ from fewstep.plans.listing import plugin_listings, solver_listings
 from fewstep.plans.names.guidance_text import from_text
 from fewstep.plans.names.plan_name import check_no_plugin, is_plan_name, parse_plan_name, plugin_of_name, with_grid
 from fewstep.plans.names.plugins import find_plugin, load_plugin, plugins
+from fewstep.robots.lerobot.kind import LEROBOT
 from tests.installed import install
 from tests.plans.gaussian import COSINE, denoising
 from tests.refusals import refuses
@@ -225,7 +227,7 @@ def test_a_folder_that_fewstep_reads_is_no_plugins(tmp_path: Path, monkeypatch: 
     write_policy(tmp_path / "policy")
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "model_index.json").write_text("{}")
-    assert find_folder_kind(tmp_path / "policy") is not None and find_folder_kind(tmp_path / "pipeline") is None
+    assert find_folder_kind(tmp_path / "policy") is LEROBOT and find_folder_kind(tmp_path / "pipeline") is PIPELINE
     (tmp_path / "other").mkdir()
     with refuses(("source.all of greedy", "does not load")):
         find_folder_kind(tmp_path / "other")

@@ -30,7 +30,7 @@ def network(family: str, channels: int) -> Any:
     """Return a network of the family with these channels and random weights."""
     import diffusers
 
-    from tests.pipelines import SMALL, flux_transformer
+    from tests.tiny_pipelines import SMALL, flux_transformer
 
     if family == "StableDiffusion3":
         return diffusers.SD3Transformer2DModel(

@@ -15,6 +15,8 @@ from tests.plans.parity.config_parity import compare, lacks_scipy, make_schedule
 from tests.plans.parity.sampler_tables import extract, run_plan, torch
 from tests.refusals import refuses
 
+pytestmark = pytest.mark.slow
+
 diffusers = pytest.importorskip("diffusers")
 
 DOWN = [name for name in sorted(CLASSES) if "Inverse" not in name]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.export.sources.diffusers.classes import CLASSES
-from fewstep.export.sources.diffusers.pipelines import REFUSED_PIPELINES
+from fewstep.pipelines.listed.classes import CLASSES
+from fewstep.pipelines.listed.pipelines import REFUSED_PIPELINES
 from fewstep.plans.configs import classes as schedulers
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINES, PipelineRules

@@ -24,6 +24,8 @@ from tests.plans.execute_plan import sample, solver
 from tests.plans.gaussian import FLOW, LINEAR
 from tests.refusals import refuses
 
+pytestmark = pytest.mark.slow
+
 SPECS = [
     *(ScheduleSpec(kind) for kind in PATHS if kind not in ("betas", "table", "interpolant")),
     kinetic_optimal(np.ones_like),

@@ -58,6 +58,7 @@ def plans(
     return compile_or_error(general), compile_or_error(written_out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.kind}-{spec.zero_terminal_snr}")
 def test_its_plans_are_bit_for_bit_those_of_the_general_solver(spec: ScheduleSpec) -> None:
     facts = DenoiserFacts(spec, "sample", towards="y" if spec.kind == "bridge" else None)

@@ -153,6 +153,7 @@ def test_rows_and_evaluations_are_what_the_method_needs(name):
     assert len(plan.steps) == EVALUATIONS.get(name, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_data_that_is_one_point_is_reached_exactly_in_any_number_of_steps(name):
     """From the noisiest time (pure noise in a flow) to the clean end, with constant x0 and eps."""
@@ -166,6 +167,7 @@ def test_data_that_is_one_point_is_reached_exactly_in_any_number_of_steps(name):
             assert end == pytest.approx(np.full(9, 0.7), abs=rounding), (spec.kind, prediction, steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_float32_costs_little(name):
     for spec, prediction in ((LINEAR, "epsilon"), (COSINE, "v"), (FLOW, "flow")):

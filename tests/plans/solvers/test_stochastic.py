@@ -50,6 +50,7 @@ def test_every_published_order_is_measured():
     assert noisy == {*PLAIN, *MEASURED_ELSEWHERE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "order"), ORDERS.items())
 def test_mean_and_variance_converge_to_the_exact_ones_with_the_solvers_order(name, order):
     errors = []

@@ -1,0 +1,24 @@
+"""The network that the text of an option names after a final "@", where a source or a bundle has several."""
+
+from collections.abc import Sequence
+
+from fewstep.plans.errors import UserError
+
+
+def split_network(text: str) -> tuple[str, str | None]:
+    """Split `TEXT@NETWORK` into the text and the name of the network. The name is None if the text has none."""
+    rest, _, network = text.rpartition("@")
+    return (rest, network) if rest and network.isidentifier() else (text, None)
+
+
+def check_network(network: str, networks: Sequence[str], option: str) -> None:
+    """Raise UserError unless `network`, which `option` names, is one of `networks`."""
+    if network not in networks:
+        what = f"{option} names the network {network}, which does not exist here"
+        others = "leave @ out" if len(networks) == 1 else ""
+        raise UserError(what, others or f"name one of {', '.join(networks)}")
+
+
+def list_choices(text: str, networks: Sequence[str]) -> str:
+    """Return the fix of an option that names none of several networks: "give TEXT@a or TEXT@b"."""
+    return f"give {' or '.join(f'{text}@{network}' for network in networks)}"
