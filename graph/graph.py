@@ -15,6 +15,7 @@ from fewstep.runtime.kinds.graph_entry import CARRIED
 
 Array = NDArray[Any]
 OPSET = 20  # opset of the files that fewstep reads and writes
+DEFAULT_DOMAIN = "ai.onnx"  # the second name of ONNX's default domain, whose first name is ""
 BATCH = "batch"  # the name of the dynamic dimension of every graph, the leading axis of its inputs and outputs
 # A denoiser's ports; conditions and rows have their own names.
 X, TIME, TO, GROUP, OUTPUT = "x", "time", "time_to", "group", "output"

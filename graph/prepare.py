@@ -8,6 +8,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.passes.affine import merge_affine
 from fewstep.graph.passes.attention import simplify_attention
 from fewstep.graph.passes.attention_form import form_attention
+from fewstep.graph.passes.average_pool import separate_pool_padding
 from fewstep.graph.passes.bias import separate_bias
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.passes.constants import drop_unused, fold_constants
@@ -29,6 +30,7 @@ PASSES = (
     form_attention,
     expand_conv_transpose,
     split_concat,
+    separate_pool_padding,
     separate_bias,
     merge_affine,
     drop_unused,

@@ -5,14 +5,14 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from fewstep.graph.graph import Graph, Node, X, varies_per_call
+from fewstep.graph.graph import DEFAULT_DOMAIN, Graph, Node, X, varies_per_call
 from fewstep.graph.index import index
 from fewstep.plans.errors import UserError
 from fewstep.runtime.kinds.graph_entry import NEXT
 
 SIZES = ("Shape", "Size")  # these read no values, so no error passes through them
 CONTRIB = "com.microsoft"  # domain of operations specific to onnxruntime
-DOMAINS = ("", "ai.onnx", CONTRIB)  # ONNX's default domain has two names
+DOMAINS = ("", DEFAULT_DOMAIN, CONTRIB)
 OPERATIONS = re.compile(  # prefixes of quantized operations, but not of QuickGelu
     "Q(Linear|Gemm|Attention|MoE|Ordered|EmbedLayer)|(Dynamic)?Quantize|Dequantize|(MatMul|Conv)Integer"
     "|MatMul(NBits|Bnb4|FpQ4)|GatherBlockQuantized"
@@ -85,7 +85,8 @@ def explain_selection(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
     float; "" if it runs in int8."""
     _refuse_foreign(graph)
     idx = index(graph)
-    moving = idx.dependents(value.name for value in graph.inputs if varies_per_call(value.name))
+    varying = [value.name for value in graph.inputs if varies_per_call(value.name)]
+    moving = idx.dependents(varying or [value.name for value in graph.inputs])  # a conditioner reads conditions alone
     ops = tuple(op for op in (match_weighted_op(node, graph) for node in graph.nodes) if op)
     forward = idx.dependencies(_prediction_outputs(graph))
     names = frozenset(op.name for op in ops if op.x in moving and op.name in forward)

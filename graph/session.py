@@ -14,10 +14,11 @@ from fewstep.graph.files import io, weights
 from fewstep.graph.graph import Array, Graph
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import path_text
+from fewstep.runtime.backends.onnxruntime import WIDE_SUMS
+from fewstep.runtime.machine.cpu import engine_threads
 from fewstep.runtime.machine.memory_pages import release_free_memory
 
 FOLDER = "session.model_external_initializers_file_folder_path"
-IN_MEMORY = Path("weights")  # name of a file that does not exist: onnxruntime receives the arrays instead
 
 
 def run(graph: Graph, feeds: Mapping[str, Array], also: Iterable[str] = ()) -> dict[str, Array]:
@@ -49,6 +50,7 @@ def open_session(
     arena: bool = False,
     threads: int = 0,
     fuse_qdq: bool = True,
+    wide_sums: bool = False,
 ) -> GraphSession:
     """Return a session that computes the graph's outputs and the inner tensors `also`. By default it computes the graph
     as written.
@@ -56,8 +58,9 @@ def open_session(
     optimize: let onnxruntime fuse operations, as a deployed session does.
     arena: allocate memory from an arena, as a deployed session does, for timings. An arena grows by doubling and never
         shrinks.
-    threads: number of threads; 0 means one per core.
+    threads: number of threads; 0 means `default_threads`.
     fuse_qdq: False computes Q/DQ pairs in float, as `OnnxRuntime(fuse_qdq=False)` does.
+    wide_sums: add 8-bit products in 32 bits on every CPU (`needs_wide_sums`). It needs `optimize`.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4  # log fatal errors only, since failures are raised
@@ -65,9 +68,10 @@ def open_session(
         "session.intra_op.allow_spinning", "0"
     )  # spinning threads would slow torch and other sessions
     options.add_session_config_entry("session.disable_quant_qdq", "0" if fuse_qdq else "1")
+    options.add_session_config_entry(WIDE_SUMS, "1" if wide_sums else "0")
     options.enable_cpu_mem_arena = arena
     options.enable_mem_pattern = not io.exceeds_one_file(graph)  # as the runtime does for large networks
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = engine_threads(threads)
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     if not optimize:
@@ -91,7 +95,7 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
     rest = {name: array for name, array in weights.large_constants(graph).items() if find(array) is None}
     if sum(array.nbytes for array in rest.values()) <= io.EXTERNAL_ABOVE:
         rest = {}
-    in_memory = {weights.memory_key(array): weights.FilePlace(IN_MEMORY, 0) for array in rest.values()}
+    in_memory = {weights.memory_key(array): weights.FilePlace(Path(io.IN_MEMORY), 0) for array in rest.values()}
     with report_ort_errors("load the graph"):
         values = [
             ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements=["C", "A"])) for array in rest.values()

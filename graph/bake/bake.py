@@ -7,7 +7,6 @@ import msgspec
 from fewstep.graph.bake.assemble import BakedRun, assemble
 from fewstep.graph.bake.metadata import Baked, describe_run
 from fewstep.graph.bake.network_form import (
-    INT8_WEIGHTS,
     body_form,
     dequantize_before_loops,
     lossy_form,
@@ -21,6 +20,7 @@ from fewstep.graph.bake.write import write_run
 from fewstep.graph.graph import BATCH
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.user_call import resolve_call
+from fewstep.runtime.bundle.platforms import WEIGHTS_ONLY
 from fewstep.runtime.kinds.sizes import default_sizes
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -32,8 +32,8 @@ def bake(
     stored in its metadata, and the files written."""
     bundle, body, plan = planned = planned or resolve_run(options)
     run, baked = assemble_run(options, planned)
-    form = body_form(bundle.manifest, options.body or body).form
-    graph = dequantize_before_loops(run.graph) if form == INT8_WEIGHTS else run.graph
+    form, precision = body_form(bundle.manifest, options.body or body).form, bundle.body(body).precision
+    graph = dequantize_before_loops(run.graph) if {form, precision} & {*WEIGHTS_ONLY} else run.graph
     adapters = (write_onnx_adapter(bundle, options.adapter, options.output),) if options.adapter else ()
     shape = plan.shape or bundle.manifest.x_shape
     sizes = {size: 1 for port in run.inputs for size in port.shape if isinstance(size, str)}

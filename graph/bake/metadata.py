@@ -10,8 +10,9 @@ import msgspec
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.guidance import describe
 from fewstep.plans.spec import Strict
-from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Manifest, Policy, Spectrogram, Vocabulary
+from fewstep.runtime.bundle.manifest import Affine, Body, Condition, Manifest, Policy, Size, Spectrogram, Vocabulary
 from fewstep.runtime.kinds.kind import kinds
+from fewstep.runtime.sampling.finite_checks import PICTURE_LIMIT, has_pixels
 from fewstep.runtime.sampling.whole_runs import graphs_digest, plan_digest
 
 KEY = "fewstep"
@@ -66,7 +67,8 @@ class Baked(Strict, frozen=True, kw_only=True):
     plan_sha256, graphs_sha256: the hashes of the compiled plan and of the bundle's graphs.
     form: float16 or int8-weights, made from the body; "" for the body's own precision, None in files of older versions.
     around: whether a program changed the run (`--around`).
-    range: the model range of a sample, or of the image that the file returns.
+    range: the model range of a sample, or of the image that the file returns; None if it is unknown.
+    sizes: the free axes of x, with their ranges.
     units: the map from a sample to a robot's units.
     """
 
@@ -82,10 +84,11 @@ class Baked(Strict, frozen=True, kw_only=True):
     output: BakedPort
     draws: tuple[int, ...]
     conditions: tuple[Condition, ...]
-    range: tuple[float, float]
+    range: tuple[float, float] | None = None
     units: Affine | None = None
     policy: Policy | None = None
     spectrogram: Spectrogram | None = None
+    sizes: tuple[Size, ...] = ()
     licence: str | None
     source: str
     source_sha256: str
@@ -125,7 +128,7 @@ def describe_run(
         output=output,
         draws=draws,
         conditions=manifest.conditions,
-        range=(-1.0, 1.0),
+        range=known_range(manifest, output),
         licence=provenance.licence,
         source=provenance.source,
         source_sha256=provenance.source_sha256,
@@ -135,6 +138,15 @@ def describe_run(
         graphs_sha256=graphs_digest(manifest, body),
         **{name: getattr(manifest, name) for name, _ in kinds(manifest) if name in KINDS},
     )
+
+
+def known_range(manifest: Manifest, output: BakedPort) -> tuple[float, float] | None:
+    """Return the range of the output: that of pictures, or the one that the Spec or `export --check` gives samples.
+    None if it is unknown."""
+    limit, is_image = manifest.data_limit, has_pixels(manifest) and manifest.spectrogram is None
+    if output.meaning == "picture" or (limit is None and is_image and manifest.vocabulary is None):
+        limit = PICTURE_LIMIT
+    return None if limit is None else (-limit, limit)
 
 
 def encode_metadata(baked: Baked) -> dict[str, str]:

@@ -10,12 +10,13 @@ from fewstep.graph.half_types import BFLOAT16, FLOAT16
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.float32 import has_type
 from fewstep.graph.passes.half import to_half
-from fewstep.graph.passes.int8_weights import store_weights_as_int8
+from fewstep.graph.passes.stored_weights import store_weights_as_int8
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime_cuda_form import FORM_ONLY
+from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
 
-FLOAT16_FORM, INT8_WEIGHTS = "float16", "int8-weights"
+FLOAT16_FORM, INT8_WEIGHTS = "float16", platforms.INT8_WEIGHTS.precision
 SOURCE = "float32"  # the body from which forms are made
 CUDA = "-cuda"  # suffix of forms for ONNX Runtime's CUDA provider
 HALF_FORMS = {FLOAT16_FORM: FLOAT16, "bfloat16": BFLOAT16}

@@ -16,13 +16,14 @@ VERSION = 1  # versions of the adapter and of its model, which onnxruntime store
 
 
 def write_onnx_adapter(bundle: Bundle, files: Sequence[str], baked: Path) -> Path:
-    """Write the slot values of LoRA files, each `FILE[:STRENGTH]`, next to a file baked from the bundle; return the
-    path.
+    """Write the slot values of LoRA files, each `FILE[:STRENGTH][@NETWORK]`, next to a file baked from the bundle;
+    return the path.
 
     C++ loads it as `Ort::LoraAdapter`, Python as `onnxruntime.LoraAdapter`. Raises UserError for files that do not fit.
     """
-    by_graph = slot_inputs(bundle, [read_lora(text) for text in files])
-    inputs = {name: array for own in by_graph.values() for name, array in own.items()}
+    by_network = slot_inputs(bundle, [read_lora(text) for text in files])
+    graphs = [own for by_graph in by_network.values() for own in by_graph.values()]
+    inputs = {name: array for own in graphs for name, array in own.items()}
     output = baked.with_suffix(SUFFIX)
     with report_ort_errors(f"write {output.name}", "check its folder, and the space left"):
         adapter = ort.AdapterFormat()

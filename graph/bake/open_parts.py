@@ -23,12 +23,15 @@ from fewstep.runtime.sampling.feeds import BodyInputs
 def open_parts(bundle: Bundle, name: str, plan: AnyPlan, form: str, latents: bool) -> Parts:
     """Read the graphs of a body for the networks of a plan, converted to the number format `form`. Unless `latents` is
     true, read the text encoder and the autoencoder too."""
-    manifest = bundle.manifest
+    manifest = bundle.with_graphs_of(name).manifest
 
     def open_graph(entry: GraphEntry) -> Graph:
         return load_stored(bundle, entry)
 
-    each = {network: bundle.select_network(network) for network in dict.fromkeys(step.network for step in plan.steps)}
+    each = {
+        network: bundle.select_network(network).with_graphs_of(name)
+        for network in dict.fromkeys(step.network for step in plan.steps)
+    }
     bodies = {network: part.body(name) for network, part in each.items()}
     entries = [(network, entry) for network, body in bodies.items() for entry in body.graphs]
     first = {network: [name for name, _ in entries].index(network) for network in each}
@@ -59,6 +62,14 @@ def check_run(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -
     """Raise UserError for a run that cannot be baked."""
     if options.batch is not None and options.batch < 1:
         raise UserError(f"batch {options.batch} is not a number of samples", "give 1 or more")
+    described = bundle.manifest.autoencoder
+    if described is not None and not options.latents:
+        decoder, (output, *_) = described.decoder, described.decoder.outputs
+        if output.role != "image":
+            raise UserError(f"the decoder of {bundle.path} returns {output.role}, no image", "bake with --latents")
+        is_single = options.batch == 1 or (options.batch is None and options.parts)
+        if not is_single and decoder.inputs[0].shape[0] == 1:
+            raise UserError(f"the decoder of {bundle.path} decodes one sample", "bake with --batch 1, or --latents")
     execution_of(bundle.manifest.space).check_network(plan, BodyInputs.from_body(bundle, body).has_time)
     if options.parts and features_of(plan) is not None:
         what = f"plan {plan.name!r} has light steps, so its steps cannot be baked as one repeated step"

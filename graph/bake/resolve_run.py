@@ -31,11 +31,20 @@ def select_body(options: BakeOptions, bundle: Bundle) -> str:
     return options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
 
 
+def refuse_slots_of_several(bundle: Bundle) -> None:
+    """Raise UserError if several networks have LoRA slots, whose inputs would have the same names in one file."""
+    others = (each.lora_slots for each in bundle.manifest.networks.values())
+    if sum(slots is not None for slots in (bundle.manifest.lora_slots, *others)) > 1:
+        what = f"{bundle.path} has LoRA slots in several networks, and a baked file can have those of one"
+        raise UserError(what, "export with --lora-slots LAYERS@NETWORK for one of them, or merge the files")
+
+
 def resolve_run(options: BakeOptions) -> Planned:
     """Find the bundle, body and plan that the options of `fewstep bake` name. Raises UserError for an output that
     cannot be written, and for a body that cannot be baked."""
     _check_output(options)
     bundle = options.open()
+    refuse_slots_of_several(bundle)
     chosen = select_body(options, bundle)
     name, form = body_form(bundle.manifest, chosen)
     body = bundle.body(name)
@@ -48,7 +57,7 @@ def resolve_run(options: BakeOptions) -> Planned:
         raise UserError(f"body {chosen!r} is {precision}, not {options.precision}", fix)
     defaults = find_defaults(bundle, body, options.plan)
     shaping, guidance = clip_to(options.clip) or defaults.shaping, options.guidance
-    settings: PlanSettings = {"shaping": shaping, "strength": options.strength}
+    settings: PlanSettings = {"shaping": shaping, "strength": options.start}
     reference: PlanReference = options.plan
     of_run = bundle
     if isinstance(reference, FileReference):

@@ -23,7 +23,9 @@ from fewstep.graph.bake.draws import DRAWN, NOISE, draw_input
 from fewstep.graph.bake.metadata import NO_CHECKSUM, Baked, BakedPort, BakedSample
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import path_text
+from fewstep.runtime.backends.onnxruntime import WIDE_SUMS
 from fewstep.runtime.bundle.onnx_references import external_data_files
+from fewstep.runtime.bundle.platforms import needs_wide_sums
 from fewstep.runtime.bundle.reading import file_sha256
 from fewstep.runtime.kinds.sizes import resolve_dimension
 
@@ -81,6 +83,7 @@ def compute_sample(file: Path, baked: Baked, longest: float = math.inf) -> NDArr
     options = ort.SessionOptions()
     options.log_severity_level = 4  # log fatal errors only, since failures are raised
     options.intra_op_num_threads = 1
+    options.add_session_config_entry(WIDE_SUMS, str(int(needs_wide_sums(baked.target))))
     feeds = {port.name: _feed(port, baked, vector) for port in baked.inputs}
     call = ort.RunOptions()
     timer = Timer(min(longest, TIMEOUT_MAX), setattr, (call, "terminate", True))

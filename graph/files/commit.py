@@ -25,7 +25,7 @@ from fewstep.runtime.bundle.reading import (
     LOCK,
     MANIFEST,
     Bundle,
-    check_present,
+    check_writable,
     file_sha256,
     list_files,
     open_bundle,
@@ -219,8 +219,8 @@ def open_for_update(bundle: Path, must_exist: bool, instead: str = ANOTHER_PATH,
     `instead` tells users what to do if the bundle cannot be written. Raises UserError now, not after hours of work, if
     the bundle lacks files. Reports may be missing, and so may files that `verb` writes again.
     """
-    if must_exist:
-        check_present(open_bundle(bundle), verb)  # before creating a lock or a folder
+    if (there := _current(bundle, must_exist)) is not None:  # before creating a lock or a folder
+        check_writable(there, verb if must_exist else None)
     if bundle.exists() and not bundle.is_dir():
         raise UserError(f"{bundle} is a file, not a folder", "give another path for the bundle")
     if _is_foreign(bundle / MANIFEST):

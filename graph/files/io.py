@@ -7,18 +7,21 @@ could silently misread. External weights are mapped, not read: see `weights.py`.
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import helper, inliner, numpy_helper
+from onnx import helper, numpy_helper
 
 from fewstep.graph import extents
 from fewstep.graph.additions import unique_node_names
 from fewstep.graph.files import weights
-from fewstep.graph.graph import BATCH, OPSET, Array, Graph, Node, Value
+from fewstep.graph.files.data_files import WRITE_AGAIN, DataFiles, data_file, home_of
+from fewstep.graph.files.expansion import check_size, expand_functions, refuse_sparse
+from fewstep.graph.graph import BATCH, DEFAULT_DOMAIN, OPSET, Array, Graph, Node, Value
 from fewstep.graph.index import sort_topologically
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import file_sha256
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 IR_VERSION = 10
 EXTERNAL_ABOVE = 256 * 2**20  # bytes of weights; more are stored in a separate file (protobuf is limited to 2 GiB)
-WRITE_AGAIN = "copy or write the bundle again"
+IN_MEMORY = "weights"  # the name of a file that does not exist: onnxruntime receives the arrays instead
 GRAPHS = "graphs"  # the folder of a bundle with its graphs and their weights
 
 Find = Callable[[Array], weights.FilePlace | None]
@@ -181,7 +184,7 @@ def _find_weights(writer: "Writer", apart: Collection[str]) -> dict[tuple[object
     for name in writer.files:
         if name.startswith(f"{GRAPHS}/") and name.endswith(".onnx"):
             path = writer.bundle / name
-            model, files = parse(path), _Files(path, writer.bundle)
+            model, files = parse(path), DataFiles(path, home_of(path, writer.bundle))
             for tensor in model.graph.initializer:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
                     array = _array(tensor, path, files)
@@ -247,21 +250,22 @@ def _value_info(value: Value) -> onnx.ValueInfoProto:
 
 
 def load(path: Path, root: Path | None = None) -> Graph:
-    """Read a graph. Its external weights must lie under `root` (default: the folder of the file)."""
+    """Read a graph. Its external weights must lie in places that belong to the bundle `root` or, without one, to the
+    file (`Home`)."""
     model = parse(path)
-    if model.functions:  # nested functions could grow without limit when inlined
+    if model.functions:  # fewstep writes none
         raise UserError(f"{path.name} contains ONNX functions, which fewstep does not support", WRITE_AGAIN)
     try:
-        return from_model(model, path, root or path.parent)
+        return from_model(model, path, root)
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # a damaged file may still parse
         raise UserError(f"{path.name} is damaged ({type(error).__name__}: {error})", WRITE_AGAIN) from None
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, root: Path | None = None) -> str:
     """Return the SHA-256 of an ONNX file followed by its external weight files, in the order in which the graph names
-    them."""
-    digest = hashlib.sha256()
-    for file in (path, *(_data_file(path, path.parent, location) for location in _locations(parse(path)))):
+    them. `root` is the bundle of the file, if it belongs to one."""
+    digest, home = hashlib.sha256(), home_of(path, root)
+    for file in (path, *(data_file(path, home, location) for location in _locations(parse(path)))):
         with file.open("rb") as stream:
             for block in iter(lambda: stream.read(1 << 20), b""):
                 digest.update(block)
@@ -279,11 +283,10 @@ def from_model(
     `extra` holds constants that the model reads but does not contain.
     """
     versions = {opset.domain: opset.version for opset in model.opset_import}
-    if versions.get("", versions.get("ai.onnx")) != OPSET:
+    if versions.get("", versions.get(DEFAULT_DOMAIN)) != OPSET:
         raise UserError(f"{path.name} is not an ONNX graph of opset {OPSET}", WRITE_AGAIN)
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    files = _Files(path, root or path.parent)
+    model = expand_functions(model, path.name)
+    files = DataFiles(path, home_of(path, root))
     constants = dict(extra or {}) | {tensor.name: _array(tensor, path, files) for tensor in model.graph.initializer}
     nodes = []
     for proto in model.graph.node:
@@ -314,7 +317,8 @@ def from_model(
 
 
 def parse(path: Path) -> onnx.ModelProto:
-    """Return the model of a file, without its external weights. Raises UserError if it is not a model."""
+    """Return the model of a file, without its external weights. Raises UserError if it is not a model, or one that
+    `check_size` refuses."""
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(path.read_bytes())
     except FileNotFoundError:
@@ -323,6 +327,7 @@ def parse(path: Path) -> onnx.ModelProto:
         raise UserError(f"{path.name} cannot be read as ONNX ({error})", WRITE_AGAIN) from None
     if not model.opset_import or not model.graph.output:  # an empty or truncated file may still parse
         raise UserError(f"{path.name} is truncated or not ONNX", WRITE_AGAIN)
+    check_size(model, path.name)
     return model
 
 
@@ -334,36 +339,29 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 yield attribute.t
 
 
+def take_external(model: onnx.ModelProto, path: Path) -> dict[str, Array]:
+    """Return the weights that a model reads from other files, by name, each mapped. The model then names no file: it
+    expects the arrays, except that it contains those of Constant nodes."""
+    files, read = DataFiles(path, home_of(path)), {name for node in model.graph.node for name in node.input}
+    read |= {value.name for value in model.graph.output}
+    arrays: dict[str, Array] = {}
+    for tensor in [tensor for tensor in _tensors(model) if tensor.data_location == onnx.TensorProto.EXTERNAL]:
+        array = np.require(_array(tensor, path, files), requirements=["C", "A"])
+        if tensor.name in read:  # onnxruntime drops others, and then refuses their values
+            arrays[tensor.name] = array
+            del tensor.external_data[:]
+            tensor.external_data.add(key="location", value=IN_MEMORY)
+        else:
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return arrays
+
+
 def _locations(model: onnx.ModelProto) -> tuple[str, ...]:
     external = (t for t in _tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL)
     return tuple(dict.fromkeys(entry.value for t in external for entry in t.external_data if entry.key == "location"))
 
 
-def _data_file(path: Path, root: Path, location: str) -> Path:
-    """Return the file that a graph at `path` calls `location`. Raises UserError unless it exists, under `root`."""
-    file = (path.parent / location).resolve()
-    if not location or not file.is_relative_to(root.resolve()):
-        raise UserError(f"{path.name} refers to weights outside its bundle ({location!r})", "do not use this bundle")
-    if not file.is_file():
-        raise UserError(f"{file.name}, the weights of {path.name}, is missing", WRITE_AGAIN)
-    return file
-
-
-class _Files:
-    """The weight files that a graph at `path` refers to, each mapped at its first use."""
-
-    def __init__(self, path: Path, root: Path) -> None:
-        self.path, self.root = path, root
-        self._mapped: dict[Path, Array] = {}
-
-    def __getitem__(self, location: str) -> Array:
-        file = _data_file(self.path, self.root, location)
-        if file not in self._mapped:
-            self._mapped[file] = weights.map_file(file) if file.stat().st_size else np.empty(0, np.uint8)
-        return self._mapped[file]
-
-
-def _array(tensor: onnx.TensorProto, path: Path, files: _Files) -> Array:
+def _array(tensor: onnx.TensorProto, path: Path, files: DataFiles) -> Array:
     try:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -371,7 +369,7 @@ def _array(tensor: onnx.TensorProto, path: Path, files: _Files) -> Array:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location, shape = entries.get("location", ""), tuple(tensor.dims)
         file = files[location]
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        size = prod(shape) * dtype.itemsize
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
         if length != size or offset < 0 or offset + size > len(file):
             name = PurePosixPath(location).name
@@ -381,10 +379,12 @@ def _array(tensor: onnx.TensorProto, path: Path, files: _Files) -> Array:
         raise UserError(f"tensor {tensor.name!r} of {path.name} is damaged ({error})", WRITE_AGAIN) from None
 
 
-def _constant(attributes: Mapping[str, Any], path: Path, files: _Files) -> Array:
+def _constant(attributes: Mapping[str, Any], path: Path, files: DataFiles) -> Array:
     ((kind, value),) = attributes.items()
     if kind == "value":
         return _array(value, path, files)
+    if kind == "sparse_value":
+        refuse_sparse("a Constant", path.name)
     return np.asarray(value, np.float32 if kind.startswith("value_float") else np.int64)
 
 

@@ -13,10 +13,11 @@ from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode, encode
 from fewstep.runtime.backends import RUN_ONCE, graph_names
-from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest, StepGraph
+from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest
+from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.kinds.kind import companions, kinds
+from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit
 
@@ -65,7 +66,7 @@ def pack(options: PackOptions) -> Manifest:
             for each in manifest.fitted
             if each.body in chosen or each.body == "float32"  # other bodies run its plans too
         )
-        _copy_companions(writer, bundle)
+        _copy_files_of_kinds(writer, bundle)
         command = f"fewstep pack BUNDLE -o BUNDLE --body {','.join(chosen)}"
         provenance = manifest.provenance
         return writer.commit(
@@ -85,18 +86,20 @@ def pack(options: PackOptions) -> Manifest:
 
 def _pack_network(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict[str, Any]:
     """Copy one network of a bundle with the wanted bodies. Return the fields of a manifest that has only this
-    network."""
+    network. The graphs that a single body runs instead of shared ones replace those of the bundle."""
+    bundle = bundle.with_graphs_of(wanted[0]) if len(wanted) == 1 else bundle
     manifest = bundle.manifest
-    setup = {name: getattr(manifest, name) for name in RUN_ONCE}
-    copied = {
-        name: None if graph is None else _pack_graph(writer, bundle, name, graph) for name, graph in setup.items()
-    }
+    shared = {name: _pack_graph(writer, bundle, name, graph) for name, graph in shared_graphs(manifest).items()}
+    setup = {name: shared.get(name) for name in RUN_ONCE}
+    others = {field: kind.with_companions(shared) for field, kind in kinds(manifest) if kind.companions()}
     bodies = {name: _body(writer, bundle, name, bundle.body(name)) for name in wanted}
     for name, body in bodies.items():
-        if body.ranges is not None:
-            bodies[name] = msgspec.structs.replace(body, ranges=_copy_file(writer, bundle, body.ranges))
+        replaced = {which: _pack_graph(writer, bundle, which, graph) for which, graph in body.replaces.items()}
+        ranges = None if body.ranges is None else _copy_file(writer, bundle, body.ranges)
+        bodies[name] = msgspec.structs.replace(body, ranges=ranges, replaces=replaced)
     return {
-        **copied,
+        **setup,
+        **others,
         "bodies": bodies,
         "engines": tuple(_copy_engine(writer, bundle, each) for each in _engines_of(tuple(wanted), manifest)),
         "ranges": None if manifest.ranges is None else _copy_file(writer, bundle, manifest.ranges),
@@ -139,7 +142,7 @@ def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
     return msgspec.structs.replace(body, graphs=(*earlier, _pack_graph(writer, bundle, *last, shares=True)))
 
 
-def _pack_graph(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, shares: bool = False) -> StepGraph:
+def _pack_graph(writer: Writer, bundle: Bundle, name: str, graph: Entry, shares: bool = False) -> Entry:
     """Copy a graph with only those weights that it reads, even if it shares weight files with other graphs.
 
     A graph from which an engine was built is copied unchanged, since the engine's key contains the hashes of graph and
@@ -149,7 +152,7 @@ def _pack_graph(writer: Writer, bundle: Bundle, name: str, graph: StepGraph, sha
     if is_built or not (graph.data or shares):
         return _copy(writer, bundle, graph)
     loaded = load_stored(bundle, graph)
-    file, data = io.store(writer, loaded, name.replace("/", "-"), external_above=0)
+    file, data = io.store(writer, loaded, name.replace("/", "-").replace(" ", "-"), external_above=0)
     return msgspec.structs.replace(graph, file=file, data=data)
 
 
@@ -162,12 +165,10 @@ def _copy(writer: Writer, bundle: Bundle, graph: Entry) -> Entry:
     return msgspec.structs.replace(graph, file=_copy_file(writer, bundle, graph.file))
 
 
-def _copy_companions(writer: Writer, bundle: Bundle) -> None:
-    """Copy the graphs and files of text encoder and autoencoder, the files of optional properties (`runtime/kinds`),
-    and the files of null values. All keep their names."""
+def _copy_files_of_kinds(writer: Writer, bundle: Bundle) -> None:
+    """Copy the files of optional properties (`runtime/kinds`) except graphs, and the files of null values. All keep
+    their names."""
     manifest = bundle.manifest
-    for graph in companions(manifest).values():
-        _copy(writer, bundle, graph)
     nulls = (condition.null_file for condition in manifest.conditions if condition.null_file is not None)
     for name in (*nulls, *(file for _, kind in kinds(manifest) for file in kind.files())):
         _copy_file(writer, bundle, name)

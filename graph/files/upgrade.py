@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import onnx
-from onnx import inliner, version_converter
+from onnx import version_converter
 
-from fewstep.graph.files.io import WRITE_AGAIN
+from fewstep.graph.files.data_files import WRITE_AGAIN
+from fewstep.graph.files.expansion import expand_functions
 from fewstep.graph.files.weights import LARGE
-from fewstep.graph.graph import OPSET
+from fewstep.graph.graph import DEFAULT_DOMAIN, OPSET
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
-DEFAULT_DOMAIN = "ai.onnx"
 
 
 @contextmanager
@@ -40,8 +40,7 @@ def to_opset(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     Large weights are not passed to the conversion, which copies its whole input: they may be gigabytes, or in a
     separate file. Small tensors are included, since some conversions read their values.
     """
-    if model.functions:
-        model = inliner.inline_local_functions(model)
+    model = expand_functions(model, name)
     for named in (*model.opset_import, *model.graph.node):
         if named.domain == DEFAULT_DOMAIN:
             named.domain = ""  # the default domain has this second name, which no pass checks

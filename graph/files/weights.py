@@ -10,8 +10,9 @@ import mmap
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -34,15 +35,15 @@ class FilePlace:
     offset: int
 
 
-def map_file(path: Path) -> Array:
-    """Map a file as a read-only array, uint8 [size]. The file must not be empty."""
-    return np.memmap(path, np.uint8, mode="r")
+def map_file(file: Path | BinaryIO) -> Array:
+    """Map a file, or a file that is open, as a read-only array, uint8 [size]. It must not be empty."""
+    return np.memmap(file, np.uint8, mode="r")
 
 
 def view(file: Array, offset: int, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
     """Return the array that begins at `offset` of a mapped file."""
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    return np.asarray(file[offset : offset + size]).view(dtype).reshape(shape)
+    size = prod(shape) * dtype.itemsize
+    return np.asarray(file)[offset : offset + size].view(dtype).reshape(shape)
 
 
 def place_of(array: Array) -> FilePlace | None:

@@ -19,6 +19,7 @@ from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.hold import HeldAs
 from fewstep.graph.bake.metadata import BakedPort
 from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.bake.resolve_run import resolve_run
 from fewstep.graph.files import io
 from fewstep.graph.graph import Node
 from fewstep.plans.compile import compile_plan, trace_plan
@@ -73,7 +74,7 @@ def assert_bitwise(bundle: Path, options: BakeOptions, given: dict[str, np.ndarr
             hold = Hold(value[:batch], mask[:batch], clean=kind == "clean", fresh=kind == "fresh")
             held = {} if kind == "none" else {"held": value[:batch], "held_mask": mask[:batch]}
             expected = sampler.sample(
-                options.plan, seeds, {"class": labels}, options.guidance, given=part, strength=options.strength,
+                options.plan, seeds, {"class": labels}, options.guidance, given=part, strength=options.start,
                 hold=hold if held else None,
             )  # fmt: skip
             found = run_file(options.output, seeds, **{"class": labels}, **part, **held)
@@ -125,6 +126,23 @@ def test_samples_are_those_of_the_executor(tiny_bundle: Path, tmp_path: Path, ru
     assert bool(loops) is not options.unroll
     ports = [(port.name, port.meaning) for port in open_baked(options.output)[1].inputs][-2:]
     assert (ports == [("held", "held"), ("held_mask", "hold")]) is (options.hold != "none")
+
+
+@pytest.mark.parametrize("start", [{"strength": 0.3, "keep_steps": True}, {"start_noise": 0.5}], ids=str)
+def test_all_steps_run_from_an_image(tiny_bundle: Path, tmp_path: Path, start: dict[str, Any]) -> None:
+    options = BakeOptions(tiny_bundle, "ddim:4", tmp_path / "s.onnx", **start)
+    image = np.random.default_rng(0).uniform(-1, 1, (5, 1, 4, 4)).astype(np.float32)
+    assert_bitwise(tiny_bundle, options, {"image": image})
+    *_, plan = resolve_run(options)
+    assert isinstance(plan, Plan) and len(plan.steps) == 4 and 0 < plan.steps[0].alpha < 1  # type: ignore[operator]
+
+
+def test_a_plan_with_its_own_steps_keeps_none_from_an_image(tiny_bundle: Path, tmp_path: Path) -> None:
+    plan = written(tiny_bundle, "ddim:4", None, None)
+    with refuses("own first noise"):
+        bake(BakeOptions(tiny_bundle, plan, tmp_path / "s.onnx", start_noise=0.5))
+    with refuses("--keep-steps", "--strength"):
+        bake(BakeOptions(tiny_bundle, "ddim:4", tmp_path / "s.onnx", keep_steps=True))
 
 
 @pytest.mark.parametrize("hold", ["noised", "fresh", "clean"])

@@ -49,6 +49,7 @@ def tokens(file: Path, ids: np.ndarray, seeds: range = range(COUNT), labels: lis
     return run_file(file, seeds, **{"ids": ids, "class": labels[: len(seeds)]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize(
     "plan",

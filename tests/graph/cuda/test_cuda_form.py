@@ -339,6 +339,7 @@ def test_the_reference_is_the_definition() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_shipped_denoiser_has_a_norm_in_one_kernel_and_no_transposes(exported_fashion_mnist: Path) -> None:
     bundle = open_bundle(exported_fashion_mnist)
     before = io.load(bundle.graph(bundle.body("float32").graph), root=bundle.path)

@@ -92,6 +92,7 @@ def test_other_masks_stay(mask: str, between: str) -> None:
     assert cuda_form(before).ops() == before.ops()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [masked.boolean, masked.infinite])
 def test_an_exported_mask_is_fused_and_a_query_without_a_key_reads_0(
     tmp_path: Path, make: Callable[[], tuple[nn.Module, Spec]]

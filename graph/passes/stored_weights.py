@@ -1,0 +1,138 @@
+"""Store the weights of a float network in 8 or 4 bits. Engines multiply them with float activations.
+
+    Conv(x, W)       ==>   Conv(x, DequantizeLinear(int8, scale))        8 bits, a scale for each output channel
+    MatMul(x, W)     ==>   MatMulNBits(x, 4 bits, scales, zero points)   4 bits, a scale for each group of inputs
+
+onnxruntime computes products of both forms by MatMulNBits, whose CPU kernel rounds activations to 8 bits in each group
+of inputs. The error is about 45 dB below the product. Kernels without it take 1.5 to 2 times as long (lab/trials.md).
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from fewstep.graph.graph import Array, Graph, Node, varies_per_call
+from fewstep.graph.grouped_weights import GroupedWeight
+from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.selection import (
+    CONTRIB,
+    FEW_CHANNELS,
+    OUTER,
+    STEERS,
+    WeightedOp,
+    explain_selection,
+)
+from fewstep.graph.weight_quantization import QuantizedWeight, quantize_weight
+from fewstep.plans.errors import UserError
+
+StoredWeight = QuantizedWeight | GroupedWeight
+IN_8_BITS = 4  # accuracy_level of MatMulNBits at which activations are rounded to 8 bits
+
+
+def select_stored_ops(graph: Graph) -> tuple[WeightedOp, ...]:
+    """Return the operations whose weights can be stored in 8 bits: Conv, Gemm and MatMul with a constant weight. The
+    first and last layers, layers of fewer than 16 channels, and those that compute a gradient stay float, as in an int8
+    body (`selection.py`). A conditioner or prologue, which does not read x, has no first and last layers in this
+    sense."""
+    reads_x = any(varies_per_call(value.name) for value in graph.inputs)
+    in_float = (FEW_CHANNELS, STEERS, OUTER) if reads_x else (FEW_CHANNELS, STEERS)
+    return tuple(op for op, reason in explain_selection(graph) if reason not in in_float)
+
+
+def can_have_4_bits(op: WeightedOp, graph: Graph) -> bool:
+    """Return whether engines multiply an operation's weight in 4 bits: that of a matrix product that is only x times W
+    plus at most a bias."""
+    attributes = op.node.attributes
+    is_plain = not attributes.get("transA") and all(attributes.get(each, 1.0) == 1.0 for each in ("alpha", "beta"))
+    return op.node.op != "Conv" and is_plain
+
+
+def store_weights(graph: Graph, weights: Mapping[str, StoredWeight]) -> Graph:
+    """Return the graph with these weights in 8 or 4 bits, by `WeightedOp.code`. Operations with a weight in 4 bits must
+    be those of `can_have_4_bits`."""
+    changed: dict[str, tuple[Node, ...]] = {}  # by the output of the node to replace
+    nodes: dict[str, Node] = {}
+    constants: dict[str, Array] = {}
+    for op in select_stored_ops(graph):
+        weight = weights.get(op.code)
+        if isinstance(weight, GroupedWeight):
+            constants |= _packed_constants(op, weight)
+            nodes.setdefault(_scales(op), Node("Cast", (f"{_scales(op)}16",), (_scales(op),), {"to": 1}))
+            changed[op.name] = _product_nodes(op, weight)
+        elif weight is not None:
+            name = f"{op.weight}/dequantized_{op.axis}"
+            integers, scales = f"{op.weight}/int8_{op.axis}", f"{op.weight}/scales_{op.axis}"
+            constants |= {integers: weight.values, scales: weight.scales}
+            nodes[name] = Node("DequantizeLinear", (integers, scales), (name,), {"axis": op.axis})
+            changed[op.name] = (replace(op.node, inputs=(op.x, name, *op.node.inputs[2:])),)
+    replaced = [new for node in graph.nodes for new in changed.get(node.output, (node,))]
+    return drop_unused(graph.with_nodes([*nodes.values(), *replaced], constants))
+
+
+def store_weights_as_int8(graph: Graph) -> Graph:
+    """Store all weights of `select_stored_ops` in 8 bits, each number as the nearest integer.
+
+    Raises UserError if there is no such weight, or one is not finite.
+    """
+    ops = select_stored_ops(graph)
+    if not ops:
+        raise UserError(
+            f"no weight of graph {graph.name!r} can be stored as int8", "give another body, such as float32"
+        )
+    return store_weights(graph, {op.code: nearest_int8(op, graph) for op in _distinct(ops)})
+
+
+def nearest_int8(op: WeightedOp, graph: Graph) -> QuantizedWeight:
+    """Return the weight of an operation in 8 bits, each number as the nearest integer. Raises UserError if it is not
+    finite."""
+    try:
+        return quantize_weight(graph.constants[op.weight], op.axis)
+    except ValueError as error:
+        raise not_finite(op, error) from None
+
+
+def not_finite(op: WeightedOp, error: ValueError) -> UserError:
+    """Return the error for a weight that is not finite."""
+    return UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite")
+
+
+def stored_bytes(weight: Array, bits: int) -> float:
+    """Return about how many bytes a float32 weight takes in a number of bits: 4, 8, or 32 for float."""
+    return weight.size * bits / 8
+
+
+def _distinct(ops: Collection[WeightedOp]) -> Collection[WeightedOp]:
+    return {op.code: op for op in ops}.values()
+
+
+def _scales(op: WeightedOp) -> str:
+    return f"{op.code}/scales"
+
+
+def _packed_constants(op: WeightedOp, weight: GroupedWeight) -> dict[str, Array]:
+    """Return the constants of MatMulNBits for a weight: two codes in each byte, the first one in the low half."""
+    outputs, groups = weight.scales.shape
+    codes = np.zeros((outputs, groups * weight.group), np.uint8)
+    codes[:, : weight.codes.shape[1]] = weight.codes
+    zeros = np.pad(weight.zeros, ((0, 0), (0, groups % 2)))
+    return {
+        f"{op.code}/int4": _pack(codes).reshape(outputs, groups, -1),
+        f"{_scales(op)}16": weight.scales.reshape(-1),
+        f"{op.code}/zeros": _pack(zeros).reshape(-1),
+    }
+
+
+def _pack(codes: Array) -> Array:
+    packed: Array = codes[:, 0::2] | codes[:, 1::2] << 4
+    return packed
+
+
+def _product_nodes(op: WeightedOp, weight: GroupedWeight) -> tuple[Node, ...]:
+    """Return the nodes that replace a product: MatMulNBits, and the sum with the bias of a Gemm."""
+    outputs, inputs = weight.codes.shape
+    attributes = {"K": inputs, "N": outputs, "bits": 4, "block_size": weight.group, "accuracy_level": IN_8_BITS}
+    product = op.name if not op.bias else f"{op.name}/product"
+    given = op.x, f"{op.code}/int4", _scales(op), f"{op.code}/zeros"
+    node = Node("MatMulNBits", given, (product,), attributes, op.node.name, CONTRIB)
+    return (node, *(Node("Add", (product, bias), (op.name,)) for bias in op.bias))

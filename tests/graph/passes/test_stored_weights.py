@@ -1,0 +1,123 @@
+"""Weights stored in 8 or 4 bits: the graph computes with the rounded weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fewstep.graph.graph import Graph
+from fewstep.graph.grouped_weights import (
+    GroupedWeight,
+    choose_scales,
+    group_size,
+    round_to_nearest,
+    spread_groups,
+)
+from fewstep.graph.passes.stored_weights import (
+    can_have_4_bits,
+    select_stored_ops,
+    store_weights,
+    store_weights_as_int8,
+)
+from fewstep.graph.selection import WeightedOp
+from fewstep.graph.session import run
+from fewstep.graph.weight_quantization import quantize_weight
+from fewstep.plans.errors import UserError
+from tests.graph.small_graphs import assert_same
+from tests.onnx_text import graph_of_text
+from tests.refusals import refuses
+
+PORTS = "(float[batch, 3, 4, 4] x) => (float[batch, 3, 4, 4] y)"
+OUTER = {"w_first": (32, 3, 1, 1), "w_last": (3, 32, 1, 1)}
+
+
+def chain(body: str, **shapes: tuple[int, ...]) -> Graph:
+    """x -> a convolution -> the body (from "a" to "b") -> a convolution -> y, with random weights."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in {**OUTER, **shapes}.items()}
+    return graph_of_text(f"{PORTS} {{ a = Conv(x, w_first) {body} y = Conv(b, w_last) }}", **weights)
+
+
+FORMS = {
+    "Conv": (chain("b = Conv(a, w)", w=(32, 32, 1, 1)), 0),
+    "MatMul": (
+        chain("t = Transpose<perm=[0, 2, 3, 1]>(a) m = MatMul(t, w) b = Transpose<perm=[0, 3, 1, 2]>(m)", w=(32, 32)),
+        1,
+    ),
+    "a weight of two operations": (chain("n = Conv(a, w) b = Conv(n, w)", w=(32, 32, 1, 1)), 0),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_arithmetic_is_that_of_the_rounded_weight(form: str) -> None:
+    graph, axis = FORMS[form]
+    rounded = quantize_weight(graph.constants["w"], axis).dequantize()
+    assert_same(replace(graph, constants={**graph.constants, "w": rounded}), store_weights_as_int8(graph), rtol=1e-6)
+
+
+def test_a_shared_weight_is_stored_once() -> None:
+    converted = store_weights_as_int8(FORMS["a weight of two operations"][0])
+    assert converted.ops().count("DequantizeLinear") == 1
+
+
+def test_the_float_weight_is_gone() -> None:
+    converted = store_weights_as_int8(FORMS["Conv"][0])
+    types = {name: (str(array.dtype), array.shape) for name, array in converted.constants.items()}
+    assert types == {
+        "w/int8_0": ("int8", (32, 32, 1, 1)),
+        "w/scales_0": ("float32", (32,)),
+        "w_first": ("float32", (32, 3, 1, 1)),
+        "w_last": ("float32", (3, 32, 1, 1)),
+    }
+
+
+def test_a_graph_without_such_a_weight_is_refused() -> None:
+    with pytest.raises(UserError, match="no weight of graph .* can be stored as int8"):
+        store_weights_as_int8(chain("b = Relu(a)"))
+
+
+def test_a_weight_that_is_not_finite_is_named() -> None:
+    graph = FORMS["Conv"][0]
+    broken = replace(graph, constants={**graph.constants, "w": graph.constants["w"] * np.float32(np.inf)})
+    with refuses(("'w'", "NaN")):
+        store_weights_as_int8(broken)
+
+
+def in_4_bits(op: WeightedOp, graph: Graph) -> GroupedWeight:
+    rows = np.moveaxis(graph.constants[op.weight], op.axis, 0).astype(np.float64)
+    group = group_size(rows.shape[1])
+    scales, zeros = choose_scales(rows, group)
+    spread = (spread_groups(each, group, rows.shape[1]) for each in (scales, zeros))
+    return GroupedWeight(round_to_nearest(rows, *spread), scales, zeros, group)
+
+
+TOKENS = "t = Transpose<perm=[0, 2, 3, 1]>(a) {} b = Transpose<perm=[0, 3, 1, 2]>(m)"
+FLAT = "r = Reshape(t, rows) g = Gemm<transB=1>(r, w, bias) m = Reshape(g, back)"
+
+
+@pytest.mark.parametrize("inputs", [32, 40])  # a group of 32, and one that is padded
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+def test_products_are_those_of_the_weight_in_4_bits(op: str, inputs: int) -> None:
+    body = TOKENS.format("m = MatMul(t, w)" if op == "MatMul" else FLAT)
+    graph = chain(body, w=(inputs, 32) if op == "MatMul" else (32, inputs), w_first=(inputs, 3, 1, 1), bias=(32,))
+    shapes = {"rows": np.array([-1, inputs]), "back": np.array([-1, 4, 4, 32])}
+    graph = replace(graph, constants={**graph.constants, **shapes})
+    (stored,) = (each for each in select_stored_ops(graph) if can_have_4_bits(each, graph))
+    weight = in_4_bits(stored, graph)
+    converted = store_weights(graph, {stored.code: weight})
+    assert converted.ops().count("MatMulNBits") == 1 and "w" not in converted.constants
+    assert converted.constants["w/int4" if op == "MatMul" else "transposed(w)/int4"].dtype == np.uint8
+    rounded = weight.dequantize() if op == "MatMul" else weight.dequantize().T
+    expected = replace(graph, constants={**graph.constants, "w": rounded})
+    x = {"x": np.random.default_rng(5).standard_normal((2, 3, 4, 4)).astype(np.float32)}
+    exact, made = run(expected, x)["y"], run(converted, x)["y"]
+    assert np.square(made - exact).mean() < 1e-4 * np.square(exact).mean()  # activations have 8 bits
+    assert np.square(made - run(graph, x)["y"]).mean() > 1e-3 * np.square(exact).mean()
+
+
+def test_a_product_with_factors_cannot_have_4_bits() -> None:
+    scaled = TOKENS.format(FLAT.replace("transB=1", "transB=1, alpha=2.0"))
+    graph = chain(scaled, w=(32, 32), bias=(32,))
+    assert [can_have_4_bits(op, graph) for op in select_stored_ops(graph)] == [False]
+    conv, _ = FORMS["Conv"]
+    assert [can_have_4_bits(op, conv) for op in select_stored_ops(conv)] == [False]
