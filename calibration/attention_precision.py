@@ -35,11 +35,11 @@ SCORES, MIXES = "scores", "mixes"  # the products of queries and keys, and of pr
 
 
 def quantize_attention(
-    body: CalibratedBody,
+    body: CalibratedBody[Recipe],
     recorded_run: RecordedRun,
-    judge: Callable[[Recipe], CalibratedBody],
+    judge: Callable[[Recipe], CalibratedBody[Recipe]],
     policy: CalibrationPolicy,
-) -> CalibratedBody:
+) -> CalibratedBody[Recipe]:
     """Return the body with some matrix products of its large attention in int8: those that save enough time for the
     quality that they lose.
 
@@ -70,7 +70,7 @@ def quantize_attention(
     return best
 
 
-def _is_usable(body: CalibratedBody) -> bool:
+def _is_usable(body: CalibratedBody[Recipe]) -> bool:
     """Return whether a body has the minimum quality, and preserves the guidance difference."""
     trial = body.trial
     is_kept = trial.guidance is None or not is_lost(trial.guidance)

@@ -2,15 +2,22 @@
 a bound."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 
 from msgspec import structs
 
 from fewstep.calibration.activation_counts import tabulate_part
-from fewstep.calibration.calibrated_body import CalibratedBody, check_near, judge_body
+from fewstep.calibration.calibrated_body import (
+    AnyBody,
+    AnyRecipe,
+    CalibratedBody,
+    check_near,
+    judge_body,
+    judge_further,
+)
 from fewstep.calibration.commit import map_weights_from_files
 from fewstep.calibration.cost import operation_error_runs
 from fewstep.calibration.failed_bodies import target_body_name
@@ -20,12 +27,23 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.mixed_precision import keep_slower_in_float, select_float_operations
 from fewstep.calibration.precision.precision_search import SearchResult, search_precision
 from fewstep.calibration.precision.recipe import GraphRecipe, Recipe
+from fewstep.calibration.precision.stored_weights import (
+    RoundedWeights,
+    WeightRecipe,
+    coarsest_bits,
+    refine_bits,
+)
 from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.replaced_graphs import GraphReplacer
+from fewstep.calibration.sample_space import ContinuousJudgingRun, JudgingRun
 from fewstep.calibration.task import Task
 from fewstep.graph.files.commit import Writer
+from fewstep.graph.graph import Graph
+from fewstep.measure.judges.judge import Judge
+from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress, prefix_stages
 
@@ -36,7 +54,7 @@ LOG = logging.getLogger("fewstep")
 class BodyMaker:
     """Makes the int8 bodies of one network. Every target's body is made, and compared with float32, in the same way.
 
-    counts: activation counts.
+    counts: activation counts; None if no target quantizes activations.
     tables: ranges by target name.
     moments: the result of `measure_second_moments`, which determine how weights are rounded.
     runs: the float32 runs with which bodies are compared.
@@ -44,34 +62,69 @@ class BodyMaker:
     """
 
     task: Task
-    counts: Counts
+    counts: Counts | None
     tables: Mapping[str, RangesTable]
     moments: Moments
     runs: FloatRuns
     writer: Writer | None
     progress: Progress
 
-    def make_body(self, target: Target) -> CalibratedBody:
+    def make_body(self, target: Target) -> AnyBody:
         """Make the target's body, and compare its samples with float32. If the task has a bound for the target, search
         a body that meets it.
 
         Raises UserError if the body is too far from float32, if none of its operations is in int8, or if no body meets
         the bound.
         """
+        if target.scheme.weight_bits is not None:
+            return self._finish(self._replacer.replace_graphs(self._make_weight_body(target), self._judge_samples))
+        return self._finish(self._replacer.replace_graphs(self._make_int8_body(target), self._judge_samples))
+
+    @cached_property
+    def _replacer(self) -> GraphReplacer:
+        return GraphReplacer(self.task, self.runs)
+
+    def _finish(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
+        """Return the body, judged on further seeds. Raises UserError if it is too far from float32."""
+        if isinstance(self.runs.judging, ContinuousJudgingRun):
+            further = map(partial(self._with_graphs, body.recipe), self.runs.record_further())
+            judging = self._judging_of(body.recipe)
+            assert isinstance(judging, ContinuousJudgingRun), "it is of the same kind"
+            trial = judge_further(body, judging, further, self.task.is_large, self.task.judge)
+            body = replace(body, trial=trial)
+        check_near(body, self.task.sampler.bundle.manifest, self.runs.judging.is_far)
+        return body
+
+    def _make_int8_body(self, target: Target) -> CalibratedBody[Recipe]:
+        """Return the body in which activations are quantized too."""
         body = self._make_unbounded_body(target)
         search = self._search(body.recipe)
         if search is not None:
-            body = replace(self._judge(search.recipe), search=search)
-        elif body.recipe.is_float:
+            return replace(self._judge(search.recipe), search=search)
+        if body.recipe.is_float:
             raise UserError(
                 f"no operation of graph {self.task.prepared.name!r} can run in int8 for {target.name}: each is slower"
                 " in int8, loses more quality than its saved time is worth, or is kept in float by --keep-float",
                 "use float, or set a limit: --quality 40dB",
             )
-        check_near(body, self.task.sampler.bundle.manifest, self.runs.judging.is_far)
         return body
 
-    def _make_unbounded_body(self, target: Target) -> CalibratedBody:
+    def _make_weight_body(self, target: Target) -> CalibratedBody[WeightRecipe]:
+        """Return the body in which weights alone are quantized."""
+        rounded, policy = RoundedWeights(self.task.prepared, self.moments), self.task.policy
+        bits = coarsest_bits(target, self.task.prepared, self.task.kept_operations)
+        recipe = WeightRecipe(target, rounded, bits, self.runs.judging.groups, self._keep(target))
+        if self._has_squared_error:
+            recorded = self.runs.of_operations
+            self.runs.close()
+            recipe = refine_bits(recipe, recorded, operation_error_runs(self.task), policy)
+        return self._judge(recipe)
+
+    def _keep(self, target: Target) -> Callable[[Graph], Graph] | None:
+        """Return the function that moves the weights of a large body to files; None for other bodies."""
+        return None if self.writer is None else partial(map_weights_from_files, self.writer, target_body_name(target))
+
+    def _make_unbounded_body(self, target: Target) -> CalibratedBody[Recipe]:
         """Return the body with the fewest graphs whose sample quality is high enough, or close to the best.
 
         Each graph has its own weights, so a large network always keeps one graph. A body also keeps one graph if its
@@ -91,15 +144,14 @@ class BodyMaker:
             LOG.info(what, target_body_name(target), count, most, tried, policy.enough_psnr, policy.tolerated_loss)
         return bodies[count - 1]
 
-    def _make_single_graph_body(self, target: Target) -> CalibratedBody:
+    def _make_single_graph_body(self, target: Target) -> CalibratedBody[Recipe]:
         """Return the body as one graph. The operations that cause much of its error stay in float."""
         table = self.tables[target.name]
-        keep = None if self.writer is None else partial(map_weights_from_files, self.writer, target_body_name(target))
         part = GraphRecipe(until=self.runs.judging.groups, table=table, quantize=make_quantizer(target, self.moments))
-        recipe = Recipe(self.task.prepared, table, target, (part,), keep, kept=self.task.kept_operations)
+        recipe = Recipe(self.task.prepared, table, target, (part,), self._keep(target), kept=self.task.kept_operations)
         return self._quantize_attention(self._judge(self._select_float_operations(recipe)))
 
-    def _quantize_attention(self, body: CalibratedBody) -> CalibratedBody:
+    def _quantize_attention(self, body: CalibratedBody[Recipe]) -> CalibratedBody[Recipe]:
         """Return the body with large attention in int8 where `quantize_attention` allows it. Attention stays in float
         if a bound applies to the target, since the search moves only operations with weights."""
         target, bound = body.recipe.target, self.task.bound
@@ -110,11 +162,13 @@ class BodyMaker:
 
         return quantize_attention(body, self.runs.of_operations, self._judge, self.task.policy)
 
-    def _make_split_body(self, recipe: Recipe, count: int) -> CalibratedBody:
+    def _make_split_body(self, recipe: Recipe, count: int) -> CalibratedBody[Recipe]:
         """Return the body split into `count` graphs, each for an equal number of range groups and with ranges of these
         groups alone."""
+        assert self.counts is not None, "int8 bodies are made from counts"
+        counts = self.counts
         ends = [round(self.runs.judging.groups * number / count) for number in range(count + 1)]
-        tables = [tabulate_part(recipe.table, self.counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
+        tables = [tabulate_part(recipe.table, counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
         quantize = make_quantizer(recipe.target, self.moments)
         graphs = tuple(GraphRecipe(until, table, quantize) for until, table in zip(ends[1:], tables, strict=True))
         return self._judge(replace(recipe, parts=graphs))
@@ -142,9 +196,26 @@ class BodyMaker:
         is_timed = target.name in timeable_targets()
         return search_precision(recipe, *self.runs.of_search, bound, is_timed, shown, self.task.policy)
 
-    def _judge(self, recipe: Recipe) -> CalibratedBody:
-        """Return the body with the measured quality of its samples."""
-        trial = judge_body(recipe, self.runs.judging, self.task.is_large)
+    def _judging_of(self, recipe: Recipe | WeightRecipe) -> JudgingRun:
+        """Return the run with which a recipe's body is compared, with the inputs that its own graphs compute."""
+        judging = self.runs.judging
+        if not recipe.replaces or not isinstance(judging, ContinuousJudgingRun):
+            return judging
+        return replace(judging, recorded=tuple(self._with_graphs(recipe, run) for run in judging.recorded))
+
+    def _with_graphs(self, recipe: Recipe | WeightRecipe, run: RecordedRun) -> RecordedRun:
+        return self._replacer.with_graphs(recipe.replaces, recipe.target, run)
+
+    def _judge_samples(self, recipe: AnyRecipe) -> CalibratedBody[AnyRecipe]:
+        """Return the body with the measured quality of its samples, which the user's measure scores too."""
+        return self._judge(recipe, self.task.judge)
+
+    def _judge(self, recipe: AnyRecipe, judge: Judge | None = None) -> CalibratedBody[AnyRecipe]:
+        """Return the body with the measured quality of its samples. judge: the user's measure, which scores them too;
+        it always scores those of tokens. The body that is written is scored in `_finish`."""
+        if not self._has_squared_error:
+            judge = self.task.judge
+        trial = judge_body(recipe, self._judging_of(recipe), self.task.is_large, judge)
         trial = structs.replace(
             trial,
             in_float=recipe.in_float,

@@ -17,7 +17,7 @@ from fewstep.calibration.failed_bodies import (
     store_refusals,
     try_targets,
 )
-from fewstep.calibration.float_runs import FloatRuns
+from fewstep.calibration.float_runs import FloatRuns, try_judge_of
 from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.resource_needs import estimate_needs
@@ -50,9 +50,8 @@ def calibrate(
 ) -> Calibration:
     """Calibrate a bundle and return its int8 bodies. All bodies and their ranges are committed at once.
 
-    workers: worker processes to use instead of those that the options request. after_checks: called after the options
-        were checked against the bundle, before any evaluation. Raises UserError, which names the targets that failed;
-        the bodies of the other targets are in the bundle by then.
+    workers: to use instead of those that the options request. after_checks: called when the options fit the bundle.
+        Raises UserError, which names the targets that failed; the bodies of the others are in the bundle by then.
     """
     checked = check_options(options)
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
@@ -64,6 +63,7 @@ def calibrate(
             after_checks()
         if not (is_recorded_first := records_first([*tasks.values()])):
             announce_cost([*tasks.values()])
+        try_judge_of(next(iter(tasks.values())))
         manifest, calibrated = writer.opened.manifest, dict[str, CalibratedNetwork]()
         for name, task in tasks.items():
             shown = prefix_stages(progress, name) if len(tasks) > 1 else progress
@@ -101,10 +101,10 @@ def _calibrate_network(
         setup, executor
     ) as workers:  # they end before bodies are judged: each holds the weights of a body
         checkpoint = open_checkpoint(task, task.threads if workers is None else workers.threads)
-        counts = count_activations(task, progress, checkpoint, workers)
+        counts = count_activations(task, progress, checkpoint, workers) if task.quantizes_activations else None
         usable = select_makeable_targets(task, counts)
         moments = measure_second_moments(task, progress, workers)
-    tables = tabulate_targets(task, counts, progress)
+    tables = {} if counts is None else tabulate_targets(task, counts, progress)
     runs.record_judging()  # now, while no body is in memory
     runs.close()
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
@@ -113,7 +113,7 @@ def _calibrate_network(
     bodies = try_targets(tuple(usable.made.values()), make_body, usable.failed, partial(progress, "lowering"))
     return CalibratedNetwork(
         plan=runs.plan,
-        table=next(iter(tables.values())),  # targets with floats come first, if there are any
+        table=next(iter(tables.values()), None),  # targets with floats come first, if there are any
         bodies={name: store_body(writer, name, body, task, runs.plan) for name, body in bodies.made.items()},
         lowered={name: body.last_body for name, body in bodies.made.items()},
         searches={name: body.search for name, body in bodies.made.items() if body.search is not None},

@@ -2,8 +2,8 @@
 targets can be compared only if their settings are equal.
 
 A bundle keeps the commands that made it. The last command that lowered for a target gives the settings of that target's
-body. Its bound (--quality or --speed) and its other targets are not compared, since a bound need not apply to every
-target. Plans are compared by name and by guidance weight.
+body. Its bound (--quality or --speed), its judge and its other targets are not compared, since a bound need not apply
+to every target. Plans are compared by name and by guidance weight.
 """
 
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ from fewstep.runtime.bundle.remake_commands import read_command_options
 from fewstep.runtime.sampling.calibrated_plans import read_calibrated_plan
 
 CALIBRATE = "fewstep calibrate "
-ALONE = ("plan", "guidance", "target", "quality", "speed")  # plan and guidance are compared separately
+ALONE = ("plan", "guidance", "target", "quality", "speed", "judge")  # plan and guidance are compared separately
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def describe_kept_differences(bundle: Bundle, new: Collection[str], plan: AnyPla
     """Return clauses that name int8 bodies which stay in the bundle (they are not in `new`) although they were
     calibrated with other settings than along `plan` by `command`. Raises UserError if the plan of such a body cannot be
     read."""
-    there = {name: body for name, body in bundle.manifest.bodies.items() if body.precision == "int8" and body.plan}
+    there = {name: body for name, body in bundle.manifest.bodies.items() if body.is_quantized and body.plan}
     settings = {name: read_settings(bundle, body) for name, body in there.items() if name not in new}
     return describe_differences(
         settings, CalibrationSettings(describe_plan(plan), read_command_options(command)), "this time"

@@ -6,7 +6,6 @@ is removed when the bundle is written.
 """
 
 import logging
-import os
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from time import monotonic, time
@@ -21,7 +20,7 @@ from fewstep.measure.rollouts.conditions_file import digest_records
 from fewstep.measure.workers.code_digest import arithmetic_facts, code_digest
 from fewstep.plans.file import encode
 from fewstep.runtime.machine import cache
-from fewstep.runtime.machine.cpu import usable_cores
+from fewstep.runtime.machine.cpu import default_threads
 
 LOG = logging.getLogger("fewstep")
 SCHEMA = 6
@@ -92,16 +91,15 @@ class Checkpoint:
 def open_checkpoint(task: Task, threads: int) -> Checkpoint:
     """Return the checkpoint of a task, and remove abandoned checkpoints.
 
-    threads: the number of threads of an evaluation, which affects the rounding of its sums; 0 means one for each core.
+    threads: the number of threads of an evaluation, which affects the rounding of its sums; 0 means
+        `default_threads`.
     """
     _remove_abandoned()
     sha = sha256(encode(task.plan))
     sha.update(repr((SCHEMA, task.graph_sha256, task.seeds, task.edges, task.sizes, task.network)).encode())
     sha.update(code_digest())
     sha.update(repr(task.tensors).encode())
-    sha.update(
-        msgspec.json.encode((_input_facts(task), arithmetic_facts(), threads or (os.cpu_count(), usable_cores())))
-    )
+    sha.update(msgspec.json.encode((_input_facts(task), arithmetic_facts(), threads or default_threads())))
     sha.update(digest_records(task.conditions or {}).encode())
     return Checkpoint(sha.hexdigest()[:32])
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from fewstep.calibration.calibrated_body import CalibratedBody
+from fewstep.calibration.calibrated_body import AnyBody
 from fewstep.calibration.calibration_settings import describe_kept_differences
 from fewstep.calibration.checkpoint import Checkpoint
 from fewstep.calibration.lowering.quantize import LoweredBody
 from fewstep.calibration.lowering.targets import load_target
 from fewstep.calibration.precision.precision_map import PrecisionMap, decode_maps, encode_maps
 from fewstep.calibration.precision.precision_search import SearchResult, make_precision_map
+from fewstep.calibration.precision.recipe import Recipe
+from fewstep.calibration.precision.stored_weights import WeightRecipe
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.task import Task
 from fewstep.graph.files import io, weights
@@ -22,8 +24,8 @@ from fewstep.graph.graph import GROUP, Graph
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
-from fewstep.runtime.bundle.manifest import Body, Manifest, StepGraph, TensorEntry
-from fewstep.runtime.bundle.networks import replace_network, select_network
+from fewstep.runtime.bundle.manifest import Body, Manifest, ReplacedGraph, StepGraph, TensorEntry
+from fewstep.runtime.bundle.networks import replace_network, select_network, shared_graphs
 from fewstep.runtime.bundle.platforms import is_core, target_of
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -35,7 +37,7 @@ class CalibratedNetwork:
     """The int8 bodies of one network. Their files are already written; committing the manifest adds them to the bundle.
 
     plan: the task's plan, whose steps are assigned to range groups.
-    table: the ranges that the bundle stores for the network.
+    table: the ranges that the bundle stores for the network; None to keep those that it has.
     bodies: manifest entries by name.
     lowered: the int8 graph of each body, by body name; if a body has several, the graph of its least noisy steps.
     searches: precision searches of the bodies that a bound selected.
@@ -44,7 +46,7 @@ class CalibratedNetwork:
     """
 
     plan: AnyPlan
-    table: RangesTable
+    table: RangesTable | None
     bodies: Mapping[str, Body]
     lowered: Mapping[str, LoweredBody]
     searches: Mapping[str, SearchResult]
@@ -62,7 +64,7 @@ def add_bodies(writer: Writer, full: Manifest, task: Task, network: CalibratedNe
     bundle, manifest = task.sampler.bundle, select_network(full, task.network)
     plan, bodies = network.plan, network.bodies
     command = task.command([body.target for body in bodies.values()])
-    ranges = writer.add(network.table.encode(), "ranges", "ranges", ".safetensors")
+    ranges = manifest.ranges if network.table is None else _add_ranges(writer, network.table)
     maps = _add_precision_maps(writer, task, network, {*manifest.bodies} - {*bodies})
     _warn_of_other_bodies(bundle, bodies, plan, command)
     plan_file = writer.add(encode(plan), "plans", re.sub(r"[^\w.-]+", "-", plan.name), ".json")
@@ -124,11 +126,11 @@ def _read_precision_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
         return ()
 
 
-def store_body(writer: Writer, name: str, body: CalibratedBody, task: Task, plan: AnyPlan) -> Body:
+def store_body(writer: Writer, name: str, body: AnyBody, task: Task, plan: AnyPlan) -> Body:
     """Write the graphs and the ranges of a body to files, and return its manifest entry. A graph has the inputs of the
     float body, and the input "group" if its scales differ between range groups."""
     base, parts, table = task.sampler.body.graph, body.recipe.graphs, body.recipe.table
-    edges = table.groups if len(parts) > 1 else ()
+    edges = table.groups if table is not None and len(parts) > 1 else ()
     groups = next((lowered.groups for _, lowered in parts if lowered.groups), edges)
     least = 0 if base.data else None  # bytes from which weights go to a file; 0 if float32 has files: graphs share them
     graphs = []
@@ -136,12 +138,32 @@ def store_body(writer: Writer, name: str, body: CalibratedBody, task: Task, plan
         file = name if len(parts) == 1 else f"{name}-{number}"
         graph, data = io.store(writer, lowered.graph, file, external_above=least, others=base.data)
         group = (TensorEntry(GROUP, "group", (1,), "int64"),) if lowered.groups else ()
+        coverage = None if table is None else lowered.coverage  # of int8 arithmetic
         end = groups[until - 1] if number < len(parts) - 1 else None
-        graphs.append(StepGraph(graph, base.inputs + group, base.outputs, data, coverage=lowered.coverage, until=end))
-    ranges = writer.add(table.encode(), "ranges", "ranges", ".safetensors")
+        graphs.append(StepGraph(graph, base.inputs + group, base.outputs, data, coverage=coverage, until=end))
+    ranges = None if table is None else _add_ranges(writer, table)
     target = target_of(name)
     platform = None if is_core(target) else load_target(target).platform
-    return Body(tuple(graphs), "int8", target, groups, plan.name, (body.trial,), ranges, platform)
+    precision = body.recipe.target.platform.precision
+    replaces = _store_replaced(writer, name, body.recipe, task.sampler.bundle.manifest)
+    return Body(tuple(graphs), precision, target, groups, plan.name, (body.trial,), ranges, platform, replaces)
+
+
+def _store_replaced(
+    writer: Writer, name: str, recipe: Recipe | WeightRecipe, manifest: Manifest
+) -> dict[str, ReplacedGraph]:
+    """Write the graphs that a body runs instead of shared ones, and return their manifest entries."""
+    entries, shared = dict[str, ReplacedGraph](), shared_graphs(manifest)
+    for which, (graph, coverage) in recipe.replaces.items():
+        base = shared[which]
+        least = 0 if base.data else None
+        file, data = io.store(writer, graph, f"{name}-{which.replace(' ', '-')}", least, base.data)
+        entries[which] = ReplacedGraph(file, base.inputs, base.outputs, data, coverage=coverage)
+    return entries
+
+
+def _add_ranges(writer: Writer, table: RangesTable) -> str:
+    return writer.add(table.encode(), "ranges", "ranges", ".safetensors")
 
 
 def map_weights_from_files(writer: Writer, name: str, graph: Graph) -> Graph:

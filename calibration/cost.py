@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fewstep.calibration.float_runs import TIMED_STEPS
+from fewstep.calibration.float_runs import TIMED_STEPS, further_seeds
 from fewstep.calibration.precision.precision_search import estimate_evaluations
 from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
 from fewstep.calibration.second_moments import TRAJECTORIES
@@ -14,7 +14,7 @@ from fewstep.graph.files.weights import weight_bytes
 from fewstep.measure.estimate import Estimate, seconds_per_evaluation
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.recorded_run import AT_ONCE
-from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS, OPERATION_SEEDS
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS, OPERATION_SEEDS, OTHER_SEEDS
 from fewstep.plans.errors import UserError
 
 ROUNDING = 25e-9  # seconds in which a large network's ranges are chosen and its weights rounded, by bytes of weights
@@ -64,18 +64,22 @@ def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
     steps, large = len(task.plan.steps), [each for each in tasks if exceeds_one_file(each.prepared)]
     bodies = sum(len(each.targets) + _attention_bodies(each) for each in tasks)
     tried = sum(min(len(each.operations), operation_error_runs(each)) * len(each.targets) for each in tasks)
-    judged = steps * len(BODY_SEEDS[: len(task.seeds)])
-    return Cost(
+    written = sum(len(each.targets) for each in tasks if each.sampler.bundle.manifest.space.has_squared_error)
+    compared = (1 + bool(task.sampler.bundle.manifest.conditions)) * len(OTHER_SEEDS[: len(task.seeds)])
+    operation_seeds = len(OPERATION_SEEDS[: len(task.seeds)])
+    judged, further = steps * len(BODY_SEEDS[: len(task.seeds)]), sum(map(len, further_seeds(task)))
+    cost = Cost(
         counted=len(tasks) * steps * len(task.seeds),
         moments=len(tasks) * steps * min(TRAJECTORIES, len(task.seeds)),
-        errors=steps * len(OPERATION_SEEDS[: len(task.seeds)]) * tried,
-        references=len(tasks) * (_reference_calls(task) * judged + steps * len(OPERATION_SEEDS[: len(task.seeds)])),
-        judged=_judging_calls(task) * judged * bodies,
+        errors=steps * operation_seeds * tried,
+        references=len(tasks) * (_reference_calls(task) * judged + steps * (operation_seeds + further + compared)),
+        judged=_judging_calls(task) * judged * bodies + (judged + steps * further) * written,
         searched=_search_evaluations(task),
-        seconds=_evaluation_seconds(task) if seconds is None else seconds,
+        seconds=0.0 if seconds is None else seconds,
         opened=sum(2 + 2 * len(each.targets) + _attention_bodies(each) for each in large),  # 2: ranges and moments
         rounded=sum(weight_bytes(each.prepared) * (len(each.targets) + _attention_bodies(each)) for each in large),
     )
+    return replace(cost, seconds=_evaluation_seconds(task, cost.estimate.evaluations)) if seconds is None else cost
 
 
 def operation_error_runs(task: Task) -> int:
@@ -159,7 +163,7 @@ def _search_evaluations(task: Task) -> int | None:
     )
 
 
-def _evaluation_seconds(task: Task) -> float:
-    """Measure the seconds of one evaluation of the first trajectory, at the first size."""
+def _evaluation_seconds(task: Task, count: int) -> float:
+    """Measure the seconds of one evaluation of the first trajectory, at its size, to estimate `count` of them."""
     sampler = task.sampler.with_options(adapters=None, **task.sizes[0]) if task.sizes else task.sampler
-    return seconds_per_evaluation(sampler, task.plan, task.conditions, task.seeds[:1])
+    return seconds_per_evaluation(sampler, task.plan, task.conditions, task.seeds[:1], count)

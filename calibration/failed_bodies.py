@@ -31,7 +31,7 @@ class TargetResults(Generic[Made]):
 
 def target_body_name(target: Target) -> str:
     """Return the name of a target's body, e.g. "int8-cpu-x86"."""
-    return body_name("int8", target.name)
+    return body_name(target.platform.precision, target.name)
 
 
 def try_targets(
@@ -81,13 +81,16 @@ def forget_refusals(bundle: Bundle, calibrated: Collection[CalibratedNetwork]) -
         forget_refusal(bundle, name)
 
 
-def select_makeable_targets(task: Task, counts: Counts) -> TargetResults[Target]:
+def select_makeable_targets(task: Task, counts: Counts | None) -> TargetResults[Target]:
     """Return the targets whose bodies can be made from the activation counts, and the errors of the others. If an
-    activation exceeds a target's float type, the target with a wider type is returned instead.
+    activation exceeds a target's float type, the target with a wider type is returned instead. Without counts, no
+    target needs any.
 
     A target fails if an activation exceeds every float type of its engine, or has no range. Raises UserError if no
     target is left.
     """
+    if counts is None:
+        return try_targets(task.targets, lambda target: target, task.refused)  # nothing was counted
     reached, least = counts.max_magnitudes(), tensors_to_observe(task.prepared)
     of_floats = {name: most for name, most in reached.items() if name in least}
 

@@ -4,22 +4,26 @@ Loading a session of a large network takes as long as an evaluation, and memory 
 network records both runs in its first session, from which the time of an evaluation is also estimated.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
 
 from fewstep.calibration.sample_space import JudgingRun, record_judging_run
 from fewstep.calibration.task import Task
+from fewstep.measure.judges.trial import try_judge
 from fewstep.measure.rollouts.on_demand import close
-from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run, record_search_runs
+from fewstep.measure.rollouts.record_sizes import records_of_one_size
+from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run, record_runs, record_search_runs
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
-from fewstep.measure.rollouts.seeds import OPERATION_SEEDS
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, OPERATION_SEEDS, VERDICT_SEEDS
 from fewstep.plans.any_plan import AnyPlan, check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress, prefix_stages
 
+LOG = logging.getLogger("fewstep")
 TIMED_STEPS = 2  # the first one also opens the session and allocates memory
 
 
@@ -65,12 +69,31 @@ class FloatRuns:
         shown = prefix_stages(self.progress, "errors of operations")
         with suppress(UserError):
             vars(self)["of_operations"] = self._record_operations(_time_steps(shown, seeds, announce))
-            self.record_judging()
+            self.judging  # noqa: B018 - the property keeps it
         self.close()
 
     def record_judging(self) -> None:
-        """Record the run with which all bodies are compared, unless it is recorded already."""
-        self.judging  # noqa: B018 - the property keeps it
+        """Record the run with which all bodies are compared, unless it is recorded already. The user's judge scores it
+        now, so that a judge that fails does so before bodies are made. Log a warning if float32 misses its limit."""
+        recorded, judge = self.judging, self.task.judge
+        if judge is not None and not (score := judge.judge(recorded.float_pairs)).float32.is_kept:
+            LOG.warning("float32 itself %s, on %d seeds", score.float32.problem, score.seeds)
+
+    def record_further(self) -> Iterator[RecordedRun]:
+        """Yield runs on further seeds, a few at a time, on which the bodies that are written are judged. They have only
+        the last state. Each is recorded once, when it is needed first. The network is closed at the end."""
+        kept: dict[range, list[RecordedRun]] = vars(self).setdefault("_further", {})
+        task = self.task
+        sampler = task.with_all_networks(with_row_by_row_body(task.sampler) if task.is_large else task.sampler)
+        try:
+            for part in further_seeds(task):
+                if part not in kept:
+                    plan = check_compiled(self.plan)
+                    recorded = record_runs(sampler, plan, part, task.conditions, network=task.network)
+                    kept[part] = [replace(each, states=each.states[-1:]) for each in recorded]
+                yield from kept[part]
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Unload the float32 network, because it and a large int8 body do not fit in memory together."""
@@ -79,7 +102,26 @@ class FloatRuns:
     def _record_operations(self, progress: Progress) -> RecordedRun:
         task, seeds = self.task, OPERATION_SEEDS[: len(self.task.seeds)]
         sampler = task.with_all_networks(with_row_by_row_body(task.sampler))
-        return record_run(sampler, check_compiled(self.plan), seeds, task.conditions, progress, task.network)
+        records = records_of_one_size(task.conditions)
+        return record_run(sampler, check_compiled(self.plan), seeds, records, progress, task.network)
+
+
+def try_judge_of(task: Task) -> None:
+    """Let the user's judge score two samples of float32, if there is one. Raises UserError if it fails."""
+    if task.judge is None:
+        return
+    sampler = task.with_all_networks(with_row_by_row_body(task.sampler) if task.is_large else task.sampler)
+    try_judge(task.judge, sampler, task.plan, task.conditions)
+    close(task.sampler.network().graph)
+
+
+def further_seeds(task: Task) -> list[range]:
+    """Return the seeds on which a body that is written is judged besides BODY_SEEDS, in parts: as many in all as
+    trajectories. None for a large network, which is not open together with a body."""
+    if task.sampler.body.graph.data:
+        return []
+    seeds, size = VERDICT_SEEDS[: max(0, len(task.seeds) - len(BODY_SEEDS))], len(BODY_SEEDS)
+    return [seeds[start : start + size] for start in range(0, len(seeds), size)]
 
 
 def _time_steps(progress: Progress, samples: int, announce: Callable[[float], object]) -> Progress:

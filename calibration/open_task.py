@@ -11,9 +11,9 @@ from fewstep.calibration.precision.kept_operations import check_patterns, match_
 from fewstep.calibration.ranges.methods import lambda_edges
 from fewstep.calibration.replaced_calibration import warn_of_replaced
 from fewstep.calibration.task import Task, load_task
+from fewstep.measure.judges.judge import Judge
 from fewstep.measure.rollouts.conditions_file import GivenConditions
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
-from fewstep.measure.rollouts.trajectories import max_seeds_per_size
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import LIGHT
@@ -41,6 +41,7 @@ class _Request:
     keep_float: tuple[str, ...]
     command: Callable[[Sequence[str]], str]
     is_estimate: bool
+    judge: Judge | None
 
 
 def open_tasks(
@@ -67,7 +68,8 @@ def _read_request(bundle: Bundle, options: CalibrateOptions, checked: CheckedOpt
     plan = options.compile(all_networks.plans)
     if checked.bound is not None:
         refuse_bound(bundle)
-    sizes, conditions = options.parse_sizes(bundle), options.read_conditions(bundle)
+    conditions = options.read_conditions(bundle)
+    sizes = options.parse_sizes(bundle, conditions)
     warn_of_few(options)
     return _Request(
         checked=checked,
@@ -80,6 +82,7 @@ def _read_request(bundle: Bundle, options: CalibrateOptions, checked: CheckedOpt
         keep_float=options.keep_float,
         command=lambda names: options.command_for(plan, names),
         is_estimate=is_estimate,
+        judge=options.open_judge(bundle),
     )
 
 
@@ -101,15 +104,17 @@ def _open_task(request: _Request, network: str) -> Task:
         seeds=seeds,
         operations=tuple(op.name for op in lowered),
         conditions=conditions.records,
+        prompts=conditions.prompts,
         random=conditions.random,
         fixed_conditions=conditions.fixed,
         sizes=request.sizes.sizes,
-        per_size=max_seeds_per_size(seeds, len(request.sizes.sizes)),
         elements=request.sizes.elements,
         threads=request.threads,
         bound=request.checked.bound,
         command=request.command,
         refused=usable.failed,
         no_floats=any(target.scheme.no_floats for target in targets),
+        weights_only=any(target.scheme.weight_bits is not None for target in targets),
         kept_operations=match_operations(prepared, request.keep_float),
+        judge=request.judge,
     )

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from fewstep.calibration.lowering.scheme import Target
-from fewstep.calibration.lowering.targets import USUAL, load_target, target_names
+from fewstep.calibration.lowering.targets import load_target, target_names, usual_targets
 from fewstep.calibration.precision.bound import Bound, parse_bound
 from fewstep.calibration.precision.timeable_targets import check_targets
-from fewstep.measure.rollouts.conditions_file import GivenConditions, distribute_records
+from fewstep.measure.judges.options import JudgeOptions
+from fewstep.measure.rollouts.conditions_file import GivenConditions
+from fewstep.measure.rollouts.record_sizes import alternate
 from fewstep.measure.rollouts.recorded_token_run import check_counts
 from fewstep.measure.rollouts.seeds import FIRST_SEED, HELD_OUT_SEEDS, SELECTION_SEEDS, draw_conditions
 from fewstep.measure.rollouts.trajectories import trajectories_text
@@ -46,13 +48,13 @@ MOST_TRAJECTORIES = 2**48
 
 
 @dataclass(frozen=True)
-class CalibrateOptions(BundleOptions, SamplingOptions):
+class CalibrateOptions(BundleOptions, SamplingOptions, JudgeOptions):
     """Measure a bundle along the plan it will run, and lower it to int8. No option of an earlier calibration is kept.
 
     bundle: The folder of the bundle, to which int8 bodies, their ranges and the plan are added.
     plan: SOLVER:STEPS, or the path of a plan's JSON. Default: dpmpp_2m:8, with +every if there is a light network;
         maskgit:8 for tokens.
-    target: Targets to lower for.
+    target: Targets to lower for. Default: the one that suits this CPU, and tensorrt. All targets.
     trajectories: Number of samples to follow. Fewer than 4 cause a warning.
     guidance: Weight of classifier-free guidance; pag:SCALE for perturbed attention, steer:WEIGHT for a gradient, or
         several as 2+pag:3; cfg++:WEIGHT for CFG++. Default: 2, or none without a null condition.
@@ -65,11 +67,12 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
         how long the search takes.
     speed: Keep operations in float as long as int8 is this many times as fast as float32, as 1.5x.
     keep_float: Patterns of operations that stay in float, as "middle.*,*/MatMul"; inspect --operations lists the names.
-    size: Sizes of x, as 64x64,96x64; the trajectories alternate between them. Default: the bundle's default size.
+    size: Sizes of x, as 64x64,96x64; the trajectories alternate between them. Default: the bundle's default size, or
+        those of your conditions.
     """
 
     plan: TextReference | None = None
-    target: tuple[str, ...] = field(default=USUAL, metadata={"choices": target_names})
+    target: tuple[str, ...] = field(default=(), metadata={"choices": target_names})
     trajectories: int = 64
     guidance: float | Guidance | None = None
     clip: float | None = None
@@ -80,6 +83,11 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
     quality: str | None = None
     speed: str | None = None
     keep_float: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the targets, without duplicates."""
+        return tuple(dict.fromkeys(self.target)) or usual_targets()
 
     def compile(self, compiler: PlanCompiler) -> AnyPlan:
         """Compile the plan along which to calibrate, with a single range group, which `calibrate` splits later. A plan
@@ -106,14 +114,13 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
         is neither and a condition cannot be drawn."""
         given = self.calibration_conditions(bundle)
         if given.records is not None:
-            return replace(given, records=distribute_records(given.records, self.trajectories))
+            return given.distribute(self.trajectories)
         draw_conditions(bundle.manifest, [self.seed])
         return given
 
-    def parse_sizes(self, bundle: Bundle) -> "ChosenSizes":
-        """Return the sizes that the options name, each with a value for every dynamic axis."""
+    def parse_sizes(self, bundle: Bundle, conditions: GivenConditions) -> "ChosenSizes":
+        """Return the size of each trajectory: of those that the options name, or of its record of conditions."""
         manifest, chosen = bundle.manifest, list[dict[str, int]]()
-        elements = 0 if self.size else prod(manifest.x_shape)
         names = [size.name for size in manifest.sizes]
         for text in self.size:
             numbers = text.split("x")
@@ -122,23 +129,23 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
                 fix = f"write {form} for each" if names else "leave --size out: x has one shape"
                 raise UserError(f"--size {text!r} does not give the size of x", fix)
             chosen.append({name: int(number) for name, number in zip(names, numbers, strict=True)})
-            elements = max(elements, prod(apply_sizes(manifest, chosen[-1]).x_shape))
+            apply_sizes(manifest, chosen[-1])
         usual = default_sizes(manifest.x_shape, manifest.sizes)
         if manifest.space.fixes_shape and any(sizes != usual for sizes in chosen):
             what = f"--size {','.join(self.size)}: this bundle samples tokens, and its plans work for one size only"
             raise UserError(what, "leave --size out, and calibrate at the default size")
-        has_own = self.conditions is not None or self.prompts is not None
-        if has_own and any(each.follows for each in manifest.conditions) and any(sizes != usual for sizes in chosen):
-            raise UserError(
-                "--size cannot be used with your own conditions, because the shape of some depends on the size",
-                "leave out --size, or the conditions",
-            )
+        if conditions.records and any(each.follows for each in manifest.conditions) and chosen:
+            what = "--size cannot be used with your own conditions, whose shapes give each sample its size"
+            raise UserError(what, "leave --size out, and give conditions of each size (--conditions FOLDER)")
         if self.trajectories < len(chosen):
             raise UserError(
                 f"{trajectories_text(self.trajectories)} cannot cover all sizes of --size {','.join(self.size)}",
                 f"follow at least {len(chosen)} (--trajectories {len(chosen)}), or name fewer sizes",
             )
-        return ChosenSizes(tuple(chosen), elements)
+        turns = [number % len(chosen) for number in range(self.trajectories)] if chosen else []
+        sizes = tuple(chosen[turns[place]] for place in alternate(turns))
+        shapes = [apply_sizes(manifest, each).x_shape for each in chosen or conditions.sizes_of(manifest)]
+        return ChosenSizes(sizes, max(map(prod, shapes)))
 
     def command_for(self, plan: AnyPlan, targets: Sequence[str]) -> str:
         """Return the command that repeats this calibration for some of the targets. File paths are replaced by FILE.
@@ -156,7 +163,8 @@ class CalibrateOptions(BundleOptions, SamplingOptions):
 
 @dataclass(frozen=True)
 class ChosenSizes:
-    """The sizes of x that the trajectories have, each with a value for every dynamic axis; none for the default size.
+    """The sizes of x that the options name, one for each trajectory, each with a value for every dynamic axis. Without
+    any, sizes follow from the conditions, or are the default.
 
     elements: the number of elements of x at the largest size.
     """
@@ -215,11 +223,8 @@ def refuse_bound(bundle: Bundle) -> None:
 
 
 def _load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
-    """Return the targets by their names, without duplicates. Raises UserError for an unknown name, and if there are no
-    names."""
-    if not options.target:
-        raise UserError("no target is given", f"choose from {', '.join(target_names())}")
-    chosen = tuple(load_target(name) for name in dict.fromkeys(options.target))
+    """Return the targets by their names. Raises UserError for an unknown name."""
+    chosen = tuple(load_target(name) for name in options.targets)
     return chosen if options.half == "float16" else tuple(each.wider or each for each in chosen)
 
 

@@ -22,8 +22,9 @@ class CalibrationPolicy:
 
     price: the dB that operations must gain to stay in float, if they add the time of a whole step: 0.5 dB for each 1 %.
     nearly_free: the maximum time that float operations may add if the user sets no bound.
-    furthest: the maximum time that float operations may add to reach the minimum quality. Beyond it, int8 is hardly
-        faster.
+    furthest: the maximum time that float operations may add to reach the minimum quality. Beyond, int8 gains little.
+    byte_price: as price, for the bytes of finer weights where only weights are quantized: 0.25 dB for each 1 %.
+    nearly_free_bytes: the maximum share of bytes that they may add.
     margin: dB above the minimum quality that an estimate must have, since the judged quality differs from the estimate.
 
     Estimated times of float, since nothing is timed:
@@ -38,8 +39,7 @@ class CalibrationPolicy:
 
     most_error_runs: maximum number of runs, of two samples each, that measure the errors of operations. (Counting
         follows 64 trajectories.)
-    fewest_error_runs: the minimum for a large network, where these runs are most of a calibration along few
-        trajectories.
+    fewest_error_runs: the minimum for a large network, where these runs take most of the time.
     remainder: a fraction of a group's error. If the first half of the group has less than this, the rest is attributed
         to the other half, which saves its run.
     timing_rounds: turns in which two graphs are timed against each other for a bound.
@@ -52,6 +52,8 @@ class CalibrationPolicy:
     nearly_free: float = 0.08
     furthest: float = 0.5
     margin: float = 2.0
+    byte_price: float = 25.0
+    nearly_free_bytes: float = 0.15
     float_slowdown: float = 1.3
     least_time: float = 2e-3
     thin_share: float = 0.01

@@ -1,21 +1,28 @@
 """The float32 runs with which int8 bodies are compared, one class for each sample space."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, Protocol
 
 from fewstep.calibration.task import Task
-from fewstep.measure.rollouts.end_quality import EndQuality
+from fewstep.measure.judges.judge import Conditions, SamplePairs, Values
+from fewstep.measure.rollouts.end_quality import EndQuality, compare_samples
 from fewstep.measure.rollouts.nearness import ReferencePower, beyond_data, leaves_range
 from fewstep.measure.rollouts.output_differences import body_differences, float_differences, worst_difference
-from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
+from fewstep.measure.rollouts.record_sizes import join_rows
+from fewstep.measure.rollouts.recorded_run import RecordedRun, record_runs
 from fewstep.measure.rollouts.recorded_token_run import RecordedTokenRun, TokenOutputs, record_token_run
+from fewstep.measure.rollouts.reference_check import check_reference
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, SeedBatch
 from fewstep.plans.any_plan import AnyPlan, check_compiled, shaping_of
 from fewstep.plans.tokens.plan import TokenPlan
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.bundle.manifest import Difference, Manifest
+from fewstep.runtime.bundle.figures import ReferenceCheck
+from fewstep.runtime.bundle.manifest import Difference, Manifest, SizeQuality
+from fewstep.runtime.kinds.sizes import sizes_of
 from fewstep.runtime.progress import SILENT, Progress, prefix_stages
 from fewstep.runtime.sampling.execute import StepState
 
@@ -32,9 +39,20 @@ class JudgingRun(Protocol):
         """Whether the samples of float32 itself leave the range of the data, which the plan does not prevent by
         clipping."""
 
+    @property
+    def reference(self) -> ReferenceCheck | None:
+        """The check of float32's samples; None for tokens."""
+
+    @property
+    def float_pairs(self) -> SamplePairs:
+        """The samples of float32, paired with themselves."""
+
     def run(self, graphs: Sequence[LoadedGraph]) -> Any:
-        """Run the graphs of a body, one per range group, at the steps of the recorded run. Return what `quality` and
-        `details` read."""
+        """Run the graphs of a body, one per range group, at the steps of the recorded run. Return what `samples`,
+        `quality` and `details` read."""
+
+    def samples(self, made: Any) -> Values:
+        """Return the samples of a run from what `run` returned for it."""
 
     def quality(self, made: Any) -> EndQuality:
         """Return the quality of a run from what `run` returned for it."""
@@ -45,46 +63,76 @@ class JudgingRun(Protocol):
 
 @dataclass(frozen=True)
 class ContinuousJudgingRun:
-    """A recorded float32 run with which int8 bodies are compared: their samples, and the differences between branches
-    and between conditions."""
+    """Recorded float32 runs, each of samples of one size, with which int8 bodies are compared: their samples, and the
+    differences between branches and between conditions."""
 
-    recorded: RecordedRun
+    recorded: tuple[RecordedRun, ...]
     manifest: Manifest
+    reference: ReferenceCheck
 
     @property
     def groups(self) -> int:
-        return self.recorded.groups
+        return self.recorded[0].groups
 
     @property
     def is_far(self) -> bool:
         power = ReferencePower()
-        power.add(self.recorded.sample)
+        for run in self.recorded:
+            power.add(run.sample)
         return leaves_range(power.nearness(0.0), self.manifest, self._is_clipped)
 
     @property
     def _is_clipped(self) -> bool:
-        return shaping_of(self.recorded.plan) is not None
+        return shaping_of(self.recorded[0].plan) is not None
 
-    def run(self, graphs: Sequence[LoadedGraph]) -> list[StepState]:
-        return self.recorded.run(graphs)
+    @property
+    def float_pairs(self) -> SamplePairs:
+        return SamplePairs.join([SamplePairs(run.sample, run.sample, run.batch.conditions) for run in self.recorded])
 
-    def quality(self, made: list[StepState]) -> EndQuality:
-        return self.recorded.quality(made)
+    def run(self, graphs: Sequence[LoadedGraph]) -> list[list[StepState]]:
+        return [run.run(graphs) for run in self.recorded]
+
+    def samples(self, made: list[list[StepState]]) -> Values:
+        return join_rows([run.final_samples(states) for run, states in zip(self.recorded, made, strict=True)])
+
+    def quality(self, made: list[list[StepState]]) -> EndQuality:
+        pairs = [(run.final_samples(states), run.sample) for run, states in zip(self.recorded, made, strict=True)]
+        return compare_samples(pairs, f"float32, {self.recorded[0].plan.name}")
 
     def details(self, made: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
-        guidance, condition = (_worst_difference(each) for each in body_differences(self.recorded, graphs))
+        of_runs = zip(*(body_differences(run, graphs) for run in self.recorded), strict=True)
+        guidance, condition = (_worst_difference([*chain.from_iterable(each)]) for each in of_runs)
+        differences = {"guidance": guidance, "condition": condition, "reference": self.reference}
+        return {**self.scale_details(quality), **differences}
+
+    def scale_details(self, quality: EndQuality) -> dict[str, Any]:
+        """Return the fields of a body's `Trial` that relate its quality to the scale and the size of samples,
+        rounded."""
         snr, unrelated = (None if each is None else round(each, 2) for each in (quality.snr, quality.unrelated))
         beyond = beyond_data(quality.nearness, self.manifest, self._is_clipped)
-        beyond = None if beyond is None else float(f"{beyond:.3g}")
-        return {"snr": snr, "unrelated": unrelated, "guidance": guidance, "condition": condition, "beyond": beyond}
+        beyond, by_size = None if beyond is None else float(f"{beyond:.3g}"), self._qualities_by_size(quality)
+        return {"snr": snr, "unrelated": unrelated, "beyond": beyond, "by_size": by_size}
+
+    def _qualities_by_size(self, quality: EndQuality) -> tuple[SizeQuality, ...]:
+        """Return the mean PSNR of the samples of each size, if they have several, smallest first."""
+        values, found = iter(quality.values), defaultdict[tuple[int, ...], list[float]](list)
+        for run in self.recorded:
+            found[run.batch.x_shape] += islice(values, len(run.batch.seeds))
+        return tuple(
+            SizeQuality(sizes_of(shape, self.manifest) or {}, round(sum(own) / len(own), 2), len(own))
+            for shape, own in sorted(found.items())
+            if len(found) > 1
+        )
 
 
 @dataclass(frozen=True)
 class TokenJudgingRun:
     """A recorded float32 run of tokens with which int8 bodies are compared: their logits at its states, and the tokens
-    of a separate run."""
+    of a separate run. `conditions` are those of its samples."""
 
     recorded: RecordedTokenRun
+    conditions: Conditions
+    reference = None
 
     @property
     def groups(self) -> int:
@@ -94,8 +142,16 @@ class TokenJudgingRun:
     def is_far(self) -> bool:
         return False
 
+    @property
+    def float_pairs(self) -> SamplePairs:
+        ids = self.recorded.reference.ids
+        return SamplePairs(ids, ids, self.conditions)
+
     def run(self, graphs: Sequence[LoadedGraph]) -> TokenOutputs:
         return self.recorded.run(graphs)
+
+    def samples(self, made: TokenOutputs) -> Values:
+        return made.ids
 
     def quality(self, made: TokenOutputs) -> EndQuality:
         return self.recorded.quality(made)
@@ -115,13 +171,14 @@ def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -
     shown = prefix_stages(progress, "judgement")
     if isinstance(plan, TokenPlan):
         batch = SeedBatch.from_manifest(sampler.bundle.manifest, seeds, task.conditions)
-        return TokenJudgingRun(record_token_run(sampler, plan, batch, shown))
-    recorded = record_run(
-        task.with_all_networks(sampler), check_compiled(plan), seeds, task.conditions, shown, task.network
-    )
+        return TokenJudgingRun(record_token_run(sampler, plan, batch, shown), batch.conditions)
+    networks = task.with_all_networks(sampler)
+    recorded = record_runs(networks, check_compiled(plan), seeds, task.conditions, shown, task.network)
+    reference = check_reference(networks, max(recorded, key=lambda run: len(run.batch.seeds)))
     if sampler.bundle.manifest.conditions:
-        recorded = replace(recorded, differences=float_differences(recorded, sampler.network().graph))
-    return ContinuousJudgingRun(recorded, sampler.bundle.manifest)
+        graph = sampler.network().graph
+        recorded = tuple(replace(run, differences=float_differences(run, graph)) for run in recorded)
+    return ContinuousJudgingRun(recorded, sampler.bundle.manifest, reference)
 
 
 def _worst_difference(steps: Sequence[Difference | None]) -> Difference | None:

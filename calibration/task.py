@@ -15,11 +15,14 @@ from fewstep.calibration.ranges.row_observer import are_large, row_bytes
 from fewstep.graph.files import io
 from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.graph import Graph
+from fewstep.graph.passes.stored_weights import select_stored_ops
 from fewstep.graph.selection import WeightedOp
+from fewstep.measure.judges.judge import Judge
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.record_sizes import select_records
 from fewstep.measure.rollouts.recorded_run import runs_per_trajectory
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
-from fewstep.measure.rollouts.trajectories import BATCH, PER_SIZE, BodyCall, roll_out
+from fewstep.measure.rollouts.trajectories import BATCH, BodyCall, roll_out
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
@@ -43,9 +46,9 @@ class Task:
     seeds: one for each trajectory.
     operations: names of the operations that will be in int8.
     conditions: one record for each seed; None for random conditions.
-    sizes: the sizes of x, which alternate over the seeds; empty for the default size.
-    per_size: number of successive seeds with the same size.
-    threads: the threads of one evaluation; 0 means one per core, or, with workers, one per worker.
+    prompts: the texts that the records encode, one for each; empty if they are from a file.
+    sizes: the sizes of x, one for each seed; empty if they follow from the conditions, or are the default.
+    threads: the threads of one evaluation; 0 means `default_threads`, or, with workers, one per worker.
     bound: the bound that the search for a precision map has to meet.
     command: returns the command line that repeats this calibration for the targets of these names.
     refused: errors of bodies that cannot be made, by body name.
@@ -54,8 +57,10 @@ class Task:
     random: names of conditions with random values (`conditions_file.GivenConditions`).
     fixed_conditions: names of those that have one value on every trajectory.
     kept_operations: names of operations that the user keeps in float.
+    judge: the user's measure of samples; None to decide by PSNR.
     policy: the thresholds by which calibration decides.
     no_floats: whether every float tensor is counted, as targets without floats require.
+    weights_only: whether a target quantizes weights alone.
     """
 
     sampler: Sampler
@@ -67,8 +72,8 @@ class Task:
     seeds: range = range(0)
     operations: tuple[str, ...] = ()
     conditions: ConditionRecords | None = None
+    prompts: tuple[str, ...] = ()
     sizes: tuple[Mapping[str, int], ...] = ()
-    per_size: int = PER_SIZE
     threads: int = 0
     bound: Bound | None = None
     command: Callable[[Sequence[str]], str] = ",".join
@@ -76,20 +81,28 @@ class Task:
     network: str = DENOISER
     all_networks: Sampler | None = None
     no_floats: bool = False
+    weights_only: bool = False
     random: tuple[str, ...] = ()
     fixed_conditions: tuple[str, ...] = ()
     kept_operations: tuple[str, ...] = ()
+    judge: Judge | None = None
     policy: CalibrationPolicy = POLICY
 
     @cached_property
     def graph_sha256(self) -> str:
         """The SHA-256 of the float32 body's graph, by which ranges and checkpoints identify it."""
-        return io.sha256(self.sampler.bundle.graph(self.sampler.body.graph))
+        bundle = self.sampler.bundle
+        return io.sha256(bundle.graph(self.sampler.body.graph), bundle.path)
 
     @cached_property
     def tensors(self) -> tuple[str, ...]:
         """The names of the tensors whose values calibration observes."""
         return tensors_to_observe(self.prepared, self.no_floats)
+
+    @property
+    def quantizes_activations(self) -> bool:
+        """Whether a target quantizes activations, whose ranges have to be measured."""
+        return any(target.scheme.weight_bits is None for target in self.targets)
 
     @property
     def is_large(self) -> bool:
@@ -103,15 +116,18 @@ class Task:
 
     @cached_property
     def ops_with_weights(self) -> tuple[tuple[WeightedOp, ...], ...]:
-        """The operations whose weights are rounded, in two parts: those selected for all targets, then those that only
-        targets without float operations quantize. The weights of the first part are thus the same whether or not there
-        is such a target."""
+        """The operations whose weights are rounded, in up to three parts: those selected for int8, then those that only
+        targets without float operations quantize, then those whose weights alone are. The weights of a part are thus
+        the same whether or not the parts after it exist."""
         usual: tuple[WeightedOp, ...] = ()
         with suppress(UserError):  # a task without operations is refused where a target needs one
             usual = select_ops_to_lower(self.prepared)
-        codes = {op.code for op in usual}
         further = select_ops_to_lower(self.prepared, no_floats=True) if self.no_floats else ()
-        parts = usual, tuple(op for op in further if op.code not in codes)
+        stored = select_stored_ops(self.prepared) if self.weights_only else ()
+        parts, codes = list[tuple[WeightedOp, ...]](), set[str]()
+        for ops in (usual, further, stored):
+            parts.append(tuple(op for op in ops if op.code not in codes))
+            codes.update(op.code for op in ops)
         return tuple(part for part in parts if part)
 
     def with_all_networks(self, sampler: Sampler) -> Sampler:
@@ -121,14 +137,14 @@ class Task:
 
     def select(self, place: slice) -> "Task":
         """Return the task with some of its trajectories."""
-        rows = None if self.conditions is None else {name: array[place] for name, array in self.conditions.items()}
-        return replace(self, seeds=self.seeds[place], conditions=rows)
+        rows = None if self.conditions is None else select_records(self.conditions, place)
+        return replace(self, seeds=self.seeds[place], conditions=rows, sizes=self.sizes[place])
 
     def run_trajectories(self, graph: LoadedGraph) -> Iterator[BodyCall]:
         """Run `graph` instead of the float32 body along the plan, and yield every evaluation. Up to BATCH trajectories
         run at once."""
         sampler = self.with_all_networks(self.sampler.with_network_parts(graph=graph))
-        along = partial(roll_out, sizes=self.sizes, per_size=self.per_size, network=self.network)
+        along = partial(roll_out, sizes=self.sizes, network=self.network)
         return along(sampler, self.plan, self.seeds, conditions=self.conditions, runs=runs_per_trajectory(self.plan))
 
 

@@ -14,7 +14,8 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.sampling.loading import load
 
 Result = TypeVar("Result")
-Trajectories = tuple[range, ConditionRecords | None]  # seeds, and conditions [seeds, *shape] if given
+Sizes = tuple[Mapping[str, int], ...]
+Trajectories = tuple[range, ConditionRecords | None, Sizes]  # seeds; conditions [seeds, *shape] and sizes if given
 Work = Callable[[Task], Callable[[Trajectories], Result]]  # a module-level function, called once for each task
 
 
@@ -26,10 +27,9 @@ class TrajectoryJob(Generic[Result]):
     bundle: PinnedBundle
     plan: AnyPlan
     edges: tuple[float, ...]
-    sizes: tuple[Mapping[str, int], ...]
-    per_size: int
     network: str
     no_floats: bool
+    weights_only: bool
 
     def open(self, threads: int) -> Callable[[Trajectories], Result]:
         return self.work(self.load_task(threads))
@@ -39,7 +39,7 @@ class TrajectoryJob(Generic[Result]):
         folder = self.bundle.check_folder()
         all_networks = load(folder, body="float32", backend=LazyOnnxRuntime(threads=threads))
         task = load_task(all_networks, self.network, self.plan, self.edges)
-        return replace(task, sizes=self.sizes, per_size=self.per_size, threads=threads, no_floats=self.no_floats)
+        return replace(task, threads=threads, no_floats=self.no_floats, weights_only=self.weights_only)
 
 
 def map_trajectories(
@@ -50,19 +50,19 @@ def map_trajectories(
     if workers is None:
         return map(work(task), trajectories)
     bundle = pin_bundle(task.sampler.bundle.path)
-    shared = task.plan, task.edges, task.sizes, task.per_size, task.network, task.no_floats
+    shared = task.plan, task.edges, task.network, task.no_floats, task.weights_only
     return map_in_order(TrajectoryJob(work, bundle, *shared), trajectories, workers)
 
 
 def split_trajectories(task: Task, at_once: int = 1) -> Iterator[Trajectories]:
     """Split the trajectories of a task, in order, into parts of up to `at_once` trajectories with samples of the same
     size."""
-    for start, seeds, _ in split_seeds(task.seeds, at_once, task.sizes, task.per_size):
-        part = task.select(slice(start, start + len(seeds)))
-        yield part.seeds, part.conditions
+    for place in split_seeds(task.seeds, at_once, task.conditions, task.sizes):
+        part = task.select(place)
+        yield part.seeds, part.conditions, part.sizes
 
 
 def select_trajectories(task: Task, trajectories: Trajectories) -> Task:
     """Return the task with only these trajectories."""
-    seeds, conditions = trajectories
-    return replace(task, seeds=seeds, conditions=conditions)
+    seeds, conditions, sizes = trajectories
+    return replace(task, seeds=seeds, conditions=conditions, sizes=sizes)

@@ -11,12 +11,21 @@ of H (QuIP: Chee, Cai, Kuleshov, De Sa 2023, arXiv 2307.13304, theorem 6). Dampi
 the authors' code with `act_order`. H is split into blocks of a few inputs (`calibration/ranges/moments.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.ranges.moments import split_inputs
+from fewstep.graph.grouped_weights import (
+    LARGEST_CODE,
+    GroupedWeight,
+    choose_scales,
+    group_size,
+    round_to_nearest,
+    spread_groups,
+)
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.weight_quantization import QuantizedWeight
 
@@ -57,21 +66,63 @@ def correct_rounding(
             places = [blocks.place(each, slice(first, min(first + at_most, blocks.outputs))) for each in spans]
             wanted = np.stack([_pad_inputs(rows[place], blocks.width) for place in places])
             scales = np.stack([nearest.scales[outputs].astype(np.float64) for outputs, _ in places])
-            for (outputs, inputs), block in zip(places, round_gptq(wanted, scales, part, largest), strict=True):
+            for (outputs, inputs), block in zip(
+                places, round_gptq(wanted, scales, part, (-largest, largest)), strict=True
+            ):
                 integers[outputs, inputs] = block[:, : inputs.stop - inputs.start]
     shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
     values = np.moveaxis(integers.reshape(shape), 0, op.axis)
     return replace(nearest, values=np.ascontiguousarray(values))
 
 
-def round_gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Float:
-    """Round weights by GPTQ. Return integers in [-largest, largest] such that `rows` [blocks, outputs, inputs] is about
-    integers * scales [blocks, outputs].
+def round_in_groups(weight: NDArray[np.float32], op: WeightedOp, moments: NDArray[np.float32] | None) -> GroupedWeight:
+    """Return the weight of a matrix product in 4 bits, with the codes that cause the least output error according to
+    the second moments of its input, as in `correct_rounding`. Without moments, codes are the nearest. The squared
+    errors that choose a group's scale are weighted by the second moment of each input.
 
+    Raises ValueError if a weight is NaN or infinite.
+    """
+    rows = np.moveaxis(weight, op.axis, 0).astype(np.float64)  # [outputs, inputs]
+    group, inputs = group_size(rows.shape[1]), rows.shape[1]
+    blocks = None if moments is None else split_inputs(op, weight.shape, moments.shape[-1])
+    spans = [] if blocks is None or moments is None else list(zip(blocks.spans, moments, strict=True))
+    scales, zeros = choose_scales(rows, group, _second_moments(spans))
+    codes = np.empty(rows.shape, np.uint8)
+    at_most = max(1, AT_ONCE // inputs)  # outputs
+    for start in range(0, len(rows), at_most):
+        part = slice(start, start + at_most)
+        scale, zero = (spread_groups(each[part], group, inputs) for each in (scales, zeros))
+        if not spans:
+            codes[part] = round_to_nearest(rows[part], scale, zero)
+        for span, block in spans:
+            size = span.stop - span.start
+            limits = -zero[:, span], LARGEST_CODE - zero[:, span]
+            sums = block[None, :size, :size].astype(np.float64)
+            codes[part, span] = (
+                round_gptq(rows[None, part, span], scale[None, :, span], sums, limits)[0] + zero[:, span]
+            )
+    return GroupedWeight(codes, scales, zeros, group)
+
+
+def _second_moments(spans: Sequence[tuple[slice, NDArray[np.float32]]]) -> Float | None:
+    """Return the second moment of each input, or None if they are not known."""
+    if not spans:
+        return None
+    moments = np.concatenate([np.diagonal(block)[: span.stop - span.start] for span, block in spans])
+    return moments.astype(np.float64) if np.isfinite(moments).all() and moments.any() else None
+
+
+def round_gptq(rows: Float, scales: Float, moments: Float, limits: tuple[Float | int, Float | int]) -> Float:
+    """Round weights by GPTQ. Return integers within the limits such that `rows` [blocks, outputs, inputs] is about
+    integers * scales.
+
+    scales: [blocks, outputs], or a scale for each input, [blocks, outputs, inputs].
     moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs are rounded in decreasing order of their
         second moments. A block whose inputs were always zero, or whose moments overflow, is rounded to the nearest
         integers.
+    limits: the smallest and the largest integers, numbers or [outputs, inputs].
     """
+    steps = scales[:, :, None] if scales.ndim == 2 else scales
     mean = np.diagonal(moments, axis1=1, axis2=2).mean(axis=1)
     is_seen = np.isfinite(mean) & (mean > 0)
     moments = np.where(is_seen[:, None, None], moments, 0.0)
@@ -81,14 +132,20 @@ def round_gptq(rows: Float, scales: Float, moments: Float, largest: int) -> Floa
     turned += np.where(is_seen, DAMPING * mean, 1.0)[:, None, None] * np.eye(turned.shape[-1])
     factor = np.linalg.cholesky(turned)[:, ::-1, ::-1]  # R: Cholesky factor of H in reverse order, reversed back
     factor = factor / np.diagonal(factor, axis1=1, axis2=2)[:, None, :]
-    exact = np.take_along_axis(rows / scales[:, :, None], order[:, None, :], 2)
-    errors = np.zeros(exact.shape)
+
+    def in_order(values: Float | int) -> Float:
+        """Return values of [blocks, outputs, inputs] in the order of rounding."""
+        return np.take_along_axis(np.broadcast_to(values, rows.shape), order[:, None, :], 2)
+
+    exact, (least, most) = in_order(rows / steps), map(in_order, limits)
+    sizes = in_order(steps / steps[:, :, :1])  # of the integers' steps, relative to the first input's
+    errors = np.zeros(exact.shape)  # in steps of the first input
     for number in range(exact.shape[-1]):
-        before = errors[:, :, :number] @ factor[:, :number, number, None]
-        rounded = np.clip(np.rint(exact[:, :, number] - before[:, :, 0]), -largest, largest)
-        errors[:, :, number] = rounded - exact[:, :, number]
+        before = (errors[:, :, :number] @ factor[:, :number, number, None])[:, :, 0] / sizes[:, :, number]
+        rounded = np.clip(np.rint(exact[:, :, number] - before), least[:, :, number], most[:, :, number])
+        errors[:, :, number] = (rounded - exact[:, :, number]) * sizes[:, :, number]
     integers = np.empty(exact.shape)
-    np.put_along_axis(integers, order[:, None, :], np.rint(exact + errors), 2)
+    np.put_along_axis(integers, order[:, None, :], np.rint(exact + errors / sizes), 2)
     return integers
 
 

@@ -20,7 +20,8 @@ from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import version
-from fewstep.runtime.backends.openvino_agreement import CALLS, FIX, LARGEST, random_feeds, relative_difference
+from fewstep.runtime.backends.openvino_agreement import FIX, LARGEST, random_feeds, relative_difference
+from fewstep.runtime.backends.probe import CALLS
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes

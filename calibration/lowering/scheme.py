@@ -88,6 +88,7 @@ class Scheme:
     narrow: True if the operations that `select_int8_ops` chooses read 8 bits, and all other tensors have 16.
     placing: how activations are rounded, given the prepared graph and the operations that read them; None: all alike.
     one_scale: the ONNX operators whose weights have one scale for all output channels, e.g. "Conv".
+    weight_bits: bits of the weights of matrix products, if weights alone are quantized; None if activations are too.
     int8_attention: whether engines multiply the operands of large attention in int8, if pairs precede its products.
     """
 
@@ -102,6 +103,7 @@ class Scheme:
     placing: Callable[[Graph, Sequence[WeightedOp]], Placement] | None = None
     one_scale: frozenset[str] = frozenset()
     int8_attention: bool = False
+    weight_bits: int | None = None
 
     def place_roundings(self, prepared: Graph, ops: Sequence[WeightedOp]) -> Placement:
         """Return the placement that `placing` chooses for a graph. If `placing` is None, all activations are treated

@@ -22,7 +22,6 @@ from fewstep.calibration.policy import POLICY, CalibrationPolicy
 from fewstep.calibration.precision.bound import Bound, describe_bound
 from fewstep.calibration.precision.precision_map import FrontierPoint, PrecisionMap
 from fewstep.calibration.precision.recipe import Recipe, open_graphs
-from fewstep.graph.session import GraphSession, open_session
 from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.recorded_run import RecordedRun
@@ -131,11 +130,12 @@ class Search:
             )
         return self._times.get(count, float(self.time_estimates[count]))
 
-    def _open_body(self, count: int) -> GraphSession:
+    def _open_body(self, count: int) -> LoadedGraph:
         """Open a session for the body with `count` operations in float, as it is deployed, except that its threads do
         not spin, since two bodies are open at once."""
-        ((_, graph),) = self.make_recipe(count).lower_unchecked()
-        return open_session(graph, optimize=True, arena=True)
+        recipe = self.make_recipe(count)
+        ((_, graph),) = recipe.lower_unchecked()
+        return recipe.target.runs(graph)
 
     @property
     def time_estimates(self) -> Array:

@@ -1,8 +1,9 @@
 """The recipe of a body: a prepared graph, its ranges, a target, and the operations in float."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from fewstep.calibration.lowering.coverage import count_coverage
 from fewstep.calibration.lowering.quantize import (
@@ -19,8 +20,16 @@ from fewstep.calibration.ranges.table import RangesTable
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import Coverage
 
 Until = int  # exclusive end of the range groups that a graph serves: the first group of the next graph
+
+
+class OtherGraph(NamedTuple):
+    """A graph that a body runs instead of one that all bodies share. `coverage` is None if activations are float."""
+
+    graph: Graph
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class Recipe:
 
     `table` has the ranges of all groups, `parts` the recipes of the graphs in the order of groups. `keep` writes the
     weights of deployed graphs to files; None keeps them in memory. `ranking` is the order in which operations move to
-    float; None if their errors were not measured.
+    float; None if their errors were not measured. `replaces` are graphs that the body runs instead of shared ones.
     """
 
     prepared: Graph
@@ -50,6 +59,7 @@ class Recipe:
     in_float: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     ranking: Ranking | None = None
+    replaces: Mapping[str, OtherGraph] = field(default_factory=dict)
 
     def with_float_operations(self, in_float: tuple[str, ...]) -> "Recipe":
         """Return the recipe with these operations in float. Weights are rounded once for all recipes derived from

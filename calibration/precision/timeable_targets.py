@@ -21,7 +21,9 @@ def timeable_targets() -> tuple[str, ...]:
 
 def bound_applies(target: Target, bound: Bound) -> bool:
     """Return whether a bound applies to a target."""
-    return not target.scheme.no_floats if bound.speed is None else target.name in timeable_targets()
+    if target.scheme.no_floats or target.scheme.weight_bits is not None:
+        return False
+    return bound.speed is None or target.name in timeable_targets()
 
 
 def check_targets(targets: Sequence[Target], bound: Bound) -> None:
@@ -34,8 +36,8 @@ def check_targets(targets: Sequence[Target], bound: Bound) -> None:
             f"add target {' or '.join(timeable_targets())}, calibrate there, or ask for a quality (--quality 44dB)",
         )
     if not bound_for:
-        raise UserError(
-            f"--quality does not apply to {others}, whose engines run all operations in integers", "leave --quality out"
-        )
+        is_integer = any(target.scheme.no_floats for target in targets)
+        reason = "whose engines run all operations in integers" if is_integer else "which quantizes weights alone"
+        raise UserError(f"--quality does not apply to {others}, {reason}", "leave --quality out")
     if others:
         LOG.warning("the bound applies only to %s; targets calibrated without it: %s", ", ".join(bound_for), others)

@@ -78,7 +78,7 @@ def _type_of(name: str, types: Types) -> np.dtype[Any]:
 
 
 def open_observed(graph: Graph, tensors: Sequence[str], threads: int = 0) -> LoadedGraph:
-    """Open the graph to run row by row and to also return `tensors`. `threads` of 0 means one for each core.
+    """Open the graph to run row by row and to also return `tensors`. `threads` of 0 means `default_threads`.
 
     A call raises UserError naming the first tensor that is not finite, if an output is not finite.
     """

@@ -1,4 +1,5 @@
-"""Parametrize tests over all targets. A target that is checked on an engine that is not installed is skipped with a
+"""Parametrize tests over all targets that quantize activations. A target that is checked on an engine that is not
+installed is skipped with a
 message.
 
 `change_target` changes a target for one test. `UNPLACED` is tensorrt with arithmetic in front of every rounding.
@@ -16,7 +17,9 @@ from fewstep.calibration.lowering.targets import load_target, target_names
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 
 UNPLACED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, placing=None))
-ENGINES = dict.fromkeys(("openvino", "openvino-bf16"), "openvino")  # target -> what checks it, besides onnxruntime
+ENGINES = dict.fromkeys(
+    ("openvino", "openvino-7bit", "openvino-bf16"), "openvino"
+)  # target -> what checks it, besides onnxruntime
 
 
 def _skip_marks(name: str) -> list[pytest.MarkDecorator]:
@@ -31,7 +34,7 @@ def _each(chosen: Iterable[Target]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("target", each)
 
 
-ALL = tuple(map(load_target, target_names()))
+ALL = tuple(each for each in map(load_target, target_names()) if each.scheme.weight_bits is None)
 every_target = _each(ALL)
 selective_target = _each(each for each in ALL if not each.scheme.no_floats)  # the rest of the graph is float
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.ranges.read_table import load as load_table
 from fewstep.calibration.task import Task
+from fewstep.cli.describe.calibration import calibration_lines
 from fewstep.graph.graph import BATCH, Graph
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
@@ -22,12 +24,13 @@ from fewstep.runtime.bundle import manifest as form
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import change_bundle, node, value, write_graphs
+from tests.described_cpu import describe_cpu
 from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
 
 SHAPE = (1, 8, 8)
 SCHEDULE = form.ScheduleSpec("cosine", timesteps=100)
-FIRST = CalibrateOptions(Path("set by the test"), plan="ddim:3", trajectories=4)
+FIRST = CalibrateOptions(Path("set by the test"), plan="ddim:3", target=("cpu-x86", "tensorrt"), trajectories=4)
 
 
 def denoiser(scale: float = 1.0, width: int = 16) -> Graph:
@@ -51,10 +54,10 @@ def prologue() -> Graph:
     return graph_of_text(text, thousandth=1e-3, column=np.array([-1, 1, 1, 1]))
 
 
-def write_bundle(folder: Path, body: Graph, null: float | None = 2.0) -> Path:
+def write_bundle(folder: Path, body: Graph, null: float | None = 2.0, prologue_graph: Graph | None = None) -> Path:
     return write_graphs(
         folder,
-        {"body": body, "prologue": prologue()},
+        {"body": body, "prologue": prologue_graph or prologue()},
         {"float32": {}},
         conditions=(form.Condition("class", "label", null=null, low=0, high=1),),
         prediction="sample",
@@ -205,11 +208,22 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
     assert "activation 'h1' is always 0" in caplog.text
 
 
+def test_figures_that_include_saturation_are_named(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = run(bundle)
+    body = msgspec.structs.replace(made.bodies["int8-cpu-x86"], target="openvino")
+    made = replace(made, bodies={**made.bodies, "int8-cpu-x86": body})
+    describe_cpu(monkeypatch, tmp_path, ("avx2",))
+    assert [line for line in calibration_lines(FIRST, made) if "openvino-7bit is exact here" in line]
+    describe_cpu(monkeypatch, tmp_path, ("avx2", "avx_vnni"))
+    assert not [line for line in calibration_lines(FIRST, made) if "saturation" in line]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, cpu-x86-7bit, cpu-arm, tensorrt"),
-        ({"target": ()}, "no target is given"),
         ({"plan": "dpm:8"}, "unknown solver 'dpm'"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "missing.json"}, "there is no plan file missing.json"),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fewstep.calibration import activation_counts, body_maker, calibrated_body, sample_space
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets import load_target
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.calibration.policy import POLICY
@@ -31,10 +32,11 @@ from fewstep.graph.selection import WeightedOp
 from fewstep.measure.bodies import ranges_files
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.recorded_run import RecordedRun
-from fewstep.measure.rollouts.seeds import BODY_SEEDS
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, VERDICT_SEEDS, SeedBatch
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bundle.figures import Figure, JudgeScore
 from fewstep.runtime.bundle.manifest import Difference, Trial
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.machine import cache
@@ -76,15 +78,31 @@ def plant(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     wrap(monkeypatch, lambda feeds, made: made - np.float32(error))
 
 
+@pytest.mark.slow
 def test_each_body_has_the_quality_of_its_samples(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(bundle, target=("cpu-x86", "tensorrt"))
     for name in ("int8-cpu-x86", "int8-tensorrt"):
         trial = judge(first, name)
-        assert trial.ranges == "channels" and trial.seeds == len(BODY_SEEDS) and 30 < trial.p5 <= trial.psnr
+        assert trial.ranges == "channels" and trial.seeds == OPTIONS.trajectories and 30 < trial.p5 <= trial.psnr
     assert first.manifest.provenance.commands[-1].endswith("--guidance 2 --groups step --seed 1000000")
     assert run(bundle, target=("cpu-x86", "tensorrt")).manifest == first.manifest
     plant(monkeypatch, PLANTED)
     assert judge(run(bundle)).psnr < judge(first).psnr - 3
+
+
+def test_the_body_that_is_written_is_judged_on_as_many_seeds_as_trajectories(bundle: Path) -> None:
+    """The 5th percentile and its range are those of its samples, as a program makes them."""
+    first, more = judge(run(bundle, trajectories=4)), judge(run(bundle, trajectories=24))
+    assert (first.seeds, more.seeds) == (4, 24)
+    seeds = (*BODY_SEEDS, *VERDICT_SEEDS)[:24]
+    batch = SeedBatch.from_manifest(open_bundle(bundle).manifest, seeds)
+    with load(bundle, precision="int8") as int8, load(bundle) as float32:
+        plan = int8.compile()
+        made, exact = (each.sample(plan, seeds, batch.conditions) for each in (int8, float32))
+    values = psnr(made, exact)
+    assert more.psnr == pytest.approx(values.mean(), abs=0.1)
+    assert more.p5 == pytest.approx(np.percentile(values, 5), abs=0.1)
+    assert more.p5_range is not None and more.p5_range[0] <= more.p5 <= more.p5_range[1]
 
 
 def test_a_body_with_nothing_in_int8_is_not_made(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +133,9 @@ def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path) -> None
 def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[LazyGraph] = []
     was_open: list[bool] = []
-    real_course, real_judged = sample_space.record_run, body_maker.judge_body
+    real_course, real_judged = sample_space.record_runs, body_maker.judge_body
 
-    def open_course(sampler: Sampler, *more: object) -> RecordedRun:
+    def open_course(sampler: Sampler, *more: object) -> tuple[RecordedRun, ...]:
         graph = sampler.network().graph
         assert isinstance(graph, LazyGraph)
         opened.append(graph)
@@ -127,7 +145,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
         was_open.append(bool(opened[0].networks))
         return real_judged(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sample_space, "record_run", open_course)
+    monkeypatch.setattr(sample_space, "record_runs", open_course)
     monkeypatch.setattr(body_maker, "judge_body", judge)
     run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
     assert was_open == [False] * 2 and not opened[0].networks
@@ -175,7 +193,9 @@ def test_a_body_without_finite_samples_is_not_made(bundle: Path, monkeypatch: py
 
 def test_the_seeds_that_judge_are_on_the_page() -> None:
     page = Path(__file__).parents[2] / "docs/quantization.md"
-    assert f"seeds judge, {BODY_SEEDS[0]} to {BODY_SEEDS[-1]}." in page.read_text()
+    text = " ".join(page.read_text().split())
+    assert f"{len(BODY_SEEDS)} seeds judge, {BODY_SEEDS[0]} to {BODY_SEEDS[-1]}, where" in text
+    assert f"{len(VERDICT_SEEDS)} more, {VERDICT_SEEDS[0]} to {VERDICT_SEEDS[-1]}:" in text
 
 
 def pull(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
@@ -188,6 +208,7 @@ def pull(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
     wrap(monkeypatch, pull_apart)
 
 
+@pytest.mark.slow
 def test_a_body_that_loses_what_guidance_multiplies_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other bodies are written. A body that keeps part of it stays."""
     trial = judge(run(bundle))
@@ -218,8 +239,10 @@ def judge_by_graphs(monkeypatch: pytest.MonkeyPatch, *psnrs: float) -> None:
         return msgspec.structs.replace(real(recipe, *more), psnr=psnrs[len(recipe.parts) - 1])
 
     monkeypatch.setattr(body_maker, "judge_body", judge)
+    monkeypatch.setattr(body_maker, "judge_further", lambda body, *_: body.trial)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("psnrs", "count"),
     [
@@ -320,19 +343,51 @@ def test_a_body_far_from_float_is_refused_and_not_written(bundle: Path, monkeypa
 LOST = Difference(step=4, gain=0.32, ratio=-16.2, share=0.001)
 
 
+def far_body(target: str, **changes: object) -> Any:
+    """A body for a target whose samples are 9.6 dB from float32's."""
+    usual = {"psnr": 9.6, "snr": 22.2, "unrelated": -30.0, "in_float": ()}
+    trial = {**usual, "tokens": None, "guidance": None, "reference": None, "judged": None, **changes}
+    recipe = SimpleNamespace(target=load_target(target))
+    return SimpleNamespace(trial=SimpleNamespace(**trial), recipe=recipe, search=None)
+
+
 @pytest.mark.parametrize(("is_far", "fix"), [(False, "--quality 30dB"), (True, "--clip 2.5, the largest")])
 @pytest.mark.parametrize(("guidance", "said"), [(None, "at least 25 and 15 dB"), (LOST, "loses the direction of")])
 def test_the_fix_for_samples_that_leave_the_range_of_the_data_is_a_clip(
     is_far: bool, fix: str, guidance: Difference | None, said: str
 ) -> None:
-    trial = SimpleNamespace(psnr=9.6, snr=22.2, unrelated=-30.0, tokens=None, in_float=(), guidance=guidance)
-    body: Any = SimpleNamespace(trial=trial, recipe=SimpleNamespace(target=SimpleNamespace(name="qnn")), search=None)
+    body = far_body("tensorrt", guidance=guidance)
     manifest: Any = SimpleNamespace(x_shape=(8, 96), autoencoder=None, units=None, data_limit=2.5)
     with pytest.raises(UserError, match=said) as refused:
         calibrated_body.check_near(body, manifest, is_far)
     assert fix in refused.value.fix
     body.trial.guidance, body.search = None, SimpleNamespace()
     calibrated_body.check_near(body, manifest, is_far)  # a bound is the caller's own limit
+
+
+MISSED, KEPT = Figure("j", 0.4, 0.5, False, "scores 0.4 by j"), Figure("j", 0.6, 0.5, False, "")
+
+
+@pytest.mark.parametrize("changes", [{}, {"guidance": LOST}, {"judged": JudgeScore(MISSED, KEPT, "", 8)}])
+@pytest.mark.parametrize(
+    ("target", "said", "fix"),
+    [
+        ("cpu-x86", "int8 for cpu-x86", "keep more operations in float (--quality 30dB), or "),
+        ("int4-weights", "int4-weights", "take 8 bits (--target int8-weights), or "),
+        ("int8-weights", "int8-weights", ""),
+        ("qnn", "int8 for qnn", ""),
+    ],
+)
+def test_the_fix_for_a_body_that_is_too_far_applies_to_its_target(
+    target: str, said: str, fix: str, changes: dict[str, Any]
+) -> None:
+    """--quality applies neither to weights alone nor to an engine without float operations."""
+    with pytest.raises(UserError) as refused:
+        calibrated_body.check_near(far_body(target, **changes), SimpleNamespace(), False)  # type: ignore[arg-type]
+    last = (
+        "calibrate along a plan without guidance at that step" if "guidance" in changes else "use --precision float32"
+    )
+    assert refused.value.fix == fix + last and refused.value.what.startswith(f"{said} ")
 
 
 @pytest.mark.parametrize(("limit", "clip", "is_far"), [(0.25, None, True), (0.25, 1.0, False), (1.0, None, False)])

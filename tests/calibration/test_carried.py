@@ -18,6 +18,7 @@ from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.plan import Bank, Carry, CarryIn
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.sampling.loading import load
+from tests.exact_int8 import EXACT_BODY, EXACT_TARGET
 
 STEPS = 4  # of ddim:3, and one of the sample
 
@@ -25,7 +26,7 @@ STEPS = 4  # of ddim:3, and one of the sample
 @pytest.fixture(scope="module")
 def bundle(exported_carrying: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = shutil.copytree(exported_carrying, tmp_path_factory.mktemp("carried") / "bundle")
-    calibrate(CalibrateOptions(path, plan="ddim:3", guidance=2.0, trajectories=8, target=("cpu-x86",)))
+    calibrate(CalibrateOptions(path, plan="ddim:3", guidance=2.0, trajectories=8, target=(EXACT_TARGET,)))
     return path
 
 
@@ -53,7 +54,7 @@ def test_a_body_is_judged_by_its_last_run(bundle: Path) -> None:
     again = course.run([exact] * course.groups)
     assert course.decibels(again).min() > 120
     np.testing.assert_array_equal(again[-1].slots.banks["count"][0].value, np.full((4, 1), RUNS))
-    assert load(bundle).bundle.manifest.bodies["int8-cpu-x86"].trials[0].psnr > 35
+    assert load(bundle).bundle.manifest.bodies[EXACT_BODY].trials[0].psnr > 35
 
 
 def test_a_forced_step_reads_what_float32_carried_there(bundle: Path) -> None:
@@ -67,7 +68,7 @@ def test_a_forced_step_reads_what_float32_carried_there(bundle: Path) -> None:
         assert [step.forced[1], *step.differences[:, 1]] == pytest.approx([0] * 3, abs=1e-9)
 
 
-@pytest.mark.parametrize("body", ["int8-cpu-x86", "openvino"])
+@pytest.mark.parametrize("body", [EXACT_BODY, "openvino"])
 def test_other_engines_and_bodies_carry_the_same(bundle: Path, body: str) -> None:
     if body == "openvino":
         pytest.importorskip("openvino")

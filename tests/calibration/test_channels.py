@@ -19,7 +19,7 @@ from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.calibration.ranges.observe import channel_axes
 from fewstep.graph.graph import GROUP, Array, Graph
 from fewstep.graph.selection import WeightedOp, select_int8_ops
-from fewstep.graph.session import open_session, run
+from fewstep.graph.session import run
 from tests.calibration.every_target import UNPLACED
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, SELECTED, body, feeds, open_simulation, sqnr
 from tests.calibration.lowering.bodies.uneven_channels_body import (
@@ -32,6 +32,7 @@ from tests.calibration.lowering.bodies.uneven_channels_body import (
     seen,
     what_they_reach,
 )
+from tests.exact_int8 import open_exact
 from tests.onnx_text import graph_of_text
 
 KINDS = ("MatMul", "Gemm", "Gemm transB", "Conv", "grouped Conv")
@@ -190,7 +191,7 @@ def test_operations_in_float_read_what_they_read_before(target: Target) -> None:
     weight = graph.constants[node.inputs[1]]
     np.testing.assert_array_equal(weight, prepared.constants["shortcut.weight"].astype(weight.dtype))
     fed = feeds(prepared)
-    found = (open_simulation if target is UNPLACED else open_session)(graph, ["shortcut"])(fed)
+    found = (open_simulation if target is UNPLACED else open_exact)(graph, ["shortcut"])(fed)
     exact = run(prepared, fed, ["shortcut", "output"])
     np.testing.assert_allclose(found["shortcut"], exact["shortcut"], atol=2e-3 * np.abs(exact["shortcut"]).max())
     assert sqnr(exact["output"], found["output"]) > 30
@@ -229,7 +230,7 @@ def test_the_whole_body_is_near_float_in_the_widest_group(target: Target) -> Non
     )
     exact = run(prepared, feeds(prepared))["output"]
     fed = feeds(prepared) | {GROUP: np.array([len(FACTORS) - 1])}
-    found = (open_session if target is CPU_X86 else open_simulation)(lowered.graph)(fed)["output"]
+    found = (open_exact if target is CPU_X86 else open_simulation)(lowered.graph)(fed)["output"]
     assert sqnr(exact, found) > 30
 
 
@@ -254,7 +255,7 @@ def test_a_division_that_costs_nothing_is_the_product_it_replaces(
         assert gone == Counter(Mul=3, Add=3) and after - before == Counter(BatchNormalization=3)
     for group in range(groups):
         fed = feeds(prepared) | ({GROUP: np.array([group])} if groups > 1 else {})
-        found, expected = (open_session(graph, ["h3_biased"])(fed) for graph in (joined, apart))
+        found, expected = (open_exact(graph, ["h3_biased"])(fed) for graph in (joined, apart))
         for name in ("h3_biased", "output"):
             if spatial == 1:
                 np.testing.assert_allclose(found[name], expected[name], rtol=2e-6, atol=1e-6)
@@ -274,7 +275,7 @@ def test_a_product_without_a_bias_after_it_is_joined_too() -> None:
     assert [node.output for node in normalized] == ["h", "b"]
     assert [not lowered.constants[node.inputs[2]].any() for node in normalized] == [True, True]
     exact = run(graph, given(graph))["output"]
-    assert sqnr(exact, open_session(lowered)(given(graph))["output"]) > 25
+    assert sqnr(exact, open_exact(lowered)(given(graph))["output"]) > 25
 
 
 def test_a_constant_along_another_axis_is_no_bias() -> None:
@@ -289,4 +290,4 @@ def test_a_constant_along_another_axis_is_no_bias() -> None:
     assert normalized.output == "h" and not lowered.constants[normalized.inputs[2]].any()
     assert [node.inputs for node in lowered.nodes if node.output == "sum"] == [("h", "columns")]
     exact = run(graph, given(graph, 4))["output"]
-    assert sqnr(exact, open_session(lowered)(given(graph, 4))["output"]) > 50
+    assert sqnr(exact, open_exact(lowered)(given(graph, 4))["output"]) > 50

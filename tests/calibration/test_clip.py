@@ -188,6 +188,7 @@ def test_a_model_whose_own_scheduler_clips_has_a_warning_with_the_option(
     assert not any("own scheduler" in each for each in caplog.messages)
 
 
+@pytest.mark.slow
 def test_a_warning_of_samples_far_out_of_range_names_the_option(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

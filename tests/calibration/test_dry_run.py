@@ -49,7 +49,7 @@ def test_a_dry_run_refuses_and_warns_as_calibrate_does(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     options = replace(FIRST, bundle=bundle, workers=200)
-    monkeypatch.setattr("fewstep.measure.workers.setup.usable_cores", lambda: 2)
+    monkeypatch.setattr("fewstep.measure.workers.setup.usable_threads", lambda: 2)
     monkeypatch.setattr("fewstep.graph.resource_needs.memory_free", lambda _: 10**9)
     dry_run(options)
     assert [said for said in caplog.messages if "trajectories" not in said] == [
@@ -64,8 +64,10 @@ def test_a_dry_run_refuses_and_warns_as_calibrate_does(
 
 def test_what_judging_costs_is_said(bundle: Path) -> None:
     would = dry_run(replace(FIRST, bundle=bundle, trajectories=64, target=("cpu-x86", "cpu-arm")))
-    assert would.value["judging_evaluations"] == 2 * 3 * 8 * 3  # type: ignore[index]  # targets, steps, seeds, calls
-    assert any(f"on 8 samples: {2 * 3 * 8 * 3} evaluations" in str(line) for line in would.shown)
+    count = 2 * 3 * (8 * 3 + 64)  # targets, steps, seeds; 3 calls for the first seeds, and all seeds once more
+    assert would.value["judging_evaluations"] == count  # type: ignore[index]
+    said = f"on 8 samples, and what is written on up to 56 more: {count} evaluations"
+    assert any(said in str(line) for line in would.shown)
 
 
 def test_what_a_target_needs_is_asked_for_before_anything_is_measured(
@@ -98,9 +100,9 @@ def test_a_dry_run_counts_the_evaluations_that_calibrate_takes(bundle: Path, mon
 def test_a_dry_run_times_a_trajectory_of_calibration(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[range] = []
 
-    def record_call(sampler: Sampler, plan: AnyPlan, rows: ConditionRecords | None, seeds: range) -> float:
+    def record_call(sampler: Sampler, plan: AnyPlan, rows: ConditionRecords | None, seeds: range, count: int) -> float:
         timed.append(seeds)
-        return seconds_per_evaluation(sampler, plan, rows, seeds)
+        return seconds_per_evaluation(sampler, plan, rows, seeds, count)
 
     monkeypatch.setattr(cost, "seconds_per_evaluation", record_call)
     dry_run(replace(FIRST, bundle=bundle, trajectories=12))
@@ -126,12 +128,16 @@ def test_a_long_time_is_said_before(
     judged_seeds: int,
 ) -> None:
     """The dry run lists the same evaluations: for ranges, moments, errors of operations, judging, and float32."""
+    monkeypatch.setattr("fewstep.measure.estimate.measure_load", lambda: 1.0)
     options = replace(FIRST, bundle=bundle, trajectories=trajectories, target=("cpu-x86",))
     monkeypatch.setattr(cost, "_evaluation_seconds", lambda *_: 10.0)
     with caplog.at_level(logging.INFO, ESTIMATES.name):
         calibrate(options)
-    float32 = 2 * judged_seeds + error_seeds  # of the runs with which bodies and operations are compared
-    count = 3 * (trajectories + trajectories + error_seeds + 3 * judged_seeds + float32)
+    further = trajectories - judged_seeds  # seeds for the body that is written
+    checked = 2 * error_seeds  # other seeds and other conditions, with which float32's samples are compared
+    float32 = 2 * judged_seeds + error_seeds + checked + further
+    int8 = 3 * judged_seeds + judged_seeds + further
+    count = 3 * (trajectories + trajectories + error_seeds + int8 + float32)
     assert f"this takes up to {format_duration(count * 10.0)}: {count} evaluations of one sample" in caplog.messages
     assert dry_run(options).value["about_seconds"] == count * 10.0
 

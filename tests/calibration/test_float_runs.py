@@ -54,10 +54,11 @@ def test_the_estimate_of_a_large_network_is_that_of_its_recorded_run(
     ticks = iter([0.0, 100.0, 120.0, 150.0])  # opening and the first step, the second step, the third
     monkeypatch.setattr(float_runs, "perf_counter", lambda: next(ticks))
     monkeypatch.setattr(calibrating, "records_first", lambda tasks: True)
+    monkeypatch.setattr("fewstep.measure.estimate.measure_load", lambda: 1.0)
     with caplog.at_level(logging.INFO, ESTIMATES.name):
         run(bundle, target=("cpu-x86",), trajectories=2)
-    count = 3 * (2 + 2 + 2 + 6 + 6)  # 20 seconds for the two samples of a step
-    assert f"this takes up to 9 minutes: {count} evaluations of one sample" in caplog.messages
+    count = 3 * (2 + 2 + 2 + 6 + 6 + 4 + 2)  # 20 seconds for the two samples of a step
+    assert f"this takes up to 12 minutes: {count} evaluations of one sample" in caplog.messages
 
 
 def test_float32_is_closed_before_counting(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.lowering.targets import target_names
+from fewstep.calibration.failed_bodies import target_body_name
+from fewstep.calibration.lowering.targets import load_target, target_names
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
@@ -33,6 +34,7 @@ from tests.calibration.test_calibration_settings import FEW
 pytestmark = pytest.mark.slow
 
 HERE = tuple(each for each in target_names() if each != "openvino" or importlib.util.find_spec("openvino"))
+BODIES = tuple(target_body_name(load_target(target)) for target in HERE)
 PLAN = "ddim:2"
 APART = 256  # bytes: enough for what onnxruntime reads while it loads, such as the widths of a Pad
 DENOISER = """
@@ -97,11 +99,16 @@ def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     lower_limits(monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["float32", *(f"int8-{target}" for target in HERE)])
+@pytest.mark.parametrize("name", ["float32", *BODIES])
 def test_each_body_is_that_of_the_small_bundle_with_its_weights_in_files(small: Path, large: Path, name: str) -> None:
     one, files = (open_bundle(bundle).manifest.bodies[name] for bundle in (small, large))
     assert not one.graph.data and files.graph.data
-    same = {"graphs": one.graphs, "ranges": one.ranges, "trials": one.trials}  # a table names its graph
+    same = {
+        "graphs": one.graphs,
+        "ranges": one.ranges,
+        "trials": one.trials,
+        "replaces": one.replaces,
+    }  # tables name graphs
     assert msgspec.structs.replace(files, **same) == one  # groups and coverage
     for small_trial, large_trial in zip(one.trials, files.trials, strict=True):
         assert large_trial.psnr == pytest.approx(small_trial.psnr, abs=0.05)
@@ -125,8 +132,8 @@ def inside(path: Path) -> list[np.ndarray]:
 def test_scales_of_channels_are_among_what_is_given_apart(large: Path) -> None:
     """onnxruntime once reported them as missing initializers."""
     names = set()
-    for target in HERE:
-        file = open_bundle(large).manifest.bodies[f"int8-{target}"].graph.file
+    for body in BODIES:
+        file = open_bundle(large).manifest.bodies[body].graph.file
         constants = io.load(large / file, root=large).constants
         names |= {name for name, array in constants.items() if "_multipliers" in name and array.nbytes >= APART}
     assert names
@@ -138,7 +145,7 @@ def test_every_verb_takes_it(large: Path, tmp_path: Path) -> None:
     shutil.copytree(large, bundle)
     measure(MeasureOptions(bundle, ("psnr",), seeds=2, teacher=PLAN))
     report(ReportOptions(bundle, teacher=PLAN, turn_seconds=0.01, **FEW))  # type: ignore[arg-type]
-    assert {f"int8-{target}" for target in HERE} <= set(inspect(InspectOptions(bundle)).bodies)
+    assert set(BODIES) <= set(inspect(InspectOptions(bundle)).bodies)
     assert verify(VerifyOptions(bundle)).is_whole
     pack(PackOptions(bundle, tmp_path / "device"))
     assert verify(VerifyOptions(tmp_path / "device")).is_whole

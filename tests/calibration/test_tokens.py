@@ -1,6 +1,7 @@
 """int8 of token denoisers: counted along a token plan, judged by likeliest tokens at float32's states."""
 
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import pytest
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.calibration_settings import read_settings
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.sample_space import record_judging_run
 from fewstep.cli.main import main
 from fewstep.cli.run_plan import describe_calibration_mismatch
 from fewstep.graph.files import io
 from fewstep.graph.selection import explain_selection
 from fewstep.measure.judged_batch import JudgedBatch
 from fewstep.measure.judged_run import Contender
+from fewstep.measure.judges.judge import Judge
 from fewstep.measure.rollouts.metrics import CEILING
-from fewstep.measure.rollouts.recorded_token_run import record_token_run
+from fewstep.measure.rollouts.recorded_token_run import TokenOutputs, record_token_run
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.any_plan import regroup
 from fewstep.plans.errors import UserError
@@ -137,3 +140,15 @@ def test_verbs_show_the_agreement(made, bundle, tmp_path, capsys):
     assert "maskgit:8 in int8" in capsys.readouterr().out
     (file,) = made.manifest.plans.values()
     assert msgspec.json.decode((bundle / file).read_bytes())["vocabulary"] == 16
+
+
+def test_a_judge_gets_the_tokens_of_both_and_their_conditions(bundle):
+    task = task_of(CalibrateOptions(bundle, trajectories=2, target=("cpu-x86",)))
+    recorded = record_judging_run(task, regroup(task.plan, {task.network: task.edges}))
+    other = 1 - np.array([[0], [1]])
+    made = TokenOutputs((), recorded.recorded.reference.ids + other)
+    pairs = replace(recorded.float_pairs, samples=recorded.samples(made))
+    own = Judge("own", "", lambda ours, exact, given: ((ours == exact).mean(axis=(1, 2)), len(given["class"])))
+    judged = own.judge(pairs)
+    assert (judged.score.value, judged.score.limit, judged.float32.value) == (0.5, 2.0, 1.0)
+    assert pairs.samples.dtype == pairs.reference.dtype == np.int64

@@ -12,8 +12,12 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plugins import describe_plugin, find_plugin, load_plugin, plugins
 from fewstep.runtime.bundle import platforms
+from fewstep.runtime.machine.cpu import this_cpu
 
-USUAL = (platforms.CPU_X86.name, platforms.TENSORRT.name)  # the default targets
+
+def usual_targets() -> tuple[str, ...]:
+    """Return the default targets: ONNX Runtime's best one for this CPU, and TensorRT."""
+    return platforms.rank_platforms(platforms.ONNXRUNTIME, this_cpu())[0].name, platforms.TENSORRT.name
 
 
 def target_names() -> tuple[str, ...]:

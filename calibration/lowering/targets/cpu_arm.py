@@ -9,11 +9,12 @@ shifted by 128: the same scales, the same integers up to that shift, the same sa
 from dataclasses import replace
 
 from fewstep.calibration.lowering.encoding import asymmetric_int8
-from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86, open_deployed
 from fewstep.runtime.bundle import platforms
 
 CPU_ARM = replace(
     CPU_X86,
     platform=platforms.CPU_ARM,
     scheme=replace(CPU_X86.scheme, encode=asymmetric_int8),
+    runs=open_deployed,
 )

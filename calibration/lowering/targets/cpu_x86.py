@@ -26,13 +26,20 @@ from fewstep.graph.passes.contrib_attention import fuse_unmasked_attention
 from fewstep.graph.passes.mish import expand_mish
 from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.selection import WeightedOp
-from fewstep.graph.session import open_session
+from fewstep.graph.session import GraphSession, open_session
 from fewstep.graph.weight_quantization import QuantizedWeight
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle import platforms
 from fewstep.runtime.bundle.manifest import Coverage
 
 LEAST_GAIN = 6.0  # dB
+
+open_deployed = partial(open_session, optimize=True, arena=True)
+
+
+def open_with_exact_sums(graph: Graph) -> GraphSession:
+    """Open a graph with 8-bit weights as it is deployed on this CPU."""
+    return open_deployed(graph, wide_sums=platforms.needs_wide_sums(platforms.CPU_X86.name))
 
 
 def emit_quantize(tensor: str) -> tuple[Node, ...]:
@@ -109,5 +116,5 @@ CPU_X86 = Target(
     passes=(expand_mish,),
     finish=(fuse_channel_scales, fuse_norms),
     check=count_integer_kernels,
-    runs=partial(open_session, optimize=True, arena=True),
+    runs=open_with_exact_sums,
 )

@@ -7,10 +7,11 @@ from fewstep.calibration.lowering.quantize import lower, refuse_overflow
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 from fewstep.graph.graph import GROUP, Array, Graph
-from fewstep.graph.session import open_session, run
+from fewstep.graph.session import run
 from fewstep.plans.errors import UserError
 from tests.calibration.every_target import selective_target
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, feeds, sqnr, table
+from tests.exact_int8 import open_exact
 from tests.onnx_text import graph_of_text
 
 RNG = np.random.default_rng(0)
@@ -61,7 +62,7 @@ def test_what_is_lowered_stays_close_to_float(target: Target, name: str, edges: 
     assert lowered.groups == edges or target.scheme.placing is not None  # which pools what convolutions read
     widest = {GROUP: np.array([FACTORS.index(1.0)])} if edges else {}
     expected = run(graph, feeds(graph))["y"]
-    assert sqnr(expected, open_session(lowered.graph, optimize=True)(feeds(graph) | widest)["y"]) > 28
+    assert sqnr(expected, open_exact(lowered.graph, optimize=True)(feeds(graph) | widest)["y"]) > 28
 
 
 @selective_target
@@ -70,7 +71,7 @@ def test_a_bias_that_is_not_one_per_channel_leaves_the_product_in_float(target: 
     graph = linear("c = Gemm(a, w, bias) b = MatMul(c, v)", w=SQUARE, v=random(32, 32), bias=bias)
     lowered = lower(graph, table(graph), target)
     assert lowered.coverage.int8_ops == ("b",)
-    assert sqnr(run(graph, feeds(graph))["y"], run(lowered.graph, feeds(graph))["y"]) > 28
+    assert sqnr(run(graph, feeds(graph))["y"], open_exact(lowered.graph)(feeds(graph))["y"]) > 28
 
 
 def test_an_activation_beyond_float16_is_named() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fewstep.calibration.lowering.gptq import DAMPING, correct_rounding, round_gptq
+from fewstep.calibration.lowering.gptq import DAMPING, correct_rounding, round_gptq, round_in_groups
 from fewstep.calibration.ranges.moments import split_inputs
 from fewstep.graph.graph import Node
 from fewstep.graph.selection import WeightedOp
@@ -34,8 +34,9 @@ def by_the_paper(rows: Float, scales: Float, moments: Float, largest: int) -> Fl
     upper = np.linalg.cholesky(np.linalg.inv(damped)).T
     left, integers = rows[:, order].copy(), np.empty_like(rows)
     for column in range(len(order)):
-        integers[:, order[column]] = np.clip(np.rint(left[:, column] / scales), -largest, largest)
-        error = (left[:, column] - integers[:, order[column]] * scales) / upper[column, column]
+        scale = scales if scales.ndim == 1 else scales[:, order[column]]
+        integers[:, order[column]] = np.clip(np.rint(left[:, column] / scale), -largest, largest)
+        error = (left[:, column] - integers[:, order[column]] * scale) / upper[column, column]
         left[:, column:] -= np.outer(error, upper[column, column:])
     return integers
 
@@ -44,7 +45,7 @@ def by_the_paper(rows: Float, scales: Float, moments: Float, largest: int) -> Fl
 def test_integers_are_those_of_the_paper(largest: int) -> None:
     rows, moments = np.random.default_rng(0).standard_normal((2, 16, 72)), np.stack([correlate(72), correlate(72, 1)])
     scales = np.abs(rows).max(axis=2) / largest / 1.3  # some weights are cut
-    integers = round_gptq(rows, scales, moments, largest)
+    integers = round_gptq(rows, scales, moments, (-largest, largest))
     expected = np.stack([by_the_paper(*each, largest) for each in zip(rows, scales, moments, strict=True)])
     np.testing.assert_array_equal(integers, expected)
     assert np.abs(integers).max() == largest
@@ -53,7 +54,7 @@ def test_integers_are_those_of_the_paper(largest: int) -> None:
 def test_less_than_a_third_of_the_error_is_left() -> None:
     rows, moments = np.random.default_rng(0).standard_normal((16, 72)), correlate(72)
     scales = np.abs(rows).max(axis=1) / 127
-    integers = round_gptq(rows[None], scales[None], moments[None], 127)[0]
+    integers = round_gptq(rows[None], scales[None], moments[None], (-127, 127))[0]
     nearest = np.rint(rows / scales[:, None])
     errors = [each * scales[:, None] - rows for each in (integers, nearest)]
     assert lost(errors[0], moments) < 0.3 * lost(errors[1], moments)
@@ -62,11 +63,12 @@ def test_less_than_a_third_of_the_error_is_left() -> None:
 @pytest.mark.parametrize("moments", [np.eye(32), np.zeros((32, 32)), np.full((32, 32), np.inf)])
 def test_without_correlation_or_moments_the_nearest_are_taken(moments: Float) -> None:
     rows = np.random.default_rng(1).uniform(-7, 7, (1, 4, 32))
-    np.testing.assert_array_equal(round_gptq(rows, np.ones((1, 4)), moments[None], 7), np.rint(rows))
+    np.testing.assert_array_equal(round_gptq(rows, np.ones((1, 4)), moments[None], (-7, 7)), np.rint(rows))
 
 
 CONV = WeightedOp(Node("Conv", ("x", "w"), ("y",), {"group": 2}), 10, 12, 0)
 MATMUL = WeightedOp(Node("MatMul", ("x", "w"), ("y",)), 20, 24, 1)
+TRANSPOSED = WeightedOp(Node("Gemm", ("x", "w"), ("y",), {"transB": 1}), 20, 24, 0)
 
 
 @pytest.mark.parametrize("op, shape", [(CONV, (24, 10, 3, 3)), (MATMUL, (20, 24))])
@@ -111,3 +113,25 @@ def test_parts_that_are_rounded_at_once_change_nothing(monkeypatch: pytest.Monke
     monkeypatch.setattr("fewstep.calibration.lowering.gptq.AT_ONCE", 1)
     assert np.array_equal(correct_rounding(nearest, weight, CONV, moments, None, 127).values, whole.values)
     assert not np.array_equal(whole.values, nearest.values) and replace(whole, values=nearest.values).axis == 0
+
+
+@pytest.mark.parametrize("op, shape", [(MATMUL, (200, 24)), (TRANSPOSED, (24, 200))])
+def test_weights_of_4_bits_have_codes_by_moments(op: WeightedOp, shape: tuple[int, int]) -> None:
+    """In two blocks of moments, and groups of 128, 64 or 32 inputs."""
+    weight = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+    op = replace(op, channels_in=200)
+    moments = np.stack([correlate(100, number) for number in range(2)]).astype(np.float32)
+    rounded, nearest = round_in_groups(weight, op, moments), round_in_groups(weight, op, None)
+    assert rounded.codes.shape == (24, 200) and rounded.codes.max() == 15 and rounded.codes.min() == 0
+    rows = np.moveaxis(weight, op.axis, 0)
+    errors = [each.dequantize().T - rows for each in (rounded, nearest)]
+    for number, span in enumerate(split_inputs(op, shape, 100).spans):
+        assert lost(errors[0][:, span], moments[number]) < 0.5 * lost(errors[1][:, span], moments[number])
+    assert np.square(errors[1]).mean() < np.square(errors[0]).mean()
+
+
+def test_each_input_may_have_its_own_scale() -> None:
+    rows, moments = np.random.default_rng(0).standard_normal((16, 72)), correlate(72)
+    scales = np.random.default_rng(1).uniform(0.1, 0.4, (16, 72))
+    integers = round_gptq(rows[None], scales[None], moments[None], (-7, 7))[0]
+    np.testing.assert_array_equal(integers, by_the_paper(rows, scales, moments, 7))

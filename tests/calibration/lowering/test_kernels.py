@@ -15,6 +15,7 @@ from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.graph.graph import GROUP, Graph, Node, Value
 from fewstep.graph.session import open_session
 from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, feeds, sqnr, table
+from tests.exact_int8 import open_exact
 from tests.refusals import refuses
 
 
@@ -47,7 +48,7 @@ def test_every_integer_kernel_computes_what_its_numbers_stand_for(target: Target
     assert {node.output.removeprefix("int8(").removesuffix(")") for node in kernels} == set(SELECTED)
     read = {name for node in kernels for name in (*node.inputs, node.output) if not graph.is_constant(name)}
     given = feeds(body()) | {GROUP: np.array([group])}
-    held = {**given, **open_session(graph, sorted(read - given.keys()), optimize=True)(given)}
+    held = {**given, **open_exact(graph, sorted(read - given.keys()), optimize=True)(given)}
     for node in kernels:
         names = [name for name in node.inputs if name in held]
         ports = [Value(name, held[name].dtype, held[name].shape) for name in (*names, node.output)]

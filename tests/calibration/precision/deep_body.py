@@ -8,6 +8,7 @@ import numpy as np
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.graph.graph import Graph
+from tests.exact_int8 import EXACT_TARGET
 from tests.onnx_text import graph_of_text
 
 WIDTH, LAYERS = 16, 4
@@ -30,5 +31,5 @@ def deep() -> Graph:
 
 
 def run(bundle: Path, **changes: object) -> Calibration:
-    first = CalibrateOptions(bundle, plan="ddim:3", target=("cpu-x86",), trajectories=4)
+    first = CalibrateOptions(bundle, plan="ddim:3", target=(EXACT_TARGET,), trajectories=4)
     return calibrate(replace(first, **changes))  # type: ignore[arg-type]

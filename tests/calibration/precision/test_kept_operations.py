@@ -13,6 +13,7 @@ from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from tests.calibration.precision.deep_body import deep, run
 from tests.calibration.test_calibrate import write_bundle
+from tests.exact_int8 import EXACT_BODY, EXACT_TARGET
 from tests.refusals import refuses
 
 NAMES = {"h1": "down.conv/Conv", "h2": "middle.first/Conv", "h3": "middle.second/Conv"}
@@ -52,8 +53,8 @@ def test_a_pattern_may_match_in_one_of_several_networks() -> None:
 
 def test_kept_operations_are_float_in_the_body(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", body_with_names())
-    free = run(bundle).bodies["int8-cpu-x86"]
-    kept = run(bundle, keep_float=("middle.*",)).bodies["int8-cpu-x86"]
+    free = run(bundle).bodies[EXACT_BODY]
+    kept = run(bundle, keep_float=("middle.*",)).bodies[EXACT_BODY]
     assert {"h2", "h3"} <= set(free.graph.coverage.int8_ops)
     assert set(kept.graph.coverage.int8_ops) == set(free.graph.coverage.int8_ops) - {"h2", "h3"}
     assert set(kept.trials[0].in_float) >= {"h2", "h3"}
@@ -69,16 +70,16 @@ def test_the_command_repeats_the_patterns(tmp_path: Path) -> None:
 def test_the_advice_repeats_the_patterns(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", body_with_names())
     manifest = run(bundle, keep_float=("middle.*", "h4"), half="bfloat16").manifest
-    options = find_recorded_options(manifest, manifest.bodies["int8-cpu-x86"])
+    options = find_recorded_options(manifest, manifest.bodies[EXACT_BODY])
     assert options["keep_float"] == ("middle.*", "h4") and options["half"] == "bfloat16"
-    assert options["target"] == ("cpu-x86",)
+    assert options["target"] == (EXACT_TARGET,)
     assert "--keep-float 'middle.*,h4'" in CalibrateOptions(bundle, **options).command_line("calibrate")
     assert find_recorded_options(manifest, manifest.bodies["float32"]) == {}
 
 
 def test_a_bound_keeps_them_too(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", body_with_names())
-    body = run(bundle, keep_float=("down.conv",), quality="1dB").bodies["int8-cpu-x86"]
+    body = run(bundle, keep_float=("down.conv",), quality="1dB").bodies[EXACT_BODY]
     assert "h1" in body.trials[0].in_float
 
 
@@ -97,9 +98,10 @@ def test_every_decision_is_logged_with_its_error_and_time(tmp_path: Path, caplog
     bundle = write_bundle(tmp_path / "bundle", body_with_names())
     with caplog.at_level(logging.INFO, "fewstep"):
         run(bundle, keep_float=("down.conv",))
-    lines = [line for line in caplog.messages if line.startswith("cpu-x86, ")]
+    lines = [line for line in caplog.messages if line.startswith(f"{EXACT_TARGET}, ")]
     assert len(lines) == 4
-    assert lines[0].startswith("cpu-x86, down.conv/Conv: float (") and "kept by --keep-float" in lines[0]
+    assert lines[0].startswith(f"{EXACT_TARGET}, down.conv/Conv: float (") and "kept by --keep-float" in lines[0]
     assert any(
-        line.startswith("cpu-x86, middle.first/Conv: int8 (") and "% of the error of int8" in line for line in lines
+        line.startswith(f"{EXACT_TARGET}, middle.first/Conv: int8 (") and "% of the error of int8" in line
+        for line in lines
     )

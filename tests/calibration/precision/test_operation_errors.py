@@ -35,6 +35,7 @@ from tests.calibration.lowering.targets.test_cpu_x86 import attending
 from tests.calibration.precision.deep_body import LAYERS, deep
 from tests.calibration.precision.deep_body import run as calibrated
 from tests.calibration.test_calibrate import write_bundle
+from tests.exact_int8 import open_exact
 
 
 @pytest.mark.parametrize("target", ["cpu-x86", "openvino"])
@@ -51,7 +52,8 @@ def test_gates_go_from_float_to_the_roundings_of_int8(kind: str, target: str) ->
     assert len(ops) == 1 and not (body({**fed, GATES: np.zeros(1, np.float32)})["output"] - exact).any()
     assert 0.3 < np.square(half).sum() / np.square(whole).sum() * 2 < 0.7  # a half of the error of both ends
     lowered = lower(graph, table, load_target(target), quantize=quantize).graph
-    int8 = open_session(lowered, fuse_qdq=target == "cpu-x86")(fed)["output"] - exact
+    opened = open_exact(lowered) if target == "cpu-x86" else open_session(lowered, fuse_qdq=False)
+    int8 = opened(fed)["output"] - exact
     assert np.square(whole - int8).sum() < 0.02 * np.square(int8).sum()
 
 
@@ -66,7 +68,7 @@ def test_errors_are_those_of_finished_samples(tmp_path: Path) -> None:
     errors = measure_operation_errors(
         deep(), table, target, course, cache_quantizer(make_quantizer(target)), POLICY.most_error_runs
     )
-    body = open_session(lower(deep(), table, target).graph, optimize=True)
+    body = open_exact(lower(deep(), table, target).graph, optimize=True)
     psnr = course.decibels(course.run([body] * course.groups))
     whole = float(np.mean(4 / 10 ** (psnr / 10)))
     assert len(errors.operations) == LAYERS and errors.errors.sum() == pytest.approx(whole, rel=0.6)

@@ -33,11 +33,12 @@ from fewstep.runtime.sampling.loading import load
 from tests.calibration.precision.deep_body import LAYERS, deep, run
 from tests.calibration.precision.test_ranking import ranking
 from tests.calibration.test_calibrate import write_bundle
+from tests.exact_int8 import EXACT_BODY, EXACT_TARGET
 from tests.refusals import refuses
 
 OPERATIONS = 40
 FLATTERED = 2.0  # dB by which the seeds that search are above those that judge
-BODY = "int8-cpu-x86"
+BODY = EXACT_BODY
 
 
 @dataclass
@@ -315,7 +316,7 @@ def test_a_bound_out_of_reach_changes_nothing(made: Path) -> None:
 @pytest.mark.usefixtures("constant_times")
 def test_progress_names_the_target(made: Path) -> None:
     seen: list[str] = []
-    options = CalibrateOptions(made, plan="ddim:3", target=("cpu-x86", "tensorrt"), trajectories=4, quality="36dB")
+    options = CalibrateOptions(made, plan="ddim:3", target=(EXACT_TARGET, "tensorrt"), trajectories=4, quality="36dB")
     calibrate(options, lambda name, done, total: seen.append(name))
     named = [name for name in dict.fromkeys(seen) if name.startswith("search")]
-    assert named == ["search: steps of float32", "search for cpu-x86: bodies", "search for tensorrt: bodies"]
+    assert named == ["search: steps of float32", f"search for {EXACT_TARGET}: bodies", "search for tensorrt: bodies"]

@@ -17,6 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.precision.deep_body import deep, run
 from tests.calibration.test_calibrate import write_bundle
+from tests.exact_int8 import EXACT_BODY, EXACT_TARGET
 from tests.refusals import refuses
 
 
@@ -81,15 +82,17 @@ def test_targets_that_a_bound_leaves_alone_are_named(machine: str, caplog: pytes
     assert said.getMessage() == f"the bound applies only to {here}; targets calibrated without it: tensorrt, {other}"
 
 
+@pytest.mark.slow
 def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle = write_bundle(tmp_path / "deep", deep())
-    made = run(bundle, target=(timeable_targets()[0], "tensorrt"), speed="0.1x")
-    assert "calibrated without it: tensorrt" in caplog.text and set(made.searches) == {f"int8-{timeable_targets()[0]}"}
+    made = run(bundle, target=(EXACT_TARGET, "tensorrt"), speed="0.1x")
+    assert "calibrated without it: tensorrt" in caplog.text and set(made.searches) == {EXACT_BODY}
     caplog.clear()
-    run(bundle, target=(timeable_targets()[0], "tensorrt"))
+    run(bundle, target=(EXACT_TARGET, "tensorrt"))
     assert "the bound" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(timeable_targets()) < 2, reason="this kind of CPU has one target to search for")
 def test_a_search_that_fails_costs_the_other_bodies_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refine(recipe: Recipe, *given: Any, **named: Any) -> SearchResult:

@@ -14,8 +14,9 @@ from fewstep.calibration.ranges.methods import minmax_ranges, mse_ranges
 from fewstep.calibration.ranges.observe import channel_axes, expose_tensors, tensors_to_observe
 from fewstep.calibration.ranges.table import ChannelRanges, RangesTable
 from fewstep.graph.graph import GROUP, Array, Graph
-from fewstep.graph.session import open_session, run
+from fewstep.graph.session import run
 from tests.calibration.lowering.bodies.small_body import open_simulation
+from tests.exact_int8 import open_exact
 from tests.onnx_text import graph_of_text
 
 REACH = np.random.default_rng(2).permutation(2.0 ** -np.arange(6).repeat([2, 6, 6, 6, 6, 6]))  # of 32 channels
@@ -97,7 +98,7 @@ def result(graph: Graph, ranges: RangesTable, target: Target, name: str = "b", g
     """
     lowered = lower(graph, ranges, replace(target, finish=())).graph
     fed = given(graph) | ({GROUP: np.array([group])} if ranges.groups else {})
-    opened = open_session(lowered, [name]) if target is CPU_X86 else open_simulation(lowered, [name])
+    opened = (open_exact if target is CPU_X86 else open_simulation)(lowered, [name])
     return opened(fed)[name].astype(np.float32)
 
 

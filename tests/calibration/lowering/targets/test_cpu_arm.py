@@ -8,8 +8,8 @@ from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.targets.cpu_arm import CPU_ARM
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.graph.graph import GROUP
-from fewstep.graph.session import open_session
 from tests.calibration.lowering.bodies.small_body import EDGES, FACTORS, body, feeds, table
+from tests.exact_int8 import open_exact
 
 
 @pytest.mark.parametrize("spatial", [1, 2])
@@ -18,7 +18,7 @@ def test_samples_are_bitwise_those_of_cpu_x86(spatial: int, edges: tuple[float, 
     """Codes differ by 128 everywhere, and sums are exact in 32 bits, so nothing else can differ."""
     prepared = body(spatial)
     arm, x86 = (
-        open_session(lower(prepared, table(prepared, edges), target).graph, optimize=True)
+        open_exact(lower(prepared, table(prepared, edges), target).graph, optimize=True)
         for target in (CPU_ARM, CPU_X86)
     )
     for group in range(len(FACTORS) if edges else 1):

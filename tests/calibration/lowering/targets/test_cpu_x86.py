@@ -24,6 +24,7 @@ from tests.calibration.lowering.bodies.small_body import (
     feeds,
     table,
 )
+from tests.exact_int8 import open_exact
 from tests.refusals import refuses
 
 SCHEME = CPU_X86.scheme
@@ -74,7 +75,7 @@ def test_the_linear_layer_is_the_integer_product() -> None:
     """MatMulIntegerToFloat computes (q_x - z_x) q_w exactly and then scales, as numpy does here."""
     prepared = body()
     graph = lower(prepared, table(prepared), CPU_X86).graph
-    values = run(graph, feeds(prepared), also=["int8(tokens)", "mixed"])
+    values = open_exact(graph, ["int8(tokens)", "mixed"])(feeds(prepared))
     c = graph.constants
     product = (values["int8(tokens)"].astype(np.int64) - int(c["zero_point(tokens)"])) @ c["int8(mixed.weight)"].astype(
         np.int64

@@ -1,0 +1,373 @@
+"""The graphs that a body runs instead of those that all bodies share: conditioner, prologue, text encoder, and the
+decoder and encoder of an autoencoder, with integers as in the body itself.
+
+A graph is kept if what it saves is worth its loss. A conditioner, a prologue and a text encoder are judged by the
+samples that their outputs lead to, from the same seeds. A decoder is judged by its pictures of float32's samples, and
+an encoder by the pictures that float32's decoder makes of its latents. The loss of these two is that of the picture as
+a whole, to which the error of the body's own samples belongs.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from itertools import islice
+from math import log10
+from typing import Any
+
+import numpy as np
+from msgspec import structs
+from numpy.typing import NDArray
+
+from fewstep.calibration.activation_counts import tabulate
+from fewstep.calibration.calibrated_body import AnyRecipe, CalibratedBody
+from fewstep.calibration.failed_bodies import target_body_name
+from fewstep.calibration.float_runs import FloatRuns
+from fewstep.calibration.lowering.coverage import count_operation_macs
+from fewstep.calibration.lowering.quantize import lower
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.precision.recipe import OtherGraph, Recipe, open_graphs
+from fewstep.calibration.precision.stored_weights import RoundedWeights, WeightRecipe, constant_bytes
+from fewstep.calibration.ranges.moments import Moments, MomentSums
+from fewstep.calibration.ranges.observe import Counts, measure_tensor, open_observed
+from fewstep.calibration.ranges.row_observer import RowObserver, open_counted
+from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.sample_space import ContinuousJudgingRun
+from fewstep.calibration.task import Task
+from fewstep.calibration.trajectory_jobs import select_trajectories, split_trajectories
+from fewstep.graph.files.stored_graphs import load_stored
+from fewstep.graph.graph import Graph
+from fewstep.graph.passes.stored_embeddings import store_embeddings
+from fewstep.graph.passes.stored_weights import can_have_4_bits, select_stored_ops
+from fewstep.graph.prepare import simplify
+from fewstep.graph.session import open_session
+from fewstep.measure.rollouts.metrics import Floats, psnr
+from fewstep.measure.rollouts.nearness import NEAR_PSNR, Nearness
+from fewstep.measure.rollouts.record_sizes import select_records
+from fewstep.measure.rollouts.recorded_run import RecordedRun
+from fewstep.measure.rollouts.row_by_row import run_row_by_row
+from fewstep.measure.rollouts.seeds import SeedBatch
+from fewstep.plans.any_plan import check_compiled
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, RUN_ONCE, Arrays, LoadedGraph
+from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.bundle.networks import shared_graphs
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME
+from fewstep.runtime.kinds.companions import DECODER, ENCODER, TEXT_ENCODER
+from fewstep.runtime.machine.memory_pages import release_free_memory
+from fewstep.runtime.text import format_prompt, open_text_encoder
+
+LOG = logging.getLogger("fewstep")
+CONDITIONS = 16  # trajectories whose conditions give a conditioner's ranges
+PICTURES = 4  # samples whose pictures judge a decoder: decoding takes longer than a step
+POSITIONS = 256  # of each row of a text encoder's layer in second moments: more than most prompts have
+
+Graphs = Mapping[str, OtherGraph]
+
+
+@dataclass(frozen=True)
+class GraphReplacer:
+    """Makes the graphs that the bodies of one network run instead of shared ones. `runs` judge them."""
+
+    task: Task
+    runs: FloatRuns
+    _encoded: dict[int, tuple[Graph, Mapping[str, NDArray[Any]]]] = field(default_factory=dict)
+    _tables: dict[str, tuple[Graph, RangesTable]] = field(default_factory=dict)
+    _latents: list[tuple[Trial, Floats]] = field(default_factory=list)  # of the last body
+
+    def replace_graphs(
+        self, body: CalibratedBody[AnyRecipe], judge: Callable[[AnyRecipe], CalibratedBody[AnyRecipe]]
+    ) -> CalibratedBody[AnyRecipe]:
+        """Return the body with those graphs that are worth their loss. A line of the log names each graph that was
+        tried. All stay as they are for tokens, where several networks share them, and under a bound. With activations
+        in int8 they are for ONNX Runtime on a CPU, which runs the text encoder and the autoencoder.
+
+        judge: returns the body of a recipe with the measured quality of its samples. If the user's measure scored
+            them, it decides instead of PSNR.
+        """
+        target: Target = body.recipe.target
+        stores_weights: bool = target.scheme.weight_bits is not None
+        if not isinstance(self.runs.judging, ContinuousJudgingRun) or self.task.all_networks is not None:
+            return body
+        if body.search is not None or not (stores_weights or target.platform.backend == ONNXRUNTIME):
+            return body
+        setup: tuple[str, ...] = (CONDITIONER, PROLOGUE) if stores_weights else (CONDITIONER,)
+        for names in (setup, (TEXT_ENCODER,), (DECODER,), (ENCODER,)):
+            exported = {name: self.exported[name] for name in names if name in self.exported}
+            if exported:
+                body = self._replace(body, exported, judge)
+        return self._judge_pictures(body) if DECODER in body.recipe.replaces else body
+
+    def with_graphs(self, replaces: Graphs, target: Target, run: RecordedRun) -> RecordedRun:
+        """Return a recorded run with the inputs that the graphs of a body compute. Its conditions stay those of
+        float32, which the user's measure gets."""
+        names = {*RUN_ONCE, TEXT_ENCODER} & replaces.keys()
+        if not names:
+            return run
+        fed = run
+        if TEXT_ENCODER in names:
+            graph = replaces[TEXT_ENCODER].graph
+            if id(graph) not in self._encoded:
+                self._encoded[id(graph)] = graph, self._encode_prompts(graph, target)
+            encoded = self._encoded[id(graph)][1]
+            rows = select_records(encoded, np.asarray(run.batch.seeds) % len(self.task.prompts))
+            fed = replace(run, batch=replace(run.batch, conditions={**run.batch.conditions, **rows}))
+        opened: dict[str, Any] = {
+            name: _open(replaces[name].graph, target) for name in (CONDITIONER, PROLOGUE) if name in names
+        }
+        return replace(fed.with_setup(self.task.sampler.with_network_parts(**opened)), batch=run.batch)
+
+    @cached_property
+    def exported(self) -> dict[str, Graph]:
+        """The shared graphs, as they are exported, without those that nothing judges: a text encoder without prompts,
+        and an autoencoder of videos or sound, or without samples of its size."""
+        bundle = self.task.sampler.bundle
+        entries = shared_graphs(bundle.manifest)
+        if TEXT_ENCODER in entries and not self.task.prompts:
+            LOG.info("the text encoder stays float32, because no prompts are given that could judge it")
+            del entries[TEXT_ENCODER]
+        decoder = entries.get(DECODER)
+        is_judged = decoder is not None and [each.role for each in decoder.outputs] == ["image"]
+        if decoder is not None and not (is_judged and self._first_run.batch.x_shape == bundle.manifest.x_shape):
+            LOG.info("the autoencoder stays float32, because only pictures of samples of its size could judge it")
+            entries = {name: entry for name, entry in entries.items() if name not in (DECODER, ENCODER)}
+        return {name: load_stored(bundle, entry) for name, entry in entries.items()}
+
+    def _replace(
+        self,
+        body: CalibratedBody[AnyRecipe],
+        exported: Mapping[str, Graph],
+        judge: Callable[[AnyRecipe], CalibratedBody[AnyRecipe]],
+    ) -> CalibratedBody[AnyRecipe]:
+        """Return the body with the coarsest form of the `exported` graphs that is worth its loss, if there is one."""
+        target: Target = body.recipe.target
+        policy, what = self.task.policy, " and ".join(exported)
+        name = target_body_name(target)
+        for form, make in self._forms(target, exported):
+            try:
+                graphs = make()
+            except UserError as error:
+                LOG.info("%s: %s in float32: %s", name, what, error)
+                return body
+            tried, judged = replace(body, recipe=_with_graphs(body.recipe, graphs)), None
+            if graphs.keys() & {DECODER, ENCODER}:
+                before, after = self._picture_quality(body, graphs)
+                near = Nearness(after)
+            else:
+                tried = judge(tried.recipe)
+                trial, before, after, judged = tried.trial, body.trial.psnr, tried.trial.psnr, tried.trial.judged
+                near = Nearness(after, trial.snr, trial.unrelated)
+            share, saved = self._share(tried.recipe, exported, graphs)
+            worth = share * (policy.price if target.scheme.weight_bits is None else policy.byte_price)
+            loss = before - after
+            is_near = after >= NEAR_PSNR or loss <= policy.tolerated_loss
+            is_taken = near.is_enough and is_near and loss < max(worth, policy.tolerated_loss)
+            if judged is not None:
+                is_taken = judged.is_certain
+            taken = form if is_taken else f"float32, not {form}"
+            LOG.info("%s: %s in %s (%.2f dB for %.0f %% of %s)", name, what, taken, -loss, 100 * share, saved)
+            if is_taken:
+                return tried
+        return body
+
+    def _forms(self, target: Target, exported: Mapping[str, Graph]) -> Iterator[tuple[str, Callable[[], Graphs]]]:
+        """Yield the forms of graphs for a target, the coarsest first, each with a function that makes them. It
+        raises UserError if none of their operations can be in int8."""
+        if target.scheme.weight_bits is None:
+            yield "int8", lambda: {name: self._lower(name, target) for name in exported}
+            return
+        exported = {name: graph for name, graph in exported.items() if has_weights_to_store(graph)}
+        if exported and target.scheme.weight_bits == 4 and TEXT_ENCODER in exported:
+            yield "4 bits", lambda: {name: store_graph(exported[name], 4, self._text_moments) for name in exported}
+        if exported:
+            yield "8 bits", lambda: {name: store_graph(graph, 8) for name, graph in exported.items()}
+
+    def _share(self, recipe: Recipe | WeightRecipe, exported: Mapping[str, Graph], graphs: Graphs) -> tuple[float, str]:
+        """Return the part of a call that graphs save, and of what: of its products, or of the body's bytes."""
+        coverages = [each.coverage for each in graphs.values() if each.coverage is not None]
+        if coverages:
+            rows = sum(len(step.branches) for step in self.task.plan.steps)
+            steps = rows * sum(count_operation_macs(self.task.prepared).values())
+            int8, total = (sum(getattr(each, macs) for each in coverages) for macs in ("int8_macs", "total_macs"))
+            return int8 / (total + steps), "a call's products"
+        saved = sum(constant_bytes(exported[name]) - constant_bytes(each.graph) for name, each in graphs.items())
+        others = (each.graph for each in recipe.replaces.values())
+        return min(saved / constant_bytes(recipe.graphs[-1][1].graph, *others), 1.0), "the body's bytes"
+
+    # int8 with activations
+
+    def _lower(self, name: str, target: Target) -> OtherGraph:
+        """Return a graph in int8 for a target. Raises UserError if none of its operations can be."""
+        graph, table = self._measure_ranges_once(name)
+        lowered = lower(graph, table, target)
+        return OtherGraph(store_embeddings(lowered.graph), lowered.coverage)
+
+    def _measure_ranges_once(self, name: str) -> tuple[Graph, RangesTable]:
+        """Return a graph as it is lowered, and its ranges, for all targets."""
+        if name not in self._tables:
+            graph = simplify(self.exported[name])
+            self._tables[name] = graph, measure_ranges(self.task, graph, self._feeds(name))
+        return self._tables[name]
+
+    def _feeds(self, name: str) -> Sequence[Arrays]:
+        """Return inputs of a graph that calibration has: those of its trajectories, its prompts, or float32's samples
+        that no body is judged by."""
+        if name == CONDITIONER:
+            return conditioner_feeds(self.task)
+        if name == TEXT_ENCODER:
+            return [*split_rows(self._ids)]
+        latents = self.runs.of_operations.sample
+        self.runs.close()
+        if latents.shape[1:] != self.task.sampler.bundle.manifest.x_shape:
+            raise UserError("samples that give its ranges have another size", "calibrate without --size")
+        fed = latents if name == DECODER else run_one(self._float_decoder, self.exported[DECODER], latents)
+        return [*split_rows({self.exported[name].inputs[0].name: fed})]
+
+    # text encoder
+
+    @cached_property
+    def _ids(self) -> Arrays:
+        text = open_text_encoder(self.task.sampler.bundle, network=_refuse)
+        return text.ids([format_prompt(prompt, text.form) for prompt in self.task.prompts])
+
+    def _encode_prompts(self, graph: Graph, target: Target) -> Mapping[str, NDArray[Any]]:
+        """Return the conditions of all prompts."""
+        return _open(graph, target)(self._ids)
+
+    @cached_property
+    def _text_moments(self) -> Moments:
+        """The second moments of the inputs of a text encoder's products."""
+        graph = self.exported[TEXT_ENCODER]
+        ops = [op for op in select_stored_ops(graph) if can_have_4_bits(op, graph)]
+        network = open_observed(graph, tuple(dict.fromkeys(op.x for op in ops)), self.task.threads)
+        sums = MomentSums(network, graph, (ops,), POSITIONS, 0)
+        for fed in split_rows(self._ids):
+            sums(fed)
+        return sums.sums
+
+    # autoencoder
+
+    @cached_property
+    def _float_decoder(self) -> LoadedGraph:
+        return open_session(self.exported[DECODER], optimize=True, threads=self.task.threads)
+
+    @cached_property
+    def _float_pictures(self) -> tuple[Floats, Floats]:
+        """The latents of float32 that judge an autoencoder, and their pictures."""
+        run = self._first_run
+        latents = run.sample[:PICTURES]
+        return latents, run_one(self._float_decoder, self.exported[DECODER], latents)
+
+    @property
+    def _first_run(self) -> RecordedRun:
+        judging = self.runs.judging
+        assert isinstance(judging, ContinuousJudgingRun), "others are not replaced"
+        shape = self.task.sampler.bundle.manifest.x_shape
+        return next((run for run in judging.recorded if run.batch.x_shape == shape), judging.recorded[0])
+
+    def _body_latents(self, body: CalibratedBody[Any]) -> Floats:
+        """Return the samples of a body from the noise of `_float_pictures`."""
+        recipe = body.recipe
+        if not self._latents or self._latents[0][0] is not body.trial:
+            run = self.with_graphs(recipe.replaces, recipe.target, self._first_run)
+            graphs = open_graphs([(until, each.graph) for until, each in recipe.graphs], recipe.target, True)
+            self._latents[:] = [(body.trial, run.final_samples(run.run(graphs))[:PICTURES])]
+        return self._latents[0][1]
+
+    def _picture_quality(self, body: CalibratedBody[Any], graphs: Graphs) -> tuple[float, float]:
+        """Return the PSNR of the pictures of a body's samples, before and after an own decoder or encoder. Errors of
+        the body and of the graph add up."""
+        latents, exact = self._float_pictures
+        decode = partial(run_one, self._float_decoder, self.exported[DECODER])
+        before = float(psnr(decode(self._body_latents(body)), exact).mean())
+        if DECODER in graphs:
+            pictures = run_one(_open(graphs[DECODER].graph, body.recipe.target), graphs[DECODER].graph, latents)
+            alone = float(psnr(pictures, exact).mean())
+        else:
+            shown = np.clip(exact, -1, 1)
+            encoders = (open_session(self.exported[ENCODER]), _open(graphs[ENCODER].graph, body.recipe.target))
+            again = [decode(run_one(each, self.exported[ENCODER], shown)) for each in encoders]
+            alone = float(psnr(again[1], again[0]).mean())
+        return before, -10 * log10(10 ** (-before / 10) + 10 ** (-alone / 10))
+
+    def _judge_pictures(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
+        """Return the body with the quality of its pictures: of its own samples, text encoder and decoder."""
+        own = body.recipe.replaces[DECODER].graph
+        pictures = run_one(_open(own, body.recipe.target), own, self._body_latents(body))
+        quality = round(float(psnr(pictures, self._float_pictures[1]).mean()), 2)
+        return replace(body, trial=structs.replace(body.trial, picture_psnr=quality))
+
+
+def store_graph(graph: Graph, bits: int, moments: Moments | None = None) -> OtherGraph:
+    """Return a graph with its weights in 8 bits, or those of matrix products in 4 bits."""
+    coarse = {op.code: 4 if bits == 4 and can_have_4_bits(op, graph) else 8 for op in select_stored_ops(graph)}
+    return OtherGraph(store_embeddings(RoundedWeights(graph, moments or {}).store(coarse) if coarse else graph))
+
+
+def has_weights_to_store(graph: Graph) -> bool:
+    """Return whether a graph has a weight or a table of embeddings that `store_graph` stores."""
+    return bool(select_stored_ops(graph)) or store_embeddings(graph) is not graph
+
+
+def measure_ranges(task: Task, graph: Graph, feeds: Sequence[Arrays]) -> RangesTable:
+    """Return the ranges of a graph's tensors over some inputs, each of one sample, one range for all steps. Raises
+    UserError naming a tensor whose values are not finite."""
+    counts = Counts.empty(graph, (), len(feeds))
+    network = open_counted(graph, counts, task.threads)
+    for fed in feeds:
+        held = network(fed)
+        large = network.last_histograms() if isinstance(network, RowObserver) else None
+        tensors = {**fed, **held}
+        for name in counts.tensors:
+            seen = large.get(name) if large is not None else measure_tensor(tensors[name], counts.axes.get(name))
+            if isinstance(seen, str):
+                raise UserError(f"tensor {name!r} has {seen}", "check the weights and the conditions")
+            if seen is not None:
+                counts.include({(name, 0): seen})
+    release_free_memory()
+    return tabulate(replace(task, prepared=graph), counts.fill_unseen_groups())
+
+
+def conditioner_feeds(task: Task) -> list[Arrays]:
+    """Return the inputs of the conditioner in the first trajectories."""
+    fed, manifest = list[Arrays](), task.sampler.bundle.manifest
+    compute = task.sampler.network().conditioner
+    assert compute is not None, "the network has a conditioner"
+
+    def keep(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        fed.append(dict(feeds))
+        return compute(feeds)
+
+    sampler, plan = task.sampler.with_network_parts(conditioner=keep), check_compiled(task.plan)
+    for trajectory in islice(split_trajectories(task), CONDITIONS):
+        part = select_trajectories(task, trajectory)
+        batch = SeedBatch.from_manifest(manifest, part.seeds, part.conditions)
+        batch.at_size(sampler).step_call(plan, len(part.seeds), batch.conditions).feeds(0)
+    return fed
+
+
+def split_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[Arrays]:
+    """Yield each row of some arrays as a batch of one."""
+    for row in range(len(next(iter(arrays.values())))):
+        yield {name: array[row : row + 1] for name, array in arrays.items()}
+
+
+def run_one(network: LoadedGraph, graph: Graph, values: Floats) -> Floats:
+    """Return the only output of a graph for values [N, *shape] of its only input, row by row."""
+    (given,), (output,) = graph.inputs, graph.outputs
+    return run_row_by_row(network, graph.inputs)({given.name: values})[output.name]
+
+
+def _open(graph: Graph, target: Target) -> LoadedGraph:
+    return run_row_by_row(target.runs(graph), graph.inputs)
+
+
+def _with_graphs(recipe: AnyRecipe, graphs: Graphs) -> AnyRecipe:
+    """Return the recipe of a body that runs these graphs too. The graphs of its steps are not made again."""
+    changed = replace(recipe, replaces={**recipe.replaces, **graphs})
+    vars(changed)["graphs"] = recipe.graphs
+    return changed
+
+
+def _refuse(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+    raise AssertionError("only the ids of prompts are asked for")

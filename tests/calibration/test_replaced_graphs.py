@@ -1,0 +1,152 @@
+"""Graphs that a body runs instead of shared ones: ranges, weights, judgement, and the body that has them."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewstep.calibration import replaced_graphs
+from fewstep.calibration.activation_counts import tabulate
+from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.lowering.quantize import LoweredBody, lower
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.ranges.observe import Counts
+from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.replaced_graphs import conditioner_feeds, measure_ranges
+from fewstep.calibration.task import Task
+from fewstep.graph.graph import Graph
+from fewstep.graph.session import run
+from fewstep.runtime.backends import onnxruntime
+from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.loading import load
+from tests.bundles import entry, write_graphs
+from tests.calibration.test_calibrate import SCHEDULE, denoiser, task_of
+from tests.exact_int8 import EXACT_TARGET
+from tests.onnx_text import graph_of_text
+from tests.refusals import refuses
+
+BODY = f"int8-{EXACT_TARGET}"
+PICTURE = (3, 12, 12)
+
+
+def camera() -> Graph:
+    """row [1, 1, 1] from a picture: 3 -> 16 -> 32 -> 32 channels, and their mean. The first convolution stays float."""
+    rng, widths = np.random.default_rng(3), (3, 16, 32, 32)
+    weights = {
+        f"c{i}": (rng.standard_normal((out, into, 3, 3)) / (3 * into**0.5)).astype(np.float32)
+        for i, (into, out) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+    }
+    conv = "Conv<pads=[1, 1, 1, 1]>"
+    text = f"""(float[batch, 3, 12, 12] class) => (float[batch, 1, 1, 1] row) {{
+        k0 = {conv}(class, c0) r0 = Relu(k0) k1 = {conv}(r0, c1) r1 = Relu(k1) k2 = {conv}(r1, c2) r2 = Relu(k2)
+        mean = ReduceMean<keepdims=1>(r2, axes) row = Add(mean, half)
+    }}"""
+    return graph_of_text(text, **weights, axes=np.array([1, 2, 3]), half=np.float32(0.5))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    conditioner = camera()
+    return write_graphs(
+        tmp_path / "camera",
+        {"body": denoiser(), "conditioner": conditioner},
+        {"float32": {}},
+        conditions=(Condition("class", "class", PICTURE, "float32", low=-1.0, high=1.0),),
+        conditioner=entry("graphs/conditioner.onnx", conditioner),
+        prediction="sample",
+        schedule=SCHEDULE,
+    )
+
+
+def options(bundle: Path) -> CalibrateOptions:
+    return CalibrateOptions(bundle, plan="ddim:2", target=(EXACT_TARGET,), trajectories=4, threads=1, clip=1.0)
+
+
+def calibrated(bundle: Path) -> Calibration:
+    return calibrate(options(bundle))
+
+
+def test_ranges_of_a_conditioner_are_those_of_the_conditions(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replaced_graphs, "CONDITIONS", 3)
+    task = task_of(options(bundle))
+    fed = conditioner_feeds(task)
+    assert len(fed) == 3 and {name: len(value) for name, value in fed[0].items()} == {"class": 1}
+    graph = camera()
+    table = measure_ranges(task, graph, fed)
+    assert table.groups == () and set(table.tensors) == {"class", "k0", "r0", "k1", "r1", "k2"}
+    lowered = lower(graph, table, task.targets[0])
+    assert lowered.coverage.int8_ops == ("k1",) and lowered.groups == ()  # the last one is outer
+    pictures = np.random.default_rng(0).uniform(-1, 1, (8, *PICTURE)).astype(np.float32)
+    exact, made = (run(each, {"class": pictures})["row"] for each in (graph, lowered.graph))
+    assert 0 < np.square(made - exact).mean() < 5e-2 * exact.var()
+
+
+def test_ranges_of_few_samples_leave_room_for_others(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels get more room the fewer samples were counted, and not that of 16 conditions."""
+    counted = list[int]()
+
+    def tabulate_counts(task: Task, counts: Counts) -> RangesTable:
+        counted.append(counts.samples)
+        return tabulate(task, counts)
+
+    monkeypatch.setattr(replaced_graphs, "tabulate", tabulate_counts)
+    pictures = np.random.default_rng(0).uniform(-1, 1, (2, 1, *PICTURE)).astype(np.float32)
+    measure_ranges(task_of(options(bundle)), camera(), [{"class": picture} for picture in pictures])
+    assert counted == [2]
+
+
+def test_the_body_has_it_and_its_error(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fewstep")
+    made = calibrated(bundle)
+    assert "conditioner in int8" in caplog.text
+    own = open_bundle(bundle).manifest.bodies[BODY].replaces["conditioner"]
+    pictures = np.random.default_rng(1).uniform(-1, 1, (4, *PICTURE)).astype(np.float32)
+    exact, int8 = (load(bundle, body=name) for name in ("float32", BODY))
+    assert int8.bundle.manifest.conditioner is not None and int8.bundle.manifest.conditioner.file == own.file
+    assert own.coverage is not None and own.coverage.int8_ops == ("k1",)
+    rows = [each.network().conditioner({"class": pictures})["row"] for each in (exact, int8)]  # type: ignore[misc]
+    assert 0 < np.square(rows[1] - rows[0]).mean() < 5e-2 * rows[0].var()
+    samples = [each.sample("ddim:2", range(4), {"class": pictures}) for each in (exact, int8)]
+    assert 0 < np.square(samples[1] - samples[0]).mean() < 1e-3
+    assert made.bodies[BODY].trials[0].psnr > 30
+    (bundle / own.file).unlink()
+    with refuses(f"file {own.file} is missing", "calibrate"):
+        load(bundle, body=BODY)
+
+
+def spoil_conditioner(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(graph: Graph, table: RangesTable, target: Target) -> LoweredBody:
+        lowered = lower(graph, table, target)
+        half = lowered.graph.constants["half"] + np.float32(2)
+        return replace(lowered, graph=replace(lowered.graph, constants={**lowered.graph.constants, "half": half}))
+
+    monkeypatch.setattr(replaced_graphs, "lower", spoil)
+
+
+def test_a_conditioner_that_loses_too_much_stays_float(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_conditioner(monkeypatch)
+    assert calibrated(bundle).bodies[BODY].replaces == {}
+
+
+@pytest.mark.parametrize(("limit", "replaced"), [(-9.0, {"conditioner"}), (-0.1, set[str]())])
+def test_a_judge_decides_instead_of_psnr(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, replaced: set[str]
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("def near(samples, reference, conditions, limit: float):\n")
+    file.write_text(f"{file.read_text()}    return -abs(samples - reference).max(axis=(1, 2, 3)), limit\n")
+    spoil_conditioner(monkeypatch)
+    made = calibrate(replace(options(bundle), judge=f"{file}:near:{limit}"))
+    assert made.bodies[BODY].replaces.keys() == replaced
+
+
+def test_wide_sums_are_for_bodies_with_the_conditioner(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calibrated(bundle)
+    monkeypatch.setattr(onnxruntime, "needs_wide_sums", lambda target, platform: target == EXACT_TARGET)
+    opened = open_bundle(bundle)
+    assert onnxruntime._needs_wide_sums(opened.with_graphs_of(BODY), "conditioner")
+    assert not onnxruntime._needs_wide_sums(opened, "conditioner")
