@@ -35,12 +35,12 @@ def ranges_files(bundle: Bundle) -> dict[str, tuple[str, ...]]:
 
 
 def int8_bodies(bundle: Bundle) -> dict[str, Body]:
-    """Return the int8 bodies to compare with float32, by name: first those that onnxruntime runs, then those of other
-    backends, then simulated ones.
+    """Return the quantized bodies to compare with float32, by name: first those that onnxruntime runs, then those of
+    other backends, then simulated ones.
 
     The bodies of `find_excluded_bodies` are left out. Raises UserError if no body is left.
     """
-    bodies = {name: body for name, body in common_bodies(bundle.manifest).items() if body.precision == "int8"}
+    bodies = {name: body for name, body in common_bodies(bundle.manifest).items() if body.is_quantized}
     refused = {name: error for name, error in find_excluded_bodies(bundle).items() if name in bodies}
     if bodies and len(refused) == len(bodies):
         raise next(iter(refused.values()))
@@ -57,7 +57,7 @@ def find_excluded_bodies(bundle: Bundle) -> dict[str, UserError]:
     compared with float32, because the backend's error would be attributed to int8."""
     errors = {}
     for name, body in bundle.manifest.bodies.items():
-        if body.precision == "int8" and FLOAT in bundle.manifest.bodies:
+        if body.is_quantized and FLOAT in bundle.manifest.bodies:
             error = _float_error(bundle.path, bundle.manifest.bodies[FLOAT].graph.file, backend_of(body))
             if error is not None:
                 errors[name] = error

@@ -8,7 +8,8 @@ from fewstep.graph.resource_needs import Needs, memory_free
 from fewstep.graph.types import infer_types
 from fewstep.measure.sampling import FLOAT
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.networks import networks, shared_graphs
 from fewstep.runtime.bundle.reading import Bundle
 
 BATCH = 16  # seeds per batch: enough to use the cores, few enough for the caches
@@ -86,11 +87,24 @@ def peak_activation_bytes(graph: Graph) -> int:
 
 
 def body_bytes(bundle: Bundle, name: str) -> int:
-    """Return the total size in bytes of a body's graphs in all networks and of their weight files, each counted once.
+    """Return the bytes of a body's graphs in all networks, which run at steps, and of the weights that they read."""
+    parts = map(bundle.select_network, networks(bundle.manifest))
+    return _graph_bytes(bundle, [graph for part in parts for graph in part.body(name).graphs])
 
-    Bodies share such files: an int8 body reads the few weights that stay float from float32's files.
-    """
-    graphs = [graph for each in networks(bundle.manifest) for graph in bundle.select_network(each).body(name).graphs]
+
+def call_bytes(bundle: Bundle, name: str) -> int:
+    """Return the bytes of all graphs of a call with a body: those of `body_bytes`, conditioners and prologues, text
+    encoder and autoencoder, and of the weights that they read. Graphs that the body replaces do not count."""
+    graphs = list[GraphEntry]()
+    for part in map(bundle.select_network, networks(bundle.manifest)):
+        graphs += [*part.body(name).graphs, *shared_graphs(part.with_graphs_of(name).manifest).values()]
+    return _graph_bytes(bundle, graphs)
+
+
+def _graph_bytes(bundle: Bundle, graphs: Iterable[GraphEntry]) -> int:
+    """Return the bytes of graphs and of the weights that they read, each counted once. Several graphs may read one
+    weight file: an int8 body reads the few weights that stay float from float32's files."""
+    graphs = list(graphs)
     read = {
         weights.place_of(array): array.nbytes
         for graph in graphs

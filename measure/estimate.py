@@ -1,17 +1,24 @@
-"""Estimates of the time that sampling takes, before it starts."""
+"""Estimates of the time that sampling takes, before it starts.
+
+Other programs delay calls that are longer than a time slice of the system, and few of the shorter ones. So one short
+call says little about a long work on a busy machine: calls are repeated for many time slices.
+"""
 
 from dataclasses import dataclass
 from itertools import chain, islice
-from time import perf_counter
+from time import perf_counter, thread_time
 
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.seeds import PAIRED, held_out_conditions
+from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.progress import ESTIMATES
 from fewstep.runtime.sampling.sampler import Sampler
 
 LEAST_ANNOUNCED = 20.0  # seconds from which work announces its duration
+LEAST_REPEATED = 5.0  # seconds of work from which the timed calls are repeated
+TIMED = 0.2  # seconds of repeated calls, and of processor time to measure a load: many time slices of a system
+BUSY = 1.3  # load from which a machine is busy
 
 
 @dataclass(frozen=True)
@@ -33,33 +40,68 @@ class Estimate:
     def seconds(self) -> float:
         return self.sampling + self.timing + self.preparation
 
+    def describe_load(self) -> str:
+        """Return a clause on the duration on an idle machine, such as " at the present load, and 20 seconds on an idle
+        machine"; "" for less than LEAST_ANNOUNCED, and if this machine is idle. Turns of timing take as long there.
+        """
+        if self.seconds < LEAST_ANNOUNCED or (load := measure_load()) < BUSY:
+            return ""
+        idle = (self.sampling + self.preparation) / load + self.timing
+        return f" at the present load, and {format_duration(idle)} on an idle machine"
+
     def announce(self) -> None:
         """Log one line to ESTIMATES if the work takes LEAST_ANNOUNCED or longer."""
         if self.seconds >= LEAST_ANNOUNCED:
             others = {"timing": self.timing, "opening the network and rounding its weights": self.preparation}
             ESTIMATES.info(
-                "this takes up to %s: %d evaluations of one sample%s",
+                "this takes up to %s%s: %d evaluations of one sample%s",
                 format_duration(self.seconds),
+                self.describe_load(),
                 self.evaluations,
                 "".join(f", and {format_duration(each)} of {what}" for what, each in others.items() if each),
             )
 
 
+def measure_load() -> float:
+    """Measure the wall time of a busy loop as a multiple of its processor time: 1 on an idle machine, and about the
+    number of programs that share a core on a busy one."""
+    wall, processor, used = perf_counter(), thread_time(), 0.0
+    while used < TIMED:
+        used = thread_time() - processor
+    return max(1.0, (perf_counter() - wall) / used)
+
+
 def seconds_per_evaluation(
-    sampler: Sampler, plan: AnyPlan, records: ConditionRecords | None = None, seeds: range = PAIRED[:1]
+    sampler: Sampler,
+    plan: AnyPlan,
+    records: ConditionRecords | None = None,
+    seeds: range = PAIRED[:1],
+    count: int = 0,
 ) -> float:
-    """Measure the seconds per evaluation and sample, with all branches, in a batch of these seeds, averaged over the
-    plan.
+    """Measure the seconds per evaluation and sample at the present load of the machine, with all branches, in a batch
+    of these seeds, averaged over the plan. If `count` evaluations take long, the mean over TIMED seconds is returned.
+    """
+    seconds, end = [_time_evaluation(sampler, plan, records, seeds)], perf_counter() + TIMED
+    while count * seconds[0] >= LEAST_REPEATED and perf_counter() < end:
+        seconds.append(_time_evaluation(sampler, plan, records, seeds))
+    return sum(seconds) / len(seconds)
+
+
+def _time_evaluation(sampler: Sampler, plan: AnyPlan, records: ConditionRecords | None, seeds: range) -> float:
+    """Measure the seconds per evaluation and sample once.
 
     Steps run until each network has run two of them. The second is timed, since the first also allocates memory. A
     network with a single step is timed at that step. A plan with a single step runs twice.
     """
-    conditions = held_out_conditions(sampler.bundle.manifest, seeds, records)
+    batch = next(SeedBatch.split_by_size(sampler.bundle.manifest, seeds, records, len(seeds)))
+    sampler = batch.at_size(sampler)
     repeats = 2 if len(plan.steps) == 1 else 1
     runs = [step.network for step in plan.steps] * repeats
     last = max(min(runs.index(name) + 1, len(runs) - 1) for name in set(runs))
-    states = chain(*(sampler.steps(plan, seeds, conditions, plan.guidance) for _ in range(repeats)))  # all are begun
+    states = chain(
+        *(sampler.steps(plan, batch.seeds, batch.conditions, plan.guidance) for _ in range(repeats))
+    )  # all are begun
     seconds, start = dict[str, float](), perf_counter()
     for state in islice(states, last + 1):
         seconds[state.step.network], start = perf_counter() - start, perf_counter()
-    return sum(seconds[network] for network in runs) / len(runs) / len(seeds)
+    return sum(seconds[network] for network in runs) / len(runs) / len(batch.seeds)

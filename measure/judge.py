@@ -21,14 +21,14 @@ from fewstep.measure.judged_run import Contender
 from fewstep.measure.rollouts.seeds import APART, SeedBatch
 from fewstep.measure.sample_space import judging_of
 from fewstep.measure.sampling import FEW, FLOAT, SampledBatch
-from fewstep.measure.tally import NOTHING, Judgement, JudgementRequest, Tally, concatenate
+from fewstep.measure.tally import NOTHING, Judgement, JudgementRequest, Tally, concatenate, concatenate_rows
 from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.execute import Array
 
 Ask = Callable[[Iterable[Any]], Iterator[Any]]  # a function that answers `Question`s, in order
-BatchOf = Callable[[range], SeedBatch]  # a function that returns a batch of seeds with their conditions
+Batches = Callable[[range, int], Iterable[SeedBatch]]  # splits seeds, in order, into batches of at most this size
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def judge(
     ask: Ask,
     contenders: Sequence[Contender],
     plan: AnyPlan,
-    batch_of: BatchOf,
+    batches: Batches,
     count: int,
     want: JudgementRequest,
     progress: Progress = SILENT,
@@ -68,22 +68,21 @@ def judge(
     if not judging.covers(count, seeds) or teacher_count > count or not all(least <= each <= count for each in seeds):
         what = f"bodies have {seeds} seeds, and the teacher {teacher_count}, but there are {count} in all"
         raise UserError(what, f"give the teacher at most {count} seeds, and each body {least} to {count}")
-    sampled, teacher = partial(_sample_bodies, ask, batch_of, progress), NOTHING
+    sampled, teacher = partial(_sample_bodies, ask, batches, progress), NOTHING
     if want.teacher is not None:
         stage = f"teacher {want.teacher.name}"
-        teacher = concatenate(
-            [samples for _, samples in sampled({FLOAT: want.teacher}, range(teacher_count), FEW, stage)]
-        )
+        drawn = sampled({FLOAT: want.teacher}, range(teacher_count), FEW, stage)
+        teacher = concatenate_rows([samples for _, samples in drawn])
     plans = {FLOAT: plan, **{each.name: each.plan or plan for each in contenders}}
     grouped = {FLOAT: plan, **{each.name: regroup(plans[each.name], each.groups) for each in contenders}}
     tallies = {name: Tally(want, teacher, along, name == FLOAT) for name, along in grouped.items()}
-    parts = _split_seeds(range(count), judging.batch_size(plan, batch))
-    present = (tuple(each for each in contenders if part.start < each.seeds) for part in parts)
-    answers = ask(JudgedBatch(plan, bodies, batch_of(part)) for part, bodies in zip(parts, present, strict=True))
+    parts = [*batches(range(count), judging.batch_size(plan, batch))]
+    present = (tuple(each for each in contenders if part.seeds[0] < each.seeds) for part in parts)
+    answers = ask(JudgedBatch(plan, bodies, part) for part, bodies in zip(parts, present, strict=True))
     for part, runs in zip(parts, answers, strict=True):
         for name, run in runs.items():
             tallies[name].add(run)
-        progress("judging", part.stop, count)
+        progress("judging", part.seeds[-1] + 1, count)
     apart = list[NDArray[np.floating]]()
     if want.extract is not None:
         for name, samples in sampled(plans, range(count, want.featured), batch, "samples of sets"):
@@ -95,15 +94,11 @@ def judge(
 
 
 def _sample_bodies(
-    ask: Ask, batch_of: BatchOf, progress: Progress, plans: Mapping[str, AnyPlan], seeds: range, batch: int, stage: str
+    ask: Ask, batches: Batches, progress: Progress, plans: Mapping[str, AnyPlan], seeds: range, batch: int, stage: str
 ) -> Iterator[tuple[str, Array]]:
     """Yield (body name, samples) for each body, sampled along its own plan, one batch of seeds at a time."""
-    asked = list(product(_split_seeds(seeds, batch), plans))
-    answers = ask(SampledBatch(name, plans[name], batch_of(part)) for part, name in asked)
+    asked = list(product(batches(seeds, batch), plans))
+    answers = ask(SampledBatch(name, plans[name], part) for part, name in asked)
     for (part, name), samples in zip(asked, answers, strict=True):
         yield name, samples
-        progress(stage, part.stop - seeds.start, len(seeds))
-
-
-def _split_seeds(seeds: range, size: int) -> list[range]:
-    return [seeds[start : start + size] for start in range(0, len(seeds), size)]
+        progress(stage, part.seeds[-1] + 1 - seeds.start, len(seeds))

@@ -22,5 +22,8 @@ class JudgedBatch:
 
     def answer(self, bodies: JudgedBodies) -> dict[str, JudgedRun]:
         """Sample the batch with float32 and all contenders. Return their runs, by body name."""
-        sample, runs = judging_of(self.plan).judge(self.plan, self.contenders, self.batch, bodies)
+        judging = judging_of(self.plan)
+        sample, runs = judging.judge(
+            self.plan, self.contenders, self.batch, lambda name: self.batch.at_size(bodies(name))
+        )
         return {FLOAT: JudgedRun(sample, sample), **runs}

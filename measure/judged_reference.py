@@ -1,11 +1,11 @@
 """The options of a judgement, and its reference: float32 along a plan and its teacher."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.prompts import ConditionOptions
-from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
+from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch, held_out_conditions
 from fewstep.measure.teacher import CHECK_SEEDS, Sample, Teacher, find_teacher
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import TextReference
@@ -35,7 +35,8 @@ class JudgedReference:
 
     reference: the sampler of float32, opened from `bundle`. teacher: the first plan to try as teacher; None for
         distilled denoisers and tokens. teacher_reference: the teacher that the user named, or None. records:
-        user-supplied conditions, or None.
+        user-supplied conditions, or None. own: those of bodies, by name, that encode prompts by a text encoder of their
+        own.
     """
 
     bundle: Bundle
@@ -44,10 +45,14 @@ class JudgedReference:
     teacher: Plan | None
     teacher_reference: TextReference | None
     records: ConditionRecords | None
+    own: Mapping[str, ConditionRecords] = field(default_factory=dict)
 
-    def held_out_batch(self, seeds: Sequence[int]) -> SeedBatch:
-        """Return a batch of held-out seeds with their conditions."""
-        return SeedBatch.from_manifest(self.bundle.manifest, seeds, self.records)
+    def held_out_batches(self, seeds: Sequence[int], at_most: int) -> Iterator[SeedBatch]:
+        """Yield held-out seeds with their conditions, in order, in batches of at most `at_most` samples of one size."""
+        manifest = self.bundle.manifest
+        for batch in SeedBatch.split_by_size(manifest, seeds, self.records, at_most):
+            own = {name: held_out_conditions(manifest, batch.seeds, records) for name, records in self.own.items()}
+            yield replace(batch, own=own)
 
     def find_teacher(self, count: int, progress: Progress, sample: Sample | None = None) -> Teacher:
         """Find the teacher, and check it on the first of its seeds. `sample` is as in `teacher.find_teacher`."""

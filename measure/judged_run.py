@@ -20,6 +20,7 @@ from fewstep.measure.sampling import FLOAT
 from fewstep.plans import guidance
 from fewstep.plans.any_plan import Edges
 from fewstep.plans.plan import Plan, Step
+from fewstep.runtime.bundle.figures import ReferenceCheck
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.sampling.execute import Array, StepNetwork, carry_in, combine
 from fewstep.runtime.sampling.finite_checks import finite_outputs
@@ -74,6 +75,7 @@ class JudgedRun:
     """One contender in one batch: its samples, and the float32 samples of the same seeds along the contender's plan.
 
     agreement, decibels [seeds]: only for tokens, which have no other measures besides samples.
+    check: the check of float32's samples, made in the first batch of continuous samples.
     """
 
     samples: NDArray[Any]
@@ -81,6 +83,7 @@ class JudgedRun:
     steps: tuple[StepSums, ...] = ()  # one for each step of a continuous plan; empty for tokens and for float32 itself
     agreement: TokenAgreement | None = None
     decibels: NDArray[np.float64] | None = None
+    check: ReferenceCheck | None = None
 
 
 def combine_branches(outputs: Sequence[Array], plan: Plan, index: int) -> Array:
@@ -108,8 +111,8 @@ def judge_run(
     start = exact.batch.seeds[0]
     batch, forced = (exact.batch.first(max(count - start, 0)) for count in (contender.seeds, contender.forced_seeds))
     count = len(batch.seeds)
-    states = list(batch.run_finite(plan, _call(plan, body, batch).step_network))
-    forced_steps = _compare_forced_steps(plan, body, forced, exact, reference)
+    states = list(batch.run_finite(plan, _call(plan, body, batch.of_body(contender.name)).step_network))
+    forced_steps = _compare_forced_steps(plan, contender.name, body, forced, exact, reference)
     steps = tuple(
         StepSums(
             x0=signal_and_noise_energy(state.x0, floats.x0[:count]),
@@ -124,13 +127,14 @@ def judge_run(
 
 
 def _compare_forced_steps(
-    plan: Plan, body: JudgedBody, batch: SeedBatch, exact: ReferenceRun, reference: JudgedBody
+    plan: Plan, name: str, body: JudgedBody, batch: SeedBatch, exact: ReferenceRun, reference: JudgedBody
 ) -> Iterator[tuple[NDArray[np.float64], Sums]]:
     """Yield `StepSums.forced` and `StepSums.differences` of each step. The batch has the seeds of forced steps."""
     if not (count := len(batch.seeds)):
         yield from [(np.zeros(2), NONE)] * len(plan.steps)
         return
-    network, floats = (_single_step_network(_call(plan, each, batch), plan, exact) for each in (body, reference))
+    pairs = ((body, batch.of_body(name)), (reference, batch))
+    network, floats = (_single_step_network(_call(plan, each, part), plan, exact) for each, part in pairs)
     for i, (step, state) in enumerate(zip(plan.steps, exact.states, strict=True)):
         u, expected = state.u[:count], [output[:count] for output in state.outputs]
         outputs = network(i, step, u)

@@ -7,8 +7,10 @@ from fewstep.measure.cost import needs_row_by_row
 from fewstep.measure.judged_reference import ReferenceOptions
 from fewstep.measure.judged_run import Contender
 from fewstep.measure.judged_task import JudgedTask
+from fewstep.measure.judges.options import JudgeOptions
 from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.plan_selection import select_plans
+from fewstep.measure.rollouts.prompts import records_of_body
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.sampling import FLOAT
@@ -24,7 +26,7 @@ SEEDS = 256  # by default
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgementOptions(ReferenceOptions, SamplingOptions):
+class JudgementOptions(ReferenceOptions, SamplingOptions, JudgeOptions):
     """The plans and the seeds on which bodies are judged, and the turns in which they are timed.
 
     plan: SOLVER:STEPS, fitted:STEPS, or the path of a plan's JSON. Default: the plan along which the int8 body was
@@ -62,13 +64,15 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
         """How bodies are timed: batch sizes, rounds, seconds per turn, and threads."""
         return Turns(self.batches, self.rounds, self.turn_seconds, self.threads)
 
-    def judge(self, bundle: Bundle, names: Sequence[str]) -> JudgedTask:
+    def open_judged_task(self, bundle: Bundle, names: Sequence[str]) -> JudgedTask:
         """Prepare the comparison of these int8 bodies with float32 on all seeds. Raises UserError if it is
         impossible."""
         reference, bodies = open_body(bundle, FLOAT, self.threads), {name: bundle.body(name) for name in names}
         plans = select_plans(reference.plans, bodies, self.plan, self.guidance)
         plan = plans[names[0]]
         given = self.held_out_conditions(bundle)
+        as_run = ((name, records_of_body(bundle, name, given.records, given.prompts)) for name in names)
+        own = {name: records for name, records in as_run if records is not None and records is not given.records}
         by_rows = needs_row_by_row(bundle, names, plan, self.workers)
         return JudgedTask(
             bundle=bundle,
@@ -84,6 +88,8 @@ class JudgementOptions(ReferenceOptions, SamplingOptions):
             teacher_sample_count=self.teacher_sample_count,
             teacher=select_teacher_plan(reference, self.teacher, plan),
             records=given.records,
+            own=own,
             random=given.random,
             fixed_conditions=given.fixed,
+            judge=self.open_judge(bundle),
         )

@@ -10,7 +10,7 @@ from fewstep.graph.files.output_files import check_writable, write_atomic
 from fewstep.graph.resource_needs import check_memory
 from fewstep.measure.bodies import find_excluded_bodies, int8_bodies
 from fewstep.measure.body_backends import is_simulated
-from fewstep.measure.cost import body_bytes
+from fewstep.measure.cost import call_bytes
 from fewstep.measure.distances.data import open_data
 from fewstep.measure.distances.features import default_extractor, open_extractor
 from fewstep.measure.judged_task import JudgedTask
@@ -76,7 +76,7 @@ def open_measure_task(options: MeasureOptions) -> MeasureTask:
         setup=options.setup,
         judged=judged,
         timed=timed,
-        sizes={name: body_bytes(bundle, name) for name in common_bodies(bundle.manifest)} if "bytes" in wanted else {},
+        sizes={name: call_bytes(bundle, name) for name in common_bodies(bundle.manifest)} if "bytes" in wanted else {},
         notes=() if timed is None else tuple(timing_notes(bundle, timed, options.backend)),
     )
 
@@ -94,7 +94,7 @@ def _open_judged_task(bundle: Bundle, options: MeasureOptions) -> JudgedTask:
         if extractor is None:
             raise UserError("--data without an extractor", "name an extractor with --features, and add the column fd")
         data = open_data(options.data, shape, space)
-    task = options.judge(bundle, names)
+    task = options.open_judged_task(bundle, names)
     check_output(task, options.output, ROOM, "figures", ".json")
     if others := [name for name, plan in task.plans.items() if plan != task.plan]:
         what = f"{task.plan.name} is a different plan for {', '.join(others)}"

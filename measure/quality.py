@@ -8,7 +8,9 @@ from fewstep.measure.bodies import graph_files
 from fewstep.measure.body_backends import inference_engine_of
 from fewstep.measure.judge import Judgements, judge
 from fewstep.measure.judged_task import JudgedTask
+from fewstep.measure.judges.trial import try_judge
 from fewstep.measure.results import Distance, ExtractorFacts, Quality, Results
+from fewstep.measure.rollouts.data_distance import TeacherDistance, compare_with_teacher
 from fewstep.measure.tally import JudgementRequest
 from fewstep.measure.workers.job import Workers
 from fewstep.runtime.progress import Progress
@@ -22,6 +24,8 @@ def measure_quality(
 ) -> tuple[Results, Judgements]:
     """Compare each body with float32. Return `results` with the quality of each body filled in, and the judgements from
     which it is computed."""
+    if task.judge is not None:
+        try_judge(task.judge, task.reference, task.plan, task.records)
     sampling, extractor = task.open_sampling(workers), task.extractor
     teacher = (
         None
@@ -35,14 +39,15 @@ def measure_quality(
         teacher_sample_count=task.teacher_sample_count,
         extract=extract,
         featured=task.featured,
-        samples=task.has_samples,
+        samples=task.keeps_samples,
     )
-    judgements = judge(sampling.answers, task.contenders, task.plan, task.held_out_batch, task.count, want, progress)
+    judgements = judge(sampling.answers, task.contenders, task.plan, task.held_out_batches, task.count, want, progress)
     features, sets = (None, {}) if extractor is None else _measure_distances(task, extractor, judgements, progress)
     results = msgspec.structs.replace(
         results,
         teacher=teacher.plan.name if teacher else None,
         teacher_check=teacher.check if teacher else None,
+        teacher_distance=_teacher_distance(results, task, judgements),
         float_against_teacher=judgements.reference.against_teacher,
         features=features,
         qualities=tuple(
@@ -57,12 +62,25 @@ def measure_quality(
                 tokens=judgement.tokens,
                 distances=sets.get(each.name, ()),
                 graphs=graph_files(task.bodies[each.name]),
+                reference=judgement.check,
+                judged=task.score(judgement.samples, judgement.reference),
             )
             for each in task.contenders
             if (judgement := judgements.bodies[each.name]).against_float is not None
         ),
     )
     return results, judgements
+
+
+def _teacher_distance(results: Results, task: JudgedTask, judgements: Judgements) -> TeacherDistance | None:
+    """Return the distances of the teacher's samples and of float32's from the data. None if samples of these conditions
+    differ from the data without a fault, and without samples or statistics of the data."""
+    moments = task.reference.bundle.manifest.data_moments
+    judged, teacher = judgements.reference.samples, judgements.teacher
+    is_other = bool(results.random_conditions or results.fixed_conditions)
+    if moments is None or is_other or not len(teacher) or len(judged) < len(teacher) or judged.dtype == object:
+        return None
+    return compare_with_teacher(judged, teacher, moments)
 
 
 def _measure_distances(

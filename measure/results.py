@@ -6,12 +6,14 @@ quantization costs), the float32 teacher of many steps (what the few steps cost,
 
 import msgspec
 
+from fewstep.measure.rollouts.data_distance import TeacherDistance
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.speed.machine import Machine
 from fewstep.measure.speed.race import Race
 from fewstep.measure.teacher import TeacherCheck
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import Strict
+from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck
 from fewstep.runtime.bundle.manifest import Coverage, Difference
 
 SCHEMA = 1
@@ -129,6 +131,8 @@ class Quality(Strict, frozen=True):
     tokens: TokenQuality | None = None
     distances: tuple[Distance, ...] = ()
     graphs: tuple[str, ...] = ()
+    reference: ReferenceCheck | None = None  # of float32's samples; None for tokens, and in earlier versions
+    judged: JudgeScore | None = None  # the score by the user's judge; None without one
 
 
 class Operation(Strict, frozen=True):
@@ -177,12 +181,21 @@ class Results(Strict, frozen=True):
     notes: tuple[str, ...] = ()
     made: tuple[str, ...] = ()  # the commands that made the bundle
     teacher_check: TeacherCheck | None = None  # None in results of earlier versions
+    teacher_distance: TeacherDistance | None = None  # from the data, if its statistics are stored
     unlike: tuple[str, ...] = ()  # sentences on bodies that were calibrated along another plan or with other options
     features: ExtractorFacts | None = None  # the extractor of distances; None without distances
     shaping: str | None = None  # the shaping of the plan's predictions, as text: "clipped to [-1, 1]"
     random_conditions: tuple[str, ...] = ()  # conditions of the judged samples whose values were drawn, not given
     fixed_conditions: tuple[str, ...] = ()  # conditions that had one value in all judged samples
     spinning: bool = True  # whether waiting threads spin while bodies are timed
+
+    @property
+    def further_teacher(self) -> str | None:
+        """A sentence, without its end, if the teacher is further from the data than the judged plan; else None."""
+        distance = self.teacher_distance
+        if distance is None or self.teacher is None or not distance.is_further:
+            return None
+        return distance.describe(self.plan, self.teacher)
 
     def worst_ratio(self, body: str) -> float | None:
         """Return the lowest speedup of a body over the first timed body, over all batch sizes. None if the body was not

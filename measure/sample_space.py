@@ -5,6 +5,7 @@ are compared at the states of the float32 run, and the comparison of a contender
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, Protocol
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from fewstep.measure.judged_run import Contender, JudgedBodies, JudgedRun, judge_run, run_float32
 from fewstep.measure.rollouts.recorded_token_run import check_counts, record_token_run
-from fewstep.measure.rollouts.seeds import SeedBatch
+from fewstep.measure.rollouts.reference_check import check_reference
+from fewstep.measure.rollouts.seeds import OTHER_SEEDS, PAIRED, SeedBatch
 from fewstep.measure.sampling import FLOAT
 from fewstep.plans.any_plan import AnyPlan, check_compiled, check_tokens, regroup
 from fewstep.plans.errors import UserError
@@ -37,7 +39,7 @@ class Judging(Protocol):
         """Return whether the comparison of contenders that have these numbers of seeds already includes float32 samples
         of all `count` seeds."""
 
-    def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
+    def count_runs(self, count: int, contenders: Sequence[Contender], has_conditions: bool) -> int:
         """Return the number of runs of a network along the plan that a comparison needs: of float32 on `count` seeds,
         and of the contenders."""
 
@@ -53,11 +55,17 @@ class ContinuousJudging:
         self, plan: AnyPlan, contenders: Sequence[Contender], batch: SeedBatch, bodies: JudgedBodies
     ) -> tuple[NDArray[Any], Mapping[str, JudgedRun]]:
         plan = check_compiled(plan)
-        exact, runs = run_float32(plan, batch, bodies), {}
+        exact, runs, is_first = run_float32(plan, batch, bodies), {}, batch.seeds[0] == PAIRED[0]
+        follow = any(each.plan is None for each in contenders)
+        of_plan = check_reference(bodies(FLOAT), exact) if is_first and follow else None
         for each in contenders:
             floats = exact if each.plan is None else run_float32(each.plan, batch, bodies)
             along = regroup(each.plan or plan, each.groups)
-            runs[each.name] = judge_run(along, each, bodies(each.name), floats, bodies(FLOAT))
+            run = judge_run(along, each, bodies(each.name), floats, bodies(FLOAT))
+            if is_first:
+                check = of_plan if each.plan is None else check_reference(bodies(FLOAT), floats)
+                run = replace(run, check=check)
+            runs[each.name] = run
         return exact.sample, runs
 
     def batch_size(self, plan: AnyPlan, batch: int) -> int:
@@ -66,10 +74,13 @@ class ContinuousJudging:
     def covers(self, count: int, seeds: Sequence[int]) -> bool:
         return True
 
-    def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
+    def count_runs(self, count: int, contenders: Sequence[Contender], has_conditions: bool) -> int:
         """Return the number of runs. Each seed that is also compared step by step adds runs of both bodies with other
-        conditions."""
-        return count + sum(each.seeds + 3 * each.forced_seeds for each in contenders)
+        conditions. The check of float32's samples along each plan adds runs with other seeds and other conditions."""
+        own_plans = sum(each.plan is not None for each in contenders)
+        checks = own_plans + (own_plans < len(contenders))
+        further = checks * (1 + has_conditions) * min(len(OTHER_SEEDS), count)
+        return count + further + sum(each.seeds + 3 * each.forced_seeds for each in contenders)
 
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
         return True
@@ -104,7 +115,7 @@ class TokenJudging:
     def covers(self, count: int, seeds: Sequence[int]) -> bool:
         return count in seeds
 
-    def count_runs(self, count: int, contenders: Sequence[Contender]) -> int:
+    def count_runs(self, count: int, contenders: Sequence[Contender], has_conditions: bool) -> int:
         """Return the number of runs for the comparison. Each body runs at the states of float32, and along a run of its
         own."""
         return 3 * sum(each.seeds for each in contenders)

@@ -38,7 +38,8 @@ class SampledBatch:
     batch: SeedBatch
 
     def answer(self, bodies: Bodies) -> Array:
-        return bodies(self.body).sample(self.plan, self.batch.seeds, self.batch.conditions)
+        sampler = self.batch.at_size(bodies(self.body))
+        return sampler.sample(self.plan, self.batch.seeds, self.batch.of_body(self.body).conditions)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from fewstep.runtime.bundle.reading import Bundle
 
 def open_simulated(graph: Graph, threads: int = 0) -> GraphSession:
     """Open a graph on a machine without its backend, in order to compare its samples with float32. `threads` 0 means
-    one per core.
+    `default_threads`.
 
     The constants of a large graph are not folded, which would take as much memory as float32's weights. Its weights are
     not prepacked, which would take twice as much.

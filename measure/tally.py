@@ -16,8 +16,10 @@ from fewstep.measure.rollouts.end_quality import EndQuality, end_quality
 from fewstep.measure.rollouts.metrics import Floats, has_ssim, psnr, sqnr, ssim
 from fewstep.measure.rollouts.nearness import ReferencePower
 from fewstep.measure.rollouts.output_differences import summarize_differences
+from fewstep.measure.rollouts.record_sizes import join_rows, stack_rows
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import Plan
+from fewstep.runtime.bundle.figures import ReferenceCheck
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.sampling.execute import Array
 
@@ -52,7 +54,9 @@ class Judgement:
         steps: the quality of each step of a continuous plan; empty for float32 itself.
         tokens: the agreement of tokens, for token plans.
         features: the features of samples, [featured, D]; empty if not requested.
-        samples: [seeds, *x_shape], if requested; `reference` are float32's samples along the same plan.
+        samples: [seeds, *x_shape], if requested, or an array of arrays if their sizes differ; `reference` are float32's
+            samples along the same plan.
+        check: the check of float32's samples along the same plan; None for tokens and for float32 itself.
     """
 
     against_float: EndQuality | None
@@ -62,6 +66,7 @@ class Judgement:
     features: NDArray[np.floating]
     samples: NDArray[Any]
     reference: NDArray[Any]
+    check: ReferenceCheck | None = None
 
 
 class PairedSamples:
@@ -97,7 +102,8 @@ class PairedSamples:
 class Tally:
     """The quality measures of a body over the batches so far.
 
-    teacher: the teacher's samples of the first seeds, [teacher_sample_count, *x_shape].
+    teacher: the teacher's samples of the first seeds, [teacher_sample_count, *x_shape], or an array of arrays if their
+        sizes differ.
     plan: the body's plan, whose steps are assigned to the body's range groups.
     is_float: whether the body is float32, which is only compared with the teacher.
     seen: the number of seeds so far.
@@ -116,12 +122,14 @@ class Tally:
     reference: list[NDArray[Any]] = field(default_factory=list)
     tokens: list[JudgedRun] = field(default_factory=list)
     steps: tuple[StepSums, ...] = ()
+    check: ReferenceCheck | None = None
 
     def add(self, run: JudgedRun) -> None:
         """Add the samples of the next batch of seeds."""
-        teacher = self.teacher[self.seen :][: len(run.samples)]
+        teacher = stack_rows(self.teacher[self.seen :][: len(run.samples)])
         self.against_teacher.add(run.samples[: len(teacher)], teacher)
         self.add_features(run.samples)
+        self.check = self.check or run.check
         if self.want.samples:
             self.samples.append(run.samples)
             self.reference.append(run.reference)
@@ -154,8 +162,9 @@ class Tally:
             steps=tuple(self._steps()),
             tokens=tokens,
             features=concatenate(self.features),
-            samples=concatenate(self.samples),
-            reference=concatenate(self.reference),
+            samples=concatenate_rows(self.samples),
+            reference=concatenate_rows(self.reference),
+            check=self.check,
         )
 
     def _steps(self) -> Iterator[StepQuality]:
@@ -169,6 +178,11 @@ class Tally:
 def concatenate(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Concatenate all parts, or return an empty array."""
     return np.concatenate(parts) if parts else NOTHING
+
+
+def concatenate_rows(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Concatenate samples [B, *x_shape]. If their sizes differ, return an array [N] of arrays (`record_sizes`)."""
+    return join_rows(parts) if parts else NOTHING
 
 
 def _average_token_quality(plan: Any, parts: Sequence[JudgedRun]) -> TokenQuality:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.measure.rollouts.seeds import SeedBatch
@@ -157,11 +159,12 @@ def find_teacher(
         suffices, up to `MOST_STEPS`.
     records: user-supplied conditions.
     """
-    held_out = SeedBatch.from_manifest(sampler.bundle.manifest, seeds, records)
+    batches = [*SeedBatch.split_by_size(sampler.bundle.manifest, seeds, records, len(seeds))]
+    draw = sample or (lambda plan, batch: batch.at_size(sampler).sample(plan, batch.seeds, batch.conditions))
 
-    def samples_of(plan: Plan) -> Floats:
+    def samples_of(plan: Plan) -> list[Floats]:
         progress(f"checking the teacher: {plan.name}", 0, 1)
-        samples = sample(plan, held_out) if sample else sampler.sample(plan, held_out.seeds, held_out.conditions)
+        samples = [draw(plan, batch) for batch in batches]
         progress(f"checking the teacher: {plan.name}", 1, 1)
         return samples
 
@@ -189,5 +192,6 @@ def _double_steps(sampler: Sampler, plan: Plan, judged: Plan) -> Plan | None:
         return None
 
 
-def _mean_psnr(samples: Floats, references: Floats) -> float:
-    return float(psnr(samples, references).mean())
+def _mean_psnr(samples: Sequence[Floats], references: Sequence[Floats]) -> float:
+    """Return the mean over the samples of all batches."""
+    return float(np.concatenate([psnr(*pair) for pair in zip(samples, references, strict=True)]).mean())

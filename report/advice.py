@@ -3,9 +3,11 @@
 from dataclasses import dataclass, replace
 from math import ceil, floor
 from pathlib import Path
+from typing import Any
 
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.fitting.options import FitOptions
+from fewstep.measure.body_backends import is_simulated
 from fewstep.measure.results import Results
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, beyond_data, leaves_range
@@ -30,7 +32,9 @@ from fewstep.report.float_body import float_reason
 from fewstep.report.judgement import judgement
 from fewstep.report.verdict import differences_of
 from fewstep.runtime.bundle.manifest import FittedPlan
+from fewstep.runtime.bundle.platforms import INT8_WEIGHTS, WEIGHTS_ONLY
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.unsuited_bodies import describe_saturation
 from fewstep.runtime.sampling.finite_checks import clip_advice, clip_option
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
@@ -75,12 +79,16 @@ def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
         first.body,
         beyond,
         reason,
+        first.reference,
+        (None, None) if first.tokens is not None else (end.mean_range, end.p5_range),
+        first.judged,
     )
     if reason is not None:
         again = calibrate_again(bundle, first.body)
         return replace(_advise("", again, quote_path(path)), verdict=f"{word}.")
     given = _cost(results, bundle, quote_path(path), lost)
-    verdict = " ".join(f"{sentence}." for sentence in (word, given.verdict) if sentence)
+    included = None if body is None or is_simulated(body) else describe_saturation(body)
+    verdict = " ".join(f"{sentence}." for sentence in (word, included, given.verdict) if sentence)
     return replace(given, verdict=verdict)
 
 
@@ -96,8 +104,9 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> 
     The sentence is "" if the loss of few steps is unknown.
     """
     first = results.qualities[0]
-    steps, int8 = results.float_against_teacher, first.against_float.mean
-    run, choose = f"fewstep run {path} --precision int8", _choose_better(first.against_teacher, bundle)
+    (steps, unknown), int8 = _loss_of_steps(results), first.against_float.mean
+    precision, float32 = _precision_of(bundle, first.body), f"fewstep run {path} --precision float32"
+    run, choose = f"fewstep run {path} --precision {precision}", _choose_better(first.against_teacher, bundle)
     calibrate = calibrate_again(bundle, first.body)
     near, is_clipped = first.against_float.nearness, results.shaping is not None
     if leaves_range(near, bundle.manifest, is_clipped) and calibrate.clip is None:
@@ -105,33 +114,51 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> 
         if isinstance(calibrate.plan, SchedulerReference):  # it takes no clip but that of its config
             calibrate = replace(calibrate, plan=parse_plan_text(f"dpmpp_2m:{calibrate.plan.steps}"))
         return _with_clip(_advise(said, calibrate, path), bundle)
+    if first.reference is not None and first.reference.problem is not None:
+        if (longer := first.reference.instead) is None:
+            return Advice("", float32)
+        return _advise("", replace(calibrate, plan=parse_plan_text(longer)), path)
+    if first.judged is not None and (first.judged.problem is None or not first.judged.float32.is_kept):
+        return Advice("", run if first.judged.problem is None else float32)
     if loses_guidance:
-        return _advise("", replace(calibrate, quality="30dB"), path)
+        return _advise_finer("", calibrate, precision, "30dB", path)
     if steps is None:
-        return Advice("", run)
+        return Advice(unknown, run)
     figures = (
         f"float32 has {steps.mean:.1f} dB PSNR against many steps on {_count_seeds(steps)}, and {first.body} "
         f"{int8:.1f} dB against float32 on {_count_seeds(first.against_float)}"
     )
     if steps.nearness.is_near and first.against_float.nearness.is_near:
-        return Advice(f"Neither few steps nor int8 loses much: {figures}", run)
+        return Advice(f"Neither few steps nor {precision} loses much: {figures}", run)
     if steps.mean < int8 - ALIKE_PSNR:
-        said = f"Few steps lose more than int8, so more steps help: {figures}"
+        said = f"Few steps lose more than {precision}, so more steps help: {figures}"
         if results.shaping is not None:  # fitted plans have no shaping
             plan = _longer_plan(results.plan)
             return _advise(said, choose if plan is None else replace(calibrate, plan=plan), path)
         if (better := _find_better_fit(results, bundle, steps.mean)) is not None:
             plan = FittedReference(better.evaluations)
-            said = f"Few steps lose more than int8: {figures}; the bundle's plan {plan} has {better.psnr:.1f} dB"
+            said = f"Few steps lose more than {precision}: {figures}; the bundle's plan {plan} has {better.psnr:.1f} dB"
             return _advise(said, replace(calibrate, plan=plan, clip=None), path)
         fit = FitOptions(bundle.path)
         count = len(first.steps)
         return _advise(said, replace(fit, steps=count) if 0 < count <= MOST_FITTED else fit, path)
     if int8 < steps.mean - ALIKE_PSNR:
-        return _advise(
-            f"int8 loses more than few steps: {figures}", replace(calibrate, quality=f"{steps.mean:.0f}dB"), path
-        )
-    return _advise(f"Few steps and int8 lose about the same: {figures}", choose, path)
+        said = f"{precision} loses more than few steps: {figures}"
+        return _advise_finer(said, calibrate, precision, f"{steps.mean:.0f}dB", path)
+    return _advise(f"Few steps and {precision} lose about the same: {figures}", choose, path)
+
+
+def _loss_of_steps(results: Results) -> tuple[EndQuality | None, str]:
+    """Return float32's quality against the teacher and "". Without a teacher, or with one that is no reference, return
+    None and the reason, if there is one to say."""
+    if (further := results.further_teacher) is not None:
+        return None, f"More steps do not help: {further}"
+    return results.float_against_teacher, ""
+
+
+def _precision_of(bundle: Bundle, name: str) -> str:
+    """Return the precision of a judged body; int8 if the bundle no longer has it."""
+    return bundle.manifest.bodies[name].precision if name in bundle.manifest.bodies else "int8"
 
 
 def _count_seeds(end: EndQuality) -> str:
@@ -142,6 +169,16 @@ def _advise(verdict: str, options: LongWork, path: str) -> Advice:
     """Return advice that consists of a verdict and the command to run next, with these options."""
     verb = {CalibrateOptions: "calibrate", ChooseOptions: "choose", FitOptions: "fit"}[type(options)]
     return Advice(verdict, options.command_line(verb, of=path), options)
+
+
+def _advise_finer(said: str, calibrate: LongWork, precision: str, quality: str, path: str) -> Advice:
+    """Return advice for a body that is nearer to float32: one of this quality or, if only weights are quantized, which
+    takes no --quality, one of 8 bits, or float32 itself."""
+    if precision == INT8_WEIGHTS.precision:
+        return Advice(said, f"fewstep run {path} --precision float32")
+    is_weights_only = precision in WEIGHTS_ONLY
+    changes: dict[str, Any] = {"target": (INT8_WEIGHTS.name,)} if is_weights_only else {"quality": quality}
+    return _advise(said, replace(calibrate, **changes), path)
 
 
 def _with_clip(given: Advice, bundle: Bundle) -> Advice:

@@ -15,7 +15,7 @@ from fewstep.graph.engines.engine_costs import EngineCost, read_costs
 from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.measure.bodies import ranges_files
 from fewstep.plans.any_plan import plan_headline
-from fewstep.plans.configs.recorded_steps import read_steps
+from fewstep.plans.configs.recorded import read_steps
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import decode_any
 from fewstep.plans.guidance import describe, weight_of
@@ -55,8 +55,8 @@ class FittedContents(FittedPlan, frozen=True):
     """A fitted plan with its guidance as text, and the command that fits it again. If the command is for another
     bundle, `command` is a sentence that says so."""
 
-    guidance: str
-    command: str
+    guidance: str = ""
+    command: str = ""
 
 
 class VerifiedStage(Struct, frozen=True, forbid_unknown_fields=False):

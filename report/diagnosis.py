@@ -12,8 +12,9 @@ from typing import Literal
 import msgspec
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, rank_platforms
-from fewstep.runtime.machine.cpu import EXACT, Cpu, this_cpu
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, OPENVINO, PLATFORMS, rank_platforms
+from fewstep.runtime.bundle.unsuited_bodies import SATURATES, describe_loss
+from fewstep.runtime.machine.cpu import Cpu, this_cpu
 from fewstep.runtime.machine.cuda_code import CudaCode, cuda_code_of_engines
 from fewstep.runtime.machine.gpu import Gpu, Jetson, gpu_of, these_gpus, this_jetson
 from fewstep.runtime.machine.memory import Space, this_space
@@ -254,18 +255,14 @@ def _packages_of(engine: str) -> tuple[str, ...]:
 def _machine_findings(seen: Diagnosis) -> Iterator[Finding]:
     """Yield findings about the processor, memory and disk space."""
     cpu, space = seen.cpu, seen.space
-    if cpu.architecture in ("x86_64", "AMD64") and EXACT.isdisjoint(cpu.int8_instructions):
-        target = rank_platforms(ONNXRUNTIME, "x86", saturating=True)[0].name
+    losses = {each.name: loss for each in PLATFORMS if (loss := describe_loss(each, cpu)) is not None}
+    if losses:
+        saturating = ", ".join(name for name, loss in losses.items() if loss == SATURATES)
+        suited = ",".join(rank_platforms(backend, cpu)[0].name for backend in (ONNXRUNTIME, OPENVINO.backend))
         yield Finding(
             "note",
-            "no VNNI was found: int8 products are summed in 16 bits and may saturate, and int8 saves less time",
-            f"calibrate for this CPU, then judge int8 on it: fewstep calibrate BUNDLE --target {target}",
-        )
-    if cpu.quota is not None and cpu.quota < cpu.cores:
-        yield Finding(
-            "note",
-            f"this container is limited to {cpu.quota:g} of {cpu.cores} cores; more threads would slow each other down",
-            f"give --threads {max(1, int(cpu.quota))}",
+            f"no VNNI was found: int8 saves less time, and int8 sums of {saturating} saturate",
+            f"calibrate for targets that suit this CPU: fewstep calibrate BUNDLE --target {suited}",
         )
     if space.memory_free is not None and space.memory_free < LEAST_MEMORY:
         yield Finding(

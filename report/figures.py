@@ -4,8 +4,10 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from itertools import chain
+from typing import Any
 
 import msgspec
+from numpy.typing import NDArray
 
 from fewstep.calibration.calibration_settings import describe_judged_differences
 from fewstep.graph.files import io
@@ -13,8 +15,8 @@ from fewstep.graph.graph import Graph
 from fewstep.measure.bodies import find_excluded_bodies, int8_bodies
 from fewstep.measure.measurement import MeasureTask, run_measurement
 from fewstep.measure.results import BodyCoverage, Results
+from fewstep.measure.rollouts.record_sizes import places_of_one_size, stack_rows
 from fewstep.measure.rollouts.seeds import describe_conditions
-from fewstep.measure.speed.machine import Machine
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.plans.plan import Plan
 from fewstep.report.operations import float_operations, operation_coverage, unseen_tensors
@@ -22,9 +24,9 @@ from fewstep.report.sections.joints import joint_errors
 from fewstep.report.sections.samples import Samples
 from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.networks import networks
-from fewstep.runtime.bundle.platforms import cpu_kind, platform_of
+from fewstep.runtime.bundle.platforms import platform_of
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.machine.cpu import EXACT
+from fewstep.runtime.bundle.unsuited_bodies import describe_losses
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
@@ -53,13 +55,19 @@ def collect_figures(
     )
     if not manifest.space.has_squared_error:  # nor errors of joints or pictures of samples
         return results, None
-    joints = {name: joint_errors(manifest, body.samples, body.reference) for name, body in bodies.items()}
+    places = places_of_one_size(judgements.reference.samples)  # pictures and errors of joints need one
+
+    def select(samples: NDArray[Any]) -> NDArray[Any]:  # a set may have fewer seeds
+        return stack_rows(samples[places[places < len(samples)]])
+
+    drawn = {name: (select(body.samples), select(body.reference)) for name, body in bodies.items()}
+    joints = {name: joint_errors(manifest, *both) for name, both in drawn.items()}
     qualities = tuple(msgspec.structs.replace(each, joints=joints[each.body]) for each in results.qualities)
     samples = Samples(
-        teacher=judgements.teacher,
-        reference=judgements.reference.samples,
-        bodies={name: (body.samples, body.reference) for name, body in bodies.items()},
-        labels=[describe_conditions(manifest, seed, judged.records) for seed in range(judged.count)],
+        teacher=select(judgements.teacher),
+        reference=select(judgements.reference.samples),
+        bodies=drawn,
+        labels=[describe_conditions(manifest, seed, judged.records) for seed in places.tolist()],
     )
     return msgspec.structs.replace(results, qualities=qualities), samples
 
@@ -89,14 +97,12 @@ def network_coverages(bundle: Bundle, prepared: Mapping[str, Graph], name: str, 
             )
 
 
-def machine_notes(bodies: Iterable[Body], machine: Machine) -> Iterator[str]:
+def machine_notes(bodies: Iterable[Body]) -> Iterator[str]:
     """Yield notes about the bodies and about this machine that are needed to interpret the measurements correctly."""
+    bodies = tuple(bodies)
     for platform in filter(None, (platform_of(body.target, body.platform) for body in bodies)):
-        for note in platform.notes:
-            yield f"{platform.name}: {note}."
-        is_x86 = cpu_kind(machine.system.rpartition(" ")[2]) == "x86"
-        if platform.saturates and is_x86 and EXACT.isdisjoint(machine.int8_instructions):
-            yield f"{platform.name}: no VNNI was found on this machine, so its int8 figures may include saturation."
+        yield from (f"{platform.name}: {note}." for note in platform.notes)
+    yield from (f"{loss}." for loss in describe_losses(bodies))
 
 
 def plan_notes(plans: Mapping[str, Plan]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from fewstep.measure.results import Operation
 from fewstep.report.operations import float_operations, operation_coverage, unseen_tensors
 from fewstep.runtime.bundle.manifest import Body, Coverage, TensorEntry
 from fewstep.runtime.bundle.manifest import GraphEntry as GraphFile
-from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, platform_of
+from fewstep.runtime.bundle.platforms import PORTABLE, TENSORRT, WEIGHTS_ONLY, platform_of
 from fewstep.runtime.bundle.reading import Bundle
 
 NCHWC = f"{CONTRIB}.nchwc"
@@ -75,7 +75,7 @@ class BodyContents(Struct, frozen=True):
     """The graphs of a body (the denoiser in one precision), in addition to the body's entry in the manifest.
 
     multiplying: its matrix products and convolutions in graph order, with their types. uncounted: the reason why they
-        could not be listed, or "".
+        could not be listed, or "". replaces: the graphs that it runs instead of shared ones, by name.
     """
 
     graph: GraphContents
@@ -83,6 +83,7 @@ class BodyContents(Struct, frozen=True):
     multiplying: tuple[Operation, ...]
     earlier: tuple[StepGraphContents, ...] = ()
     uncounted: str = ""
+    replaces: dict[str, GraphContents] = {}
 
 
 def read_graph_contents(
@@ -133,9 +134,10 @@ def read_body_contents(
         for each in body.graphs
         if each.until is not None and each.coverage is not None
     )
+    replaces = {which: read_graph_contents(bundle, each, runs_here)[0] for which, each in body.replaces.items()}
     uncounted = _why_uncounted(prepared)
     if prepared is None or uncounted:
-        return _make_uncounted_body(body, contents, earlier, uncounted)
+        return msgspec.structs.replace(_make_uncounted_body(body, contents, earlier, uncounted), replaces=replaces)
     work = count_operation_macs(prepared)
     outputs = [node.output for node in prepared.nodes if node.output in work]
     none = Coverage(int8_macs=0, total_macs=sum(work.values()), int8_ops=(), float_ops=tuple(outputs))
@@ -147,10 +149,12 @@ def read_body_contents(
         multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
     dtypes = {array.dtype for array in lowered.constants.values()}  # a graph has only one float type
     float_type = next((name for name, half in HALVES.items() if half in dtypes), "float32")
+    if body.precision in WEIGHTS_ONLY:
+        float_type = "float32"  # float16 numbers are scales
     multiplying = tuple(
         op if op.precision == "int8" else msgspec.structs.replace(op, precision=float_type) for op in multiplying
     )
-    return BodyContents(contents, tuple(_shares(multiplying)), multiplying, earlier)
+    return BodyContents(contents, tuple(_shares(multiplying)), multiplying, earlier, replaces=replaces)
 
 
 def _is_for_engines(body: Body) -> bool:

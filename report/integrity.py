@@ -19,14 +19,16 @@ from fewstep.plans.file import decode_any
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.report.engines.differences import EngineComparison, NotCompared
 from fewstep.report.page_link import ADDRESS
-from fewstep.runtime.backends import RUN_ONCE, graph_names
+from fewstep.runtime.backends import graph_names
 from fewstep.runtime.backends.checks import path_text
+from fewstep.runtime.backends.onnxruntime import ANOTHER_VERSION, OnnxRuntime, version
 from fewstep.runtime.backends.port_checks import port_difference
+from fewstep.runtime.backends.probe import LARGEST, measure_probe, probe_difference, sizes_of_probe, wrong_result
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
+from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle
 from fewstep.runtime.bundle.remake_commands import recalibrate_command, refit_command, weight_of_fit
-from fewstep.runtime.kinds.kind import companions
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -41,7 +43,8 @@ class VerifyOptions(BundleOptions):
 
     bundle: The folder of the bundle, or a file from `fewstep bake`, whose checksum and test vector are checked, or a
         folder from `fewstep bake --parts`, whose hashes are checked, and whose first step is run.
-    graphs: Also open the graphs in onnxruntime, if it is installed. A baked file is run.
+    graphs: Also open the graphs in onnxruntime, if it is installed, and compare small float graphs with the numbers
+        that the export stored, since a version of onnxruntime may compute a graph incorrectly. A baked file is run.
     engines: Also run the graphs in every other inference engine of this machine, and compare the outputs with
         onnxruntime's on equal inputs. If an engine differs, the first differing layer is named.
     data: Samples of the training data (.npz or .safetensors): x [N, *x_shape], and each condition by name. They are
@@ -76,7 +79,8 @@ class Integrity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unnamed: tuple[str, ...]
     notes: tuple[str, ...]
     engines: tuple[EngineComparison, ...] = ()
-    differing: tuple[Damage, ...] = ()  # damage of engines whose outputs differ; the bundle itself may be intact
+    differing: tuple[Damage, ...] = ()  # of engines whose outputs differ from onnxruntime's; the bundle may be intact
+    incorrect: tuple[Damage, ...] = ()  # of graphs that onnxruntime computes incorrectly here; the bundle may be intact
 
     @property
     def is_whole(self) -> bool:
@@ -107,14 +111,17 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
     if options.graphs and find_spec("onnxruntime") is None:
         notes.append("graphs were not opened: onnxruntime is not installed (pip install 'fewstep[cpu]')")
     opened = graphs if options.graphs and not notes else {}
+    incorrect = list[Damage]()
     for done, (name, graph) in enumerate(opened.items(), 1):
-        damages += _check_graph(bundle, name, graph)
+        damages += _check_graph(bundle, name, graph, incorrect)
         progress("graphs", done, len(opened))
     compared: tuple[EngineComparison, ...] = ()
-    if options.engines and not damages:
+    if options.engines and not damages and not incorrect:
         compared = tuple(_compare_engines(bundle, progress, notes))
     elif options.engines:
-        notes.append("engines were not compared, because the bundle is damaged; repair it, then verify it again")
+        broken = "the bundle is damaged; repair it, then verify it again"
+        why = broken if damages else "onnxruntime, with which they are compared, is incorrect here"
+        notes.append(f"engines were not compared, because {why}")
     return Integrity(
         bundle=str(options.bundle),
         name=manifest.name,
@@ -127,6 +134,7 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
         notes=tuple(notes),
         engines=compared,
         differing=tuple(engine_damage(each) for each in compared if not each.agrees),
+        incorrect=tuple(incorrect),
     )
 
 
@@ -220,18 +228,17 @@ def _describes_engine(bundle: Bundle, engine: EngineEntry) -> bool:
 
 
 def _list_graphs(bundle: Bundle) -> Iterator[tuple[str, GraphEntry]]:
-    for name in RUN_ONCE:
-        if (setup := getattr(bundle.manifest, name)) is not None:
-            yield name, setup
+    yield from shared_graphs(bundle.manifest).items()
     for name, body in bundle.manifest.bodies.items():
         yield from graph_names(name, body).items()
-    yield from companions(bundle.manifest).items()
+        yield from ((f"{which} of {name}", graph) for which, graph in body.replaces.items())
     for network in bundle.manifest.networks:
         yield from ((f"{network}: {name}", graph) for name, graph in _list_graphs(bundle.select_network(network)))
 
 
-def _check_graph(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damage]:
-    """Yield the problems that onnxruntime finds in a graph, and inputs or outputs that differ from the manifest."""
+def _check_graph(bundle: Bundle, name: str, graph: GraphEntry, incorrect: list[Damage]) -> Iterator[Damage]:
+    """Yield the problems that onnxruntime finds in a graph, and inputs or outputs that differ from the manifest. Append
+    the problem of onnxruntime itself if it computes the graph incorrectly."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -251,6 +258,17 @@ def _check_graph(bundle: Bundle, name: str, graph: GraphEntry) -> Iterator[Damag
         return
     if problem := port_difference(graph, session.get_inputs, session.get_outputs):
         yield Damage(f"{name}: {problem}", EXPORT_AGAIN)
+    elif graph.probe:
+        incorrect.extend(_check_probe(bundle, graph))
+
+
+def _check_probe(bundle: Bundle, graph: GraphEntry) -> Iterator[Damage]:
+    """Yield the problem if onnxruntime computes a graph differently from its probe on this machine."""
+    opened = OnnxRuntime().load_graph(bundle, graph)
+    difference = probe_difference(graph, measure_probe(graph, opened, sizes_of_probe(bundle)))
+    if not difference <= LARGEST:
+        error = wrong_result(f"onnxruntime {version()}", graph, difference, ANOTHER_VERSION)
+        yield Damage(error.what, error.fix)
 
 
 def _runs_rounded(bundle: Bundle, graph: GraphEntry) -> bool:

@@ -4,20 +4,30 @@ It compares int8 with float32 along the same plan, by the mean over seeds and by
 samples count. There are limits for the PSNR and for the signal-to-error ratio (`nearness`):
 
 - good to ship: the mean reaches 40 dB and 30 dB, above which few people see a difference, and the 5th percentile is at
-  most 5 dB below these limits; for tokens, at most 3 % of the most likely tokens differ;
-- not usable: the mean is below 25 dB or 15 dB, or int8 loses the direction of guidance;
+  most 5 dB below these limits, both also at the low ends of their ranges on other seeds (`quality_range`); for tokens,
+  at most 3 % of the most likely tokens differ;
+- not usable: float32's own samples are not (`reference_check`), the mean is below 25 dB or 15 dB, or int8 loses the
+  direction of guidance;
 - samples that are louder than the peak of PSNR have a higher ratio than PSNR, and it is compared with both limits;
 - not int8: no operation is in int8, so that the samples are those of float32;
 - look at it: everything between, and everything judged on random conditions or with samples beyond usual data.
+
+If the user gave a judge (`fewstep.measure.judges`), its limit decides instead of all limits of PSNR: good to ship if
+the score reaches it, also at the low end of its range on other seeds, not usable if it does not. A body that loses the
+direction of guidance is then looked at. The PSNR is still said.
 """
 
 from collections.abc import Sequence
 
 from fewstep.measure.results import TokenQuality
 from fewstep.measure.rollouts.conditions_file import fixed_note, random_note
+from fewstep.measure.rollouts.metrics import CEILING
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, NEAR_PSNR, NEAR_SNR, Nearness
+from fewstep.measure.rollouts.quality_range import Range
+from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck
 from fewstep.runtime.bundle.manifest import TokenAgreement
 
+Tokens = TokenQuality | TokenAgreement | None
 GOOD, LOOK, UNUSABLE, IN_FLOAT = "Good to ship", "Look at it", "Not usable", "Not int8"
 SPREAD = 5.0  # dB from the limits of the mean to those of the 5th percentile
 MOST_CHANGED = 3.0  # % of the most likely tokens at float32's states
@@ -26,13 +36,16 @@ MOST_CHANGED = 3.0  # % of the most likely tokens at float32's states
 def judgement(
     near: Nearness,
     p5: float,
-    tokens: TokenQuality | TokenAgreement | None = None,
+    tokens: Tokens = None,
     random_conditions: Sequence[str] = (),
     fixed_conditions: Sequence[str] = (),
     loses_guidance: bool = False,
     body: str = "int8",
     beyond: float | None = None,
     float_reason: str | None = None,
+    reference: ReferenceCheck | None = None,
+    ranges: tuple[Range | None, Range | None] = (None, None),
+    judged: JudgeScore | None = None,
 ) -> str:
     """Return the verdict and its reason, as in "Good to ship: int8 has 54.5 dB PSNR against float32, 5th percentile
     53.2 dB".
@@ -41,14 +54,26 @@ def judgement(
     conditions with random values. fixed_conditions: names of those that have one value in all samples.
     loses_guidance: whether int8 loses the direction of guidance at a step. beyond: the largest magnitude in the
     samples, if it is beyond the range of usual data (`nearness.beyond_data`). float_reason: why no operation is in int8
-    (`float_body.float_reason`); None if some are.
+    (`float_body.float_reason`); None if some are. reference: the check of float32's samples, without which a distance
+    from them says nothing. ranges: those of the mean and of the 5th percentile on other seeds, whose low ends good to
+    ship has to reach; None for few seeds. judged: the score by the user's judge; None without one.
     """
     if float_reason is not None:
         return f"{IN_FLOAT}: {float_reason}"
-    figures = f"{body} {_figures(near, p5, tokens)}"
-    if loses_guidance:
+    unusable = None if reference is None else reference.problem
+    said = _figures(near, p5, tokens, ranges) if judged is None else judged.text
+    figures = f"{body} {said}" if unusable is None else unusable
+    if loses_guidance and unusable is None and judged is None:
         return f"{UNUSABLE}: {figures}, and loses the direction of guidance"
-    word, shortfall = _word(near, p5, tokens)
+    if unusable is not None:
+        word, shortfall = UNUSABLE, ""
+    elif judged is not None:
+        word, shortfall = _word_of_score(judged)
+        shortfall += f"; it {_figures(near, p5, tokens, ranges)}"
+        if loses_guidance:
+            word, shortfall = LOOK if word == GOOD else word, f"{shortfall}, and loses the direction of guidance"
+    else:
+        word, shortfall = _word(near, p5, tokens, ranges)
     figures += shortfall
     if beyond is not None:
         fix = "a solver with --clip LIMIT keeps them in yours"
@@ -61,7 +86,7 @@ def judgement(
     return f"{word}: {figures}" if fixed is None else f"{word}: {figures}; judged {fixed}"
 
 
-def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> tuple[str, str]:
+def _word(near: Nearness, p5: float, tokens: Tokens, ranges: tuple[Range | None, Range | None]) -> tuple[str, str]:
     """Return the verdict in words, and a clause about the limit that is not reached, such as ", where good to ship
     needs 40 dB"; "" if all are reached."""
     if tokens is not None:
@@ -69,13 +94,30 @@ def _word(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | Non
         return (GOOD, "") if is_good else (LOOK, f", where {GOOD.lower()} allows {MOST_CHANGED:g} %")
     if not near.is_enough:  # also for NaN
         return UNUSABLE, _shortfall(near, LEAST_PSNR, LEAST_SNR, "a usable body needs")
-    lowest = Nearness(p5, None if near.snr is None else near.snr - (near.psnr - p5))
+    lowest = _move(near, p5)
     good = f"{GOOD.lower()} needs"
     if not near.is_near:
         return LOOK, _shortfall(near, NEAR_PSNR, NEAR_SNR, good)
     if not lowest.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD):
         return LOOK, f"{_shortfall(lowest, NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD, good)} at the 5th percentile"
+    of_mean, of_p5 = (None if each is None else _move(near, each[0]) for each in ranges)
+    if of_mean is not None and not of_mean.is_near:
+        return LOOK, f"; on other seeds the mean may be less than {good} ({NEAR_PSNR:g} dB)"
+    if of_p5 is not None and not of_p5.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD):
+        return LOOK, f"; on other seeds the 5th percentile may be less than {good} ({NEAR_PSNR - SPREAD:g} dB)"
     return GOOD, "" if near.psnr >= NEAR_PSNR else _describe_loud(near)
+
+
+def _word_of_score(judged: JudgeScore) -> tuple[str, str]:
+    """Return the verdict by a judge in words, and a clause about other seeds, on which it may miss its limit."""
+    if judged.problem is not None:
+        return UNUSABLE, ""
+    return (GOOD, "") if judged.is_certain else (LOOK, "; on other seeds the score may be less than the limit")
+
+
+def _move(near: Nearness, psnr: float) -> Nearness:
+    """Return the figures of samples with another PSNR. Their ratio of signal to error differs by as much."""
+    return Nearness(psnr, None if near.snr is None else near.snr - (near.psnr - psnr))
 
 
 def _shortfall(near: Nearness, psnr: float, snr: float, needs: str) -> str:
@@ -96,7 +138,10 @@ def _describe_loud(near: Nearness) -> str:
     return f"; its signal, louder than the peak of PSNR, is {near.snr:.1f} dB above the error"
 
 
-def _figures(near: Nearness, p5: float, tokens: TokenQuality | TokenAgreement | None) -> str:
+def _figures(near: Nearness, p5: float, tokens: Tokens, ranges: tuple[Range | None, Range | None]) -> str:
     if tokens is not None:
         return f"changes {100 * tokens.disagreement:.1f} % of the most likely tokens"
-    return f"has {near.psnr:.1f} dB PSNR against float32, 5th percentile {p5:.1f} dB"
+    if p5 >= CEILING:
+        return "has the samples of float32, bit for bit"
+    mean, percentile = ("" if each is None else f" ({each[0]:.1f} to {each[1]:.1f})" for each in ranges)
+    return f"has {near.psnr:.1f} dB PSNR{mean} against float32, 5th percentile {p5:.1f} dB{percentile}"

@@ -31,6 +31,7 @@ from fewstep.report.glossary import glossary_section, lead_paragraph, link_terms
 from fewstep.report.sections.distribution import distribution_section
 from fewstep.report.sections.guidance import guidance_section
 from fewstep.report.sections.joints import joints_section
+from fewstep.report.sections.judge import judge_card, judge_section
 from fewstep.report.sections.precision import ShownMap, precision_section
 from fewstep.report.sections.quality import quality_section
 from fewstep.report.sections.samples import Samples, samples_section
@@ -61,6 +62,7 @@ def build_page(
         *([] if advised is None else [lead_paragraph(str(advised))]),
         headline(results),
         *(lead_paragraph(warning) for warning in list_warnings(results)),
+        *filter(None, [judge_section(results)]),
         *([] if samples is None else _sample_sections(results, samples)),
         *([] if evaluation is None else [distribution_section(evaluation)]),
         *([steps_section(results)] if samples else [tokens_section(results.qualities)]),
@@ -107,6 +109,8 @@ def headline(results: Results) -> Html:
     else:
         rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), link_terms(seeds)])
         cards = [card(link_terms("PSNR of finished samples, int8 against float32"), decibel(end.mean), rest)]
+    if first.judged is not None:
+        cards.insert(0, judge_card(first.judged))
     contests = [(race, fast) for race in results.races for fast in race.timings if fast.name == first.body]
     if contests:
         race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size with the smallest speedup

@@ -13,6 +13,7 @@ from fewstep.measure.results import Results, encode
 from fewstep.measure.results_output import open_if_unchanged
 from fewstep.plans.errors import UserError
 from fewstep.report.advice import advice
+from fewstep.report.call_time import describe_call, valid_calls
 from fewstep.report.engines.section import describe_engines
 from fewstep.report.figures import collect_figures
 from fewstep.report.options import ReportOptions
@@ -64,7 +65,8 @@ def _build_page(bundle: Bundle, measured: Results, samples: Samples | None) -> t
     left_out: list[str] = []
     evaluation = _read_or_note(bundle, "evaluation", read_evaluation, left_out)
     maps = _read_or_note(bundle, "precision maps", read_shown_maps, left_out) or ()
-    measured = msgspec.structs.replace(measured, notes=(*measured.notes, *left_out))
+    times = (describe_call(call, bundle.body(call.body)) for call in valid_calls(bundle.manifest))
+    measured = msgspec.structs.replace(measured, notes=(*measured.notes, *left_out, *times))
     named = Path(bundle.path.resolve().name)  # a page may be published, so it contains no path of this machine
     advised = advice(measured, bundle, named)
     return measured, build_page(measured, samples, evaluation, maps, describe_engines(bundle), advised)

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 from fewstep.measure.bodies import int8_bodies
 from fewstep.measure.body_backends import is_simulated
-from fewstep.measure.cost import body_bytes
+from fewstep.measure.cost import call_bytes
 from fewstep.measure.judged_run import Contender
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results_output import check_output
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.timed_bodies import TimedBodies, select_local_bodies
 from fewstep.report.figures import list_excluded_bodies, machine_notes, plan_notes
 from fewstep.report.options import ReportOptions
@@ -29,7 +28,7 @@ def open_report_task(options: ReportOptions) -> MeasureTask:
                 bundle.graph(graph)  # compares the hash of the file with the manifest
         for name in filter(None, (part.manifest.ranges, *part.manifest.plans.values())):
             bundle.file(name)
-    task = options.judge(bundle, list(bodies))
+    task = options.open_judged_task(bundle, list(bodies))
     check_output(task, options.output, WRITTEN[0], "report", ".html")
     contenders = tuple(_make_contender(task, name, options) for name in bodies)
     seeds = options.seeds if task.teacher is not None else max(each.seeds for each in contenders)
@@ -41,8 +40,8 @@ def open_report_task(options: ReportOptions) -> MeasureTask:
         setup=task.setup,
         judged=replace(task, contenders=contenders, count=seeds, has_samples=True),
         timed=TimedBodies(timed, (), {FLOAT: task.plan, **task.plans}, options.turns()) if len(timed) > 1 else None,
-        sizes={name: body_bytes(bundle, name) for name in common_bodies(bundle.manifest)},
-        notes=(*machine_notes(bodies.values(), this_machine()), *plan_notes(task.plans), *list_excluded_bodies(bundle)),
+        sizes={name: call_bytes(bundle, name) for name in common_bodies(bundle.manifest)},
+        notes=(*machine_notes(bodies.values()), *plan_notes(task.plans), *list_excluded_bodies(bundle)),
     )
 
 

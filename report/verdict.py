@@ -12,6 +12,7 @@ from fewstep.measure.rollouts.output_differences import (
     worst_difference,
 )
 from fewstep.report.judgement import MOST_CHANGED
+from fewstep.runtime.bundle.figures import JudgeScore
 from fewstep.runtime.bundle.manifest import Difference, TokenAgreement
 
 
@@ -19,9 +20,9 @@ def list_warnings(results: Results) -> Iterator[str]:
     """Yield the warnings. There are none if int8 is close to float32 and faster, and if all bodies were calibrated in
     the same way."""
     yield from results.unlike
-    yield from filter(
-        None, (describe_low_quality(each.body, each.against_float.nearness, each.tokens) for each in results.qualities)
-    )
+    for each in results.qualities:
+        low = describe_low_quality(each.body, each.against_float.nearness, each.tokens, each.judged)
+        yield from [] if low is None else [low]
     for quality in results.qualities:
         for kind, steps in differences_of(quality).items():
             if (difference := worst_difference(steps)) is not None and is_lost(difference):
@@ -45,8 +46,13 @@ def differences_of(quality: Quality) -> dict[str, list[Difference | None]]:
     }
 
 
-def describe_low_quality(body: str, near: Nearness, tokens: TokenQuality | TokenAgreement | None) -> str | None:
-    """Return a sentence for a body whose samples or tokens differ visibly from float32's; None if they do not."""
+def describe_low_quality(
+    body: str, near: Nearness, tokens: TokenQuality | TokenAgreement | None, judged: JudgeScore | None = None
+) -> str | None:
+    """Return a sentence for a body whose samples miss the limit of the user's judge or, without one, whose samples or
+    tokens differ visibly from float32's; None otherwise."""
+    if judged is not None:
+        return None if judged.problem is None else f"{body} {judged.problem}."
     if tokens is None:  # is_enough is False for NaN
         remedy = "look at the samples before deploying it"
         return None if near.is_enough else f"{body} is only {near.describe('float32')}: {remedy}."

@@ -17,6 +17,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.links import Home
 
 NO_EXTRACTOR = "none"
 OUTPUT = "features"
@@ -91,7 +92,7 @@ def _open(path: Path, name: str, x_shape: tuple[int, ...], threads: int, dtype: 
     import onnx
 
     try:
-        loaded = OnnxRuntime(threads=threads).open(path)
+        loaded = OnnxRuntime(threads=threads).open(path, home=Home(path.parent, path))
     except UserError as error:
         raise UserError(error.what, NEEDS) from error
     graph = onnx.load(path, load_external_data=False).graph

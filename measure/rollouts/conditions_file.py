@@ -1,13 +1,14 @@
-"""The records of conditions (observations, vectors, images) in a file.
+"""The records of conditions (observations, vectors, images) in a file, or in the files of a folder.
 
-The file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name. Row i of all
+A file is .npz or .safetensors with one array [N, *shape] per condition, under the condition's name. Row i of all
 arrays is one record. An array BRANCH.NAME has a condition's values in another branch of guidance, such as those of a
-negative prompt. Records may be private: they are used, but never copied into the bundle.
+negative prompt. If shapes follow x's free sizes, such as a text's length, a file gives its samples their size, and the
+files of a folder may differ (`record_sizes`). Records may be private: they are used, but never copied into the bundle.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from fewstep.measure.rollouts.record_sizes import (
+    alternate_sizes,
+    group_sizes,
+    join_records,
+    record_shapes,
+    select_records,
+    sizes_of_conditions,
+)
 from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle import conditions
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, Description
+from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 from fewstep.runtime.tensor_file import check_header
 
 LOG = logging.getLogger("fewstep")
-ConditionRecords = Mapping[str, NDArray[Any]]  # [N, *shape] for each condition, by name
+ConditionRecords = Mapping[str, NDArray[Any]]  # [N, *shape] for each condition, by name; [N] arrays if shapes differ
+SUFFIXES = (".npz", ".safetensors")
 SAMPLES = "x"  # the name of samples in a file for `export --check`
+PLACE = "/place"  # an array that is stored with records; no condition has this name
 SEPARATOR = "."  # separates branch and condition in the name of an array
 
 
@@ -32,11 +44,29 @@ SEPARATOR = "."  # separates branch and condition in the name of an array
 class GivenConditions:
     """Conditions of samples: given records, or None if all values are drawn by the seed. `random` names the conditions
     with drawn values that do not represent the user's data (`seeds.random_conditions`), and `fixed` those that have one
-    value in all samples (`seeds.fixed_conditions`)."""
+    value in all samples (`seeds.fixed_conditions`). `prompts` are the texts that the records encode, one for each;
+    empty if they are from a file."""
 
     records: ConditionRecords | None
     random: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+
+    def distribute(self, samples: int) -> "GivenConditions":
+        """Return the records and prompts of `samples` samples (`distribute_records`)."""
+        if self.records is None:
+            return self
+        places = np.arange(len(self.prompts))
+        records = dict(distribute_records({**self.records, **({PLACE: places} if self.prompts else {})}, samples))
+        places = records.pop(PLACE, places)
+        return replace(self, records=records, prompts=tuple(self.prompts[place] for place in places))
+
+    def sizes_of(self, takes: Description) -> list[dict[str, int]]:
+        """Return the sizes of x that occur in the records, by name; those that no record gives have their default."""
+        records = self.records or {}
+        first = {shape: place for place, shape in reversed([*enumerate(record_shapes(records))])}
+        chosen = [select_records(records, [place]) for place in first.values()]
+        return [sizes_of_conditions(takes, each) for each in chosen] or [{}]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -54,42 +84,104 @@ def fixed_note(names: Sequence[str]) -> str | None:
     return f"at one value of {', '.join(names)} only: give others with --conditions FILE" if names else None
 
 
-def read_conditions(path: Path, takes: Sequence[Condition]) -> ConditionRecords:
-    """Read the records in a file, and check them against a denoiser's conditions. Raises UserError if they do not
-    match, and if the file has values for other branches of guidance, because those branches get null values here."""
-    arrays = _leave_out_samples(path, read_arrays(path), takes)
-    if names := [name for name in arrays if name not in {each.name for each in takes} and SEPARATOR in name]:
-        what = f"{path.name} has {names[0]!r}, the values of a branch of guidance"
-        raise UserError(what, "write it without --negative, and give the null value at export: fewstep export --null")
-    for each in takes:
-        if each.name not in arrays and conditions.is_null_by_default(each):
-            LOG.warning("%s has no %s: all samples have its null value, and are not guided by it", path.name, each.name)
-    return check_records(path.name, arrays, takes)
+def read_conditions(path: Path, takes: Description) -> ConditionRecords:
+    """Read the records in a file, or in all files of a folder, and check them against a denoiser's conditions. The
+    sizes of samples alternate (`record_sizes.alternate`).
+
+    Raises UserError if they do not match, and if a file has values for other branches of guidance, because those
+    branches get null values here.
+    """
+    files = _leave_out_samples(path, read_files(path), takes.conditions)
+    names = {each.name for each in takes.conditions}
+    for file, arrays in files.items():
+        if branches := [name for name in arrays if name not in names and SEPARATOR in name]:
+            what = f"{file} has {branches[0]!r}, the values of a branch of guidance"
+            fix = "write it without --negative, and give the null value at export: fewstep export --null"
+            raise UserError(what, fix)
+    for each in takes.conditions:
+        without = [file for file, arrays in files.items() if each.name not in arrays]
+        if without and conditions.is_null_by_default(each):
+            where = path.name if len(without) == len(files) else ", ".join(without)
+            LOG.warning("%s has no %s: all samples have its null value, and are not guided by it", where, each.name)
+    return join_records([_check_sized(file, arrays, takes) for file, arrays in files.items()])
+
+
+def _check_sized(source: str, arrays: ConditionRecords, takes: Description) -> ConditionRecords:
+    """Check the records of a file at the sizes of x that follow from their shapes."""
+    sizes, usual = sizes_of_file(source, arrays, takes), default_sizes(takes.x_shape, takes.sizes)
+    if takes.space.fixes_shape and {**usual, **sizes} != usual:
+        what = f"{source} has values for {sizes}: this bundle samples tokens, and its plans work for one size only"
+        raise UserError(what, f"give values for {usual}")
+    return check_records(source, arrays, (apply_sizes(takes, sizes) if sizes else takes).conditions)
+
+
+def sizes_of_file(source: str, arrays: ConditionRecords, takes: Description) -> dict[str, int]:
+    """Return the free sizes of x that follow from the shapes of a file's arrays, by name. Raises UserError naming the
+    file and the condition if they contradict each other, or are outside their ranges."""
+    shapes = {
+        each.name: arrays[each.name].shape[1:] for each in takes.conditions if each.follows and each.name in arrays
+    }
+    try:
+        sizes = sizes_of_conditions(takes, arrays)
+        if sizes:
+            apply_sizes(takes, sizes)
+    except UserError as error:
+        having = ", ".join(f"condition {name!r} has the shape {list(shape)}" for name, shape in shapes.items())
+        raise UserError(f"{source}: {having}: {error.what}", error.fix) from error
+    return sizes
 
 
 def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, ConditionRecords]:
-    """Return the records in a file for each branch of guidance. Arrays of `COND` have no prefix. Conditions may be
-    missing.
-    Raises UserError for an array that belongs to no condition, or of another shape or type."""
+    """Return the records of a file, or of all files of a folder, for each branch of guidance. Arrays of `COND` have no
+    prefix. Conditions may be missing.
+
+    Raises UserError for an array that belongs to no condition, or of another shape or type, and if the files of a
+    folder have different arrays.
+    """
     named, branches = {each.name: each for each in takes}, dict[str, dict[str, NDArray[Any]]]()
-    arrays = _leave_out_samples(path, read_arrays(path), takes)
-    if not arrays:
-        raise UserError(f"{path.name} has no arrays", "give an array [N, *shape] for each condition")
-    for name, array in arrays.items():
+    files = _leave_out_samples(path, read_files(path), takes)
+    first, arrays = next(iter(files.items()))
+    for other in files:
+        if files[other].keys() != arrays.keys():
+            what = f"{first} and {other} have arrays of different names"
+            raise UserError(what, "give every file of the folder the same arrays")
+    for name in arrays:
         branch, _, rest = (COND, "", name) if name in named else name.partition(SEPARATOR)
         if rest not in named:
             has = f"it takes {', '.join(map(repr, named))}" if named else "it takes none"
             raise UserError(f"{path.name} has {name!r}, which is not a condition of this denoiser", has)
-        branches.setdefault(branch, {})[rest] = array
-    return {branch: check_records(path.name, own, [named[name] for name in own]) for branch, own in branches.items()}
+        parts = [check_records(file, {rest: own[name]}, [named[rest]])[rest] for file, own in files.items()]
+        branches.setdefault(branch, {})[rest] = np.concatenate(parts)
+    return {**branches}
 
 
-def _leave_out_samples(path: Path, arrays: ConditionRecords, takes: Sequence[Condition]) -> ConditionRecords:
+def list_files(path: Path) -> list[Path]:
+    """Return the path of a file, or those of every .npz and .safetensors in a folder, by name. Raises UserError for a
+    folder without any."""
+    files = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES) if path.is_dir() else [path]
+    if not files:
+        what = f"the folder {path} has no file of conditions"
+        raise UserError(what, "give it .npz or .safetensors files with an array [N, *shape] for each condition")
+    return files
+
+
+def read_files(path: Path) -> dict[str, ConditionRecords]:
+    """Read the arrays of `list_files`, by the name of the file. Each file has at least one array."""
+    read = {file.name: read_arrays(file) for file in list_files(path)}
+    for name, arrays in read.items():
+        if not arrays:
+            raise UserError(f"{name} has no arrays", "give an array [N, *shape] for each condition")
+    return read
+
+
+def _leave_out_samples(
+    path: Path, files: Mapping[str, ConditionRecords], takes: Sequence[Condition]
+) -> dict[str, ConditionRecords]:
     """Return the arrays without x, which a file for `export --check` or `verify --data` has besides the conditions."""
-    if SAMPLES not in arrays or any(each.name == SAMPLES for each in takes):
-        return arrays
+    if any(each.name == SAMPLES for each in takes) or not any(SAMPLES in arrays for arrays in files.values()):
+        return dict(files)
     LOG.warning("%s has samples, x: only its conditions are used", path.name)
-    return {name: array for name, array in arrays.items() if name != SAMPLES}
+    return {file: {name: each for name, each in own.items() if name != SAMPLES} for file, own in files.items()}
 
 
 def array_name(branch: str, condition: str) -> str:
@@ -121,19 +213,21 @@ def check_records(source: str, arrays: ConditionRecords, takes: Sequence[Conditi
 
 
 def distribute_records(records: ConditionRecords, samples: int) -> ConditionRecords:
-    """Return a record for each of `samples` samples: evenly spread over the file, or repeated if the file has fewer."""
+    """Return a record for each of `samples` samples: evenly spread over the file and over the sizes of its records, or
+    repeated if the file has fewer."""
     count = len(next(iter(records.values()))) if records else samples
     if count < samples:
         LOG.warning("%d rows of conditions for %d samples: the rows are repeated", count, samples)
-    chosen = np.arange(samples) % count if count < samples else np.arange(samples) * count // samples
-    return {name: array[chosen] for name, array in records.items()}
+        return select_records(records, np.arange(samples) % count)
+    return alternate_sizes(select_records(group_sizes(records), np.arange(samples) * count // samples))
 
 
 def digest_records(records: ConditionRecords) -> str:
     """Return the SHA-256 of the names, types, shapes and values of records."""
     known = sha256()
     for name, array in sorted(records.items()):
-        known.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        for part in array if array.dtype == object else [array]:
+            known.update(f"{name} {part.dtype} {part.shape}".encode() + np.ascontiguousarray(part).tobytes())
     return known.hexdigest()
 
 
@@ -148,7 +242,7 @@ def check_file(path: Path) -> None:
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     check_file(path)
     fix = "write it with numpy.savez(FILE, NAME=ARRAY) or safetensors.numpy.save_file({NAME: ARRAY}, FILE)"
-    if path.suffix not in (".npz", ".safetensors"):
+    if path.suffix not in SUFFIXES:
         raise UserError(f"{path.name} is neither .npz nor .safetensors", fix)
     try:
         if path.suffix == ".npz":

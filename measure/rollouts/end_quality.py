@@ -5,6 +5,7 @@ It consists of a PSNR, the values needed to interpret it (`nearness.py`), and, i
 drift (`distances/drift.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.measure.rollouts.nearness import Nearness, ReferencePower
+from fewstep.measure.rollouts.quality_range import Range, mean_range, p5_range
 from fewstep.plans.spec import Strict
 
 
@@ -64,6 +66,16 @@ class EndQuality(Strict, frozen=True):
         return len(self.values)
 
     @property
+    def mean_range(self) -> Range | None:
+        """The range of the mean on other seeds; None for few seeds."""
+        return mean_range(self.values)
+
+    @property
+    def p5_range(self) -> Range | None:
+        """The range of the 5th percentile on other seeds; None for few seeds."""
+        return p5_range(self.values)
+
+    @property
     def nearness(self) -> Nearness:
         return Nearness(self.mean, self.snr, self.unrelated, self.largest)
 
@@ -94,8 +106,11 @@ def end_quality(
     )
 
 
-def compare_samples(samples: Floats, references: Floats, name: str) -> EndQuality:
-    """Return the quality of samples [B, *x_shape] against references of this name, including their scale."""
-    signal = ReferencePower()
-    signal.add(references, samples)
-    return end_quality(psnr(samples, references), name, signal)
+def compare_samples(batches: Sequence[tuple[Floats, Floats]], name: str) -> EndQuality:
+    """Return the quality of samples [B, *x_shape] against references of this name, including their scale. Each of the
+    `batches` is a pair of samples and references of one size."""
+    signal, values = ReferencePower(), list[NDArray[np.float64]]()
+    for samples, references in batches:
+        signal.add(references, samples)
+        values.append(psnr(samples, references))
+    return end_quality(np.concatenate(values), name, signal)

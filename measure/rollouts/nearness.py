@@ -89,7 +89,8 @@ def beyond_data(near: Nearness, manifest: Manifest, is_clipped: bool) -> float |
 
 
 class ReferencePower:
-    """The scale of a stream of references [B, *x_shape]. It does not depend on how the stream is split into batches."""
+    """The scale of a stream of references [B, *x_shape]. It does not depend on how the stream is split into batches,
+    whose shapes may differ."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -99,8 +100,8 @@ class ReferencePower:
         self._largest = 0.0
 
     def add(self, references: Floats, samples: Floats | None = None) -> None:
-        """Add a batch. Each reference is compared with the previous one. Only the largest magnitude in `samples` is
-        used."""
+        """Add a batch. Each reference is compared with the previous one, if it has the same shape. Only the largest
+        magnitude in `samples` is used."""
         if not len(references):
             return
         values = references.astype(np.float64)
@@ -109,7 +110,9 @@ class ReferencePower:
         self._squares += float(np.square(values).sum())
         for each in (references,) if samples is None else (references, samples):
             self._largest = max(self._largest, float(np.abs(each).max()))
-        chain = references if self._last is None else np.concatenate([self._last, references])
+        chain = references
+        if self._last is not None and self._last.shape[1:] == references.shape[1:]:
+            chain = np.concatenate([self._last, references])
         if len(chain) > 1:
             self._unrelated += psnr(chain[1:], chain[:-1]).tolist()
         self._last = references[-1:]

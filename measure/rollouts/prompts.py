@@ -22,6 +22,7 @@ from fewstep.measure.rollouts.pictures import picture_axes
 from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition, fixed_conditions, random_conditions
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.companions import TEXT_ENCODER
 from fewstep.runtime.options import Options
 
 LOG = logging.getLogger("fewstep")
@@ -64,8 +65,8 @@ HELD_OUT = tuple(form.format(subject) for subject, form in product(OTHER_SUBJECT
 class ConditionOptions(Options):
     """Conditions of samples.
 
-    conditions: Values of the conditions, .npz or .safetensors, with an array [N, *shape] for each by name. Judge on
-        others than you calibrate on. Default: random values.
+    conditions: Values of the conditions, .npz or .safetensors, with an array [N, *shape] for each by name, or a folder
+        of such files, whose sizes may differ. Judge on others than you calibrate on. Default: random values.
     prompts: A text file of prompts, one per line, for a bundle with a text encoder. Judge on others than you calibrate
         on. Default: prompts that come with fewstep.
     """
@@ -81,6 +82,13 @@ class ConditionOptions(Options):
         """Return the conditions for the comparison with float32, by `given_conditions`."""
         return given_conditions(bundle, self.conditions, self.prompts, HELD_OUT)
 
+    def timed_conditions(self, bundle: Bundle) -> ConditionRecords | None:
+        """Return a record to time calls with, or None if the conditions of a timing are drawn."""
+        if self.conditions is None and bundle.manifest.text is not None:
+            prompts = HELD_OUT if self.prompts is None else read_prompts(self.prompts)
+            return encode_prompts(bundle, prompts[:1])
+        return self.held_out_conditions(bundle).records
+
 
 def given_conditions(
     bundle: Bundle, conditions: Path | None, prompts: Path | None, shipped: Sequence[str]
@@ -94,7 +102,7 @@ def given_conditions(
     if prompts is None and (text is None or conditions is not None):
         if conditions is None:
             return GivenConditions(None, random_conditions(takes), fixed_conditions(takes, None))
-        given = read_conditions(conditions, takes)
+        given = read_conditions(conditions, bundle.manifest)
         return GivenConditions(given, fixed=fixed_conditions(takes, given))
     if prompts is None:
         words = "no prompts are given: using %d that come with fewstep; --prompts FILE takes yours"
@@ -108,7 +116,7 @@ def given_conditions(
     encoded = {each.name for each in text.graph.outputs} if text else set()
     drawn = [each for each in takes if each.default is None and each.name not in {*records, *encoded}]
     given = encode_prompts(bundle, lines, records)
-    return GivenConditions(given, random_conditions(drawn), fixed_conditions(takes, given))
+    return GivenConditions(given, random_conditions(drawn), fixed_conditions(takes, given), tuple(lines))
 
 
 def encode_prompts(
@@ -125,6 +133,17 @@ def encode_prompts(
             drawn = [draw_condition(condition, number, FIRST_SEED + row, axes) for row in range(len(prompts))]
             values[condition.name] = np.stack(drawn)
     return check_records("the prompts", values, takes)
+
+
+def records_of_body(
+    bundle: Bundle, body: str, records: ConditionRecords | None, prompts: Sequence[str]
+) -> ConditionRecords | None:
+    """Return the records of `prompts` as a body runs with them: encoded by its own text encoder, if it has one."""
+    from fewstep.runtime.text import open_text_encoder
+
+    if records is None or not prompts or TEXT_ENCODER not in bundle.body(body).replaces:
+        return records
+    return {**records, **open_text_encoder(bundle.with_graphs_of(body)).encode(prompts)}
 
 
 def expand_prompts(texts: Sequence[str]) -> tuple[str, ...]:

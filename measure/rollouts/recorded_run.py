@@ -4,7 +4,7 @@ The final sample is compared with float32's from the same noise (closed loop), s
 up nor keep their order along the way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, varies_per_call
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.record_sizes import records_of_one_size, split_seeds_by_size
 from fewstep.measure.rollouts.reference_run import ReferenceRun, run_reference
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
@@ -57,6 +58,14 @@ class RecordedRun(ReferenceRun):
     network: str = DENOISER
     float32: StepCall | None = None
 
+    def with_setup(self, sampler: Sampler) -> "RecordedRun":
+        """Return the run with the inputs that the conditioner and the prologue of another sampler compute. A body then
+        runs with them, and is compared with the same samples."""
+        calls = self.batch.at_size(sampler).step_call(self.plan, len(self.batch.seeds), self.batch.conditions)
+        steps = enumerate(zip(self.plan.steps, self.feeds, strict=True))
+        feeds = tuple({**fed, **_fixed(calls.feeds(index), fed)} if fed else {} for index, (_, fed) in steps)
+        return replace(self, feeds=feeds)
+
     @property
     def float_states(self) -> list[StepState]:
         """Float32's states at the steps of the network."""
@@ -83,6 +92,11 @@ class RecordedRun(ReferenceRun):
         return list(self.batch.run(self.plan, body.step_network))
 
 
+def _fixed(feeds: Arrays, names: Collection[str]) -> Arrays:
+    """Return the inputs of these names, without the range group."""
+    return {name: value for name, value in feeds.items() if name in names and name != GROUP}
+
+
 def _route_by_network(network: str, plan: Plan, body: StepCall, float32: StepCall) -> StepCall:
     """Return a step call that runs `body` at the steps of one network, and `float32` at the steps of all others."""
 
@@ -98,14 +112,32 @@ def _route_by_network(network: str, plan: Plan, body: StepCall, float32: StepCal
 def record_search_runs(
     sampler: Sampler, plan: Plan, records: ConditionRecords | None = None, progress: Progress = SILENT
 ) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
-    """Record the float32 run on which mixed precision is searched, and the runs on which the result is judged. The
-    arguments are those of `record_run`."""
-    parts = [SEARCH_SEEDS, *(JUDGE_SEEDS[start : start + AT_ONCE] for start in range(0, len(JUDGE_SEEDS), AT_ONCE))]
+    """Record the float32 run on which mixed precision is searched, with samples of one size, and the runs on which the
+    result is judged. The arguments are those of `record_run`."""
+    judged = [*split_seeds_by_size(JUDGE_SEEDS, records, AT_ONCE)]
+    parts = [(SEARCH_SEEDS, records_of_one_size(records)), *((seeds, records) for seeds in judged)]
     search, *judges = (
-        record_run(sampler, plan, seeds, records, partial(_report_progress, progress, number, len(parts)))
-        for number, seeds in enumerate(parts)
+        record_run(sampler, plan, seeds, own, partial(_report_progress, progress, number, len(parts)))
+        for number, (seeds, own) in enumerate(parts)
     )
     return search, tuple(judges)
+
+
+def record_runs(
+    sampler: Sampler,
+    plan: Plan,
+    seeds: Sequence[int],
+    records: ConditionRecords | None = None,
+    progress: Progress = SILENT,
+    network: str = DENOISER,
+) -> tuple[RecordedRun, ...]:
+    """Record the float32 runs of some seeds whose records may give samples different sizes, one run for successive
+    seeds of one size. The arguments are those of `record_run`."""
+    parts = [*split_seeds_by_size(seeds, records, len(seeds))]
+    return tuple(
+        record_run(sampler, plan, part, records, partial(_report_progress, progress, number, len(parts)), network)
+        for number, part in enumerate(parts)
+    )
 
 
 def _report_progress(progress: Progress, number: int, recorded_runs: int, stage: str, done: int, total: int) -> None:
@@ -124,12 +156,14 @@ def record_run(
     """Record the float32 run of some seeds. The steps of `plan` are already assigned to range groups. If the denoiser
     carries tensors, the plan runs several times, and the samples are those of the last run.
 
-    records: user-supplied conditions [N, *shape]; seed i takes record i mod N. network: the name of the network whose
+    records: user-supplied conditions [N, *shape]; seed i takes record i mod N. Those of these seeds have one size.
+    network: the name of the network whose
         bodies are compared; the steps of other networks always run in float32.
     """
     manifest, runs = sampler.bundle.manifest, runs_per_trajectory(plan)
     plan = repeat_compiled(plan, runs) if runs > 1 else plan
     batch = SeedBatch.from_manifest(manifest, seeds, records)
+    sampler = batch.at_size(sampler)
     graph = sampler.network(network).body.graph
     ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))
     fixed_feeds: dict[int, Arrays] = {}

@@ -42,7 +42,7 @@ class ReferenceRun:
     def quality(self, states: Sequence[StepState]) -> EndQuality:
         """Return the quality of another run's samples, compared with the samples of this float32 run from the same
         seeds."""
-        return compare_samples(self.final_samples(states), self.sample, f"float32, {self.plan.name}")
+        return compare_samples([(self.final_samples(states), self.sample)], f"float32, {self.plan.name}")
 
     def next_x(self, state: StepState) -> Array:
         """Return x after a step, as the next step reads it; the sample after the last step."""

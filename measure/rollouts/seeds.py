@@ -6,8 +6,8 @@ integer conditions cycle through the values. Calibration draws the values of all
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.pictures import Uniform, is_mask, is_picture, picture_axes, random_mask, random_picture
+from fewstep.measure.rollouts.record_sizes import select_records, sizes_of_conditions, split_seeds_by_size
 from fewstep.plans import noise
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import PERTURBED
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.conditions import default_value, is_null_by_default, random_range
 from fewstep.runtime.bundle.manifest import Condition, Description, Manifest
+from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.sampling.execute import Array, StepNetwork, StepState, execute
 from fewstep.runtime.sampling.finite_checks import finite_states
 from fewstep.runtime.sampling.request import check_given
+from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.sampling.slots import CarryingNetwork
 
 HELD_OUT_SEEDS = range(100_000)  # for evaluation
@@ -34,6 +37,8 @@ SEARCH_SEEDS = SELECTION_SEEDS[:16]  # for searching a map; biased in favour of 
 JUDGE_SEEDS = SELECTION_SEEDS[16:80]  # for maps that may be deployed; a wanted quality must hold here
 BODY_SEEDS = SELECTION_SEEDS[80:88]  # for judging a body, at most as many as trajectories
 OPERATION_SEEDS = SELECTION_SEEDS[88:90]  # for the error of each operation, at most as many as trajectories
+VERDICT_SEEDS = SELECTION_SEEDS[92:148]  # for judging the body that is written, after BODY_SEEDS
+OTHER_SEEDS = SELECTION_SEEDS[90:92]  # for the effect of the seed on float32's samples
 FIT_SEEDS = range(600_000, 650_000)  # for fitting numbers
 CHOICE_SEEDS = range(650_000, 700_000)  # for the choices of a fit
 FIRST_SEED = 1_000_000  # default first seed of calibration
@@ -43,23 +48,51 @@ Same = TypeVar("Same", bound="SeedBatch")
 
 @dataclass(frozen=True)
 class SeedBatch:
-    """The inputs of samples: their seeds, their shape, and a value of each condition for each sample."""
+    """The inputs of samples of one size: their seeds, their shape, and a value of each condition for each sample.
+    `sizes` are the free sizes of x, or empty for those of the denoiser. `own` has the conditions of those bodies, by
+    name, that encode prompts by a text encoder of their own."""
 
     seeds: Sequence[int]
     x_shape: tuple[int, ...]
     conditions: ConditionRecords
+    sizes: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    own: Mapping[str, ConditionRecords] = field(default_factory=dict, kw_only=True)
 
     @classmethod
     def from_manifest(
         cls: type[Same], manifest: Manifest, seeds: Sequence[int], records: ConditionRecords | None = None
     ) -> Same:
-        """Return a batch at the denoiser's default size, for evaluation or a choice, with `held_out_conditions`."""
-        return cls(seeds, manifest.x_shape, held_out_conditions(manifest, seeds, records))
+        """Return a batch for evaluation or a choice, with `held_out_conditions`. They give it its size, and must have
+        one size (`split_by_size`)."""
+        conditions = held_out_conditions(manifest, seeds, records)
+        sizes = sizes_of_conditions(manifest, conditions)
+        x_shape = apply_sizes(manifest, sizes).x_shape if sizes else manifest.x_shape
+        return cls(seeds, x_shape, conditions, sizes={} if x_shape == manifest.x_shape else sizes)
+
+    @classmethod
+    def split_by_size(
+        cls: type[Same], manifest: Manifest, seeds: Sequence[int], records: ConditionRecords | None, at_most: int
+    ) -> Iterator[Same]:
+        """Yield batches of at most `at_most` successive seeds, whose records have one size."""
+        for part in split_seeds_by_size(seeds, records, at_most):
+            yield cls.from_manifest(manifest, part, records)
+
+    def at_size(self, sampler: Sampler) -> Sampler:
+        """Return a sampler at the size of this batch."""
+        return sampler.with_options(adapters=None, **self.sizes) if self.sizes else sampler
 
     def select(self: Same, place: slice) -> Same:
         """Return the samples of a slice."""
-        conditions = {name: each[place] for name, each in self.conditions.items()}
-        return replace(self, seeds=self.seeds[place], conditions=conditions)
+
+        def rows(conditions: ConditionRecords) -> ConditionRecords:
+            return {name: values[place] for name, values in conditions.items()}
+
+        own = {body: rows(conditions) for body, conditions in self.own.items()}
+        return replace(self, seeds=self.seeds[place], conditions=rows(self.conditions), own=own)
+
+    def of_body(self: Same, name: str) -> Same:
+        """Return the batch with the conditions that a body runs with."""
+        return replace(self, conditions=self.own[name]) if name in self.own else self
 
     def split(self: Same, size: int) -> Iterator[Same]:
         """Yield all samples, `size` at a time."""
@@ -94,12 +127,22 @@ def held_out_conditions(
     User-supplied `records` [N, *shape] replace them; seed i takes record i mod N.
     """
     if records is not None:
-        return {name: array[np.asarray(seeds) % len(array)] for name, array in records.items()}
+        count = min(map(len, records.values()), default=1)
+        return select_records(records, np.asarray(seeds) % count)
     axes = picture_axes(takes)
     return {
         condition.name: np.stack([draw_condition(condition, number, seed, axes, is_held_out=True) for seed in seeds])
         for number, condition in enumerate(takes.conditions)
     }
+
+
+def are_drawn(manifest: Manifest, batch: SeedBatch) -> bool:
+    """Return whether the conditions of a batch are those that its seeds draw, and not user-supplied ones. A condition
+    without a range, such as an encoded prompt, is never drawn."""
+    if any(random_range(each) is None and not _keeps_default(each) for each in manifest.conditions):
+        return False
+    drawn = held_out_conditions(manifest, batch.seeds)
+    return all(np.array_equal(drawn[name], values) for name, values in batch.conditions.items())
 
 
 def random_conditions(conditions: Sequence[Condition]) -> tuple[str, ...]:
@@ -124,7 +167,7 @@ def fixed_conditions(conditions: Sequence[Condition], records: ConditionRecords 
     although they have other values too."""
     if records is None:
         return kept_defaults(conditions, None)
-    varying = [each for each in conditions if _has_other_values(each)]
+    varying = [each for each in conditions if _has_other_values(each) and records[each.name].dtype != object]
     return tuple(each.name for each in varying if (records[each.name] == records[each.name][:1]).all())
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.record_sizes import record_shapes, select_records, sizes_of_conditions, split_equal
 from fewstep.measure.rollouts.seeds import draw_conditions
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.plan import DENOISER
@@ -22,7 +23,6 @@ from fewstep.runtime.sampling.step_call import GraphCall
 
 BATCH = 8  # trajectories at once
 RUN_STRIDE = 2**32  # difference between the seeds of a trajectory's runs
-PER_SIZE = 4  # successive trajectories of one size, if there are several sizes
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ def roll_out(
     batch: int = BATCH,
     conditions: ConditionRecords | None = None,
     sizes: Sequence[Mapping[str, int]] = (),
-    per_size: int = PER_SIZE,
     runs: int = 1,
     network: str = DENOISER,
 ) -> Iterator[BodyCall]:
@@ -59,56 +58,41 @@ def roll_out(
 
     `network` is one of the networks named in the plan's steps; the steps of other networks are run too, but not
     yielded. `conditions` [len(seeds), *shape] belong to the seeds; with None they are random, determined by the seeds.
-    The body's graph may return more tensors than the output (see `observe.expose_tensors`). Several `sizes` of x
-    alternate, each for `per_size` successive seeds.
+    The body's graph may return more tensors than the output (see `observe.expose_tensors`).
+
+    `sizes` are the sizes of x, one for each seed. If there are none, they follow from the conditions, or are the
+    sampler's. Successive seeds of one size are a batch.
     """
     last = max((index for index in range(len(plan.steps)) if plan.steps[index].network == network), default=0)
     carried: Slots | None
-    for start, part, size in split_seeds(seeds, batch, sizes, per_size):
+    for place in split_seeds(seeds, batch, conditions, sizes):
         calls: list[GraphCall] = []
+        part, given = seeds[place], None if conditions is None else select_records(conditions, place)
         watched, carried = replace(sampler, on_call=partial(_keep_call, calls, network, plan)), None
-        watched = watched.with_options(adapters=None, **(size or {}))
+        derived = sizes_of_conditions(sampler.bundle.manifest, given or {})
+        watched = watched.with_options(adapters=None, **(sizes[place.start] if sizes else derived))
         for run in range(runs):
             run_seeds = [(seed + run * RUN_STRIDE) % 2**64 for seed in part]
-            if conditions is None:
-                values = draw_conditions(watched.bundle.manifest, run_seeds)
-            else:
-                values = {name: array[start : start + len(part)] for name, array in conditions.items()}
+            values = draw_conditions(watched.bundle.manifest, run_seeds) if given is None else given
             for state in watched.steps(plan, run_seeds, values, plan.guidance, carried=carried):
                 if calls:  # empty if the step was another network's
                     feeds, tensors, _ = calls.pop()
                     yield BodyCall(state, part, feeds, tensors, run == runs - 1 and state.index == last)
             carried = state.slots
-        progress("trajectories", start + len(part), len(seeds))
+        progress("trajectories", place.stop, len(seeds))
 
 
 def split_seeds(
-    seeds: Sequence[int], batch: int, sizes: Sequence[Mapping[str, int]] = (), per_size: int = PER_SIZE
-) -> Iterator[tuple[int, Sequence[int], Mapping[str, int] | None]]:
-    """Split the seeds, in order, into batches of at most `batch`. Yield the index of a batch's first seed, its seeds,
-    and the sizes of x.
-
-    Sizes alternate, each for `per_size` successive seeds. The size of a seed depends only on the seed, not on the
-    batch.
-    """
-    start = 0
-    while start < len(seeds):
-        count = batch if len(sizes) < 2 else min(batch, per_size - seeds[start] % per_size)
-        part = seeds[start : start + count]
-        yield start, part, sizes[part[0] // per_size % len(sizes)] if sizes else None
-        start += len(part)
-
-
-def min_seeds_for_sizes(seed: int, sizes: int, per_size: int = PER_SIZE) -> int:
-    """Return the smallest number of successive seeds, beginning with `seed`, in which each of `sizes` sizes occurs."""
-    return max(1, per_size * (sizes - 1) - seed % per_size + 1)
-
-
-def max_seeds_per_size(seeds: range, sizes: int) -> int:
-    """Return the largest number of successive seeds per size, at most PER_SIZE, for which each of `sizes` sizes occurs
-    among these seeds; 0 if there are fewer seeds than sizes."""
-    counts = range(PER_SIZE, 0, -1)
-    return next((count for count in counts if min_seeds_for_sizes(seeds.start, sizes, count) <= len(seeds)), 0)
+    seeds: Sequence[int],
+    batch: int,
+    conditions: ConditionRecords | None = None,
+    sizes: Sequence[Mapping[str, int]] = (),
+) -> Iterator[slice]:
+    """Split the places of the seeds, in order, into batches of at most `batch` samples of one size. `conditions` and
+    `sizes` are as for `roll_out`."""
+    shapes = record_shapes(conditions) if conditions else [()] * len(seeds)
+    named = [tuple(size.items()) for size in sizes] or [()] * len(seeds)
+    return split_equal(list(zip(shapes, named, strict=True)), batch)
 
 
 def trajectories_text(count: int) -> str:

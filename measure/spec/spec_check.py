@@ -61,16 +61,21 @@ class MeanErrors(msgspec.Struct, frozen=True):
 class SpecCheck(msgspec.Struct, frozen=True):
     """The errors of the network's predictions under the spec as stated, on samples of the data. `mistake` names the
     likely mistake, or is "" if the spec seems right. `unknown` lists, as text, what cannot be checked with these
-    samples. `decided` lists the facts whose other values denoise worse, or give the same samples."""
+    samples. `decided` lists the facts whose other values denoise worse, or give the same samples. `figures` has the
+    numbers on which the verdict rests, as text."""
 
     errors: tuple[MeanErrors, ...] = msgspec.field(name="times")
     samples: int
     mistake: str = ""
     unknown: tuple[str, ...] = ()
     decided: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return the verdict as a sentence."""
+        """Return the verdict as a sentence, with its figures."""
+        return "; ".join((self._verdict(), *self.figures))
+
+    def _verdict(self) -> str:
         if self.mistake:
             return f"the spec seems wrong, or the network barely trained: {self.mistake}"
         reason = f"{self.samples} samples are denoised as a trained network does"
@@ -122,9 +127,14 @@ def check_spec(
     network = remember_outputs(network)
     setting = _Setting(network, SpecReading(facts.schedule, facts.prediction), data, conditions, rows)
     stated, others = setting.denoise(setting.stated), list(_try_readings(setting, candidate_readings(setting.stated)))
-    mistake, about_nulls = _find_mistake(setting, stated, others), ""
+    (mistake, factor), about_nulls = _find_mistake(setting, stated, others), ""
+    figures = [f"the errors are {score_errors(stated.errors):.2g} times those of a linear denoiser (limit {RIGHT:g})"]
+    if factor > 1:
+        figures.append(f"the correction divides them by {factor:.3g}")
     if not mistake and nulls:
-        mistake, about_nulls = check_nulls(network, setting.stated, data, conditions, nulls, rows)
+        of_nulls = check_nulls(network, setting.stated, data, conditions, nulls, rows)
+        mistake, about_nulls = of_nulls.mistake, of_nulls.unknown
+        figures.append(of_nulls.figures)
     if ignores_time and mistake:
         mistake = f"{SAME}: the time does not reach the network, or, if it needs none, {mistake}"
     unknown, decided = dict[str, str](), tuple[str, ...]()
@@ -141,7 +151,7 @@ def check_spec(
     if ignores_time and not mistake:
         unknown[SAME] = f"whether the time should reach the network, as {SAME}"
     errors = tuple(MeanErrors(each.time, each.error, each.linear) for each in stated.errors.values())
-    return SpecCheck(errors, len(rows), mistake, tuple(filter(None, unknown.values())), decided)
+    return SpecCheck(errors, len(rows), mistake, tuple(filter(None, unknown.values())), decided, tuple(figures))
 
 
 def _try_readings(
@@ -159,9 +169,10 @@ def _try_readings(
             continue
 
 
-def _find_mistake(setting: _Setting, stated: Alternative, others: list[Alternative]) -> str:
-    """Return the mistake whose correction lowers the errors most, as text; "" if the spec seems right."""
-    found = list[tuple[float, str]]()  # factor by which each correction lowers the error, and its mistake
+def _find_mistake(setting: _Setting, stated: Alternative, others: list[Alternative]) -> tuple[str, float]:
+    """Return the mistake whose correction lowers the errors most, as text, and the factor by which it does, 1 for none;
+    "" if the spec seems right."""
+    found = list[tuple[float, str, float]]()  # rank of each correction, its mistake, and the factor of its errors
     for other in others:
         factor, at_one = measure_improvement(stated.errors, other.errors)
         is_nearer = factor > BETTER
@@ -175,11 +186,11 @@ def _find_mistake(setting: _Setting, stated: Alternative, others: list[Alternati
             fits = score <= FITS and FITS * score <= score_errors(zeros)
             said = "" if fits else "no correction fits well; the best: "
             changes = other.reading.count_changes(setting.stated)
-            found.append((factor / PER_CHANGE ** (changes - 1), said + other.reading.mistake))
-    mistake = max(found, key=itemgetter(0), default=(1.0, ""))[1]
-    if not mistake and (score := score_errors(stated.errors)) > RIGHT:
-        return f"errors are {score:.1f} times those of a linear denoiser, and no usual mistake explains it"
-    return mistake
+            found.append((factor / PER_CHANGE ** (changes - 1), said + other.reading.mistake, factor))
+    _, mistake, lowered = max(found, key=itemgetter(0), default=(1.0, "", 1.0))
+    if not mistake and score_errors(stated.errors) > RIGHT:
+        return "no usual mistake explains its errors", 1.0
+    return mistake, lowered
 
 
 def _check_flag(setting: _Setting) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, check_records, read_arrays
+from fewstep.measure.rollouts.data_distance import FEWEST
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.spec.null_values import UNTESTED
 from fewstep.measure.spec.reading_errors import Network
@@ -62,9 +63,11 @@ def read_samples(file: Path, denoiser: Description, is_one: bool = True) -> Data
     return DataSamples(x, check_records(file.name, arrays, denoiser.conditions))
 
 
-def largest_magnitude(file: Path, denoiser: Description) -> float:
-    """Return the largest magnitude in the samples of a file."""
-    return float(np.abs(read_samples(file, denoiser).x).max())
+def measure_data(file: Path, denoiser: Description) -> tuple[float, tuple[float, float] | None]:
+    """Return the largest magnitude in the samples of a file, and the mean and the standard deviation of their values,
+    which are None for fewer than FEWEST samples."""
+    x = read_samples(file, denoiser).x.astype(np.float64)
+    return float(np.abs(x).max()), (float(x.mean()), float(x.std())) if len(x) >= FEWEST else None
 
 
 def check_bundle(bundle: Bundle, file: Path) -> SpecCheck:

@@ -22,12 +22,13 @@ class OnBackend:
 @dataclass(frozen=True)
 class TimedGraph:
     """A graph for onnxruntime, or a network's body on another backend, with its inputs. A call of the contender runs it
-    `steps` times."""
+    `steps` times. `wide_sums`: see `OnnxRuntime.open`."""
 
     graph: Path | OnBackend
     feeds: Mapping[str, NDArray[Any]]
     steps: int = 1
     network: str = DENOISER
+    wide_sums: bool = False
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,9 @@ def _sum_by_kind(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, 
     return dict(total)
 
 
-def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]) -> Graph:
-    """Open a graph in onnxruntime. Return a function that runs it on `feeds`, and one that returns the seconds of each
-    operation type."""
+def open_graph(path: str, threads: int, spinning: bool, entries: Mapping[str, str], feeds: Mapping[str, Any]) -> Graph:
+    """Open a graph in onnxruntime, with these further entries of its configuration. Return a function that runs it on
+    `feeds`, and one that returns the seconds of each operation type."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -91,6 +91,8 @@ def open_graph(path: str, threads: int, spinning: bool, feeds: Mapping[str, Any]
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
     sessions = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])]
 
     def kinds() -> dict[str, float]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import gcd
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.record_sizes import records_of_one_size
 from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.measure.speed.contender import OnBackend, TimedContender, TimedGraph
@@ -13,6 +14,7 @@ from fewstep.plans.any_plan import AnyPlan, regroup
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
+from fewstep.runtime.bundle.platforms import needs_wide_sums
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.sampler import Sampler
 
@@ -44,14 +46,17 @@ def make_contender(
     graphs = list[TimedGraph]()
     for network, fed in feeds.items():
         alone = bundle.select_network(network)
-        parts = graph_steps(alone.body(body), plan, network)
+        own = alone.body(body)
+        parts = graph_steps(own, plan, network)
         if backend is None:
+            is_wide = needs_wide_sums(own.target, own.platform)
             graphs += [
-                TimedGraph(alone.graph(graph), select_feeds(graph, fed), steps, network) for graph, steps in parts
+                TimedGraph(alone.graph(graph), select_feeds(graph, fed), steps, network, is_wide)
+                for graph, steps in parts
             ]
         else:
             loaded, steps = OnBackend(backend, bundle.path, body), sum(steps for _, steps in parts)
-            graphs.append(TimedGraph(loaded, select_feeds(alone.body(body).graph, fed), steps, network))
+            graphs.append(TimedGraph(loaded, select_feeds(own.graph, fed), steps, network))
     counts = steps_per_call([graph.steps for graph in graphs])
     timed = (replace(graph, steps=count) for graph, count in zip(graphs, counts, strict=True))
     return TimedContender(name or body, tuple(timed))
@@ -70,7 +75,8 @@ def middle_feeds(
     """Return, for each network, its inputs at the middle one of those steps of a plan that it runs: every branch of
     `samples` samples."""
     networks, feeds, takes = [step.network for step in plan.steps], {}, sampler.bundle.manifest
-    values = None if records is None else held_out_conditions(takes, range(samples), records)
+    alike = records_of_one_size(records)  # one call has samples of one size
+    values = None if alike is None else held_out_conditions(takes, range(samples), alike)
     for network in dict.fromkeys(networks):
         steps = [index for index, each in enumerate(networks) if each == network]
         calls = roll_out(sampler, plan, range(samples), batch=samples, conditions=values, network=network)

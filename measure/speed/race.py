@@ -20,7 +20,8 @@ from fewstep.measure.speed.contender import TimedContender
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import path_text
-from fewstep.runtime.machine.cpu import usable_cores
+from fewstep.runtime.backends.onnxruntime import WIDE_SUMS
+from fewstep.runtime.machine.cpu import default_threads
 from fewstep.runtime.machine.turns import Rounds, take_turns
 from fewstep.runtime.progress import SILENT, Progress
 
@@ -34,8 +35,8 @@ class Turns:
     """How contenders are timed in turns. Raises UserError for invalid values.
 
     batches: numbers of samples per call; all contenders are timed for each. rounds: the number of turns of each
-        contender. seconds: the duration of a turn. threads: threads per call; 0 for one per core that this process may
-        use. spinning: whether waiting threads spin inside a call; they never spin between calls.
+        contender. seconds: the duration of a turn. threads: threads per call; 0 for `default_threads`, as in a
+        deployment. spinning: whether waiting threads spin inside a call; they never spin between calls.
     """
 
     batches: tuple[int, ...] = (1, 8)
@@ -88,7 +89,7 @@ def run_race(
     profiled: whether to return the fraction of time by operation type too, which takes about ten more runs of each
         contender.
     """
-    threads = turns.threads or usable_cores()
+    threads = turns.threads or default_threads()
     batches = {contender.batch for contender in contenders}
     if len(batches) != 1:
         raise ValueError("contenders must be fed the same batch")
@@ -143,7 +144,8 @@ def _make_opener(contender: TimedContender, threads: int, spinning: bool) -> con
     for each in contender.graphs:
         graph, feeds = each.graph, dict(each.feeds)
         if isinstance(graph, Path):
-            opener = partial(contender_process.open_graph, path_text(graph), threads, spinning, feeds)
+            entries = {WIDE_SUMS: str(int(each.wide_sums))}
+            opener = partial(contender_process.open_graph, path_text(graph), threads, spinning, entries, feeds)
         else:
             opener = partial(
                 contender_process.open_body, graph.backend, threads, graph.bundle, each.network, graph.body, feeds

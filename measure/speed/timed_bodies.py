@@ -22,6 +22,7 @@ from fewstep.runtime.bundle.calibrate_command import calibrate_fix
 from fewstep.runtime.bundle.networks import common_bodies, edges_of
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, QNN
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.bundle.unsuited_bodies import describe_losses
 from fewstep.runtime.progress import SILENT, Progress
 
 FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32; --backend names one that runs it"
@@ -103,12 +104,13 @@ def timing_notes(bundle: Bundle, timed: TimedBodies, backends: Sequence[str]) ->
     bodies, found = bundle.manifest.bodies, dict(timed.elsewhere)
     if not backends:
         yield FLOAT16
-    if all(bodies[name].precision != "int8" for name in timed.here):
+    if not any(bodies[name].is_quantized for name in timed.here):
         yield f"there is no int8 body to time: {calibrate_fix(bundle)}"
     for name in timed.here:
         if len(bodies[name].graphs) > 1:
             steps = f"several graphs run the steps of {timed.plans[name].name}"
             yield f"{name}: {steps}; times are the mean of a step"
+    yield from describe_losses(bodies[name] for name in timed.here)
     if QNN.name in backends:
         from fewstep.runtime.backends.qnn import Qnn  # only needed to time it
 

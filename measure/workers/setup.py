@@ -15,7 +15,7 @@ from fewstep.measure.rollouts.prompts import ConditionOptions
 from fewstep.measure.workers.job import Workers
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import check_threads, import_package
-from fewstep.runtime.machine.cpu import usable_cores
+from fewstep.runtime.machine.cpu import usable_threads
 
 LOG = logging.getLogger("fewstep")
 ITEM_THREADS = 1  # threads of an item in workers, by default
@@ -82,7 +82,7 @@ def _client(address: str) -> Any:
 
 def warn_of_workers(setup: WorkerSetup) -> None:
     """Log a warning if the worker processes have more threads than there are cores."""
-    cores, count, threads = usable_cores(), setup.count, setup.threads or ITEM_THREADS
+    cores, count, threads = usable_threads(), setup.count, setup.threads or ITEM_THREADS
     if count > 1 and count * threads > cores:
         LOG.warning(
             "%d workers of %d thread%s wait for each other on %d core%s: --workers %d is as fast, in less memory",
@@ -96,8 +96,8 @@ class SamplingOptions(ConditionOptions):
 
     workers: Processes of this machine that share the sampling, with bitwise identical results for any number from 1 on.
         Each has the weights in memory. 0 for only this process, on all cores unless threads is 1.
-    threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or, without workers,
-        one for each core.
+    threads: Threads of one evaluation, on which its last bits may depend. 0 for one per worker, or without workers
+        one per core.
     cluster: Address of a Dask scheduler whose workers share the sampling instead, as tcp://host:8786. They must have
         fewstep installed, and the bundle at the same path.
     """

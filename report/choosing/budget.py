@@ -1,6 +1,5 @@
 """The choice of a deployment by the limits that the user gives: a time, a quality, or both."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
@@ -12,7 +11,8 @@ from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR, clip_hint, 
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.plan import Plan
-from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, describe_deployment
+from fewstep.report.choosing.deployments import pareto_front
+from fewstep.report.choosing.saved_choice import Deployment, SavedChoice, describe_deployment, today
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.finite_checks import clip_option
 
@@ -22,12 +22,32 @@ LEAST_WORTH = 10.0  # dB, of PSNR and of signal to error, below which a limit is
 @dataclass(frozen=True)
 class Budget:
     """The limits of a choice, as the user gave them and as numbers: milliseconds of a call, and dB of its samples. None
-    means no limit."""
+    means no limit. judge: the name of the user's judge, whose limit every deployment must reach; None without one."""
 
     within: str | None
     at_least: str | None
     milliseconds: float | None
     decibels: float | None
+    judge: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The limits as text, such as "within 20ms and good enough for edges.py:sharpness"."""
+        usual = f"{LEAST_PSNR:g}dB in PSNR or signal to error, and {LEAST_SNR:g}dB signal to error"
+        has_default = self.at_least is None and self.within is not None and self.judge is None
+        return " and ".join(
+            [f"within {self.within}"] * (self.within is not None)
+            + [f"at least {usual if has_default else self.at_least}"] * (has_default or self.at_least is not None)
+            + [f"good enough for {self.judge}"] * (self.judge is not None)
+        )
+
+    def is_good(self, row: Deployment) -> bool:
+        """Return whether the quality of a deployment is sufficient: by the judge and by the dB that the user asked for
+        or, without both, by the minimum quality."""
+        if row.judged is not None:
+            is_judged = row.judged.score.is_kept
+            return is_judged and (self.decibels is None or row.psnr >= self.decibels)
+        return row.quality.nearness.is_enough if self.decibels is None else row.psnr >= self.decibels
 
 
 def _suggest_limits(
@@ -40,7 +60,10 @@ def _suggest_limits(
     """
     limits = [f"--within {_round_up(good[0].milliseconds)}ms"] if good else []
     best = fast[-1] if fast else None
-    if best is not None and best.psnr >= LEAST_WORTH and best.quality.nearness.reaches(LEAST_WORTH, LEAST_WORTH):
+    if best is not None and best.judged is not None:
+        if (problem := best.judged.problem) is not None:
+            limits.append(f"a judge with a lower limit, since the best of that time {problem}")
+    elif best is not None and best.psnr >= LEAST_WORTH and best.quality.nearness.reaches(LEAST_WORTH, LEAST_WORTH):
         limits.append(f"--at-least {floor(best.psnr)}dB")
     if limits:
         return f"give {' or '.join(limits)}, or try more plans (--plan)"
@@ -60,18 +83,15 @@ def _round_up(milliseconds: float) -> str:
     return f"{ceil(milliseconds / step) * step:.6g}"
 
 
-def choose_by_budget(
-    bundle: Bundle, budget: Budget, batch: int, plan: Plan, on_front: Sequence[Deployment]
-) -> SavedChoice:
+def choose_by_budget(bundle: Bundle, budget: Budget, batch: int, plan: Plan, rows: Sequence[Deployment]) -> SavedChoice:
     """Return the best deployment within the time, or the fastest one of the requested quality. Its quality is at least
-    the minimum quality, unless the user requested less."""
-    within = np.inf if budget.milliseconds is None else budget.milliseconds
-    least, needed = budget.decibels, f"{LEAST_PSNR:g}dB in PSNR or signal to error, and {LEAST_SNR:g}dB signal to error"
-    asked = " and ".join(
-        [f"within {budget.within}"] * (budget.within is not None)
-        + [f"at least {budget.at_least or needed}"] * (budget.at_least is not None or within < np.inf)
-    )
-    good = [row for row in on_front if (row.quality.nearness.is_enough if least is None else row.psnr >= least)]
+    the minimum quality, unless the user requested less or gave a judge.
+
+    With a judge and a limit in dB, one that has fewer dB than the limit may have a higher score than the one that is
+    chosen.
+    """
+    within, asked = np.inf if budget.milliseconds is None else budget.milliseconds, budget.text
+    on_front, good = pareto_front(rows), pareto_front([row for row in rows if budget.is_good(row)])
     kept = [row for row in good if row.milliseconds <= within]
     if not kept:
         fast = [row for row in on_front if row.milliseconds <= within]
@@ -84,12 +104,13 @@ def choose_by_budget(
         fix = _suggest_limits(bundle, budget, plan, good, fast)
         raise UserError(f"no deployment samples {bundle.path} {asked}: {nearest}", fix)
     winner = kept[0] if budget.within is None else kept[-1]
+    others = (row for row in reversed(on_front) if row != winner and row.rank < winner.rank)
     family = tuple(
         row.plan
-        for row in reversed(on_front)
+        for row in (winner, *others)
         if (row.body, row.engine.backend) == (winner.body, winner.engine.backend)
         and row.milliseconds <= winner.milliseconds
     )
-    day = time.strftime("%Y-%m-%d")
+    day = today()
     rows_of_x = batch * max_branches(plan)
     return SavedChoice(bundle.manifest.name, asked, day, rows_of_x, plan.guidance, shaping_of(plan), winner, family)

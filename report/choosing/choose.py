@@ -27,6 +27,8 @@ from fewstep.report.choosing.engines import find_fastest_engine, runnable_bodies
 from fewstep.report.choosing.int8_speedup import describe_small_speedup
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.choosing.saved_choice import UNPACK, Deployment, SavedChoice, save_choice
+from fewstep.report.choosing.time_notes import describe_times
+from fewstep.runtime.bundle.unsuited_bodies import describe_unsuited
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
@@ -42,17 +44,19 @@ class Choice:
     teacher: str
     seeds: int
     left_out: tuple[str, ...]  # sentences on bodies that no engine here runs, or whose samples are not finite
-    notes: tuple[str, ...] = ()  # on conditions that were not varied, and int8 that is hardly faster than float32
+    notes: tuple[str, ...] = ()  # on conditions that were not varied, and int8 that loses something on this CPU
 
 
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     """Compare with the teacher and time all bodies that run on this machine, with several plans, and choose the best
     within the limits on time and quality. Raises UserError if none meets them."""
     judging = open_judging(options, progress)
-    budget = Budget(options.within, options.at_least, options.milliseconds, options.decibels)
+    judge, limits = judging.judge, (options.within, options.at_least, options.milliseconds, options.decibels)
+    budget = Budget(*limits, None if judge is None else judge.name)
     check_memory(estimate_needs(judging.bundle, judging.plan, judging.batch), options.bundle)
     tried = plans_by_body(judging, options.plan)
     expected = partial(estimate, judging, tried, options.threads, budget.milliseconds)
+    judging.try_judge()
     judging = replace(judging, teacher=find_teacher_plan(judging, expected))
     rows: list[Deployment] = []
     errors: dict[str, UserError] = {}
@@ -71,12 +75,14 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         first = next(iter(errors.values()), UserError(f"no plan of {options.bundle} was tried", "give --plan"))
         raise UserError(f"no body to choose: {first.what}", first.fix)
     on_front, chosen = pareto_front(rows), None
-    if options.within is not None or options.at_least is not None:
-        chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, on_front)
+    if options.is_limited:
+        chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, rows)
         given = options.command_line("choose", keeps_folders=True).partition("BUNDLE")[2].strip()
-        chosen = save_choice(judging.bundle, chosen, given)
+        chosen = save_choice(judging.bundle, chosen, given, () if judge is None else judge.files)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
-    notes = (*judging.notes, *_compare_with_bf16(judging, rows, options.threads))
+    unsuited = (describe_unsuited(judging.bundle, body) for body in dict.fromkeys(row.body for row in ordered))
+    times = describe_times(judging.bundle, ordered, options.threads)
+    notes = (*judging.notes, *filter(None, unsuited), *times, *_compare_with_bf16(judging, rows, options.threads))
     return Choice(ordered, tuple(on_front), chosen, judging.reference_plan.name, options.seeds, left_out, notes)
 
 
@@ -114,9 +120,11 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
         teacher_reference=options.teacher,
         records=given.records,
         notes=given.notes,
+        prompts=given.prompts,
         count=options.seeds,
         batch=options.batch,
         progress=progress,
+        judge=options.open_judge(bundle),
     )
 
 

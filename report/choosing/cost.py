@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from fewstep.graph.resource_needs import Needs
 from fewstep.measure.cost import sampling_needs
 from fewstep.measure.estimate import Estimate, seconds_per_evaluation
+from fewstep.measure.rollouts.seeds import OTHER_SEEDS
 from fewstep.measure.sampling import FEW
 from fewstep.measure.speed.contender_process import WARM_UP
 from fewstep.measure.speed.duel import DUEL_SECONDS
@@ -42,7 +43,8 @@ def estimate(
     What is cached from an earlier choice takes no time. `budget` is the time limit in milliseconds; plans that exceed
     it are not counted.
     """
-    each = seconds_per_evaluation(judging.reference, judging.plan, judging.records)
+    count = count_evaluations(judging, plans)
+    each = seconds_per_evaluation(judging.reference, judging.plan, judging.records, count=count)
     fewest, most = judging.fewest_rows, judging.most_rows
     tried, fresh = dict[str, dict[str, Plan]](), dict[str, dict[str, Plan]]()
     opened, duels = 1, 0  # the unit of time is always opened
@@ -105,9 +107,11 @@ def count_evaluations(judging: DeploymentJudge, plans: Mapping[str, Mapping[str,
 
 
 def _teacher_evaluations(judging: DeploymentJudge) -> int:
-    """Count the evaluations of one sample by the teacher and by its check."""
+    """Count the evaluations of one sample by the teacher, by its check, and by the check of its samples, which are
+    compared with those of other seeds and of other conditions."""
     long, checked = len(judging.reference_plan.steps), 0 if judging.teacher is None else min(CHECK_SEEDS, judging.count)
-    return judging.count * long + checked * (len(judging.plan.steps) + 3 * long)
+    compared = (2 + bool(judging.bundle.manifest.conditions)) * min(len(OTHER_SEEDS), judging.count)
+    return (judging.count + compared) * long + checked * (len(judging.plan.steps) + 3 * long)
 
 
 def _count_steps(plans: Iterable[Plan]) -> int:

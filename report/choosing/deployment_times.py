@@ -15,14 +15,15 @@ from statistics import median
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fewstep.measure.rollouts.record_sizes import records_of_one_size
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, Floats
-from fewstep.report.choosing.engines import REFERENCE, TimedEngine, make_backend, make_network_calls
+from fewstep.report.choosing.engines import REFERENCE, TimedEngine, lean_backend, make_backend, make_network_calls
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes
 from fewstep.runtime.machine.turns import Rounds, stop_after_rounds, take_turns
@@ -33,11 +34,12 @@ LOG = logging.getLogger("fewstep")
 ROUNDS, MOST_ROUNDS = 5, 15
 PERCENTILE = 10.0  # of the times of a turn's calls
 BUSY = 1.3  # mean time over that percentile, from which a machine is busy; one thread on an idle core has up to 1.11
+SETUP = "setup of "  # in front of a plan's name: the part of its call without the body
 ALIKE = 0.98  # tolerated ratio: through noise, a plan with more evaluations may seem faster by 2 %
 
 
 @dataclass(frozen=True)
-class CallTime:
+class CallEstimate:
     """milliseconds: the time of a call that was not delayed. slowdown: the mean time of all calls, as a multiple of
     `milliseconds`."""
 
@@ -49,10 +51,10 @@ class CallTime:
         return self.slowdown > BUSY
 
 
-def estimate_call_time(walls: Sequence[float]) -> CallTime:
+def estimate_call_time(walls: Sequence[float]) -> CallEstimate:
     """Return the time of a call from the wall times of calls in seconds."""
     low = float(np.percentile(walls, PERCENTILE))
-    return CallTime(1000 * low, float(np.mean(walls)) / low)
+    return CallEstimate(1000 * low, float(np.mean(walls)) / low)
 
 
 def measure_ratios(
@@ -129,9 +131,9 @@ def open_unit_process(judging: DeploymentJudge, threads: int) -> TimedProcess:
 
 def _open_process(judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> TimedProcess:
     """Start a body on an engine in a separate process, with a call for each plan."""
-    seeds = range(judging.batch)
-    conditions = judging.held_out_batch(seeds).conditions
-    given = (judging.bundle, body, engine, judging.most_rows, dict(plans), seeds, conditions)
+    records = records_of_one_size(judging.records)  # one call has samples of one size
+    batch = SeedBatch.from_manifest(judging.bundle.manifest, range(judging.batch), records)
+    given = (judging.bundle, body, engine, judging.most_rows, dict(plans), batch)
     return TimedProcess(body, partial(make_sampler_calls, *given))
 
 
@@ -141,14 +143,26 @@ def make_sampler_calls(
     engine: TimedEngine,
     rows: int,
     plans: Mapping[str, Plan],
-    seeds: Sequence[int],
-    conditions: Mapping[str, NDArray[np.generic]],
+    batch: SeedBatch,
+    is_lean: bool = False,
 ) -> dict[str, Call]:
-    """Return a function for each plan that samples from noise. It is called in a separate process."""
-    sampler = load_body(bundle, body, make_backend(engine, rows))
+    """Return a function for each plan that samples from noise, and one, with the name after SETUP, that runs only
+    conditioner and prologue. They are called in a separate process.
+
+    is_lean: whether the engine holds the weights once (`lean_backend`).
+    """
+    backend = make_backend(engine, rows)
+    sampler = batch.at_size(load_body(bundle, body, lean_backend(backend) if is_lean else backend))
 
     def call(plan: Plan) -> Floats:
         sampler.forget()  # as in deployment, where the conditions change with each call
-        return sampler.sample(plan, seeds, conditions)
+        return sampler.sample(plan, batch.seeds, batch.conditions)
 
-    return {name: partial(call, plan) for name, plan in plans.items()}
+    def set_up(plan: Plan) -> None:
+        sampler.forget()
+        feeds = sampler.step_call(plan, len(batch.seeds), batch.conditions).feeds
+        for index in range(len(plan.steps)):
+            feeds(index)
+
+    of_setup: dict[str, Call] = {SETUP + name: partial(set_up, plan) for name, plan in plans.items()}
+    return {name: partial(call, plan) for name, plan in plans.items()} | of_setup

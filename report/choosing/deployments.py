@@ -8,17 +8,18 @@ to the unit, unless the machine was busy. Each choice measures the unit again, s
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
-import numpy as np
 
 from fewstep.measure.rollouts.end_quality import compare_samples
+from fewstep.measure.rollouts.prompts import records_of_body
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.deployment_judge import DeploymentJudge
 from fewstep.report.choosing.deployment_times import measure_ratios
 from fewstep.report.choosing.engines import TimedEngine, make_backend
 from fewstep.report.choosing.measurement_cache import read_cached, write_cached
-from fewstep.report.choosing.saved_choice import Deployment
+from fewstep.report.choosing.saved_choice import Deployment, today
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.loading import load_body
@@ -42,8 +43,10 @@ def measure_deployments(
     if fresh:
         ratios, is_sure = measure_ratios(judging, body, engine, fresh)
         with load_body(judging.bundle, body, make_backend(engine, judging.most_rows)) as sampler:
+            records = records_of_body(judging.bundle, body, judging.records, judging.prompts)
+            as_run = replace(judging, records=records)
             for name, plan in fresh.items():
-                samples = judging.sample_plan(sampler, plan, judging.batch)
+                samples = as_run.sample_plan(sampler, plan, judging.batch)
                 measured[name] = Deployment(
                     body=body,
                     precision=judging.bundle.body(body).precision,
@@ -52,8 +55,12 @@ def measure_deployments(
                     evaluations=len(plan.steps),
                     milliseconds=0.0,
                     ratio=ratios[name],
-                    quality=compare_samples(samples, judging.reference_samples, judging.reference_plan.name),
+                    quality=compare_samples(
+                        list(zip(samples, judging.reference_samples, strict=True)), judging.reference_plan.name
+                    ),
                     gain=_guidance_gain(judging.bundle, body, plan),
+                    judged=None if judging.judge is None else judging.judge.judge(judging.pair(samples)),
+                    day=today(),
                 )
                 if is_sure:
                     write_cached(keys[name], measured[name])
@@ -62,11 +69,11 @@ def measure_deployments(
 
 
 def pareto_front(rows: Sequence[Deployment]) -> list[Deployment]:
-    """Return the deployments that no other beats in both time and mean PSNR, fastest first."""
-    best, kept = -np.inf, []
-    for each in sorted(rows, key=lambda row: (row.milliseconds, -row.psnr)):
-        if each.psnr > best:
-            best = each.psnr
+    """Return the deployments that no other beats in both time and quality, fastest first. Quality is the mean PSNR or,
+    with a judge, its score, where the PSNR decides between equal scores."""
+    kept = list[Deployment]()
+    for each in sorted(sorted(rows, key=lambda row: row.rank, reverse=True), key=lambda row: row.milliseconds):
+        if not kept or each.rank > kept[-1].rank:
             kept.append(each)
     return kept
 

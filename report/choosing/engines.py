@@ -28,22 +28,23 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
 from fewstep.runtime.backends.registry import NAMED, create_backend
-from fewstep.runtime.bundle.networks import common_bodies, networks
-from fewstep.runtime.bundle.platforms import TENSORRT, platform_of
+from fewstep.runtime.bundle.networks import common_bodies, networks, setup_graphs, with_graphs_of
+from fewstep.runtime.bundle.platforms import TENSORRT, WEIGHTS_ONLY, platform_of
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes
-from fewstep.runtime.machine.cpu import physical_cores, this_cpu
+from fewstep.runtime.machine.cpu import default_threads, usable_threads
 from fewstep.runtime.machine.gpu import has_gpu
 from fewstep.runtime.machine.packages import package_versions, this_onnxruntime
 from fewstep.runtime.sampling.loading import choose_body
 
 LOG = logging.getLogger("fewstep")
 REFERENCE = "onnxruntime"  # the backend with which others are compared
-LARGEST = {  # allowed difference from onnxruntime, relative to the largest output
+LARGEST: dict[str, float] = {  # allowed difference from onnxruntime, relative to the largest output
     "float32": 1e-3,
     "float16": 2e-2,
     "bfloat16": 0.1,
     "int8": 0.1,
+    **dict.fromkeys(WEIGHTS_ONLY, 0.1),
 }
 FARTHER = 1.5  # allowed ratio of an engine's int8 error to onnxruntime's, since engines round at other places
 ROWS = "onnxruntime-rows"  # the backend with a row of the batch per thread
@@ -92,8 +93,8 @@ def find_fastest_engine(
     Args:
         batch: at least 1. OpenVINO compiles for this batch size while it loads.
         threads: CPU threads of a call. 0 tries one thread per physical core, one per core of this process if that
-            differs, and a single thread. It also tries onnxruntime with waiting threads that sleep, and with a row of
-            the batch per thread.
+            differs, and a single thread, all within the CPU quota. It also tries onnxruntime with waiting threads that
+            sleep, and with a row of the batch per thread.
         fewest_rows: the rows of the smallest call, if not all calls have `batch` rows. With a single row, a thread per
             row is not tried.
 
@@ -136,8 +137,8 @@ def count_engines(bundle: Bundle, body: str, batch: int, threads: int, fewest: i
 def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
     """Return everything that determines the outputs of a body: its manifest entry, its shapes and conditions, and the
     digests of its files and of those of the conditioner and the prologue."""
-    entry, manifest = bundle.body(body), bundle.manifest
-    setup = [graph for graph in (manifest.conditioner, manifest.prologue) if graph is not None]
+    entry, manifest = bundle.body(body), with_graphs_of(bundle.manifest, body)
+    setup = [graph for _, graph in setup_graphs(manifest)]
     takes = (manifest.x_shape, manifest.sizes, manifest.conditions)
     others = [(each.until, *body_facts(bundle.select_network(name), body)) for name, each in manifest.networks.items()]
     return (entry, takes, setup, manifest.digests([*entry.graphs, *setup]), *others)
@@ -153,6 +154,12 @@ def fix_batch_size(backend: Backend, batch: int) -> Backend:
     """Return the backend for calls on `batch` rows. OpenVINO compiles while it loads a graph, and then does so for this
     batch size only."""
     return replace(backend, batch=batch) if isinstance(backend, OpenVino) else backend
+
+
+def lean_backend(backend: Backend) -> Backend:
+    """Return the backend without a cache of compiled graphs: OpenVINO would map the cached file in addition to the
+    weights."""
+    return replace(backend, cached=False) if isinstance(backend, OpenVino) else backend
 
 
 def engine_name(engine: TimedEngine) -> str:
@@ -298,11 +305,11 @@ def make_network_calls(
 def candidate_engines(threads: int, fewest_rows: int) -> Iterator[TimedEngine]:
     """Yield the backends to try, each with several numbers of threads, for calls of at least `fewest_rows` rows. Some
     may not be installed, which is found out when they are loaded."""
-    cores, physical = this_cpu().cores, physical_cores()
+    cores, default = usable_threads(), default_threads()
     counts, sleeping = [threads], 0
     if not threads and cores > 1:
-        counts += [cores] * (cores != physical) + [1] * (physical != 1)
-        sleeping = cores if physical == 1 else 0
+        counts += [cores] * (cores != default) + [1] * (default != 1)
+        sleeping = cores if default == 1 else 0
     for name in (name for name in NAMED if name not in LEFT_OUT):
         tried = counts if name in ON_CPU else [0]
         if name == ROWS:  # a single row, or a single thread, has nothing to share
@@ -327,11 +334,11 @@ class _Check:
         if backend == REFERENCE:
             self._expected.setdefault(self._body, outputs)
             return
-        precision, expected = self._bundle.body(self._body).precision, self._reference_outputs(self._body)
+        body, expected = self._bundle.body(self._body), self._reference_outputs(self._body)
         difference = relative_difference(expected, outputs)
-        if difference <= LARGEST[precision]:
+        if difference <= LARGEST[body.precision]:
             return
-        if precision == "int8" and "float32" in self._bundle.manifest.bodies:
+        if body.is_quantized and "float32" in self._bundle.manifest.bodies:
             exact = {name: value for name, value in self._reference_outputs("float32").items() if name in expected}
             if relative_difference(exact, outputs) <= FARTHER * relative_difference(exact, expected):
                 return

@@ -26,6 +26,7 @@ from fewstep.report.choosing.measurement_cache import cache_key, read_cached, wr
 from fewstep.runtime.bundle.platforms import platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import default_sizes
+from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.machine.memory import this_space
 
 LOG = logging.getLogger("fewstep")
@@ -48,7 +49,9 @@ def describe_small_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch
 
 def measure_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch: int, threads: int) -> float | None:
     """Return the speed of an int8 body on its engine relative to float32 computed in bfloat16 by OpenVINO. It is
-    measured once and cached. None if OpenVINO does not run here."""
+    measured once and cached. None if OpenVINO does not run here, or if this processor has no bfloat16."""
+    if not this_cpu().has_bf16:
+        return None
     settings = engine.backend, engine.threads, engine.spinning
     key = cache_key("bf16", body_facts(bundle, body), body_facts(bundle, FLOAT), settings, batch, threads)
     ratio = read_cached(key, float)
@@ -70,17 +73,19 @@ def measure_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch: int, 
 def time_bf16(path: Path, targets: Sequence[str], threads: int) -> float | None:
     """Return the milliseconds that OpenVINO takes for a step of one sample with float32 computed in bfloat16. It is
     measured before a large network is calibrated for `targets`. None for a small network, for targets of other devices,
-    or if OpenVINO does not run here.
+    if OpenVINO does not run here, or if this processor has no bfloat16.
 
     A small network is calibrated in less time than this takes. OpenVINO holds the weights twice: as stored, and in the
     form in which it computes. This may take more memory than the calibration, so None is returned if there is not
     enough free memory. None is also returned for a bundle that cannot be read, since the calibration will name the
     reason.
     """
+    if not this_cpu().has_bf16:
+        return None
     try:
         bundle = open_bundle(path)
         body = bundle.manifest.bodies.get(FLOAT)
-        if body is None or not body.graph.data or not any(_cpu_backend(target) for target in targets):
+        if body is None or not body.graph.data or not any(cpu_backend(target) for target in targets):
             return None
         needed = 2 * sum((bundle.path / name).stat().st_size for name in body.graph.data)
     except (UserError, OSError):
@@ -109,7 +114,7 @@ def describe_gain(path: Path, bodies: Mapping[str, str], bf16: float | None, thr
     if bf16 is None:
         return ()
     bundle = open_bundle(path)
-    here = {body: backend for body, target in bodies.items() if (backend := _cpu_backend(target))}
+    here = {body: backend for body, target in bodies.items() if (backend := cpu_backend(target))}
     times = {body: _time_step(bundle, body, backend, threads) for body, backend in here.items()}
     known = {body: each for body, each in times.items() if each is not None}
     if not known:
@@ -129,7 +134,7 @@ def _format_digits(milliseconds: float) -> str:
     return f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.2g}"
 
 
-def _cpu_backend(target: str) -> str:
+def cpu_backend(target: str) -> str:
     """Return the backend of a target if it runs on CPUs; "" for others."""
     platform = platform_of(target)
     return platform.backend if platform is not None and platform.backend in (*ON_CPU, BF16) else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fewstep.graph.files.output_files import check_writable
 from fewstep.measure.judged_reference import ReferenceOptions
+from fewstep.measure.judges.options import JudgeOptions
 from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.speed.race import LARGEST_BATCH
 from fewstep.plans.errors import UserError
@@ -20,7 +21,7 @@ LEAST_SEEDS = 2  # minimum number of seeds, for a standard error
 
 
 @dataclass(frozen=True)
-class ChooseOptions(BundleOptions, ReferenceOptions):
+class ChooseOptions(BundleOptions, ReferenceOptions, JudgeOptions):
     """Choose sampling plan, precision and engine on this machine: the best samples within a time, or the fastest ones
     of a quality.
 
@@ -29,8 +30,9 @@ class ChooseOptions(BundleOptions, ReferenceOptions):
 
     bundle: The folder of the bundle (an exported model).
     within: The longest time of a call, from noise to samples, as 20ms.
-    at_least: The least mean PSNR against float32 with many steps (the teacher), as 40dB. Default with --within: 25dB
-        in PSNR or in signal to error (samples can leave the range that PSNR assumes), and 15dB signal to error.
+    at_least: The least mean PSNR against float32 with many steps (the teacher), as 40dB. Default with --within
+        and without --judge: 25dB in PSNR or in signal to error (samples can leave the range that PSNR assumes), and
+        15dB signal to error.
     plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the default plans: the calibrated plan's solver and
         grid at 2 to 16 steps, and the bundle's fitted plans.
     batch: Samples per call.
@@ -59,6 +61,11 @@ class ChooseOptions(BundleOptions, ReferenceOptions):
             raise UserError(f"the plot cannot be written to {str(self.output)!r}", "name a file that ends in .svg")
         if self.output is not None:
             check_writable(self.output)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a limit of time or of quality is given, by which one deployment is chosen."""
+        return (self.within, self.at_least, self.judge) != (None, None, None)
 
     @property
     def milliseconds(self) -> float | None:

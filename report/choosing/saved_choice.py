@@ -7,7 +7,8 @@
 The control loop of a robot uses `choice.family`, plans of the same body and engine, best first.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from fewstep.plans.spec import Strict
 from fewstep.report.choosing.choice_facts import describe_changes, last_options, store_facts
 from fewstep.report.choosing.engines import TimedEngine, engine_name, make_backend
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
+from fewstep.runtime.bundle.figures import JudgeScore
 from fewstep.runtime.bundle.reading import Bundle, file_sha256, open_bundle
 from fewstep.runtime.sampling.calibrated_plans import Defaults
 from fewstep.runtime.sampling.loading import load
@@ -39,7 +41,8 @@ class Deployment(Strict, frozen=True):
 
     milliseconds: the time of a call. ratio: this time as a multiple of a call of float32's network. quality: the
         quality against the teacher. gain: the fraction of guidance's direction that the body keeps (1 means all), if
-        calibration measured it.
+        calibration measured it. judged: the score by the user's judge; None without one. day: the date on which the
+        ratio was measured, in ISO 8601.
     """
 
     body: str
@@ -51,10 +54,18 @@ class Deployment(Strict, frozen=True):
     ratio: float
     quality: EndQuality
     gain: float | None = None
+    judged: JudgeScore | None = None
+    day: str = ""
 
     @property
     def psnr(self) -> float:
         return self.quality.mean
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The figures by which deployments are ranked: the score by the user's judge, if there is one, then the PSNR in
+        dB."""
+        return 0.0 if self.judged is None else self.judged.score.value, self.psnr
 
 
 class SavedChoice(Strict, frozen=True):
@@ -63,7 +74,8 @@ class SavedChoice(Strict, frozen=True):
     name: the name of the bundle. asked: the limits on time and quality, as text. day: the date in ISO 8601. rows: rows
         of x in a call of the network. guidance, shaping: those of all plans that were compared. family: plans on the
         Pareto front with the same body and engine that are not slower, best first. options: those of `fewstep choose`,
-        as text. files: the SHA-256 of each file that the winner's or the family's plans are read from.
+        as text. files: the SHA-256 of each file that the winner's or the family's plans are read from, and of the
+        judge's files.
     """
 
     name: str
@@ -97,11 +109,16 @@ class SavedChoice(Strict, frozen=True):
         return isinstance(parse_plan_text(self.winner.plan), NamedReference)
 
 
+def today() -> str:
+    """Return the date of this machine in ISO 8601."""
+    return time.strftime("%Y-%m-%d")
+
+
 def load_choice(path: Path | str) -> SavedChoice:
     """Return the last choice for a bundle on this machine. Raises UserError if there is none.
 
-    A choice is no longer found after a change of the bundle, of its plans' files, of the processor, or of the versions
-    of engines or fewstep.
+    A choice is no longer found after a change of the bundle, of the files of its plans or of its judge, of the
+    processor, or of the versions of engines or fewstep.
     """
     bundle = open_bundle(path)
     choice = read_cached(_choice_name(bundle), SavedChoice)
@@ -125,13 +142,15 @@ def load_chosen_sampler(path: Path | str, choice: SavedChoice) -> Sampler:
 def describe_deployment(row: Deployment) -> str:
     """Describe a deployment as text."""
     where, over = f"{row.body} ({engine_name(row.engine)})", row.quality.nearness.snr_text
-    return f"{row.plan} on {where}: {row.milliseconds:.3g} ms, {row.psnr:.1f} dB{over}"
+    score = "" if row.judged is None else f"a score of {row.judged.score.value:.4g}, "
+    return f"{row.plan} on {where}: {row.milliseconds:.3g} ms, {score}{row.psnr:.1f} dB{over}"
 
 
-def save_choice(bundle: Bundle, choice: SavedChoice, given: str) -> SavedChoice:
+def save_choice(bundle: Bundle, choice: SavedChoice, given: str, judge_files: Sequence[Path] = ()) -> SavedChoice:
     """Store a choice as the bundle's last choice. Return it with the options of `fewstep choose` that made it, as text,
-    and the hashes of its plan files."""
-    files = {str(file): file_sha256(file) for plan in (choice.winner.plan, *choice.family) for file in _files_of(plan)}
+    and the hashes of the files of its plans and of those of the judge that scored it."""
+    of_plans = [file for plan in (choice.winner.plan, *choice.family) for file in _files_of(plan)]
+    files = {str(file): file_sha256(file) for file in (*of_plans, *judge_files)}
     choice = msgspec.structs.replace(choice, options=given, files=files)
     write_cached(_choice_name(bundle), choice)
     store_facts(bundle, choice.day, given)

@@ -86,6 +86,16 @@ def amplify_difference(
     return np.clip(gain * (samples.astype(np.float64) - references), -1, 1)
 
 
+def encode_animation(frames: Sequence["Image"], form: str, rate: float) -> bytes:
+    """Encode images as the frames of an animation of a form "gif" or "webp", at `rate` frames per second. A .gif file
+    stores the time of a frame in hundredths of a second."""
+    first, *others = frames
+    stream = io.BytesIO()
+    more = {"lossless": True} if form == "webp" else {}
+    first.save(stream, form, save_all=True, append_images=others, duration=1000 / rate, loop=0, **more)
+    return stream.getvalue()
+
+
 def encode_png(image: "Image") -> bytes:
     """Encode an image as the bytes of a PNG file."""
     stream = io.BytesIO()

@@ -8,7 +8,7 @@ from fewstep.measure.results import JointError, Quality, Results
 from fewstep.report.elements import Html, count, data, join, paragraph, percent, section, table
 from fewstep.report.glossary import lead_paragraph
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.kinds.units import to_units
+from fewstep.runtime.kinds.policies import executed_actions
 from fewstep.runtime.sampling.execute import Array
 
 HEAD = ("joint", "RMS error", "99th percentile", "largest", "RMS, of its spread")
@@ -24,8 +24,7 @@ def joint_errors(manifest: Manifest, samples: Array, reference: Array) -> tuple[
     policy = manifest.policy
     if policy is None or len(manifest.x_shape) != 2:
         return ()
-    executed = slice(policy.first, policy.first + policy.actions)
-    ours, exact = (_to_actions(manifest, each)[:, executed, : policy.width] for each in (samples, reference))
+    ours, exact = (executed_actions(manifest, each) for each in (samples, reference))
     levels = {place: np.asarray(values) for place, values in policy.discrete.items()}
     error, moved = np.abs(ours - exact), policy.snap_discrete(ours) != policy.snap_discrete(exact)
     return tuple(
@@ -40,10 +39,6 @@ def joint_errors(manifest: Manifest, samples: Array, reference: Array) -> tuple[
         )
         for place in range(ours.shape[2])
     )
-
-
-def _to_actions(manifest: Manifest, samples: Array) -> Array:
-    return np.asarray(samples if manifest.units is None else to_units(manifest, samples), np.float32)
 
 
 def joints_section(results: Results) -> Html | None:

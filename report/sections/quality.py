@@ -60,9 +60,18 @@ def quality_section(results: Results, is_image: bool = True) -> Html:
         table([link_terms(f"against the float32 teacher, {results.teacher}"), *HEAD], rows)
         if known
         else paragraph(f"The denoiser {NO_TEACHER}. The second table is left out."),
-        *([] if results.teacher_check is None else [paragraph(str(results.teacher_check), kind="note")]),
+        *(paragraph(note, kind="note") for note in teacher_notes(results)),
         *_statistics(results.qualities),
     )
+
+
+def teacher_notes(results: Results) -> list[str]:
+    """Return sentences on how far figures against the teacher can be trusted."""
+    check, further = results.teacher_check, results.further_teacher
+    notes = [] if check is None else [str(check)]
+    if further is not None:
+        notes.append(f"{further[0].upper()}{further[1:]}: figures against this teacher say nothing about quality.")
+    return notes
 
 
 def _statistics(qualities: Sequence[Quality]) -> list[Html]:

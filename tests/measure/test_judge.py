@@ -1,6 +1,7 @@
 """Judging denoisers with a known error: the figures equal those of arithmetic."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fewstep.plans.guidance import Cfg
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime.bundle.manifest import TokenAgreement
 from fewstep.runtime.sampling.execute import finish
+from tests.bundles import manifest_of
 
 DENOISING = DenoiserFacts(ScheduleSpec("linear"), "epsilon")
 SHAPE = (1, 4, 4)
@@ -30,6 +32,7 @@ class Body:
     """A denoiser given by its function `network(plan, samples, conditions)`."""
 
     called: Any
+    bundle: Any = field(default_factory=lambda: SimpleNamespace(manifest=manifest_of({}, x_shape=SHAPE)))
 
     def compile(self, plan):
         return plan
@@ -86,6 +89,10 @@ def batch_of(conditions):
     return lambda seeds: SeedBatch(seeds, SHAPE, conditions(seeds))
 
 
+def batches(conditions):
+    return lambda seeds, size: batch_of(conditions)(seeds).split(size)
+
+
 def asking(bodies):
     """A judge with some bodies."""
     return lambda questions: (each.answer(bodies.__getitem__) for each in questions)
@@ -97,7 +104,7 @@ def judge_bodies(candidate, seeds=6, forced_seeds=6, groups=(), teacher_samples=
         JudgementRequest(TEACHER, teacher_samples, samples=True, **wanted),
         Contender("int8", groups, seeds, forced_seeds),
     )
-    found = judge(ask, [int8], PLAN, batch_of(classes), 6, want, batch=batch)
+    found = judge(ask, [int8], PLAN, batches(classes), 6, want, batch=batch)
     return found, found.bodies["int8"]
 
 
@@ -192,7 +199,7 @@ def test_a_body_with_a_plan_of_its_own_is_judged_along_it(featured, seeds):
         lambda all: asking(bodies)(asked.append(each) or each for each in all),
         lambda *each: shown.append(each),
     )
-    found = judge(ask, contenders, PLAN, batch_of(classes), 6, want, progress, batch=2)
+    found = judge(ask, contenders, PLAN, batches(classes), 6, want, progress, batch=2)
     body = found.bodies["fitted"]
     assert (body.against_float.reference, body.against_float.mean) == ("float32, ddim:3", CEILING)
     assert [(step.time, step.forced) for step in body.steps] == [(step.time, CEILING) for step in own.steps]
@@ -243,12 +250,15 @@ def test_a_degraded_sample_is_the_condition_of_each_seed():
     def degrade(seeds):
         return {"y": np.stack([np.full(SHAPE, seed, np.float32) for seed in seeds])}
 
-    body = Body(lambda plan, samples, conditions: lambda index, step, u: [conditions["y"] / 2])
+    body = Body(
+        lambda plan, samples, conditions: lambda index, step, u: [conditions["y"] / 2],
+        SimpleNamespace(manifest=manifest_of({}, x_shape=SHAPE, towards="y")),
+    )
     ask = asking({"float32": body, "int8": body})
     plan = compile_plan("resshift:2", restoring)
     want = JudgementRequest(compile_plan("resshift:4", restoring), 2, samples=True)
-    found = judge(ask, [Contender("int8", (), 5, 5)], plan, batch_of(degrade), 5, want, batch=2)
+    found = judge(ask, [Contender("int8", (), 5, 5)], plan, batches(degrade), 5, want, batch=2)
     assert found.reference.samples == pytest.approx(degrade(range(5))["y"] / 2)
     assert found.bodies["int8"].against_float.mean == CEILING
     with pytest.raises(UserError, match="the plan starts from 'y'"):
-        judge(ask, [], plan, batch_of(lambda seeds: {}), 5, want, batch=2)
+        judge(ask, [], plan, batches(lambda seeds: {}), 5, want, batch=2)

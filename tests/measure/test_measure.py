@@ -166,6 +166,7 @@ def test_bodies_are_timed_on_the_conditions_that_were_judged(bundle, tmp_path, m
     np.testing.assert_array_equal(timed[0]["class"], [7, 2, 9])
 
 
+@pytest.mark.slow
 def test_workers_sample_bitwise_what_one_process_does(bundle, tmp_path, monkeypatch):
     asked = options(bundle, features=str(write_extractor(tmp_path / "mine.onnx", MATRIX)), output=tmp_path / "a.json")
     alone = measure(asked)

@@ -88,8 +88,12 @@ TENSORRT = {"tensorrt": ("tensorrt", "polygraphy")}
         ({"engine": OnnxRuntimeImport("", (), "libcudart.so.12: cannot open")}, "problem", "libcudart.so.12", "reinst"),
         ({"gpus": (GPU,)}, "missing", "NVIDIA RTX A4000 is unused", "pip uninstall -y onnxruntime && pip install"),
         ({"gpus": (GPU,), "packages": CUDA}, "missing", "tensorrt can build engines but not", "'cuda-bindings==12.*'"),
-        ({"cpu": {"int8_instructions": ("avx2",)}}, "note", "saturate", "--target cpu-x86-7bit"),
-        ({"cpu": {"quota": 1.5}}, "note", "limited to 1.5 of 8 cores", "give --threads 1"),
+        (
+            {"cpu": {"int8_instructions": ("avx2",)}},
+            "note",
+            "openvino, openvino-bf16 saturate",
+            "--target cpu-x86-7bit,openvino-7bit",
+        ),
         (
             {"jetson": JETSON, "packages": {"tensorrt": "11.4.1"}},
             "problem",

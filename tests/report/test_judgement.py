@@ -5,6 +5,7 @@ import pytest
 from fewstep.measure.results import TokenQuality
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.report.judgement import judgement
+from fewstep.runtime.bundle.figures import Figure, JudgeScore, ReferenceCheck
 
 LOUD = "; its signal, louder than the peak of PSNR, is"
 
@@ -32,6 +33,52 @@ def test_the_word_and_its_reason_follow_from_the_mean_and_the_fifth_percentile(
 ) -> None:
     figures = f"{psnr:.1f} dB PSNR against float32, 5th percentile {p5:.1f} dB"
     assert judgement(Nearness(psnr, snr), p5) == f"{word}: int8 has {figures}{why}"
+
+
+def test_bodies_are_not_compared_with_samples_that_are_not_usable() -> None:
+    """A figure such as 200 dB would say nothing."""
+    figure = Figure("spread", 0.0, 1e-6, False, "all its values are equal")
+    near = Nearness(200.0, None)
+    said = "Not usable: float32 itself: all its values are equal"
+    assert judgement(near, 200.0, reference=ReferenceCheck((figure,))) == said
+    tried = ReferenceCheck((figure,), "ddim:4")
+    assert judgement(near, 200.0, reference=tried) == f"{said}; the samples of --plan ddim:4 are not so"
+    assert judgement(near, 200.0, reference=tried, loses_guidance=True).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("of_mean", "of_p5", "word", "why"),
+    [
+        ((40.0, 44.0), (35.0, 42.0), "Good to ship", ""),
+        ((39.9, 44.1), (35.0, 42.0), "Look at it", "the mean may be less than good to ship needs (40 dB)"),
+        ((40.0, 44.0), (34.9, 42.0), "Look at it", "the 5th percentile may be less than good to ship needs (35 dB)"),
+    ],
+)
+def test_good_to_ship_holds_at_the_low_ends_of_the_ranges(
+    of_mean: tuple[float, float], of_p5: tuple[float, float], word: str, why: str
+) -> None:
+    said = judgement(Nearness(42.0, 34.0), 38.0, ranges=(of_mean, of_p5))
+    figures = f"42.0 dB PSNR ({of_mean[0]:.1f} to {of_mean[1]:.1f}) against float32, 5th percentile 38.0 dB"
+    assert said.startswith(f"{word}: int8 has {figures} ({of_p5[0]:.1f} to 42.0)")
+    assert said.endswith(f"; on other seeds {why}" if why else "42.0)")
+
+
+def test_the_ratio_of_signal_to_error_moves_with_the_mean() -> None:
+    """30.5 dB at the mean are 29.5 dB at the low end."""
+    said = judgement(Nearness(45.0, 30.5), 44.0, ranges=((44.0, 46.0), (43.0, 45.0)))
+    assert said.startswith("Look at it") and "the mean may be less" in said
+
+
+def test_equal_samples_have_no_figure_in_decibels() -> None:
+    kept = ReferenceCheck((Figure("spread", 0.9, 1e-6, False, "all its values are equal"),))
+    said = "Good to ship: int8 has the samples of float32, bit for bit"
+    assert judgement(Nearness(200.0, 190.0), 200.0, reference=kept) == said
+
+
+@pytest.mark.parametrize(("value", "is_most", "is_kept"), [(1.0, True, True), (1.0, False, True), (1.1, True, False)])
+def test_a_figure_keeps_its_limit_up_to_equality(value: float, is_most: bool, is_kept: bool) -> None:
+    assert Figure("size", value, 1.0, is_most, "").is_kept == is_kept
+    assert not Figure("size", float("nan"), 1.0, is_most, "").is_kept
 
 
 def test_a_body_without_int8_is_never_good_to_ship() -> None:
@@ -80,3 +127,52 @@ def test_tokens_are_judged_by_those_that_change(share: float, word: str) -> None
     said = judgement(Nearness(3.0), 1.0, TokenQuality(share, 0.6, ()))
     why = "" if word == "Good to ship" else ", where good to ship allows 3 %"
     assert said == f"{word}: int8 changes {100 * share:.1f} % of the most likely tokens{why}"
+
+
+def judged(
+    score: float, limit: float = 0.9, float32: float = 1.0, score_range: tuple[float, float] | None = None
+) -> JudgeScore:
+    figures = (
+        Figure("j", each, limit, False, f"scores {each:g} by j, less than {limit:g}") for each in (score, float32)
+    )
+    return JudgeScore(*figures, "", 64, score_range)
+
+
+FAR = "has 24.0 dB PSNR against float32, 5th percentile 20.0 dB"
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        (judged(0.9), f"Good to ship: int8 scores 0.9 by j, at least its limit 0.9; it {FAR}"),
+        (
+            judged(0.95, score_range=(0.91, 0.99)),
+            f"Good to ship: int8 scores 0.95 (0.91 to 0.99) by j, at least its limit 0.9; it {FAR}",
+        ),
+        (
+            judged(0.95, score_range=(0.89, 1.0)),
+            "Look at it: int8 scores 0.95 (0.89 to 1) by j, at least its limit 0.9; on other seeds the score may be "
+            f"less than the limit; it {FAR}",
+        ),
+        (judged(0.8), f"Not usable: int8 scores 0.8 by j, less than 0.9; it {FAR}"),
+        (
+            judged(0.8, float32=0.85),
+            "Not usable: int8 scores 0.8 by j, less than 0.9, but float32 itself scores 0.85 by j, less than 0.9; it "
+            f"{FAR}",
+        ),
+    ],
+)
+def test_a_judge_decides_instead_of_the_psnr_which_is_still_said(score: JudgeScore, said: str) -> None:
+    near = Nearness(24.0, 14.0)
+    assert judgement(near, 20.0, judged=score) == said
+    assert judgement(near, 20.0).startswith("Not usable")
+    assert judgement(Nearness(60.0, 50.0), 58.0, judged=judged(0.8)).startswith("Not usable")
+
+
+def test_a_judge_does_not_see_samples_that_are_not_usable_or_a_lost_guidance() -> None:
+    near, figure = Nearness(24.0, 14.0), Figure("spread", 0.0, 1e-6, False, "all its values are equal")
+    said = judgement(near, 20.0, judged=judged(0.95), reference=ReferenceCheck((figure,)))
+    assert said == "Not usable: float32 itself: all its values are equal"
+    said = judgement(near, 20.0, judged=judged(0.95), loses_guidance=True)
+    assert said.startswith("Look at it: ") and said.endswith("and loses the direction of guidance")
+    assert judgement(near, 20.0, judged=judged(0.95), random_conditions=("text",)).startswith("Look at it: ")

@@ -5,8 +5,10 @@ moment.
 import errno
 import json
 import re
+from dataclasses import replace
 from html import escape, unescape
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -16,10 +18,10 @@ import pytest
 
 from fewstep.graph.files import commit
 from fewstep.measure import results as forms
+from fewstep.measure.judges.judge import Judge
 from fewstep.measure.measure import open_measure_task
 from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.metrics import CEILING, psnr
-from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.teacher import NO_TEACHER
 from fewstep.plans.errors import UserError
 from fewstep.report import report as report_module
@@ -35,6 +37,7 @@ from fewstep.report.verdict import list_warnings
 from fewstep.runtime.bundle.reading import MANIFEST, list_files, open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import change_bundle, with_bodies
+from tests.described_cpu import describe_cpu
 from tests.refusals import refuses
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
 
@@ -151,8 +154,19 @@ def test_a_distilled_denoiser_is_compared_with_float32_alone(bundle, tmp_path):
     assert [step.forced for step in measured.qualities[0].steps] == pytest.approx([-20 * np.log10(ERROR)] * 4, abs=0.01)
     text = (tmp_path / "page.html").read_text()
     assert NO_TEACHER in text and "float32 teacher" not in text
-    steps, judged = len(task.plan.steps), 6 + (6 + 3 * 3) + (3 + 3 * 1)
+    steps, checks = len(task.plan.steps), 2 * 2  # two seeds and two conditions for the check of float32's samples
+    judged = 6 + checks + (6 + 3 * 3) + (3 + 3 * 1)
     assert task.judged.evaluations == judged * steps
+
+
+def test_memory_for_kept_samples_is_counted(bundle):
+    """6 samples of float32 and of the body that runs here, and 3 of the simulated one, with as many references, twice.
+    A judge of `measure` keeps them too."""
+    task = open_report_task(options(bundle)).judged
+    kept = 2 * 2 * (6 + 6 + 3) * np.prod(task.bundle.manifest.x_shape) * 4
+    without = replace(task, has_samples=False)
+    assert task.needs().memory - without.needs().memory == kept
+    assert replace(without, judge=Judge("own", "", len)).needs() == task.needs()
 
 
 def test_the_page_has_the_evaluation_that_the_bundle_got_meanwhile(made, bundle, monkeypatch, caplog):
@@ -231,15 +245,18 @@ def test_the_headline_speed_is_that_of_the_judged_body_where_it_wins_least(made)
 
 def test_what_a_target_must_tell_is_on_the_page(made):
     _, measured, text = made
-    assert "cpu-x86: exact on x86 CPUs with VNNI" in text
-    without = msgspec.structs.replace(this_machine(), int8_instructions=("avx2",))
-    body = open_bundle(made[0]).body("int8-cpu-x86")
-    without = msgspec.structs.replace(without, system="Linux x86_64")
-    assert "no VNNI was found" in list(machine_notes([body], without))[-1]
-    arm = msgspec.structs.replace(without, system="Darwin arm64", int8_instructions=())
-    assert not [note for note in machine_notes([body], arm) if "no VNNI was found" in note]
-    vnni = msgspec.structs.replace(without, int8_instructions=("avx_vnni",))
-    assert not [note for note in machine_notes([body], vnni) if "no VNNI was found" in note]
+    assert "cpu-x86: for x86 CPUs with VNNI" in text
+
+
+@pytest.mark.parametrize(("target", "loss"), [("cpu-x86", "which is slower"), ("openvino", "which saturates")])
+def test_what_a_target_loses_on_this_cpu_is_a_note(
+    made, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str, loss: str
+) -> None:
+    body = msgspec.structs.replace(open_bundle(made[0]).body("int8-cpu-x86"), target=target)
+    describe_cpu(monkeypatch, tmp_path, ("avx2",))
+    assert [note for note in machine_notes([body]) if note.startswith(f"{target}: without VNNI") and loss in note]
+    describe_cpu(monkeypatch, tmp_path, ("avx2", "avx_vnni"))
+    assert not [note for note in machine_notes([body]) if "without VNNI" in note]
 
 
 def test_a_body_far_from_float_or_slower_than_it_is_named(made):

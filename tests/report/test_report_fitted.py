@@ -76,6 +76,7 @@ def judge_and_read(bundle: Path) -> tuple[Results, str]:
     return measured, (bundle / "report" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_openvino_runs_its_body_on_all_seeds_and_is_timed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
     loaded: list[str] = []

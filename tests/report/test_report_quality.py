@@ -29,10 +29,11 @@ from fewstep.report.sections.distribution import distribution_section, read_eval
 from fewstep.report.sections.quality import quality_section
 from fewstep.report.verdict import describe_distance, describe_distances, describe_low_quality
 from fewstep.runtime.bundle.manifest import Difference, FittedPlan, TokenAgreement
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.progress import SILENT
 from fewstep.runtime.sampling.request import denoiser_facts
 from tests.bundles import change_bundle, with_body
+from tests.described_cpu import describe_cpu
 from tests.report.extractors import write_extractor
 from tests.report.judged_bundle import make_bundle
 
@@ -82,7 +83,7 @@ def compare_pairs(samples: np.ndarray, references: np.ndarray, name: str) -> End
 class Results:
     """The results of a report that the section reads."""
 
-    plan, teacher, teacher_check = "p:8", "p:200", TeacherCheck("p:200", 50.0, 30.0, 4)
+    plan, teacher, teacher_check, further_teacher = "p:8", "p:200", TeacherCheck("p:200", 50.0, 30.0, 4), None
 
     def __init__(self, samples):
         own = compare_pairs(samples, IMAGES, "float32, p:8")
@@ -267,6 +268,20 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, i
     assert "samples reach" not in advice(replace(large, shaping="clipped"), bundle, path).verdict
 
 
+def test_a_verdict_says_if_its_figures_include_saturation(evaluation, monkeypatch, tmp_path):
+    pytest.importorskip("openvino", reason="a body for an engine that is not installed is simulated, with exact sums")
+    path, results = evaluation
+    bundle = open_bundle(path)
+    bodies = bundle.manifest.bodies
+    bodies |= {"int8-cpu-x86": replace(bodies["int8-cpu-x86"], target="openvino")}
+    bundle = Bundle(path, replace(bundle.manifest, bodies=bodies))
+    describe_cpu(monkeypatch, tmp_path, ("avx2",))
+    assert "figures include saturation, since this CPU has no VNNI" in advice(results, bundle, path).verdict
+    assert "saturation" not in advice(results, open_bundle(path), path).verdict  # onnxruntime's sums are exact
+    describe_cpu(monkeypatch, tmp_path, ("avx2", "avx_vnni"))
+    assert "saturation" not in advice(results, bundle, path).verdict
+
+
 def test_a_plan_that_takes_no_clip_is_replaced_in_the_next_command(evaluation, monkeypatch):
     path, results = Path("shapes"), evaluation[1]
     (body,) = results.qualities
@@ -367,5 +382,19 @@ def test_a_lost_direction_of_guidance_comes_first(evaluation):
     results = replace(results, qualities=(body,))
     found = advice(results, open_bundle(evaluation[0]), evaluation[0])
     assert found.verdict.startswith("Not usable: int8-cpu-x86 has ")
-    assert "dB, and loses the direction of guidance." in found.verdict
+    assert "), and loses the direction of guidance." in found.verdict
     assert found.command.endswith("--quality 30dB")
+
+
+@pytest.mark.parametrize("precision", ["int4-weights", "int8-weights"])
+def test_advice_on_a_body_of_weights_takes_no_quality(evaluation, precision):
+    path, results = evaluation
+    bundle, (body,) = open_bundle(path), results.qualities
+    weights = replace(bundle.manifest.bodies[body.body], precision=precision, target=precision, plan="")
+    bundle = Bundle(path, replace(bundle.manifest, bodies=bundle.manifest.bodies | {precision: weights}))
+    finer = {"int4-weights": "calibrate {} --target int8-weights", "int8-weights": "run {} --precision float32"}
+    for mean, then in ((20.0, finer[precision]), (60.0, f"run {{}} --precision {precision}")):
+        end = replace(body.against_float, mean=mean, p5=mean, largest=None)
+        judged = replace(results, qualities=(replace(body, body=precision, against_float=end),), shaping="clipped")
+        found = advice(replace(judged, float_against_teacher=replace(end, mean=60.0)), bundle, path)
+        assert found.command == f"fewstep {then.format(path)}"

@@ -22,11 +22,15 @@ IMAGE = Condition("image", "image", shape=(2, 3), dtype="float32")
 GIVEN = {"class": np.array([0, 2, 1, 1, 0]), "image": np.arange(30, dtype=np.float64).reshape(5, 2, 3)}
 
 
+def takes(*conditions: Condition) -> Description:
+    return Description("tiny", (1, 4), conditions, "epsilon", ScheduleSpec("linear"))
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_a_file_gives_a_row_of_each_condition(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"own{suffix}"
     save_file(GIVEN, path) if suffix == ".safetensors" else np.savez(path, **GIVEN)  # type: ignore[arg-type]
-    rows = read_conditions(path, (CLASS, IMAGE))
+    rows = read_conditions(path, takes(CLASS, IMAGE))
     np.testing.assert_array_equal(rows["class"], GIVEN["class"])
     np.testing.assert_array_equal(rows["image"], GIVEN["image"])
     assert (rows["class"].dtype, rows["image"].dtype) == (np.int64, np.float32)
@@ -35,13 +39,13 @@ def test_a_file_gives_a_row_of_each_condition(suffix: str, tmp_path: Path) -> No
 def test_samples_of_a_file_for_check_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     np.savez(tmp_path / "data.npz", x=np.zeros((3, 4)), level=np.arange(3.0))
     level = Condition("level", "level", (), "float32")
-    for read in (read_conditions, lambda *given: read_branches(*given)["cond"]):
+    for read in (lambda path: read_conditions(path, takes(level)), lambda path: read_branches(path, [level])["cond"]):
         caplog.clear()
-        found = read(tmp_path / "data.npz", [level])
+        found = read(tmp_path / "data.npz")
         assert found.keys() == {"level"} and found["level"].tolist() == [0.0, 1.0, 2.0]
         assert caplog.messages == ["data.npz has samples, x: only its conditions are used"]
     own = Condition("x", "x", (4,), "float32")
-    assert read_conditions(tmp_path / "data.npz", [level, own])["x"].shape == (3, 4)
+    assert read_conditions(tmp_path / "data.npz", takes(level, own))["x"].shape == (3, 4)
 
 
 def test_a_digest_is_of_names_types_shapes_and_values() -> None:
@@ -84,7 +88,7 @@ def test_rows_are_spread_over_the_file_or_taken_in_turn(caplog: pytest.LogCaptur
 def test_what_does_not_fit_is_one_line(given: dict[str, Any], says: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", **given)
     with pytest.raises(UserError, match=says):
-        read_conditions(tmp_path / "own.npz", (CLASS, IMAGE))
+        read_conditions(tmp_path / "own.npz", takes(CLASS, IMAGE))
 
 
 @pytest.mark.parametrize("name", ["own.npz", "own.safetensors", "own.txt", "absent.npz"])
@@ -92,7 +96,7 @@ def test_a_file_that_is_none_is_one_line(name: str, tmp_path: Path) -> None:
     if name != "absent.npz":
         (tmp_path / name).write_bytes(b"no such file")
     with pytest.raises(UserError, match=name):
-        read_conditions(tmp_path / name, (CLASS,))
+        read_conditions(tmp_path / name, takes(CLASS))
 
 
 def test_trajectories_take_their_row(tiny_bundle: Path) -> None:
@@ -152,7 +156,7 @@ def test_a_damaged_file_is_one_line(damage: str, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"own\.npz (cannot be read \(|has no rows)|array 'image' of own.npz has no rows"
     ):
-        read_conditions(path, (IMAGE,))
+        read_conditions(path, takes(IMAGE))
 
 
 CLASSES = Condition("class", "class", null=3, low=0, high=2, labels=("a", "b", "c"))
@@ -187,9 +191,18 @@ def test_a_default_that_is_the_null_value_is_not_drawn() -> None:
 
 def test_a_file_without_a_label_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     np.savez(tmp_path / "own.npz", speed=np.zeros(3, np.float32))
-    takes = [Condition("speed", "speed", dtype="float32", low=0.0, high=1.0), MAY_BE_MISSING]
-    assert read_conditions(tmp_path / "own.npz", takes)["label"].tolist() == [2, 2, 2]
+    speed = Condition("speed", "speed", dtype="float32", low=0.0, high=1.0)
+    assert read_conditions(tmp_path / "own.npz", takes(speed, MAY_BE_MISSING))["label"].tolist() == [2, 2, 2]
     assert "own.npz has no label: all samples have its null value, and are not guided by it" in caplog.text
+
+
+def test_files_of_a_folder_without_a_label_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    level = {"level": np.zeros(2, np.float32)}
+    np.savez(tmp_path / "a.npz", **level, label=np.array([0, 1]))
+    np.savez(tmp_path / "b.npz", **level)
+    records = read_conditions(tmp_path, takes(MAY_BE_MISSING, Condition("level", "level", (), "float32")))
+    assert records["label"].tolist() == [0, 1, 2, 2]
+    assert caplog.messages == ["b.npz has no label: all samples have its null value, and are not guided by it"]
 
 
 def test_labels_use_the_users_words():

@@ -18,18 +18,20 @@ from fewstep.calibration.precision.timeable_targets import timeable_targets
 from fewstep.calibration.ranges.histogram import make_histogram, merge_histograms
 from fewstep.measure.rollouts import seeds as purposes
 from fewstep.measure.rollouts.on_demand import HashOnceBundle, LazyOnnxRuntime
+from fewstep.measure.rollouts.record_sizes import alternate
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.seeds import (
     BODY_SEEDS,
     FIRST_SEED,
     JUDGE_SEEDS,
     OPERATION_SEEDS,
+    OTHER_SEEDS,
     SEARCH_SEEDS,
     SeedBatch,
     draw_condition,
     uniform,
 )
-from fewstep.measure.rollouts.trajectories import min_seeds_for_sizes, roll_out, split_seeds
+from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans import noise
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.plan import Plan
@@ -126,7 +128,7 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(noise, "normal_batch", record)
     options = replace(FIRST, bundle=write_bundle(tmp_path / "bundle", denoiser()), target=timeable_targets()[:1])
     calibrate(options)
-    tried = {*BODY_SEEDS[: options.trajectories], *OPERATION_SEEDS}
+    tried = {*BODY_SEEDS[: options.trajectories], *OPERATION_SEEDS, *OTHER_SEEDS}
     assert seen == tried | set(range(FIRST_SEED, FIRST_SEED + options.trajectories))
     calibrate(replace(options, quality="20dB"))
     assert {seed for seed in seen if seed < FIRST_SEED} - tried == {*SEARCH_SEEDS, *JUDGE_SEEDS}
@@ -134,19 +136,19 @@ def test_calibration_never_sees_a_held_out_seed(tmp_path: Path, monkeypatch: pyt
 
 def test_seeds_of_different_purposes_are_apart() -> None:
     every = (purposes.SELECTION_SEEDS, purposes.FIT_SEEDS, purposes.CHOICE_SEEDS, range(FIRST_SEED, 2 * FIRST_SEED))
-    for spans in ((purposes.PAIRED, purposes.APART, *every), (SEARCH_SEEDS, JUDGE_SEEDS, BODY_SEEDS, OPERATION_SEEDS)):
+    for spans in (
+        (purposes.PAIRED, purposes.APART, *every),
+        (SEARCH_SEEDS, JUDGE_SEEDS, BODY_SEEDS, OPERATION_SEEDS, OTHER_SEEDS),
+    ):
         assert all(one.stop <= other.start for one, other in pairwise(spans))
     assert (len(SEARCH_SEEDS), len(JUDGE_SEEDS)) == (16, 64) and OPERATION_SEEDS.stop <= every[0].stop
 
 
-@pytest.mark.parametrize("sizes", [1, 2, 3])
-def test_with_one_seed_fewer_a_size_has_no_turn(sizes: int) -> None:
-    named = [{"height": 8 * number} for number in range(1, sizes + 1)]
-    for start in range(1000, 1005):
-        fewest = min_seeds_for_sizes(start, sizes)
-        seen = [size for *_, size in split_seeds(range(start, start + fewest), 1, named)]
-        assert all(each in seen for each in named)
-        assert fewest == 1 or not all(each in seen[:-1] for each in named)
+def test_sizes_alternate_in_proportion_to_their_records() -> None:
+    assert alternate("aaaabbbb") == [0, 1, 4, 5, 2, 3, 6, 7]
+    order = "".join("a" * 12 + "b" * 4)
+    assert "".join(order[place] for place in alternate(order)) == "aaaabbaaaaaabbaa"
+    assert sorted(alternate(order)) == [*range(16)] and alternate(list(range(5))) == [*range(5)]
 
 
 def test_a_body_is_opened_on_the_threads_that_were_asked_for(tmp_path: Path) -> None:

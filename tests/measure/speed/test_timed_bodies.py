@@ -17,6 +17,7 @@ from fewstep.plans.plan import DENOISER
 from fewstep.report.options import ReportOptions
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.described_cpu import describe_cpu
 from tests.report.judged_bundle import add_earlier, make_bundle
 from tests.runtime.sampling.test_fitted_plans import give
 
@@ -70,7 +71,23 @@ def test_graphs_are_really_run(tmp_path):
 def test_a_backend_that_has_nothing_to_run_is_named(tmp_path):
     path = make_bundle(tmp_path / "tiny")
     found = measure(MeasureOptions(path, columns=("ms",), backend=("onnxruntime-cuda",), **QUICK))
-    assert found.notes == ("onnxruntime-cuda: nothing to time, the bundle has no body for it",)
+    assert found.notes[-1] == "onnxruntime-cuda: nothing to time, the bundle has no body for it"
+
+
+def test_a_body_with_8_bit_weights_is_timed_with_the_sums_that_it_is_deployed_with(tmp_path, monkeypatch):
+    """Without VNNI these are slower, and a note says so."""
+    path, raced = make_bundle(tmp_path / "tiny"), []
+    monkeypatch.setattr(timed_bodies, "run_race", partial(note_race, raced))
+    describe_cpu(monkeypatch, tmp_path, ("avx2",))
+    found = measure(MeasureOptions(path, columns=("ms",), **QUICK))
+    wide = {each.name: [graph.wide_sums for graph in each.graphs] for each in raced}
+    assert wide == {"float32": [False], "int8-cpu-x86": [True]}
+    assert [note for note in found.notes if note.startswith("cpu-x86: without VNNI")]
+    describe_cpu(monkeypatch, tmp_path, ("avx2", "avx_vnni"))
+    raced.clear()
+    found = measure(MeasureOptions(path, columns=("ms",), **QUICK))
+    assert not any(graph.wide_sums for each in raced for graph in each.graphs)
+    assert not [note for note in found.notes if "without VNNI" in note]
 
 
 @pytest.mark.parametrize("kind", [MeasureOptions, ReportOptions])

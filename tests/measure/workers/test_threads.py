@@ -15,6 +15,7 @@ from fewstep.graph.graph import Graph, Node
 from fewstep.measure.workers import setup
 from fewstep.measure.workers.setup import WorkerSetup, start_workers
 from fewstep.plans.errors import UserError
+from fewstep.runtime.machine.cpu import default_threads
 from tests.calibration.test_calibrate import FIRST, SHAPE, contents, denoiser, task_of, write_bundle
 
 WIDTH = 64
@@ -77,7 +78,7 @@ def test_so_it_is_with_processes(tmp_path: Path, threads: int) -> None:
 def test_an_item_has_one_thread_unless_more_are_asked_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(setup, "usable_cores", lambda: 64)
+    monkeypatch.setattr(setup, "usable_threads", lambda: 64)
     asked = []
     for count, threads in ((2, 0), (64, 0), (8, 0), (8, 8), (9, 8)):
         with start_workers(WorkerSetup(count, threads)) as workers:
@@ -91,7 +92,9 @@ def test_an_item_has_one_thread_unless_more_are_asked_for(
 
 def test_counts_of_other_threads_are_not_gone_on_with(tmp_path: Path) -> None:
     task = task_of(replace(FIRST, bundle=write_bundle(tmp_path / "bundle", of_one_axis()), target=("cpu-x86",)))
-    assert len({open_checkpoint(task, threads).name for threads in (0, 1, 2)}) == 3
+    names = {threads: open_checkpoint(task, threads).name for threads in (0, 1, 2, 3)}
+    assert len({names[threads] for threads in (1, 2, 3)}) == 3
+    assert names[0] == open_checkpoint(task, default_threads()).name
 
 
 def test_threads_below_none_are_refused(tmp_path: Path) -> None:

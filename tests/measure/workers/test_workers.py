@@ -26,6 +26,8 @@ from tests.calibration.test_calibrate import FIRST, contents, denoiser, write_bu
 from tests.measure.workers.square_job import Square
 from tests.refusals import refuses
 
+pytestmark = pytest.mark.slow
+
 
 def options(folder: Path, **changes: Any) -> CalibrateOptions:
     bundle = write_bundle(folder, denoiser())

@@ -11,21 +11,19 @@ from tests.bundles import change_bundle
 
 
 @pytest.mark.parametrize(
-    "cores, physical, expected",
+    "cores, default, expected",
     [
         (2, 2, [(0, True), (1, True), (0, False)]),
         (4, 2, [(0, True), (4, True), (1, True), (0, False)]),  # two threads of the processor share a core
-        (4, 0, [(0, True), (4, True), (1, True), (0, False)]),
         (2, 1, [(0, True), (2, True), (2, False)]),
         (1, 1, [(0, True)]),
     ],
 )
 def test_all_cores_and_one_are_tried(
-    cores: int, physical: int, expected: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
+    cores: int, default: int, expected: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu = msgspec.structs.replace(engines.this_cpu(), cores=cores)
-    monkeypatch.setattr(engines, "this_cpu", lambda: cpu)
-    monkeypatch.setattr(engines, "physical_cores", lambda: physical)
+    monkeypatch.setattr(engines, "usable_threads", lambda: cores)
+    monkeypatch.setattr(engines, "default_threads", lambda: default)
     monkeypatch.setattr(engines, "NAMED", ("onnxruntime", "openvino", "tensorrt"))
     tried = [*engines.candidate_engines(0, 1)]
     assert [(each.threads, each.spinning) for each in tried if each.backend == "onnxruntime"] == expected
@@ -42,9 +40,8 @@ def test_all_cores_and_one_are_tried(
 def test_rows_in_parallel_are_tried_if_every_call_has_several_rows_and_threads(
     cores: int, threads: int, rows: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu = msgspec.structs.replace(engines.this_cpu(), cores=cores)
-    monkeypatch.setattr(engines, "this_cpu", lambda: cpu)
-    monkeypatch.setattr(engines, "physical_cores", lambda: min(cores, 2))
+    monkeypatch.setattr(engines, "usable_threads", lambda: cores)
+    monkeypatch.setattr(engines, "default_threads", lambda: min(cores, 2))
     tried = engines.candidate_engines(threads, rows)
     assert [each.threads for each in tried if each.backend == "onnxruntime-rows"] == expected
 

@@ -35,6 +35,7 @@ from fewstep.runtime.sampling.network import Network
 from fewstep.runtime.sampling.step_call import GraphCall
 from tests.bundles import change_bundle, with_body
 from tests.cli.test_bake import calibrate_along
+from tests.described_cpu import VNNI, describe_cpu
 from tests.refusals import refuses
 
 CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
@@ -45,10 +46,8 @@ PLANS = ("ddim:2", "ddim:4", "ddim:8")
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the precision of each call of a network in this process; a call takes CALL, and every body runs on
-    onnxruntime.
-    """
-    made: list[str] = []
-    call = Network.__call__
+    onnxruntime."""
+    made, call = list[str](), Network.__call__
 
     def count_call(network: Network, x: np.ndarray, *rest: Any) -> GraphCall:
         made.append(network.body.precision)
@@ -73,9 +72,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_note_says_where_int8_is_not_worth_its_calibration(
-    tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fastest int8 body on its engine, in calls with both branches of guidance."""
+    describe_cpu(monkeypatch, tmp_path, VNNI)  # which int8-cpu-x86 suits
     asked: list[tuple[str, TimedEngine, int, int]] = []
     monkeypatch.setattr(choosing, "describe_small_speedup", lambda bundle, *given: asked.append(given) or "int8 wins")
     assert choose(options(tiny_bundle)).notes == ("int8 wins",)
@@ -364,7 +364,7 @@ def test_an_untimed_body_of_two_networks_is_expected_to_take_an_evaluation_a_ste
     """Of 1 ms, or 0.6 ms in int8: 8 steps exceed twice the budget of 2 ms, and 4 do not."""
     monkeypatch.setattr(cost, "networks", lambda manifest: ("expert", "denoiser"))
     monkeypatch.setattr(cost, "read_fastest_engine", lambda *_: None)
-    monkeypatch.setattr(cost, "seconds_per_evaluation", lambda *_: 1e-3)
+    monkeypatch.setattr(cost, "seconds_per_evaluation", lambda *_, count: 1e-3)
     judging = open_judging(options(tiny_bundle))
     plans = choosing.plans_by_body(judging, PLANS)
     whole, short = (cost.estimate(judging, plans, 1, budget).evaluations for budget in (None, 2.0))

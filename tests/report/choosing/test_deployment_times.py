@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.report.choosing import deployment_plans, deployment_times
 from fewstep.report.choosing.choose import open_judging
-from fewstep.report.choosing.deployment_times import estimate_call_time
+from fewstep.report.choosing.deployment_times import SETUP, estimate_call_time
 from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
 from tests.runtime.sampling.test_prologue_rows import Split
@@ -29,10 +30,13 @@ def test_a_timed_call_runs_the_conditioner_each_time(tiny_bundle: Path, monkeypa
     split, engine = Split(tiny_bundle), TimedEngine("onnxruntime", 1, None)
     monkeypatch.setattr(deployment_times, "load_body", lambda *given: split.sampler)
     plans = {"ddim:2": split.sampler.compile("ddim:2")}
-    bundle, conditions = split.sampler.bundle, {"class": np.array([2])}
-    calls = deployment_times.make_sampler_calls(bundle, "float32", engine, 1, plans, [0], conditions)
+    bundle = split.sampler.bundle
+    batch = SeedBatch([0], bundle.manifest.x_shape, {"class": np.array([2])})
+    calls = deployment_times.make_sampler_calls(bundle, "float32", engine, 1, plans, batch)
     calls["ddim:2"](), calls["ddim:2"]()
     assert split.labels == [[2], [2]]
+    calls[SETUP + "ddim:2"]()
+    assert split.labels == [[2], [2], [2]]
 
 
 def test_deployments_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

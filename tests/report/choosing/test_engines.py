@@ -113,9 +113,8 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     }
     monkeypatch.setattr(measured, "NAMED", engines)
     monkeypatch.setattr(measured, "create_backend", lambda name, threads: engines[name](threads))
-    cpu = msgspec.structs.replace(measured.this_cpu(), cores=2)
-    monkeypatch.setattr(measured, "this_cpu", lambda: cpu)
-    monkeypatch.setattr(measured, "physical_cores", lambda: 2)
+    monkeypatch.setattr(measured, "usable_threads", lambda: 2)
+    monkeypatch.setattr(measured, "default_threads", lambda: 2)
 
     raced: list[Callable[[], object]] = []
 

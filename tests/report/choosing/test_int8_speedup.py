@@ -15,8 +15,14 @@ from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.int8_speedup import describe_gain, describe_small_speedup, time_bf16
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.memory import Space
+from tests.described_cpu import VNNI, describe_cpu
 
 INT8, ENGINE = "int8-cpu-x86", TimedEngine("onnxruntime", 2, 5.0)
+
+
+@pytest.fixture(autouse=True)
+def cpu_with_bf16(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    describe_cpu(monkeypatch, tmp_path, (*VNNI, "avx512_bf16"))
 
 
 class Process(AbstractContextManager["Process"]):
@@ -154,3 +160,23 @@ def test_a_missing_bundle_is_left_to_the_calibration(tmp_path: Path) -> None:
 
 def test_without_a_time_in_bf16_nothing_is_compared(large: Path) -> None:
     assert describe_gain(large, TARGETS, None, 0) == ()
+
+
+@pytest.mark.parametrize(
+    ("instructions", "has_bf16"),
+    [(VNNI, False), ((*VNNI, "avx512_bf16"), True), ((*VNNI, "amx_bf16"), True), (("asimddp", "bf16"), True)],
+)
+def test_bf16_is_advised_only_where_the_processor_has_it(
+    large: Path,
+    openings: list[tuple[str, str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    instructions: tuple[str, ...],
+    has_bf16: bool,
+) -> None:
+    """Elsewhere a step took 30 seconds."""
+    describe_cpu(monkeypatch, tmp_path, instructions)
+    monkeypatch.setattr(int8_speedup, "run_duel", lambda *_: Duel(1.0, 0.8, 0.8))
+    assert (time_bf16(large, ("cpu-x86",), 0) is not None) == has_bf16
+    assert (said(large) is not None) == has_bf16
+    assert bool(openings) == has_bf16

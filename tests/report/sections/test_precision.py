@@ -16,6 +16,7 @@ from tests.bundles import change_bundle
 from tests.calibration.precision.deep_body import deep, run
 from tests.calibration.test_calibrate import write_bundle
 from tests.conftest import with_earlier
+from tests.exact_int8 import EXACT_BODY
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,7 @@ POINTS = (
     FrontierPoint(36.0, 1.5, ((0, 1), (1,))),
 )
 MAP = PrecisionMap(
-    body="int8-cpu-x86",
+    body=EXACT_BODY,
     plan="ddim:2",
     asked="33dB",
     operations=("first", "second <conv>"),
@@ -130,8 +131,8 @@ def test_a_body_all_in_float_is_named_and_not_called_slow(bundle):
     results = report(ReportOptions(bundle, **FEW))
     race = results.races[0]
     slow = replace(race, timings=tuple(replace(each, ratio=0.996) for each in race.timings))
-    said = [each for each in list_warnings(replace(results, races=(slow, slow))) if each.startswith("int8-cpu-x86")]
-    assert said == ["int8-cpu-x86 runs in float32 at every step of ddim:3: no operation is int8, so it is not faster."]
+    said = [each for each in list_warnings(replace(results, races=(slow, slow))) if each.startswith(EXACT_BODY)]
+    assert said == [f"{EXACT_BODY} runs in float32 at every step of ddim:3: no operation is int8, so it is not faster."]
     assert said[0] in " ".join(list_warnings(results))
 
 
@@ -149,12 +150,12 @@ def test_a_body_of_several_graphs_is_reported_with_its_map(bundle):
     run(bundle)
     assert read_maps(open_bundle(bundle)) == ()
     bodies = open_bundle(bundle).manifest.bodies
-    body = bodies["int8-cpu-x86"]
+    body = bodies[EXACT_BODY]
     mapped = with_earlier(body, body.graph, body.graph.coverage)  # the first steps run a graph of their own, the same
-    change_bundle(bundle, bodies={**bodies, "int8-cpu-x86": mapped})
+    change_bundle(bundle, bodies={**bodies, EXACT_BODY: mapped})
     keep_maps(bundle, encode_maps((replace(MAP, plan="ddim:3"),)))
     results = report(ReportOptions(bundle, **FEW))
-    assert [timing.name for timing in results.races[0].timings] == ["float32", "int8-cpu-x86"]
+    assert [timing.name for timing in results.races[0].timings] == ["float32", EXACT_BODY]
     assert results.races[0].timings[0].ratio == pytest.approx(1)
     assert 'id="precision-map"' in (bundle / "report" / "index.html").read_text()
 
@@ -162,10 +163,10 @@ def test_a_body_of_several_graphs_is_reported_with_its_map(bundle):
 def test_each_map_is_shown_with_the_plan_of_its_own_body(bundle, tmp_path):
     """Of two bodies that were calibrated along different plans."""
     run(bundle)
-    run(bundle, plan="ddim:2", target=("cpu-x86-7bit",))
-    keep_maps(bundle, encode_maps((replace(MAP, plan="ddim:3"), replace(MAP, body="int8-cpu-x86-7bit"))))
+    run(bundle, plan="ddim:2", target=("tensorrt",))
+    keep_maps(bundle, encode_maps((replace(MAP, plan="ddim:3"), replace(MAP, body="int8-tensorrt"))))
     report(ReportOptions(bundle, page := tmp_path / "page.html", plan="ddim:2", **FEW))
-    for body, plan in (("int8-cpu-x86", "ddim:3"), ("int8-cpu-x86-7bit", "ddim:2")):
+    for body, plan in ((EXACT_BODY, "ddim:3"), ("int8-tensorrt", "ddim:2")):
         assert f"<b>{body}</b> along {plan}" in page.read_text()
 
 

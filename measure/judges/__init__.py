@@ -1,0 +1,1 @@
+"""Judges: measures of samples by which a user decides, instead of by PSNR."""

@@ -1,0 +1,49 @@
+"""The times of whole calls that calibration stored in a bundle, as text."""
+
+from collections.abc import Iterator
+
+from fewstep.runtime.backends import RUN_ONCE
+from fewstep.runtime.bundle.manifest import Body, CallTime, Manifest
+
+FASTER = 1.1  # speed, relative to float32, from which int8 is faster
+LEAST_SETUP = 0.1  # share of a call from which conditioner and prologue are worth naming
+
+
+def valid_calls(manifest: Manifest) -> Iterator[CallTime]:
+    """Yield the times of calls whose bodies still have the files that were timed."""
+    for each in manifest.calls:
+        body = manifest.bodies.get(each.body)
+        if body is not None and each.graphs == timed_files(body):
+            yield each
+
+
+def timed_files(body: Body) -> tuple[str, ...]:
+    """Return the files of a body's graphs, and of those that it runs instead of shared ones."""
+    return tuple(graph.file for graph in (*body.graphs, *body.replaces.values()))
+
+
+def describe_call(call: CallTime, body: Body) -> str:
+    """Return one line that says first whether a body is faster than float32: in the slowest of all rounds. It names the
+    processor and the date, since a bundle may be on another machine now."""
+    ratio, words = call.float32 / call.milliseconds, "faster" if call.slowest >= FASTER else "not clearly faster"
+    where = f"{call.processor}, {call.day}" if call.day else call.processor
+    line = (
+        f"{call.body} is {words} on {where} ({ratio:.2f}x, {call.slowest:.2f} to {call.fastest:.2f}): a whole "
+        f"call of {call.plan} takes {_format(call.milliseconds)} ms, and {_format(call.float32)} ms in float32"
+    )
+    if call.companions is not None:
+        line += f", of which the text encoder and the decoder take {_format(call.companions)} ms"
+    if call.setup >= LEAST_SETUP:
+        stay = "" if body.replaces.keys() & {*RUN_ONCE} else ", which stay in float32"
+        line += f"; {100 * call.setup:.0f} % of it is the conditioner and the prologue{stay}"
+    shares = [
+        f"{100 * share:.0f} % of {what}"
+        for what, share in (("its MACs", call.share_of_macs), ("its bytes", call.share_of_bytes))
+        if share is not None
+    ]
+    whose = "are in int8" if call.share_of_macs is not None else "are the body's"
+    return f"{line}; {' and '.join(shares)} {whose}" if shares else line
+
+
+def _format(milliseconds: float) -> str:
+    return f"{milliseconds:.3g}"

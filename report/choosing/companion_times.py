@@ -1,0 +1,51 @@
+"""The time of a bundle's text encoder and decoder, which a call from prompt to picture needs besides the denoiser."""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+
+from fewstep.measure.speed.contender_process import Call
+from fewstep.measure.speed.timed_process import TimedProcess
+from fewstep.plans.errors import UserError
+from fewstep.report.choosing.deployment_times import estimate_call_time
+from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
+from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.text import load_text_encoder
+
+LOG = logging.getLogger("fewstep")
+PROMPT = "a photograph of a red bicycle in front of a house"
+
+
+def time_companions(bundle: Bundle, threads: int) -> float | None:
+    """Return the milliseconds of one prompt and one picture, measured once in a process of their own, and cached. None
+    without either graph, if they do not run here, and for a policy, which encodes its task once for many calls."""
+    manifest = bundle.manifest
+    graphs = [manifest.text.graph] if manifest.text else []
+    graphs += [manifest.autoencoder.decoder] if manifest.autoencoder else []
+    if manifest.policy is not None or not graphs:
+        return None
+    key = cache_key("companions", [manifest.files[each.file] for each in graphs], manifest.x_shape, threads)
+    milliseconds = read_cached(key, float)
+    if milliseconds is None:
+        try:
+            with TimedProcess("the text encoder and the decoder", partial(make_calls, bundle, threads)) as process:
+                milliseconds = estimate_call_time(process.wall_times()).milliseconds
+        except UserError as error:
+            LOG.info("the text encoder and the decoder are not timed: %s", error)
+            return None
+        write_cached(key, milliseconds)
+    return milliseconds
+
+
+def make_calls(bundle: Bundle, threads: int) -> Mapping[str, Call]:
+    """Return a call that encodes one prompt and decodes one sample. It is made in a separate process."""
+    parts, manifest = list[Callable[[], object]](), bundle.manifest
+    if manifest.text is not None:
+        parts.append(partial(load_text_encoder(bundle, threads).encode, [PROMPT]))
+    if manifest.autoencoder is not None:
+        latents = np.random.default_rng(0).standard_normal((1, *manifest.x_shape)).astype(np.float32)
+        parts.append(partial(load_autoencoder(bundle, threads, encoder=False).decode, latents))
+    return {"": lambda: [part() for part in parts]}

@@ -1,0 +1,33 @@
+"""Sentences on the times of a choice: those that were not measured now, and the parts of a call that they lack."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from fewstep.measure.sampling import FLOAT
+from fewstep.report.call_time import describe_call, valid_calls
+from fewstep.report.choosing.companion_times import time_companions
+from fewstep.report.choosing.saved_choice import Deployment, today
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
+from fewstep.runtime.machine.cpu import this_cpu
+
+
+def describe_times(bundle: Bundle, rows: Sequence[Deployment], threads: int) -> Iterator[str]:
+    """Yield a sentence on bodies that were timed on another day, one on each body that is not among the deployments
+    but whose call calibration timed, with machine and date, and one on the text encoder and the decoder."""
+    earlier = defaultdict[str, dict[str, None]](dict)
+    for row in rows:
+        if row.day != today():
+            earlier[row.day][row.body] = None
+    for day, bodies in sorted(earlier.items()):
+        where = f"timed on {day} on {this_cpu().name}"
+        yield f"{', '.join(sorted(bodies))}: {where}, as multiples of a call of float32, which was timed again now"
+    here, manifest = {row.body for row in rows}, bundle.manifest
+    others = (call for call in valid_calls(manifest) if call.body not in here)
+    yield from (f"not timed here: {describe_call(call, manifest.bodies[call.body])}" for call in others)
+    replacing = [name for name in sorted(here) if manifest.bodies[name].replaces.keys() & {TEXT_ENCODER, DECODER}]
+    whose_times = {FLOAT: "every other body" if replacing else "every body"} | {name: name for name in replacing}
+    for name, whose in whose_times.items():
+        if (milliseconds := time_companions(bundle.with_graphs_of(name), threads)) is not None:
+            what = f"the text encoder and the decoder take {milliseconds:.3g} ms more"
+            yield f"{what}, from a prompt to its picture, with {whose}"

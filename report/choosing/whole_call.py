@@ -1,0 +1,190 @@
+"""The time of a whole call with an int8 body, compared with float32 on this machine.
+
+A call begins with the prompt and ends with the picture. A policy with cameras may spend nearly all of its call in the
+conditioner, and a picture of few steps half of it in the text encoder and the decoder. If these stay in float32, int8
+saves little.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, partial
+from math import exp, log, sqrt
+from pathlib import Path
+from statistics import mean, median, stdev
+
+from msgspec import structs
+
+from fewstep.graph.files.commit import open_for_update
+from fewstep.measure.cost import max_branches
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.quality_range import student_quantile
+from fewstep.measure.rollouts.seeds import HELD_OUT_SEEDS, SeedBatch
+from fewstep.measure.sampling import FLOAT
+from fewstep.measure.speed.timed_process import TimedProcess
+from fewstep.plans.any_plan import check_compiled
+from fewstep.plans.errors import UserError
+from fewstep.plans.plan import DENOISER, Plan
+from fewstep.report.call_time import FASTER, describe_call, timed_files, valid_calls
+from fewstep.report.choosing.call_shares import share_of_bytes, share_of_macs
+from fewstep.report.choosing.companion_times import time_companions
+from fewstep.report.choosing.deployment_times import SETUP, estimate_call_time, make_sampler_calls
+from fewstep.report.choosing.engines import REFERENCE, TimedEngine
+from fewstep.report.choosing.int8_speedup import cpu_backend
+from fewstep.report.choosing.saved_choice import today
+from fewstep.runtime.bundle.manifest import CallTime
+from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.machine.cpu import this_cpu
+from fewstep.runtime.machine.turns import Rounds, take_turns
+from fewstep.runtime.sampling.execution import NO_SETTINGS, PlanCompiler
+
+LOG = logging.getLogger("fewstep")
+ROUNDS, MOST_ROUNDS = 3, 7
+CALL = "call"
+
+
+@dataclass(frozen=True)
+class _TimedBody:
+    """A body that is timed, its engine, and the calibrated plan that its calls follow."""
+
+    name: str
+    engine: TimedEngine
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Milliseconds of calls of a body and of float32 in turns, in each round, and the share of a call that conditioner
+    and prologue take."""
+
+    rounds: Rounds[float]
+    setup: float
+
+
+def time_calls(
+    path: Path,
+    bodies: Iterable[str],
+    threads: int,
+    conditions: Callable[[Bundle], ConditionRecords | None] = lambda bundle: None,
+) -> Iterator[str]:
+    """Time a whole call of each body in turns with float32, store the times in the bundle, and yield a line for each
+    body. A body that this machine cannot run, and tokens, are named and not timed.
+
+    conditions: returns records of the conditions of a bundle, or None to draw them.
+    """
+    bundle, timed = open_bundle(path), list[CallTime]()
+    read_once = cache(lambda: conditions(bundle))
+    time_once = cache(lambda name: time_companions(bundle.with_graphs_of(name), threads))
+    for each in _select_bodies(bundle, bodies, threads):
+        if isinstance(each, str):
+            yield each
+            continue
+        try:
+            times = _time_body(bundle, each, read_once())
+            timed.append(_describe(bundle, each, times, (time_once(FLOAT), time_once(each.name))))
+        except UserError as error:
+            LOG.info("a call of %s is not timed: %s", each.name, error)
+            yield f"{each.name}: not timed here, {error.what}"
+    if timed:
+        with open_for_update(path, must_exist=True, verb="calibrate") as writer:
+            assert writer.opened is not None, "the bundle exists"
+            manifest = writer.opened.manifest
+            names = {each.body for each in timed}
+            kept = [each for each in valid_calls(manifest) if each.body not in names]
+            writer.commit(structs.replace(manifest, calls=(*kept, *timed)))
+    yield from (describe_call(each, bundle.body(each.body)) for each in timed)
+
+
+def _select_bodies(bundle: Bundle, names: Iterable[str], threads: int) -> Iterator["_TimedBody | str"]:
+    """Yield each body with its engine and its plan, or a line on a body that is not timed. Nothing is loaded."""
+    for name in names:
+        try:
+            bundle.check_continuous("time a call of")
+            body = bundle.body(name)
+            if not (backend := cpu_backend(body.target)):
+                raise UserError(f"since {body.target} does not run on CPUs", "measure it on its device")
+            groups = {other: bundle.select_network(other).body(name).groups for other in networks(bundle.manifest)}
+            compiler = PlanCompiler(bundle, body, {other: each for other, each in groups.items() if other != DENOISER})
+            plan = check_compiled(compiler.compile_as_calibrated(None, None, NO_SETTINGS))
+            yield _TimedBody(name, TimedEngine(backend, threads, None), plan)
+        except UserError as error:
+            LOG.info("a call of %s is not timed: %s", name, error)
+            yield f"{name}: not timed here, {error.what}"
+
+
+def _time_body(bundle: Bundle, timed: _TimedBody, records: ConditionRecords | None) -> _Times:
+    """Time a call for one sample. A large network is timed after float32 instead of in turns, so that memory holds one.
+    Raises UserError if a body does not run here."""
+    name, plan = timed.name, timed.plan
+    exact_engine, is_large = TimedEngine(REFERENCE, timed.engine.threads, None), bool(bundle.body(name).graph.data)
+    exact, own = (
+        partial(_open_call, bundle, body, engine, plan, records, is_large)
+        for body, engine in ((FLOAT, exact_engine), (name, timed.engine))
+    )
+    if is_large:
+        with exact() as process:
+            float32 = _time(process, CALL)
+        with own() as process:
+            call, setup = (_time(process, each) for each in (CALL, SETUP + CALL))
+        return _Times([(float32, call)], setup / call)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(each()) for each in (exact, own)]
+        rounds = take_turns([partial(_time, process, CALL) for process in opened], are_decided)
+        call, setup = (_time(opened[1], each) for each in (CALL, SETUP + CALL))  # one after the other
+    return _Times(rounds, setup / call)
+
+
+def are_decided(rounds: Rounds[float]) -> bool:
+    """Return whether rounds (float32, body) say if the body is FASTER than float32: if all of at least ROUNDS do, and
+    the 95 % interval of the mean speed too. MOST_ROUNDS are enough."""
+    if len(rounds) < ROUNDS:
+        return False
+    speeds = [log(exact / own) for exact, own in rounds]
+    width = student_quantile(len(speeds) - 1) * stdev(speeds) / sqrt(len(speeds))
+    ends = min(mean(speeds) - width, *speeds), max(mean(speeds) + width, *speeds)
+    return not exp(ends[0]) < FASTER <= exp(ends[1]) or len(rounds) >= MOST_ROUNDS
+
+
+def _describe(
+    bundle: Bundle, timed: _TimedBody, times: _Times, companions: tuple[float | None, float | None]
+) -> CallTime:
+    """Return the time of a call with the companions, whose milliseconds are those of float32 and of the body."""
+    (of_float, further), body = (each or 0.0 for each in companions), bundle.body(timed.name)
+    exact, own = (median(each[place] for each in times.rounds) for place in (0, 1))
+    speeds = [(float32 + of_float) / (call + further) for float32, call in times.rounds]
+    float32, milliseconds = exact + of_float, (exact + of_float) / median(speeds)
+    return CallTime(
+        body=timed.name,
+        graphs=timed_files(body),
+        plan=timed.plan.name,
+        float32=float32,
+        milliseconds=milliseconds,
+        slowest=min(speeds),
+        fastest=max(speeds),
+        setup=min(1.0, times.setup) * own / (own + further),
+        processor=this_cpu().name,
+        threads=timed.engine.threads,
+        share_of_macs=share_of_macs(bundle, timed.name, timed.plan),
+        share_of_bytes=share_of_bytes(bundle, timed.name, timed.plan),
+        companions=companions[1],
+        day=today(),
+    )
+
+
+def _time(process: TimedProcess, call: str) -> float:
+    """Return the milliseconds of a call that other programs did not delay, from one turn."""
+    return estimate_call_time(process.wall_times(call=call)).milliseconds
+
+
+def _open_call(
+    bundle: Bundle, body: str, engine: TimedEngine, plan: Plan, records: ConditionRecords | None, is_lean: bool
+) -> TimedProcess:
+    """Start a body in a separate process, with a call along the plan for one sample.
+
+    is_lean: whether the engine holds the weights once.
+    """
+    batch = SeedBatch.from_manifest(bundle.manifest, HELD_OUT_SEEDS[:1], records)
+    given = (bundle, body, engine, max_branches(plan), {CALL: plan}, batch, is_lean)
+    return TimedProcess(body, partial(make_sampler_calls, *given))
