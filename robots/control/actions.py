@@ -15,7 +15,7 @@ from fewstep.robots.control.chunk import Float32, pad_actions
 from fewstep.robots.control.history import Window
 from fewstep.runtime.arrays import as_finite
 from fewstep.runtime.bundle.manifest import Policy
-from fewstep.runtime.kinds.policies import action_shape, policy_of
+from fewstep.runtime.kinds.policies import action_origin, action_shape, policy_of, state_words
 from fewstep.runtime.sampling.execute import Hold, StepState, finish
 from fewstep.runtime.sampling.finite_checks import check_finite
 from fewstep.runtime.sampling.sampler import Sampler
@@ -90,28 +90,36 @@ def sample_sequences(
     compiled = sampler.compile(plan)
     if check_compiled(compiled).given:
         raise UserError(f"plan {compiled.name!r} starts from {compiled.given[0]!r}", "compile it without a strength")
-    value, decided = _make_hold(sampler, policy, requests, continuity)
+    origins = np.stack([action_origin(manifest, request.window) for request in requests])[:, None]
+    value, decided = _make_hold(sampler, origins, requests, continuity)
     hold = Hold(value, decided) if decided.any() else None
+    words = state_words(manifest)  # the prompt contains this observation already
+    names = [name for name in requests[0].window if words is None or name != words.observation]
     seen: dict[str, NDArray[Any]] = {
-        name: np.stack([np.asarray(each.window[name]) for each in requests]) for name in requests[0].window
+        name: np.stack([np.asarray(request.window[name]) for request in requests]) for name in names
     }
     if policy.prefix is not None and policy.delay is not None:
         counts = [
             each.decided if continuity == "trained" and each.decided <= policy.most_delay else 0 for each in requests
         ]
         seen |= {policy.prefix: value, policy.delay: np.array(counts, np.float32)[:, None]}
-    last: StepState | None = None
-    early = False
-    for last in sampler.steps(compiled, [each.seed for each in requests], seen, hold=hold):
-        early = enough is not None and last.index + 1 < len(compiled.steps) and enough()
-        if early:
-            break
-    assert last is not None
-    x = np.where(decided, value, np.asarray(last.x0 if early else finish(compiled, [last]), np.float32))
-    check_finite(x, "the sample", last.index, last.step, compiled)
+    seeds = [request.seed for request in requests]
+    if sampler.whole_runs is not None and hold is None and (enough is None or len(compiled.steps) == 1):
+        x, steps = sampler.sample(compiled, seeds, seen), len(compiled.steps)
+    else:
+        last: StepState | None = None
+        early = False
+        for last in sampler.steps(compiled, seeds, seen, hold=hold):
+            early = enough is not None and last.index + 1 < len(compiled.steps) and enough()
+            if early:
+                break
+        assert last is not None
+        x = np.where(decided, value, np.asarray(last.x0 if early else finish(compiled, [last]), np.float32))
+        check_finite(x, "the sample", last.index, last.step, compiled)
+        steps = last.index + 1
     sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
-    sequences = sequences[..., : policy.width]
-    return policy.snap_discrete(sequences), last.index + 1
+    sequences = sequences[..., : policy.width] + origins
+    return policy.snap_discrete(sequences), steps
 
 
 def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuity:
@@ -129,19 +137,20 @@ def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuit
 
 
 def _make_hold(
-    sampler: Sampler, policy: Policy, requests: Sequence[SequenceRequest], continuity: Continuity
+    sampler: Sampler, origins: Float32, requests: Sequence[SequenceRequest], continuity: Continuity
 ) -> tuple[Float32, Float32]:
     """Return the previous action sequences [B, *x_shape] in model range, and a mask that is 1 for those actions that
-    the new sequences must repeat."""
+    the new sequences must repeat. Actions are relative to `origins` [B, 1, *elements]."""
     manifest = sampler.bundle.manifest
+    policy = policy_of(manifest)
     places, own = manifest.x_shape[0] - policy.first, np.s_[..., : policy.width]
     value = np.zeros((len(requests), *manifest.x_shape), np.float32)
     mask = np.zeros_like(value)
     for row, each in enumerate(requests):
         if each.former is None:
             continue
-        value[row, policy.first :][own] = pad_actions(each.former, places)
-        value[row, : policy.first][own] = each.former[0]
+        value[row, policy.first :][own] = pad_actions(each.former, places) - origins[row]
+        value[row, : policy.first][own] = each.former[0] - origins[row]
         if continuity != "none":
             mask[row, policy.first : policy.first + each.decided] = 1
     if manifest.units is not None:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from fewstep.plans.errors import UserError
 from fewstep.robots.control.chunk import Float32
-from fewstep.runtime.arrays import as_finite
+from fewstep.runtime.arrays import UnusableValue, as_finite
 
 
 def is_number(value: Any) -> bool:
@@ -27,6 +27,20 @@ def check_positive(name: str, value: Any) -> float:
     if not (is_number(value) and math.isfinite(value) and value > 0):
         raise UserError(f"{name} is {value!r}", "give a number above 0")
     return float(value)
+
+
+def check_pose(pose: ArrayLike | None, shape: tuple[int, ...]) -> Float32 | None:
+    """Return a copy of a measured pose as an array; None if a value is None, masked or not finite. Raises UserError for
+    a wrong shape or type."""
+    fix = "return the measured value of each element of an action"
+    try:
+        measured = as_finite(pose, "the measured pose (Safety.pose)", fix).copy()
+    except UnusableValue:
+        return None
+    if measured.shape != shape:
+        what = f"Safety.pose returns a pose of the shape {list(measured.shape)}, and actions have {list(shape)}"
+        raise UserError(what, fix)
+    return measured
 
 
 def check_idle(action: ArrayLike, shape: tuple[int, ...]) -> Float32:

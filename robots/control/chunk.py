@@ -11,9 +11,12 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Actions [n, ...] in the robot's units; the first is for the tick `origin`. The last is used for all later ticks.
+    """Actions [n, ...] in the robot's units. They are executed in order, and `progress` counts those that a robot has
+    executed, in any sequence (`Motion`).
 
-    Zeros instead of the last action would be a different pose of the robot, and cause a jerk.
+    origin: the progress at the observation. The first action is executed at this progress.
+
+    After the last action, the last one is repeated. Zeros would be a different pose of the robot, and cause a jerk.
     """
 
     actions: Float32
@@ -21,25 +24,25 @@ class Chunk:
 
     @property
     def end(self) -> int:
-        """The first tick after the actions."""
+        """The progress after the last action."""
         return self.origin + len(self.actions)
 
-    def action_at(self, tick: int) -> Float32:
-        """Return the action of a tick, from the origin on."""
-        action: Float32 = self.actions[min(max(tick - self.origin, 0), len(self.actions) - 1)]
+    def action_at(self, progress: int) -> Float32:
+        """Return the action that is executed at this progress, the origin or more."""
+        action: Float32 = self.actions[min(max(progress - self.origin, 0), len(self.actions) - 1)]
         return action
 
-    def actions_from(self, tick: int) -> Float32:
-        """Return the actions [k, ...] from a tick on, at least one."""
-        return self.actions[min(max(tick - self.origin, 0), len(self.actions) - 1) :]
+    def actions_from(self, progress: int) -> Float32:
+        """Return the actions [k, ...] from this progress on, at least one."""
+        return self.actions[min(max(progress - self.origin, 0), len(self.actions) - 1) :]
 
 
-def crossfade(new: Chunk, former: Chunk, tick: int, count: int, discrete: Collection[int] = ()) -> Chunk:
-    """Return the new sequence, faded in from the previous sequence over `count` ticks from `tick` on.
+def crossfade(new: Chunk, former: Chunk, progress: int, count: int, discrete: Collection[int] = ()) -> Chunk:
+    """Return the new sequence, faded in from the previous sequence over `count` actions from `progress` on.
 
     Actions change linearly from the previous values to the new ones. Discrete elements change at once.
     """
-    start = max(tick - new.origin, 0)
+    start = max(progress - new.origin, 0)
     end = min(start + count, len(new.actions))
     if start >= end:
         return new

@@ -107,8 +107,7 @@ class WallClock:
 class VirtualClock:
     """Simulated time, which `advance` and `wait` move.
 
-    A job takes `delay` seconds, plus the seconds that `spend` adds while it runs. The first sequence of an episode has
-    no delay, since the robot stands still until it exists. A deadline does not shorten the delay.
+    A job takes `delay` seconds, plus the seconds that `spend` adds while it runs. A deadline does not shorten `delay`.
     """
 
     def __init__(self, delay: float = 0.0) -> None:
@@ -150,8 +149,7 @@ class VirtualClock:
             alike = [run for run in queue if _can_share_batch(run.job, first)]
             queue = [run for run in queue if not _can_share_batch(run.job, first)]
             for run, result in zip(alike, sample_jobs([run.job for run in alike], self.now), strict=True):
-                delay = 0.0 if run.job.request.former is None else self.delay
-                run.outcome = replace(result, seconds=result.seconds + delay)
+                run.outcome = replace(result, seconds=result.seconds + self.delay)
             self._spent = 0.0
 
 

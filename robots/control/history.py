@@ -44,6 +44,17 @@ class History:
             )
         self._others = [each for each in manifest.conditions if each.name not in {*self._takes, *decided}]
         self._latest: deque[dict[str, NDArray[Any]]] = deque(maxlen=count)
+        self.has_observed = False  # whether an observation was ever added, also before `clear`
+
+    @property
+    def observed(self) -> Mapping[str, Condition]:
+        """The conditions of one observation, by name."""
+        return self._takes
+
+    @property
+    def unobserved(self) -> Mapping[str, Condition]:
+        """The conditions that are not observed at each tick, by name."""
+        return {each.name: each for each in self._others}
 
     def copy_conditions(self, values: Mapping[str, ArrayLike], encoded: Collection[str] = ()) -> Window:
         """Return copies of an episode's conditions, which are not observed at each tick.
@@ -74,7 +85,7 @@ class History:
         """Add a copy of an observation: one value for each condition of the policy, e.g. numbers [n] or an image
         [3, H, W]. Other measurements are ignored.
 
-        Raises UserError for a missing value, and for a wrong shape or type. Raises `UnusableValue` for values that are
+        Raises UserError for a missing name, and for a wrong shape or type. Raises `UnusableValue` for values that are
         None, masked, out of range, or not finite in the condition's type.
         """
         fix = f"give {', '.join(self._takes)}"
@@ -82,11 +93,13 @@ class History:
             raise UnusableValue("the observation is None", fix)
         if not isinstance(observation, Mapping):
             raise UserError(f"the observation {observation!r} is not a mapping of names to values", fix)
-        for name in self._takes:
-            if name not in observation:
-                raise UserError(f"the observation has no {name!r}", fix)
+        if missing := [name for name in self._takes if name not in observation]:
+            if any(len(self._takes[name].shape) == 3 for name in missing):
+                fix += ", or export --without CAMERA for a robot that lacks it (docs/policies.md, A missing camera)"
+            raise UserError(f"the observation has no {', '.join(map(repr, missing))}", fix)
         arrays = conditions.check(tuple(self._takes.values()), {name: [observation[name]] for name in self._takes}, 1)
         self._latest.append({name: array[0] for name, array in arrays.items()})
+        self.has_observed = True
 
     def window(self) -> Window:
         """Return arrays [observations, ...] by name, the latest last. A later `add` does not change them."""

@@ -12,7 +12,7 @@ from fewstep.runtime.text import TextEncoder
 
 
 def with_prompt(text: TextEncoder, window: Mapping[str, ArrayLike], prompt: str) -> Window:
-    """Return a window with the conditions of a prompt. An observation that is written into the prompt is removed.
+    """Return a window with the conditions of a prompt, which may contain an observation of the window as words.
 
     Encoding a prompt takes milliseconds. A policy whose prompt contains no observation needs it only once per episode.
     """
@@ -23,7 +23,7 @@ def with_prompt(text: TextEncoder, window: Mapping[str, ArrayLike], prompt: str)
             raise UserError(
                 f"the window has no {text.state.observation!r}, which is part of the prompt", "observe it first"
             )
-        state = observed.pop(text.state.observation)[-1]
+        state = observed[text.state.observation][-1]
     return {**observed, **{name: value[0] for name, value in text.encode([prompt], state).items()}}
 
 
@@ -44,7 +44,7 @@ class EpisodePrompt:
             return ()
         if prompt is None:
             raise UserError("the episode has no prompt", "give one: reset(prompt='pick up the cube')")
-        return {*self._text.network.outputs}
+        return self._text.conditions
 
     def begin(self, prompt: str | None) -> None:
         """Set an episode's prompt, after `condition_names` has checked it."""

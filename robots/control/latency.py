@@ -23,3 +23,12 @@ def ticks_between(execute: int, delay: int) -> int:
 def delay_ticks(seconds: float, rate: float) -> int:
     """Return how many ticks at `rate` Hz begin during a delay of `seconds`."""
     return math.ceil(seconds * rate - 1e-9)
+
+
+def describe_drop(ticks: int, horizon: int, rate: float) -> str:
+    """Return why a sequence was dropped whose call took `ticks` ticks. Its actions are fewer than those that the robot
+    executed meanwhile, or, for velocities, than the ticks that passed."""
+    return (
+        f"a sequence was dropped: its call took {ticks} ticks ({ticks / rate:.3g} s), and its horizon is {horizon} "
+        f"actions ({horizon / rate:.3g} s)"
+    )

@@ -23,8 +23,17 @@ class ActionBounds:
     step: Float32
     beyond: Beyond
 
-    def clip_action(self, action: Float32, before: Float32 | None) -> tuple[Float32 | None, str | None]:
-        """Return the next action after `before`, limited, and the limit that changed it. Either may be None."""
+    @property
+    def limits_change(self) -> bool:
+        return bool(np.isfinite(self.step).any())
+
+    def clip_action(
+        self, action: Float32, before: Float32 | None, sent: Float32 | None
+    ) -> tuple[Float32 | None, str | None]:
+        """Return an action within the limits, and the limit that changed it. Either may be None.
+
+        before: the value from which the change is limited. sent: the last action that was sent.
+        """
         allowed = np.clip(action, self.low, self.high)
         if before is not None:
             allowed = np.clip(allowed, before - self.step, before + self.step)
@@ -34,7 +43,7 @@ class ActionBounds:
         place = tuple(beyond[0])
         value, limit = action[place], allowed[place]
         problem = f"element {', '.join(map(str, place))} of the action is {value:g}, and its limit is {limit:g}"
-        sent = {"clip": allowed, "hold": before, "refuse": None}[self.beyond]
+        sent = {"clip": allowed, "hold": sent, "refuse": None}[self.beyond]
         return sent, problem
 
 
@@ -44,8 +53,9 @@ class Limits:
     limit.
 
     low, high: the smallest and the largest allowed value.
-    change: the largest allowed change of a value per second, relative to the last action that was sent. It does not
-        apply to the first action of an episode, unless the runner has an idle action.
+    change: the largest allowed change of a value per second, relative to the last action that was sent. After a wait it
+        is relative to the measured pose, if `Safety.pose` returns one. It does not apply to the first action of an
+        episode, unless the runner has a measured pose or an idle action.
     beyond: what to do at a tick whose action exceeds a limit. "clip" sends the nearest action within the limits. "hold"
         repeats the last action, or sends nothing if there is none. "refuse" sends nothing.
     """

@@ -14,12 +14,17 @@ from fewstep.robots.control.latency import latency_quantile
 from fewstep.runtime.sampling.sampler import Sampler
 
 WINDOW = 200  # calls that a quantile is taken over
+RECENT = 20  # calls that the expected delay is taken over
 PATIENCE = 200  # calls without this plan after which its warm-up time is assumed again
 
 
 class PlanTimes:
-    """The times of a plan's last calls. The first of them are those of its warm-up. After PATIENCE calls for which the
-    plan was not chosen, a call is assumed to take `usual` seconds."""
+    """The times of a plan's last calls. The first of them are those of its warm-up. Without calls, and after PATIENCE
+    calls for which the plan was not chosen, a call is assumed to take `usual` seconds.
+
+    seconds: the 99th percentile of the last WINDOW calls. delay: the second longest of the last RECENT calls, so that
+    one slow call does not delay the calls that follow it; the longest of fewer than three.
+    """
 
     def __init__(self, seconds: Sequence[float], usual: float, is_warm: bool) -> None:
         self.usual, self.is_warm = usual, is_warm
@@ -27,13 +32,20 @@ class PlanTimes:
 
     def begin(self, seconds: Sequence[float]) -> None:
         """Replace the recorded calls by these. The plan is no longer skipped."""
-        self._window = deque(seconds, WINDOW)
-        self.seconds = latency_quantile(self._window)  # computed once per call, since ticks read it more often
+        self._window, self._recent = deque(seconds, WINDOW), deque(seconds, RECENT)
         self.fails, self.passed_over = False, 0
+        self._update()
 
     def add(self, seconds: float) -> None:
         self._window.append(seconds)
-        self.seconds = latency_quantile(self._window)
+        self._recent.append(seconds)
+        self._update()
+
+    def _update(self) -> None:
+        """Compute the figures, once per call, since ticks read them more often."""
+        self.seconds = latency_quantile(self._window) if self._window else self.usual
+        longest = sorted(self._recent)[-2:] or [self.usual]
+        self.delay = longest[0 if len(self._recent) > 2 else -1]
 
 
 class PlanChoice:
@@ -49,7 +61,7 @@ class PlanChoice:
 
     def __init__(self, count: int, deadline: float, expected: float = 0.0) -> None:
         self._deadline, self._expected = deadline, expected
-        self._plans = [PlanTimes([expected], expected, is_warm=False) for _ in range(count)]
+        self._plans = [PlanTimes([], expected, is_warm=False) for _ in range(count)]
 
     def record_warm_up(self, place: int, seconds: Sequence[float]) -> None:
         """Initialise a plan with the seconds of its warm-up calls.
@@ -58,8 +70,7 @@ class PlanChoice:
         skipped for PATIENCE calls.
         """
         sound = [each for each in seconds if math.isfinite(each) and each >= 0]
-        times = sound or [self._expected]
-        self._plans[place] = PlanTimes(times, median(times), is_warm=True)
+        self._plans[place] = PlanTimes(sound, median(sound or [self._expected]), is_warm=True)
         self._plans[place].fails = not sound
 
     def record_call(self, place: int, seconds: float) -> None:
@@ -77,6 +88,10 @@ class PlanChoice:
         """Return the seconds of a plan's call: the 99th percentile of its last calls."""
         return self._plans[place].seconds
 
+    def delay(self, place: int) -> float:
+        """Return the seconds that the next call of a plan is expected to take. One slow call does not change them."""
+        return self._plans[place].delay
+
     def choose(self) -> int:
         """Return the index of the first plan that meets the deadline. If none does, return the index of the last plan,
         which is the cheapest: all calls that are stopped at the deadline take the same time, so their times cannot be
@@ -86,11 +101,11 @@ class PlanChoice:
         for place, each in enumerate(self._plans):
             each.passed_over = 0 if place == chosen else each.passed_over + 1
             if each.passed_over >= PATIENCE:
-                each.begin([each.usual])
+                each.begin([])
         return chosen
 
 
-def compile_plans(sampler: Sampler, names: Sequence[str] | str, shaping: Shaping | None) -> list[Plan]:
+def compile_plans(sampler: Sampler, names: Sequence[str | Plan] | str, shaping: Shaping | None) -> list[Plan]:
     """Compile plans for a sampler. A string is one plan."""
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, Iterable):

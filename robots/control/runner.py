@@ -27,16 +27,18 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping
 from fewstep.robots.control import arguments
 from fewstep.robots.control.actions import Continuity, SequenceRequest, check_continuity
-from fewstep.robots.control.arguments import check_idle
-from fewstep.robots.control.chunk import Chunk, Float32, crossfade
+from fewstep.robots.control.chunk import Chunk, Float32
 from fewstep.robots.control.clocks import Clock, Running, SequenceJob, SequenceResult, VirtualClock, check_clock
+from fewstep.robots.control.course import Course
 from fewstep.robots.control.history import History, Window
 from fewstep.robots.control.language import EpisodePrompt
-from fewstep.robots.control.latency import delay_ticks, ticks_between
+from fewstep.robots.control.latency import delay_ticks, describe_drop, ticks_between
+from fewstep.robots.control.motion import Motion
 from fewstep.robots.control.plan_choice import PlanChoice, compile_plans
 from fewstep.robots.control.rhythm import Rhythm
 from fewstep.robots.control.safety import NO_LIMITS, Safety, check_parts
-from fewstep.robots.control.statistics import LoopStatistics, Record
+from fewstep.robots.control.sending import Sending, make_sender
+from fewstep.robots.control.statistics import LoopStatistics, Record, Start
 from fewstep.robots.control.tick import Action, Source
 from fewstep.runtime.arrays import UnusableValue
 from fewstep.runtime.kinds.policies import action_shape, policy_of, state_words
@@ -46,6 +48,7 @@ from fewstep.runtime.text import TextEncoder
 Observation = Mapping[str, ArrayLike]
 OVERRUN = 0.1  # ticks: a tick that begins later than this is overrun
 WARM_UP_CALLS = 20  # measured calls of each plan, after two that are not: a first sequence, and a following one
+STALE = "a sequence was dropped: it was observed in an earlier episode, or before the idle action moved the robot"
 EPISODE_BITS = 24  # bits of a noise seed that count the calls of an episode
 
 
@@ -53,12 +56,13 @@ EPISODE_BITS = 24  # bits of a noise seed that count the calls of an episode
 class _Flight:
     """A running job.
 
-    origin: the tick of its observation. epoch: the number of its episode. place: the index of its plan. decided: the
-    number of actions of the previous sequence that the robot is expected to execute meanwhile.
+    tick, progress: those of its observation. epoch: the number of its episode. place: the index of its plan. decided:
+    the number of actions of the previous sequence that the robot is expected to execute meanwhile.
     """
 
     running: Running
-    origin: int
+    tick: int
+    progress: int
     epoch: int
     place: int
     decided: int
@@ -93,6 +97,7 @@ class PolicyRunner:
         manifest = sampler.bundle.manifest
         policy = policy_of(manifest)
         self._length = manifest.x_shape[0] - policy.first  # actions of a sequence
+        self._every_tick = (rhythm.control or policy.control) == "velocity"
         self._rate, self._deadline = rhythm.rate, 1 / rhythm.rate if rhythm.deadline is None else rhythm.deadline
         execute = policy.actions if rhythm.execute is None else rhythm.execute
         self._execute = check_integer("execute", execute, 1, self._length)
@@ -104,8 +109,7 @@ class PolicyRunner:
         self._fade, self._discrete = check_integer("fade", rhythm.fade, 0, self._length), policy.discrete
         self._plans = compile_plans(sampler, rhythm.plans, shaping)
         self._choice = PlanChoice(len(self._plans), self._deadline, arguments.check_seconds("expected", expected))
-        self._idle = None if safety.idle is None else check_idle(safety.idle, action_shape(manifest))
-        self._bounds = safety.limits.make_bounds(action_shape(manifest), self._rate, self._idle)
+        self._sender = make_sender(safety, action_shape(manifest), self._rate)
         self._most_held, self._stopped = safety.most_held, safety.stopped
         self._history, self._record = History(sampler), Record(policy.discrete)
         if text is None and (words := state_words(manifest)) is not None:
@@ -136,17 +140,15 @@ class PolicyRunner:
     def _begin_episode(self, seed: int, fixed: Window | None) -> None:
         """Reset the state of the loop. `fixed` are the conditions of the episode; None before `reset`."""
         self._epoch += 1
-        self._seed, self._calls, self._tick = seed, 0, -1
-        self._period = self._execute  # ticks between the observations of two sequences
-        self._foreseen = 0  # expected ticks of the last call: its decided actions
+        self._seed, self._calls = seed, 0
         self._fixed = fixed
-        self._chunk: Chunk | None = None
+        self._motion = Motion(self._every_tick, self._sender.idle)
+        self._course = Course(self._motion)
         self._problem: str | None = None
-        self._sent = self._idle  # the last action that was sent
         self._last_source: Source = "waiting"  # the source of the last tick's action
-        self._joins_at = -1  # the tick at which the current sequence takes over from the previous one
         self._history.clear()
         self._record.end_episode()
+        self._record.waited.clear()
         self._tick_began = self._now()
 
     def warm_up(
@@ -164,6 +166,7 @@ class PolicyRunner:
             request = SequenceRequest(window, 0, actions, min(1, len(actions)))
             self._call(plan, request)
             self._choice.record_warm_up(place, [self._call(plan, request)[1] for _ in range(WARM_UP_CALLS)])
+        self._record.warmed_up = True
         self._begin_episode(0, None)
 
     def act(self, observation: Observation) -> Action:
@@ -175,44 +178,48 @@ class PolicyRunner:
         """Run the first half of `act`: take the observation of the next tick, and start to sample a sequence if due.
 
         An observation without usable values (`History.add` raises `UnusableValue`) is rejected. The current sequence
-        continues, and the action reports the problem.
+        continues, and the action reports the problem. A missing name and a wrong shape or type, also of `Safety.pose`,
+        raise UserError until the runner or its warm-up has had a usable observation, and are rejected later.
         """
         if self._closed:
             raise UserError("the runner is closed", "make a new one")
         if self._fixed is None:
             self._fixed = self._history.copy_conditions({})  # raises UserError if conditions are required
         self._tick_began = self._now()
-        self._tick += 1
+        self._motion.begin_tick()
         self._record.counts["ticks"] += 1
         self._collect()
+        is_first = not self._history.has_observed
         try:
             self._history.add(observation)
-        except UnusableValue as error:
+            self._sender.measure_pose(observation, self._motion)
+        except UserError as error:
+            if is_first and not isinstance(error, UnusableValue):
+                raise
             self._record.counts["rejected"] += 1
             self._problem = error.what
             return
-        if self._flight is None and (self._chunk is None or self._tick - self._chunk.origin >= self._period):
+        if self._flight is None and self._motion.tick >= self._course.next_call:
             self._begin_sequence()
 
     def action(self) -> Action:
         """Run the second half of `act`: return the current sequence's action for this tick, within the limits."""
         self._collect()
         problem, self._problem = self._problem, None
-        chunk, value = self._chunk, self._idle
-        source, age = self._action_source(), 0 if chunk is None else self._tick - chunk.origin
-        if chunk is not None and source != "stopped":
-            value, limited = self._bounds.clip_action(chunk.action_at(self._tick), self._sent)
-            self._record.counts["limited"] += limited is not None
-            problem = problem or limited
+        source = self._course.source(self._most_held)
+        if source in ("waiting", "stopped"):
+            self._record.end_episode()
+            self._record.record_wait(source)
+            self._epoch += self._sender.idle_moves(self._motion)  # the running call observed where the robot was before
+            value = self._sender.send_idle(self._motion)
+        else:
+            sending = self._send_action(source)
+            value, problem = sending.value, problem or sending.limited
         if source == "stopped":
             problem = problem or f"no new sequence arrived for {self._most_held} ticks after the end of the last one"
-        if value is None or source in ("waiting", "stopped"):
-            self._record.end_episode()
-        else:
-            self._record.record_action(value, self._joins_at == self._tick)
         self._record.counts[source] += 1
-        self._sent = self._sent if value is None else value
-        action = Action(None if value is None else value.copy(), source, age, problem)  # the thread reads the sequence
+        copied = None if value is None else value.copy()  # the thread reads the sequence
+        action = Action(copied, source, self._course.age, problem)
         if source == "stopped" and self._last_source != "stopped" and self._stopped is not None:
             self._stopped(action)
         self._last_source = source
@@ -220,6 +227,28 @@ class PolicyRunner:
         if seconds >= 0:
             self._record.acting.append(seconds)
         return action
+
+    def _send_action(self, source: Source) -> Sending:
+        """Return the sequence's action within the limits, and record it."""
+        motion, course, record = self._motion, self._course, self._record
+        sending = self._sender.send(course.action(), motion, is_held=source == "held")
+        record.counts["limited"] += sending.limited is not None
+        if not sending.executes:
+            record.record_wait(source)
+        if sending.value is None:
+            record.end_episode()
+        elif not sending.executes:
+            record.record_action(sending.value, joins=False)
+        else:
+            if motion.rested:
+                is_bounded = sending.base is not None and self._sender.bounds.limits_change
+                where = course.place, course.age
+                start = Start(motion.rested, dict(record.waited), *where, is_bounded, motion.every_tick)
+                record.record_start(start, sending.base)
+            record.record_action(sending.value, motion.rested > 0 or motion.progress in course.joins)
+            motion.execute()
+            record.waited.clear()
+        return sending
 
     def run(
         self,
@@ -280,39 +309,31 @@ class PolicyRunner:
         self._last_now = now
         return now
 
-    def _action_source(self) -> Source:
-        """Return the source of this tick's action. It is "late" if the next sequence is missing at a tick by which a
-        call that started in time and took no longer than expected would have finished."""
-        chunk = self._chunk
-        if chunk is None:
-            return "waiting"
-        if self._tick >= chunk.end:
-            return "held" if self._most_held is None or self._tick - chunk.end < self._most_held else "stopped"
-        next_begins = max(self._period, self._foreseen)  # ticks after the origin; a call waits for the previous one
-        return "late" if self._tick - chunk.origin >= next_begins + self._foreseen else "planned"
-
     def _begin_sequence(self) -> None:
-        """Start to sample the action sequence that will begin at this tick."""
+        """Start to sample the action sequence that will begin at this tick, unless the robot first moves to its idle
+        action: a call that takes a tick or more would observe where it no longer is."""
         place = self._choice.choose()
-        former, decided = None, 0
-        if self._chunk is not None and self._action_source() != "stopped":  # a robot that stopped continues nothing
-            former = self._chunk.actions_from(self._tick)
+        rests = self._course.source(self._most_held) in ("waiting", "stopped")
+        if rests and self._delay_ticks(place) and self._sender.idle_moves(self._motion):
+            return
+        former, decided = self._course.remaining(self._most_held), 0
+        if former is not None:
             most = min(len(former), self._length - self._execute)  # `execute` actions follow the decided ones
             decided = min(self._delay_ticks(place), most)
         plan = self._plans[place]
         request = SequenceRequest(self._window(), (self._seed << EPISODE_BITS) | self._calls, former, decided)
         self._calls += 1
-        self._foreseen = decided
+        self._course.delay = decided
         self._record.plans[plan.name] += 1
         running = self._clock.start(self._make_job(plan, request))
-        self._flight = _Flight(running, self._tick, self._epoch, place, decided)
+        self._flight = _Flight(running, self._motion.tick, self._motion.progress, self._epoch, place, decided)
 
     def _window(self) -> Window:
         """Return the network's inputs at this tick."""
         return self._language.add_to_window({**self._history.window(), **(self._fixed or {})})
 
     def _collect(self) -> None:
-        """Take over a finished sequence, unless it belongs to another episode, failed, or is too late."""
+        """Take over a finished sequence, unless it belongs to another episode, failed, or has no action left."""
         if self._flight is None or not self._flight.running.done():
             return
         flight, self._flight = self._flight, None
@@ -320,27 +341,31 @@ class PolicyRunner:
         self._measure(flight.place, result)
         if flight.epoch != self._epoch:
             counts["dropped"] += 1
+            self._problem = self._problem or STALE
         elif result.actions is None:
             counts["failed"] += 1
             self._problem = result.failure
-        elif self._tick - flight.origin >= len(result.actions):
+        elif self._motion.progress - flight.progress >= (horizon := len(result.actions)):
             counts["dropped"] += 1
-            self._problem = (
-                f"a sequence was finished too late: {self._tick - flight.origin} ticks after its observation"
-            )
+            self._problem = describe_drop(self._motion.tick - flight.tick, horizon, self._rate)
         else:
-            chunk = Chunk(result.actions, flight.origin)
-            former = None if self._last_source == "stopped" else self._chunk
-            self._period = ticks_between(self._execute, self._delay_ticks(flight.place))
-            if former is not None:
-                shared = 0 if self._continuity == "none" else flight.decided  # actions that both have in common
-                self._joins_at = max(self._tick, flight.origin + shared)
-                chunk = crossfade(chunk, former, self._joins_at, self._fade, self._discrete)
-            self._chunk = chunk
+            self._take_over(flight, Chunk(result.actions, flight.progress))
+
+    def _take_over(self, flight: _Flight, chunk: Chunk) -> None:
+        """Execute a new sequence from now on."""
+        if self._last_source == "stopped":
+            self._course.chunk = None  # a robot that stopped continues nothing
+        delay = self._delay_ticks(flight.place)
+        period = ticks_between(self._execute, delay)
+        if delay >= self._length and not self._every_tick:
+            # the robot executes the whole sequence meanwhile: the next one must begin so late that it goes further
+            period = self._motion.tick + chunk.origin + self._execute - self._motion.progress - flight.tick
+        shared = 0 if self._continuity == "none" else flight.decided
+        self._course.take_over(chunk, flight.tick, period, shared, self._fade, self._discrete)
 
     def _delay_ticks(self, place: int) -> int:
         """Return the ticks that pass while a plan is sampled."""
-        return delay_ticks(self._choice.seconds(place), self._rate)
+        return delay_ticks(self._choice.delay(place), self._rate)
 
     def _measure(self, place: int, result: SequenceResult) -> None:
         """Record a finished call. Its seconds influence the choice of later plans."""

@@ -1,6 +1,6 @@
 """The limits of the actions that a control loop sends, and the action that it sends while there is no sequence."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, fields
 
 from numpy.typing import ArrayLike
@@ -23,16 +23,21 @@ class Safety:
         a number for a robot that is controlled by velocities, since it keeps moving while an action is repeated. The
         runner resumes with the next sequence.
     stopped: a function that is called with the action of the tick at which the runner stops.
+    pose: a function that returns the measured pose of the robot in an observation, in the shape and units of an action.
+        After a wait, limits of change are relative to this pose. None means that the pose is not measured.
     """
 
     limits: Limits = field(default_factory=Limits)
     idle: ArrayLike | None = None
     most_held: int | None = None
     stopped: Callable[[Action], None] | None = None
+    pose: Callable[[Mapping[str, ArrayLike]], ArrayLike | None] | None = None
 
     def __post_init__(self) -> None:
         if self.most_held is not None:
             check_integer("most_held", self.most_held, 0)
+        if self.pose is not None and not callable(self.pose):
+            raise UserError(f"pose is {self.pose!r}", 'give a function of the observation, lambda seen: seen["STATE"]')
 
 
 NO_LIMITS = Safety()

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewstep.export.companions import Companion
-from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
-from fewstep.export.sources.diffusers.text import TextSource, TokenInput, tokenize_prompts
-from fewstep.export.sources.diffusers.tokenizer import JSON, MERGES, VOCABULARY, read_tokenizer
+from fewstep.export.companions.companion import Companion
+from fewstep.export.companions.networks import PipelineNetworks
+from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
+from fewstep.export.companions.tokenizer import JSON, MERGES, VOCABULARY, read_tokenizer
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.normalisation import BEFORE, LINES, RETRAINED, TOKENIZER_STEP, WRITE_IT, processor_steps
 from fewstep.robots.lerobot.policy import PolicyFolder

@@ -5,7 +5,7 @@ from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING
 
-from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
+from fewstep.export.companions.networks import PipelineNetworks
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.configs.classes import schedule_from_scheduler_config

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fewstep.export.sources.diffusers.files import read_json
+from fewstep.export.sources.model_files import read_json
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Affine
 
@@ -33,11 +33,28 @@ ENDS = {"MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("
 RENAMED, TOKENIZER_STEP = "rename_observations_processor", "tokenizer_processor"
 LINES = ("smolvla_new_line_processor", "pi0_new_line_processor")  # steps that append a line end to the task
 IDLE = ("to_batch_processor", "device_processor")  # steps that change no values
+RELATIVE, ABSOLUTE = "relative_actions_processor", "absolute_actions_processor"  # before and after the network
 STATE_PROMPT = "pi05_prepare_state_tokenizer_processor_step"
 
 Weights = Mapping[str, "Tensor"]
 Features = Mapping[str, Mapping[str, Any]]  # name -> {"type": ..., "shape": ...}
-Numbers = dict[tuple[str, str, str], tuple[float, ...]]  # by data set ("": without a name), feature and statistic
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A stored statistic of a feature: its values in order, and their shape."""
+
+    values: tuple[float, ...]
+    shape: tuple[int, ...]
+
+    def rows(self, count: int) -> list[tuple[float, ...]]:
+        """Return the distinct rows of values for each step of a sequence, [steps, count], or else all values."""
+        if len(self.shape) != 2 or self.shape[1] != count:
+            return [self.values]
+        return list(dict.fromkeys(self.values[at : at + count] for at in range(0, len(self.values), count)))
+
+
+Numbers = dict[tuple[str, str, str], Statistic]  # by data set ("": without a name), feature and statistic
 
 
 @dataclass(frozen=True)
@@ -52,7 +69,7 @@ class StatisticsPlace:
 
 BEFORE = StatisticsPlace("policy_preprocessor.json", "normalizer_processor", "normalize_inputs")
 AFTER = StatisticsPlace("policy_postprocessor.json", "unnormalizer_processor", "unnormalize_outputs")
-READ = {RENAMED, BEFORE.step, AFTER.step, TOKENIZER_STEP, STATE_PROMPT, *LINES, *IDLE}  # all known steps
+READ = {RENAMED, BEFORE.step, AFTER.step, TOKENIZER_STEP, STATE_PROMPT, RELATIVE, ABSOLUTE, *LINES, *IDLE}  # all known
 
 
 @dataclass(frozen=True)
@@ -153,13 +170,19 @@ class Normaliser:
         """Return the data set whose statistics of a feature are used; empty for those without a name."""
         return self.chosen if self.chosen is not None and self._has(self.chosen, feature) else ""
 
-    def _find_numbers(self, feature: str, statistic: str) -> tuple[float, ...] | None:
+    def _find_statistic(self, feature: str, statistic: str) -> Statistic | None:
         return self.numbers.get((self._data_set(feature), feature, statistic))
 
     def _number(self, feature: str, statistic: str, count: int) -> tuple[float, ...]:
-        numbers = self._find_numbers(feature, statistic)
-        if numbers is None:
+        stored = self._find_statistic(feature, statistic)
+        if stored is None:
             raise UserError(f"{self.where} has no {statistic} of {feature}", RETRAINED)
+        if len(rows := stored.rows(count)) > 1:
+            what = (
+                f"{self.where}: {statistic} {list(stored.shape)} of {feature} differs between the steps of a sequence"
+            )
+            raise UserError(f"{what}, which fewstep does not read", WRITE_IT)
+        numbers = rows[0]
         if len(numbers) != count:
             raise UserError(
                 f"{self.where}: {statistic} of {feature} has {len(numbers)} numbers, not {count}", RETRAINED
@@ -172,7 +195,9 @@ class Normaliser:
 
     def _value_range(self, feature: str, count: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """Return the least and the greatest values in the training data; None if they are unknown."""
-        ends = [self._find_numbers(feature, statistic) or () for statistic in ("min", "max")]
+        stored = [self._find_statistic(feature, statistic) for statistic in ("min", "max")]
+        rows = [[] if each is None else each.rows(count) for each in stored]
+        ends = [each[0] if len(each) == 1 else () for each in rows]
         fits = all(len(end) == count and all(abs(number) < float("inf") for number in end) for end in ends)
         return (ends[0], ends[1]) if fits and all(a <= b for a, b in zip(*ends, strict=True)) else None
 
@@ -190,7 +215,7 @@ def read_normaliser(
         marked = re.compile(rf"{place.buffers}\.(?:(.+)_)?buffer_{re.escape(feature.replace('.', '_'))}\.(\w+)")
         for name in weights:
             if found := marked.fullmatch(name):
-                numbers[found[1] or "", feature, found[2]] = _numbers(weights[name])
+                numbers[found[1] or "", feature, found[2]] = _read_statistic(weights[name])
     needed = [name for name, feature in features.items() if modes.get(feature["type"], IDENTITY) != IDENTITY]
     if needed and not numbers:
         raise UserError(
@@ -209,17 +234,15 @@ def check_chosen(folder: Path, chosen: str, normalisers: Iterable[Normaliser]) -
 
 def _read_processor(folder: Path, place: StatisticsPlace, config: Mapping[str, Any], chosen: str | None) -> Normaliser:
     file, features = folder / place.file, _features_of_place(config, place)
-    steps = [step for step in processor_steps(folder, place) if step.get("registry_name") == place.step]
-    if len(steps) > 1:
-        raise UserError(f"{file} has {len(steps)} steps {place.step}; fewstep reads only one", WRITE_IT)
-    if not steps:  # nothing is normalised
+    step = _only_step(folder, place, place.step)
+    if step is None:  # nothing is normalised
         modes = _config_modes(folder, config)
         for name, feature in features.items():
             if (mode := modes.get(feature["type"], IDENTITY)) != IDENTITY:
                 what = f"{file} has no {place.step}, but config.json normalises {name} by {mode}"
                 raise UserError(what, RETRAINED)
         return Normaliser({}, {}, str(file))
-    settings, state = steps[0].get("config") or {}, steps[0].get("state_file")
+    settings, state = step.get("config") or {}, step.get("state_file")
     modes = _modes(settings.get("norm_map") if isinstance(settings, dict) else None, f"norm_map in {file}")
     numbers = {} if state is None else _read_numbers(folder, file, str(state), config)
     added = float(settings.get("eps", SMALL)) if place is BEFORE else 0.0
@@ -268,7 +291,7 @@ def _read_numbers(folder: Path, file: Path, state: str, config: Mapping[str, Any
             raise UserError(
                 f"{folder / state} has {statistic} of {feature} twice for the data set {place[0]!r}", RETRAINED
             )
-        numbers[place] = _numbers(tensor)
+        numbers[place] = _read_statistic(tensor)
     return numbers
 
 
@@ -305,6 +328,25 @@ def read_robot_names(folder: Path, features: Collection[str]) -> dict[str, str]:
     return names
 
 
+def read_relative_elements(folder: Path, count: int) -> tuple[int, ...] | None:
+    """Return the elements of an action of `count` elements that the network predicts relative to the state: all but
+    those whose names contain one of `exclude_joints`. None if actions are absolute.
+
+    Raises UserError if the two processors disagree about it.
+    """
+    relative, absolute = (_only_step(folder, place, name) for place, name in ((BEFORE, RELATIVE), (AFTER, ABSOLUTE)))
+    settings, after = ((each or {}).get("config") or {} for each in (relative, absolute))
+    if bool(settings.get("enabled")) != bool(after.get("enabled")):
+        what = f"{folder}: one of the steps {RELATIVE} and {ABSOLUTE} is enabled, and the other is not"
+        raise UserError(what, RETRAINED)
+    if not settings.get("enabled"):
+        return None
+    tokens = [str(token).lower() for token in settings.get("exclude_joints") or [] if token]
+    names = [str(name).lower() for name in settings.get("action_names") or []]
+    kept = {place for place, name in enumerate(names) if any(token in name for token in tokens)}
+    return tuple(place for place in range(count) if place not in kept)
+
+
 def state_files(folder: Path) -> list[str]:
     """Return the tensor files that a folder's processors name, without the policy's weights."""
     named = [step.get("state_file") for place in (BEFORE, AFTER) for step in processor_steps(folder, place)]
@@ -318,6 +360,14 @@ def processor_steps(folder: Path, place: StatisticsPlace) -> Sequence[Mapping[st
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
         raise UserError(f"{path} has no list of steps", RETRAINED)
     return steps
+
+
+def _only_step(folder: Path, place: StatisticsPlace, name: str) -> Mapping[str, Any] | None:
+    """Return a processor's step of a name; None without one. Raises UserError if there are several."""
+    steps = [step for step in processor_steps(folder, place) if step.get("registry_name") == name]
+    if len(steps) > 1:
+        raise UserError(f"{folder / place.file} has {len(steps)} steps {name}; fewstep reads only one", WRITE_IT)
+    return steps[0] if steps else None
 
 
 def read_tensors(path: Path) -> dict[str, "Tensor"]:
@@ -335,5 +385,5 @@ def read_tensors(path: Path) -> dict[str, "Tensor"]:
         raise UserError(f"{path} is not a safetensors file ({' '.join(str(error).split())})", RETRAINED) from error
 
 
-def _numbers(tensor: "Tensor") -> tuple[float, ...]:
-    return tuple(tensor.double().flatten().tolist())
+def _read_statistic(tensor: "Tensor") -> Statistic:
+    return Statistic(tuple(tensor.double().flatten().tolist()), tuple(tensor.shape))

@@ -4,13 +4,14 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.weight_names import strip_wrapper_prefixes
 from fewstep.graph.files.weights import LARGE
 from fewstep.plans.errors import UserError
+from fewstep.robots.lerobot.adapter import WEIGHTS, has_adapter, merge_adapter
 from fewstep.robots.lerobot.normalisation import (
     AFTER,
     BEFORE,
@@ -22,6 +23,7 @@ from fewstep.robots.lerobot.normalisation import (
     check_chosen,
     check_steps,
     read_normaliser,
+    read_relative_elements,
     read_robot_names,
     read_tensors,
 )
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LOG = logging.getLogger("fewstep")
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG = "config.json"
 CHECKPOINT = "pretrained_model"  # the policy's folder inside a training checkpoint
 STATE, ACTION = "observation.state", "action"
 EMPTY = "empty_camera"  # part of the names of cameras that LeRobot replaces by black pictures and masks
@@ -134,7 +136,26 @@ class PolicyFolder:
         if actions > available:
             message = "%s: n_action_steps is %d; as in LeRobot, only the %d actions from the last observation on exist"
             LOG.warning(message, file, actions, available)
-        return Policy(observations, observations - 1, min(actions, available), width=width)
+        relative = self._relative_elements()
+        return Policy(
+            observations,
+            observations - 1,
+            min(actions, available),
+            width=width,
+            relative_to=self.robot_name(STATE) if relative else None,
+            relative=relative,
+        )
+
+    def _relative_elements(self) -> tuple[int, ...]:
+        """Return the elements of an action that are relative to the same elements of the state."""
+        relative, says = read_relative_elements(self.home, self.action), self.config.get("use_relative_actions")
+        if says is not None and says != (relative is not None):
+            what = f"{self.home / CONFIG} has use_relative_actions {str(says).lower()}, and its processors differ"
+            raise UserError(what, RETRAINED)
+        if relative and relative[-1] >= self.state:
+            what = f"element {relative[-1]} of an action is relative to the state, which has {self.state} elements"
+            raise UserError(f"{self.home}: {what}", RETRAINED)
+        return relative or ()
 
     def action_units(self, width: int | None = None) -> Affine:
         """Return the map from normalised actions to the robot's units. Padding up to `width` elements is unchanged."""
@@ -161,12 +182,31 @@ def read_policy(home: Path, config: Config, name: str, statistics: str | None = 
     `statistics` selects a data set by name, if the folder has the statistics of several.
     """
     check_steps(home)
+    adapts = has_adapter(home, bool(config.get("use_peft")))
     tensors, chosen = read_weights(home), None if statistics is None else statistics.removesuffix(BUFFER)
+    tensors = merge_adapter(home, tensors) if adapts else tensors
     before, after = (read_normaliser(home, place, config, tensors, chosen) for place in (BEFORE, AFTER))
     if chosen is not None:
         check_chosen(home, chosen, (before, after))
     weights = {name: each for name, each in tensors.items() if not name.startswith(STATISTICS)}
     return PolicyFolder(home, config, name, weights, before, after, read_robot_names(home, config["input_features"]))
+
+
+def leave_out(folder: PolicyFolder, cameras: Sequence[str]) -> PolicyFolder:
+    """Return a folder without some of its cameras, which are given by the policy's names or the robot's.
+
+    LeRobot masks the pictures of a missing camera. A mask has the same effect: no token attends to them, and positions
+    do not count them. Raises UserError for an unknown camera, and if none is left.
+    """
+    own = {folder.robot_name(name): name for name in folder.pictures} | {name: name for name in folder.pictures}
+    for name in cameras:
+        if name not in own:
+            raise UserError(f"{folder.home} has no camera {name!r}", f"leave out one of {', '.join(folder.pictures)}")
+    dropped = {own[name] for name in cameras}
+    if dropped and dropped == {*folder.pictures}:
+        raise UserError("no camera is left, and the policy needs one", "leave fewer out")
+    kept = {name: feature for name, feature in folder.config["input_features"].items() if name not in dropped}
+    return replace(folder, config={**folder.config, "input_features": kept})
 
 
 def read_weights(home: Path) -> dict[str, "Tensor"]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.plans.errors import UserError
+from fewstep.robots.lerobot.adapter import WEIGHTS
 from fewstep.robots.lerobot.diffusion import common_size, parse_size
 from fewstep.robots.lerobot.language import read_language
 from fewstep.robots.lerobot.multi_task_dit import FLOW, PREDICTION
 from fewstep.robots.lerobot.normalisation import RETRAINED, WRITE_IT
 from fewstep.robots.lerobot.policy import (
     STATE,
-    WEIGHTS,
     NamedWeights,
     PolicyFolder,
     Shapes,
@@ -45,7 +45,7 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
     """Read SmolVLA, whose state is the last token of the prefix. Expert layers alternate between attention to the
     prefix only and to all tokens."""
     config = folder.config
-    _refuse(folder, ("adapt_to_pi_aloha", "add_image_special_tokens", "use_delta_joint_actions_aloha", "use_peft"))
+    _refuse(folder, ("adapt_to_pi_aloha", "add_image_special_tokens", "use_delta_joint_actions_aloha"))
     if SMOLVLM not in (model := config["vlm_model_name"]).lower():
         raise UserError(f"{folder.home} has the model {model!r}; fewstep reads only SmolVLM's", WRITE_IT)
     text, expert = f"{SMOL}vlm.model.text_model.", f"{SMOL}lm_expert."
@@ -77,7 +77,7 @@ def load_smolvla(folder: PolicyFolder) -> TorchSource:
 def load_pi(folder: PolicyFolder) -> TorchSource:
     """Read a folder of pi0 or pi0.5. In pi0, the robot's state is a token of the action expert. In pi0.5, the state is
     written into the prompt, and the timestep scales the expert's normalization layers."""
-    _refuse(folder, ("use_relative_actions", "use_peft"))
+    _refuse(folder)
     if any(folder.before.modes.get("VISUAL", "IDENTITY") != "IDENTITY" for _ in folder.pictures):
         raise UserError(f"{folder.home} normalises images, but PaliGemma takes raw images", WRITE_IT)
     whole, expert = f"{PI}paligemma.model.", f"{PI}gemma_expert."
@@ -105,7 +105,7 @@ def load_pi(folder: PolicyFolder) -> TorchSource:
     return _make_source(weights, GEMMA_HEAD, expert_layers, size, place, embedding)
 
 
-def _refuse(folder: PolicyFolder, fields: Iterable[str]) -> None:
+def _refuse(folder: PolicyFolder, fields: Iterable[str] = ()) -> None:
     """Raise UserError for policies with unsupported config fields, or without a camera."""
     for field in fields:
         if folder.config.get(field):

@@ -1,8 +1,13 @@
 // Samples of a baked file in C++, as raw float32 or int64 tokens: sample FILE OUTPUT NAME=VALUE... SEED...
 // Whether it computes here what it computed where it was baked: sample --check FILE
 //
-// For a file of tokens or without `draws`. NAME=VALUE is the number of a condition, which fills it for all samples:
-// class=3. No token is known. Needs the headers and the library of onnxruntime's release archive, and nothing else:
+// For a file of tokens or without `draws`. No token is known. NAME=VALUE is one of:
+//
+//     class=3         the number of a condition, which fills it for all samples
+//     text=@text.f32  the numbers of a condition, raw and in its type: one value for all samples, or one for each
+//     frames=97       a free size; else it is that of the test vector
+//
+// Needs the headers and the library of onnxruntime's release archive, and nothing else:
 //
 //     g++ -std=c++17 -O2 -I "$ONNXRUNTIME/include" sample.cpp -L "$ONNXRUNTIME/lib" -lonnxruntime -o sample
 
@@ -73,11 +78,55 @@ std::vector<std::string> condition_names(Ort::Session& session) {
     return names;
 }
 
-Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, const Conditions& conditions) {
+// The names of the free sizes, without the batch.
+std::vector<std::string> free_sizes(Ort::Session& session) {
+    std::vector<std::string> names;
+    for (const auto& name : axis_names(session.GetInputTypeInfo(0)))  // of noise or ids, which are the sizes themselves
+        if (!name.empty() && name != "batch") names.push_back(name);
+    return names;
+}
+
+// A number of the description behind a key, between two places; `other` if it is not there.
+double number_in(const std::string& about, const std::string& key, std::size_t from, std::size_t to, double other) {
+    const auto at = from < to ? about.find(key, from) : to;
+    return at < to ? std::strtod(about.c_str() + at + key.size(), nullptr) : other;
+}
+
+// The sizes of a call for these samples: those that are given, and else those of the test vector. Removes them from the
+// conditions.
+Sizes sizes_of(Ort::Session& session, std::size_t samples, Conditions& conditions) {
+    const auto about = described(session);
+    Sizes sizes{{"batch", static_cast<std::int64_t>(samples)}};
+    for (const auto& name : free_sizes(session)) {
+        const auto given = conditions.find(name);
+        if (given == conditions.end()) {
+            const auto vector = about.find("\"sizes\":{");
+            const double size = number_in(about, "\"" + name + "\":", vector, about.find('}', vector), 0);
+            if (size > 0) sizes[name] = static_cast<std::int64_t>(size);
+            continue;
+        }
+        const auto own = about.find("{\"name\":\"" + name + "\",\"axis\":"), end = about.find('}', own);
+        const auto limit = [&](const char* key, int other) {
+            return static_cast<int>(number_in(about, key, own, end, other));
+        };
+        const int low = limit("\"low\":", 1), high = limit("\"high\":", 1 << 24), step = limit("\"multiple\":", 1);
+        const double size = given->second.number;
+        if (!given->second.file.empty() || !(size >= low && size <= high) || std::fmod(size, step) != 0)
+            throw std::runtime_error(name + " is not " + std::to_string(low) + " to " + std::to_string(high) +
+                " in steps of " + std::to_string(step));
+        sizes[name] = static_cast<std::int64_t>(size);
+        conditions.erase(given);
+    }
+    return sizes;
+}
+
+Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, const Conditions& conditions,
+    const Sizes& sizes) {
     const auto names = input_names(session);
     const bool is_tokens = names[0] == "ids";  // the first input of other runs is noise
-    auto shape = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape();
-    const auto batch = shape[0] = static_cast<std::int64_t>(seeds.size());
+    const auto shape = shape_of(session.GetInputTypeInfo(0), sizes);
+    if (shape[0] != static_cast<std::int64_t>(seeds.size()))
+        throw std::runtime_error("it samples " + std::to_string(shape[0]) + " at once: give as many seeds");
     std::size_t size = 1;
     for (std::size_t axis = 1; axis < shape.size(); ++axis) size *= static_cast<std::size_t>(shape[axis]);
 
@@ -110,7 +159,7 @@ Samples sampled(Ort::Session& session, const std::vector<std::uint64_t>& seeds, 
             inputs.push_back(Ort::Value::CreateTensor<float>(memory, noise.data(), noise.size(), shape.data(),
                 shape.size()));
         } else {
-            inputs.push_back(filled(name, session.GetInputTypeInfo(place), batch, number_of(conditions, name)));
+            inputs.push_back(tensor_of(name, session.GetInputTypeInfo(place), sizes, value_of(conditions, name)));
         }
     }
     const std::array<const char*, 1> results{"sample"};
@@ -135,8 +184,13 @@ int check(Ort::Session& session) {
     };
     const auto seed = static_cast<std::uint64_t>(number("\"seed\":"));
     Conditions conditions;
-    for (const auto& name : condition_names(session)) conditions[name] = {number(("\"" + name + "\":").c_str()), false};
-    const auto samples = sampled(session, {seed}, conditions);
+    for (const auto& name : condition_names(session)) conditions[name] = {number(("\"" + name + "\":").c_str())};
+    Conditions none;
+    const auto batch = session.GetInputTypeInfo(0).GetTensorTypeAndShapeInfo().GetShape()[0];
+    std::vector<std::uint64_t> seeds;
+    const auto count = static_cast<std::size_t>(std::max<std::int64_t>(batch, 1));
+    while (seeds.size() < count) seeds.push_back(seed + seeds.size());
+    const auto samples = sampled(session, seeds, conditions, sizes_of(session, seeds.size(), none));
 
     const auto values = list(about, "\"values\":[", sample);
     double squares = 0, same = 0;
@@ -155,8 +209,9 @@ int check(Ort::Session& session) {
     const auto is_in = [&](const char* type) {
         return about.find("\"precision\":\"" + std::string(type)) != std::string::npos;
     };
-    const double half = is_in("bfloat16") ? 30.0 : is_in("float16") ? 40.0 : 70.0;  // other kernels round more
-    const bool is_same = psnr >= (is_in("int8") ? 30.0 : half);
+    const double floats = is_in("bfloat16") ? 30.0 : is_in("float16") ? 40.0 : 70.0;  // other kernels round more
+    const double least = is_in("int8") ? 30.0 : is_in("int4") ? 30.0 : floats;
+    const bool is_same = psnr >= least;
     std::printf("%s: %.1f dB from the sample of where it was baked\n", is_same ? "the same" : "another sample", psnr);
     return is_same ? 0 : 1;
 }
@@ -172,8 +227,12 @@ int run(char** arguments, const Arguments& given, bool checks) {
     if (about.find("\"meaning\":\"ids\"") != std::string::npos)
         throw std::runtime_error(
             "it takes the token ids of a prompt, which this program does not make: see docs/bake.md");
-    check_names(given.conditions, condition_names(session));
-    const auto samples = sampled(session, given.seeds, given.conditions);
+    Conditions conditions = given.conditions;
+    auto names = condition_names(session);
+    for (const auto& name : free_sizes(session)) names.push_back(name);
+    check_names(conditions, names);
+    const auto sizes = sizes_of(session, given.seeds.size(), conditions);
+    const auto samples = sampled(session, given.seeds, conditions, sizes);
     std::ofstream file(arguments[2], std::ios::binary);
     const bool is_tokens = !samples.ids.empty();
     const auto* first = is_tokens ? static_cast<const void*>(samples.ids.data()) : samples.numbers.data();

@@ -1,8 +1,11 @@
 // Samples of a baked file in Node, as raw float32 or int64 tokens: node sample.mjs FILE OUTPUT NAME=VALUE... SEED...
 // Whether a baked file is whole, and computes here what it computed where it was baked: node sample.mjs --check FILE
 //
-// Needs noise.mjs in its folder, and `npm install --ignore-scripts onnxruntime-node`. NAME=VALUE is the number of a
-// condition or its label, which fills it for all samples: class=3. No token is known. The batch is the number of seeds.
+// Needs noise.mjs in its folder, and `npm install --ignore-scripts onnxruntime-node`. NAME=VALUE is one of:
+//   class=3         the number of a condition or its label, which fills it for all samples
+//   text=@text.f32  the numbers of a condition, raw and in its type: one value for all samples, or one for each
+//   frames=97       a free size; else it is that of the test vector
+// No token is known. The batch is the number of seeds.
 
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -10,7 +13,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { normal, uniforms } from "./noise.mjs";
 
-const LEAST = { float32: 70, float16: 40, bfloat16: 30, int8: 30 }; // dB: other kernels round to more
+const LEAST = { float32: 70, float16: 40, bfloat16: 30, int8: 30, "int8-weights": 30, "int4-weights": 30 }; // in dB
 const LEAST_SAME = 0.5; // of the tokens
 const [file, output, ...rest] = process.argv.slice(2);
 const checks = file === "--check" && output;
@@ -26,7 +29,7 @@ const wrong = seeds.find((each) => !Number.isSafeInteger(+each)); // a number wo
 if (wrong !== undefined) refuse(`the seed ${wrong} is larger than ${Number.MAX_SAFE_INTEGER}`);
 const conditions = Object.fromEntries(pairs.map((each) => each.split("=")));
 const twice = Object.keys(conditions).find((name) => pairs.filter((each) => each.startsWith(`${name}=`)).length > 1);
-if (twice !== undefined) refuse(`${twice} is given twice, and one value fills it for all samples`);
+if (twice !== undefined) refuse(`${twice} is given twice`);
 
 function refuse(what) {
   console.error(`sample.mjs: ${what}`);
@@ -47,17 +50,69 @@ const NUMBERS = {
   bool: Uint8Array, // as onnxruntime-node takes it
 };
 
+const isNumber = (text) => /^\d+$/.test(text);
+const termsOf = (size) => `${size}`.split("/")[0].split("*"); // of "height*width/64"
+
+// The length of an axis, a number or a term of sizes such as "height/8".
+function lengthOf(size, sizes) {
+  const length = termsOf(size).reduce((all, term) => all * (isNumber(term) ? +term : sizes[term]), 1);
+  return length / +(`${size}`.split("/")[1] ?? 1);
+}
+
+// The names of the free sizes of a file.
+function freeSizes(about) {
+  const terms = about.inputs.flatMap((port) => port.shape.flatMap(termsOf));
+  return [...new Set(terms)].filter((term) => !isNumber(term) && term !== "batch");
+}
+
+// The sizes of a call: those that are given, and else those of the test vector.
+function sizesOf(about, given) {
+  const sizes = { ...about.sample?.sizes, ...given };
+  for (const name of freeSizes(about)) {
+    if (!(name in sizes)) throw new Error(`it takes the size ${name}: give ${name}=NUMBER`);
+    const { low = 1, high = Infinity, multiple = 1 } = (about.sizes ?? []).find((each) => each.name === name) ?? {};
+    if (!isNumber(sizes[name]) || +sizes[name] < low || +sizes[name] > high || +sizes[name] % multiple)
+      throw new Error(`${name}=${sizes[name]} is not ${low} to ${high} in steps of ${multiple}`);
+    sizes[name] = +sizes[name];
+  }
+  return sizes;
+}
+
+// The numbers of a raw file for an input of a shape: one value for each sample, or one for all of them.
+function numbersOf(port, about, path, shape, samples) {
+  const bytes = readFileSync(path), Numbers = NUMBERS[port.dtype], [, ...own] = shape;
+  const one = product(own) * Numbers.BYTES_PER_ELEMENT;
+  if (bytes.length !== one && bytes.length !== one * samples) {
+    const needed = samples > 1 ? `${one} or ${samples} times that` : one;
+    const type = `${port.dtype} [${own.join(", ")}]`;
+    throw new Error(`${port.name} is ${type}, ${needed} bytes, but ${path} has ${bytes.length}`);
+  }
+  const whole = bytes.length === one ? Buffer.concat(Array(samples).fill(bytes)) : bytes;
+  const data = new Numbers(whole.buffer.slice(whole.byteOffset, whole.byteOffset + whole.length)); // aligned
+  const limits = about.conditions.find(({ name }) => name === port.name) ?? {};
+  const isBool = port.dtype === "bool";
+  const isLegal = (value) => isFinite(value) && (isWithin(limits, value) || value === limits.null) && !(isBool && value > 1);
+  const wrong = data.find((value) => !isLegal(Number(value)));
+  const legal = limitsOf(about, port.name);
+  if (wrong !== undefined) throw new Error(`${path}: ${wrong} is not ${legal ? `in${legal}` : isBool ? "0 or 1" : "finite"}`);
+  return data;
+}
+
 // What the file reads at an input, for samples of seeds. `sizes` are of the free axes; `fills` are the numbers of which
-// inputs are full that no seed gives.
+// inputs are full that no seed gives, or the files that have them.
 function inputOf(port, about, seeds, sizes, fills) {
-  const shape = port.shape.map((size) => ({ ...sizes, batch: seeds.length })[size] ?? size); // "height/8" is left out here
+  const shape = port.shape.map((size) => lengthOf(size, { ...sizes, batch: seeds.length }));
   const size = product(shape), Numbers = NUMBERS[port.dtype];
+  if (shape[port.name === "draws" ? 1 : 0] !== seeds.length && ["noise", "draws", "ids"].includes(port.name))
+    throw new Error(`it samples ${shape[0]} at once, and ${seeds.length} seeds are given`);
   if (!Numbers) throw new Error(`${port.name} is ${port.dtype}, which this program does not make`);
   const data = new Numbers(size), numbers = port.meaning === "noise" ? [0] : about.draws;
   if (port.name === "noise" || port.name === "draws") {
     const own = size / seeds.length / numbers.length, random = port.meaning === "chances" ? uniforms : normal;
     numbers.forEach((draw, k) => seeds.forEach((seed, row) => data.set(random(seed, draw, own), (k * seeds.length + row) * own)));
   } else if (!(port.name in fills)) throw new Error(`it takes ${port.name}: give ${port.name}=VALUE`);
+  else if (`${fills[port.name]}`.startsWith("@"))
+    return new Tensor(port.dtype, numbersOf(port, about, fills[port.name].slice(1), shape, seeds.length), shape);
   else if (!isFinite(fills[port.name]))
     throw new Error(`${port.name} is ${port.dtype}, and not ${fills[port.name]}`);
   else if (port.dtype === "bool") data.fill(Number(fills[port.name] != 0)); // earlier test vectors have 0.5
@@ -97,10 +152,14 @@ async function sample() {
   if (prompt)
     throw new Error(`it takes the token ids of a prompt, ${prompt.name} [${prompt.shape.join(", ")}], which this program does not make: see docs/bake.md`);
   const given = names.filter((name) => !["noise", "draws", "ids"].includes(name));
-  const listed = given.map((name) => name + limitsOf(about, name)).join(", ");
-  for (const name in conditions)
-    if (!given.includes(name)) throw new Error(`it takes no ${name}: it takes ${listed || "only seeds"}`);
-  for (const each of about.conditions.filter(({ name }) => name in conditions)) {
+  const free = freeSizes(about).filter((name) => !given.includes(name)), sizes = {};
+  const listed = [...given.map((name) => name + limitsOf(about, name)), ...free.map((name) => `the size ${name}`)];
+  for (const name in conditions) {
+    if (free.includes(name)) sizes[name] = conditions[name];
+    else if (!given.includes(name)) throw new Error(`it takes no ${name}: it takes ${listed.join(", ") || "only seeds"}`);
+  }
+  const written = about.conditions.filter(({ name }) => !(conditions[name] ?? "@").startsWith("@"));
+  for (const each of written) {
     const { name } = each, { dtype } = about.inputs.find((port) => port.name === name);
     const value = (conditions[name] = numberOf(each, conditions[name], dtype));
     if (!isWithin(each, value) && Number(value) !== each.null && limitsOf(about, name))
@@ -108,7 +167,7 @@ async function sample() {
     if (dtype === "bool" && !/^[01]$/.test(value)) throw new Error(`${name} is bool: give 0 or 1, and not ${value}`);
     if (!dtype.startsWith("float") && !/^-?\d+$/.test(value)) throw new Error(`${name} is ${dtype}, and not ${value}`);
   }
-  const [data, taken] = await run(file, about, seeds.map(Number), about.sample?.sizes, { ...conditions, ids: -1 });
+  const [data, taken] = await run(file, about, seeds.map(Number), sizesOf(about, sizes), { ...conditions, ids: -1 });
   writeFileSync(output, Buffer.from(data.buffer, data.byteOffset, data.byteLength));
   console.log(`${seeds.length} ${seeds.length === 1 ? "sample" : "samples"} in ${Math.round(taken)} ms`);
 }

@@ -157,7 +157,7 @@ void sample(const std::string& folder, const std::string& output, const Argument
     for (const auto& each : conditions) names.push_back(each.first);
     check_names(given.conditions, names);
     for (const auto& [name, part] : conditions)
-        values[name] = kept(filled(name, part->type(name), shape[0], number_of(given.conditions, name)));
+        values[name] = kept(tensor_of(name, part->type(name), {{"batch", shape[0]}}, value_of(given.conditions, name)));
     const auto started = std::chrono::steady_clock::now();
     first.run(values);
     for (const auto& row : rows) values[row.before] = values.at(row.start);

@@ -7,6 +7,7 @@ import pytest
 
 from fewstep.robots.control import Action, Limits
 from fewstep.robots.control.limits import Beyond
+from fewstep.runtime.kinds.policies import Control
 from tests.robots.control.looping_runner import RATE, act, acts, looping
 from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON
 
@@ -50,8 +51,9 @@ def test_a_runner_stops_where_no_sequence_comes_and_goes_on_with_the_next(
     assert (runner.statistics.held, runner.statistics.stopped) == (3, 3)
 
 
-def test_the_sequence_after_a_stop_takes_nothing_from_before_it(tiny_bundle: Path) -> None:
-    runner, _, clock = looping(tiny_bundle, plans=("ddim:1",), most_held=3, idle=[0.0, 0.0], fade=3)
+@pytest.mark.parametrize("control", ["position", "velocity"])
+def test_the_sequence_after_a_stop_takes_nothing_from_before_it(tiny_bundle: Path, control: Control) -> None:
+    runner, _, clock = looping(tiny_bundle, plans=("ddim:1",), most_held=3, idle=[0.0, 0.0], fade=3, control=control)
     first = act(runner, clock)
     acts(runner, clock, HORIZON + 5, BAD)
     assert act(runner, clock).value[0] == first.value[0]  # without a fade from the last action before the stop

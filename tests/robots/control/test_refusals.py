@@ -1,7 +1,6 @@
 """Mistakes of a runner's caller: each gives one line that names the object and the fix."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,6 +44,8 @@ from tests.robots.control.tiny_policy import SEEN, ramp, tiny_policy
         ({"limits": Limits(change=0.0)}, "change is 0.0; give units per second, above 0"),
         ({"limits": Limits(low=0.0), "idle": [-1.0, 0.0]}, r"the idle action \[-1.0, 0.0\] exceeds the limits"),
         ({"most_held": -1}, "most_held -1; give a whole number from 0 up"),
+        ({"pose": "observation.state"}, r"pose is 'observation.state'; give a function of the observation"),
+        ({"control": "speed"}, "control is 'speed'; choose one of position, velocity"),
     ],
 )
 def test_what_a_runner_cannot_do_is_one_line(tiny_bundle: Path, options: dict[str, object], said: str) -> None:
@@ -102,11 +103,14 @@ def test_a_string_is_one_plan(tiny_bundle: Path) -> None:
     assert dict(runner.statistics.plans) == {"ddim:2": 1}
 
 
-def test_an_observation_of_another_form_is_one_line(tiny_bundle: Path) -> None:
+def test_an_observation_of_another_form_raises_only_before_the_robot_moves(tiny_bundle: Path) -> None:
     runner, _, clock = looping(tiny_bundle)
-    with pytest.raises(UserError, match="the observation has no 'state'"):
-        runner.act({})
+    other = {"state": [0.0, 0.0, 0.0]}
+    with pytest.raises(UserError, match="'state': one value has the shape"):
+        runner.act(other)
     assert act(runner, clock).source == "planned"
+    rejected = act(runner, clock, other)
+    assert rejected.source == "planned" and "'state': one value has the shape" in (rejected.problem or "")
 
 
 def test_a_run_of_infinite_seconds_ends_where_its_caller_says_so(tiny_bundle: Path) -> None:
@@ -123,7 +127,7 @@ class Words:
     """A stand-in for a text encoder that records what it encodes."""
 
     state = None
-    network = SimpleNamespace(outputs=("task",))
+    conditions = ("task",)
 
     def __init__(self) -> None:
         self.encoded: list[str] = []

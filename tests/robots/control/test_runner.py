@@ -35,7 +35,7 @@ def test_a_cold_start_waits_and_says_so(tiny_bundle: Path) -> None:
     actions = acts(runner, clock, 5)
     assert [each.source for each in actions] == ["waiting"] * 3 + ["planned"] * 2
     assert [each.value is None for each in actions] == [True] * 3 + [False] * 2
-    assert actions[3].age == 3 and actions[3].value[0] == pytest.approx(0.03)
+    assert actions[3].age == 3 and actions[3].value[0] == 0
     still, _, clock = looping(tiny_bundle, **slow, idle=[0.5, 0.5])
     assert act(still, clock).value.tolist() == [0.5, 0.5] and still.statistics.waiting == 1
 
@@ -78,9 +78,8 @@ def test_a_slow_sampler_leaves_late_and_held_ticks_and_each_says_so(tiny_bundle:
     assert [each.source for each in actions] == ["late"] * (HORIZON - EXECUTED) + ["held"] * (30 - HORIZON + EXECUTED)
     assert all(np.array_equal(each.value, actions[HORIZON - EXECUTED].value) for each in actions[12:])
     assert runner.statistics.held == 18
-    late = act(runner, clock)  # what came at last is older than it is long: it is of no use
-    assert late.source == "held" and "was finished too late: 30 ticks after its observation" in (late.problem or "")
-    assert runner.statistics.dropped == 1
+    late = act(runner, clock)  # 12 of its 16 actions belong to those that were executed meanwhile
+    assert late.age == 30 and late.value[0] == pytest.approx(0.12) and runner.statistics.dropped == 0
 
 
 def test_a_late_sequence_of_the_last_episode_is_dropped(tiny_bundle: Path) -> None:
@@ -184,7 +183,8 @@ def test_runners_that_share_a_clock_are_sampled_together_and_act_as_alone(tiny_b
                 actions.append(runner.action().value)
             for clock in set(clocks):
                 clock.advance(TICK)
-        return made
+        assert [actions[:2] for actions in made] == [[None, None]] * len(seeds)
+        return [actions[2:] for actions in made]
 
     together = run([1, 2, 3], together=True)
     assert max(noisy) == 3

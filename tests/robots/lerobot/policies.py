@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from fewstep.robots.lerobot.normalisation import ABSOLUTE, RELATIVE
 from fewstep.robots.networks.lerobot import LeRobotDiffusion, Vision
 from fewstep.robots.networks.unet1d import ConditionalUnet1d
 from tests.robots.lerobot.weights import weight
@@ -163,6 +164,23 @@ def step(name: str, instead: dict[str, Any] | None = None, **settings: Any) -> C
         return content
 
     return lambda folder: _rewrite(folder / "policy_preprocessor.json", rewrite)
+
+
+def relative(excluded: list[str], names: list[str] | None) -> Change:
+    """Make the actions of a pi0 or pi05 relative to the state, as its option `use_relative_actions` does."""
+    settings = {"enabled": True, "exclude_joints": excluded, "action_names": names}
+
+    def after(content: dict[str, Any]) -> dict[str, Any]:
+        (own,) = (each for each in content["steps"] if each["registry_name"] == ABSOLUTE)
+        own["config"] = {"enabled": True}
+        return content
+
+    def change(folder: Path) -> None:
+        config(use_relative_actions=True)(folder)
+        step(RELATIVE, **settings)(folder)
+        _rewrite(folder / "policy_postprocessor.json", after)
+
+    return change
 
 
 def statistics(**numbers: list[float]) -> Change:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from fewstep.cli.main import main
@@ -167,3 +168,25 @@ def test_the_command_takes_the_name(tmp_path: Path, capsys: pytest.CaptureFixtur
     folder = policy(tmp_path, rename_features("so100.buffer."))
     assert main(["export", str(folder), "--statistics", "so101", "-o", str(tmp_path / "b"), "--dry-run"]) == 1
     assert "no statistics for the data set 'so101'; give one of so100" in capsys.readouterr().err
+
+
+def stack_actions(*factors: float) -> Change:
+    """Store statistics of actions for each step of a sequence: those of all steps, multiplied by its factor."""
+
+    def change(folder: Path) -> None:
+        for file in folder.glob(PROCESSORS):
+            tensors = load_file(file)
+            stacked = {name: torch.stack([each * factor for factor in factors]) for name, each in tensors.items()}
+            save_file({name: stacked[name] if name.startswith("action.") else tensors[name] for name in tensors}, file)
+
+    return change
+
+
+@pytest.mark.parametrize("factors", [(1.0,), (1.0,) * 8])
+def test_equal_statistics_of_all_steps_are_read(tmp_path: Path, factors: tuple[float, ...]) -> None:
+    assert unit(policy(tmp_path, stack_actions(*factors))) == TWENTY
+
+
+def test_statistics_that_differ_for_each_step_are_refused_with_that_reason(tmp_path: Path) -> None:
+    with refuses((r"min [8, 2] of action differs between the steps of a sequence, which fewstep does not read",)):
+        load_lerobot_folder(policy(tmp_path, stack_actions(*range(1, 9))))

@@ -40,7 +40,8 @@ def with_weights(content: bytes) -> Change:
 
 
 REFUSED: list[tuple[str, Change, str]] = [
-    ("diffusion", config(type="act"), "the policy is of type 'act'"),
+    ("diffusion", config(type="act"), r"of type 'act' computes its actions in one call \(ACT\), without a sampler"),
+    ("diffusion", config(type="vqbet"), r"of type 'vqbet' chooses its actions from a codebook \(VQ-BeT\)"),
     (
         "diffusion",
         config(vision_backbone="resnet50", input_features=SEEING),
@@ -65,7 +66,7 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("diffusion", without("policy_preprocessor*.safetensors"), "is missing"),
     ("diffusion", without("policy_*"), "its weights contain no statistics of observation.state"),
     ("diffusion", with_weights(b"version https://git-lfs"), "is (no|not a) safetensors file"),
-    ("smolvla", config(type="groot"), f"'groot'; {READS}"),
+    ("smolvla", config(type="groot"), f"'groot'; {READS}.*; export its action head"),
     ("smolvla", config(type=["pi0"]), r"of type \['pi0'\]; fewstep reads only"),
     ("smolvla", config(adapt_to_pi_aloha=True), "trained with adapt_to_pi_aloha"),
     ("smolvla", config(max_state_dim=7), r"state_proj.weight' is \[128, 5\], but config.json requires \[128, 7\]"),
@@ -78,7 +79,7 @@ REFUSED: list[tuple[str, Change, str]] = [
     (
         "smolvla",
         step(BATCHED, {"registry_name": "relative_actions_processor", "config": {"enabled": True}}),
-        "has a step 'relative",
+        "one of the steps relative_actions_processor and absolute_actions_processor is enabled, and the other is not",
     ),
     ("smolvla", step(BATCHED, {"registry_name": "delta_processor"}), "has a step 'delta_processor'"),
     ("smolvla", step(BATCHED, {"registry_name": None, "class": "mine.Step"}), "has a step 'mine.Step'"),
@@ -96,7 +97,7 @@ REFUSED: list[tuple[str, Change, str]] = [
     ),
     ("smolvla", statistics(mean=[0.0, NAN, 0.0]), r"mean of observation\.state contains NaN"),
     ("smolvla", statistics(std=[1.0, -2.0, 1.0]), r"std of observation\.state contains -2"),
-    ("pi0", config(use_relative_actions=True), "trained with use_relative_actions"),
+    ("pi0", config(use_relative_actions=True), "config.json has use_relative_actions true, and its processors differ"),
     ("pi0", config(chunk_size=None), "does not fit a pi0 policy"),
     ("pi0", more_words, "has 102 tokens, but the policy's weights have 99"),
     ("pi0", without("tokenizer"), "has no tokenizer; its policy uses that of google/paligemma-3b-pt-224"),

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 import fewstep.runtime
+from fewstep.export.companions.networks import PipelineNetworks
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
-from fewstep.export.sources.diffusers.pipeline import PipelineNetworks
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.files.io import load
 from fewstep.graph.files.weights import LARGE
@@ -193,6 +193,16 @@ def test_an_empty_camera_is_no_condition(tmp_path: Path) -> None:
     empty = {"observation.images.empty_camera_0": {"type": "VISUAL", "shape": [3, 480, 640]}}
     config(input_features={**features, **empty})(tmp_path)
     assert [each.name for each in load_source(str(tmp_path)).spec.conditions] == [*features, "words", "words_mask"]
+
+
+@pytest.mark.parametrize("kind", ["smolvla", "pi0", "pi05"])
+def test_a_camera_that_the_config_does_not_name_is_no_condition(tmp_path: Path, kind: str) -> None:
+    write(kind, tmp_path)
+    features = json.loads((tmp_path / "config.json").read_text())["input_features"]
+    cameras = [name for name in features if "images" in name]
+    config(input_features={name: each for name, each in features.items() if name != cameras[-1]})(tmp_path)
+    names = [each.name for each in load_source(str(tmp_path)).spec.conditions]
+    assert [name for name in names if "images" in name] == cameras[:-1]
 
 
 def test_no_small_weight_keeps_the_file_in_memory(tmp_path: Path) -> None:

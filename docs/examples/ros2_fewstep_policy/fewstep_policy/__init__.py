@@ -1,0 +1,1 @@
+"""A policy of fewstep as a ROS 2 node."""

@@ -1,0 +1,74 @@
+"""Write actions of the action head of GR00T N1.7 in LeRobot 0.6, for a tiny configuration: those of test_groot.py.
+
+python -m tests.robots.networks.groot_reference   # in LeRobot's environment, with diffusers
+"""
+
+import sys
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from tests.robots.lerobot.weights import weight
+
+STATE, ACTION, HORIZON, TOKENS, FEATURES, EMBODIMENT, STEPS = 5, 6, 4, 7, 32, 1, 4
+CONFIG = {
+    "max_state_dim": STATE, "max_action_dim": ACTION, "action_horizon": HORIZON, "hidden_size": 24,
+    "input_embedding_dim": 16, "backbone_embedding_dim": FEATURES, "max_num_embodiments": 3, "max_seq_len": 8,
+    "num_inference_timesteps": STEPS,
+    "diffusion_model_cfg": {
+        "positional_embeddings": None, "num_layers": 6, "num_attention_heads": 2, "attention_head_dim": 8,
+        "norm_type": "ada_norm", "final_dropout": True, "output_dim": 24, "interleave_self_attention": True,
+    },
+    "vl_self_attention_cfg": {
+        "positional_embeddings": None, "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 16,
+        "final_dropout": True,
+    },
+}  # fmt: skip
+
+
+def inputs() -> dict[str, np.ndarray]:
+    """The noise, and what the head is conditioned on. The last token is padding, which LeRobot does not have for one
+    robot."""
+    rng = np.random.default_rng(7)
+    return {
+        "noise": rng.standard_normal((1, HORIZON, ACTION)).astype(np.float32),
+        "state": rng.uniform(-1, 1, (1, STATE)).astype(np.float32),
+        "features": rng.standard_normal((1, TOKENS, FEATURES)).astype(np.float32),
+        "seen": np.array([[1, 1, 1, 1, 1, 1, 0]]),
+        "pictures": np.array([[0, 1, 1, 1, 0, 0, 0]]),
+    }
+
+
+def head_weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a weight of the head. Those of all embodiments [embodiments, inputs, outputs] keep the scale too."""
+    return torch.from_numpy(weight(name, shape)) * (shape[2] ** 0.5 if len(shape) == 3 else 1)
+
+
+def actions(alternates: bool) -> np.ndarray:
+    from lerobot.policies.groot.groot_n1_7 import GR00TN17ActionHead, GR00TN17Config
+
+    head = GR00TN17ActionHead(GR00TN17Config(**CONFIG, use_alternate_vl_dit=alternates)).eval()
+    with torch.no_grad():
+        for name, tensor in head.named_parameters():
+            tensor.copy_(head_weight(name, tuple(tensor.shape)))
+    fed = {name: torch.from_numpy(value) for name, value in inputs().items()}
+
+    class Batch(dict[str, Any]):
+        __getattr__ = dict.__getitem__
+
+    kept = fed["seen"][0].bool()
+    seen = Batch(
+        backbone_features=fed["features"][:, kept],
+        backbone_attention_mask=fed["seen"][:, kept].bool(),
+        image_mask=fed["pictures"][:, kept].bool(),
+    )
+    robot = Batch(state=fed["state"][:, None], embodiment_id=torch.tensor([EMBODIMENT]))
+    with mock.patch.object(torch, "randn", lambda size, **_: fed["noise"].clone()):
+        return head.get_action(seen, robot)["action_pred"][0].numpy()
+
+
+if __name__ == "__main__":
+    for alternates in (True, False):
+        sys.stdout.write(np.array2string(actions(alternates), separator=", ", precision=7) + "\n")

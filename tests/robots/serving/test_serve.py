@@ -1,0 +1,98 @@
+"""The options of `fewstep serve`: where it listens, whom it serves, and what is refused in one line."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewstep.plans.errors import UserError
+from fewstep.robots.serving.listening import Listening, read_token
+from fewstep.robots.serving.serve import ServeOptions, check_listening, find_server, parse_renamed
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("host", "is_local"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.8.0.1", True)]
+    + [("0.0.0.0", False), ("::", False), ("192.168.0.2", False), ("robot.local", False), ("", False)],
+)
+def test_only_this_machines_addresses_are_local(host: str, is_local: bool) -> None:
+    assert Listening(host, 1).is_local == is_local
+
+
+def test_a_token_admits_clients_that_have_it() -> None:
+    assert Listening("::", 1, TOKEN).admits(TOKEN)
+    assert not any(
+        Listening("::", 1, TOKEN).admits(token) for token in (None, "", TOKEN[:-1], TOKEN + "x", "é", "\ud800")
+    )
+    assert Listening("::1", 1).admits(None)
+
+
+def test_an_address_of_ipv6_has_brackets() -> None:
+    assert Listening("::1", 1).address(8000) == "[::1]:8000"
+    assert Listening("localhost", 1).address(8000) == "localhost:8000"
+
+
+def test_an_address_that_others_reach_needs_a_token(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"others can reach 0\.0\.0\.0; give --token FILE, or listen on 127\.0\.0\.1"):
+        check_listening(ServeOptions(tmp_path, host="0.0.0.0"))
+    with pytest.raises(UserError, match="LeRobot's client cannot send a token; .* ssh -L 8080"):
+        check_listening(ServeOptions(tmp_path, "lerobot", rate=30, host="0.0.0.0"))
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    listening = check_listening(ServeOptions(tmp_path, host="0.0.0.0", token=tmp_path / "token"))
+    assert listening == Listening("0.0.0.0", 8000, TOKEN, 1)
+
+
+UNUSABLE = (b"", b"short", b"two words, which are long", b"\xff" * 20, b"a" * 10 + b"\x00" * 10)
+
+
+@pytest.mark.parametrize("content", UNUSABLE)
+def test_an_unusable_token_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(UserError, match="the token file"):
+        read_token(tmp_path / "token")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_token(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"protocol": "other"}, "protocol cannot be 'other'"),
+        ({"protocol": "lerobot"}, "--protocol lerobot needs --rate"),
+        ({"protocol": "lines"}, "--protocol lines needs --rate"),
+        ({"rate": 30.0}, "--rate is not for openpi"),
+        ({"protocol": "lines", "rate": 0.0}, "--rate is 0"),
+        ({"robots": 0}, "--robots is 0"),
+        ({"port": 70000}, "--port is 70000"),
+        ({"protocol": "lines", "rate": 30.0, "robots": 2}, "serves one robot"),
+        ({"protocol": "lines", "rate": 30.0, "rename": ("a=b",)}, "takes the names of conditions"),
+        ({"protocol": "lerobot", "rate": 30.0, "token": "file"}, "cannot send a token"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        ServeOptions(Path("policy"), **options)
+
+
+def test_names_are_pairs() -> None:
+    assert parse_renamed(("a/b=state", "c=d=e")) == {"a/b": "state", "c": "d=e"}
+    for text in ("a", "=b", "a="):
+        with pytest.raises(UserError, match="is not of the form CLIENT_NAME=CONDITION"):
+            parse_renamed((text,))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "library", "module"), [("openpi", "websockets", "websocket"), ("lerobot", "grpc", "grpc_server")]
+)
+def test_a_missing_library_is_named_with_its_extra(
+    protocol: str, library: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, f"fewstep.robots.serving.{module}", raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=rf"needs {library}.*, which is not installed; pip install 'fewstep\[serve\]'"):
+        find_server(protocol)
