@@ -52,8 +52,8 @@ def _select_default(options: BakeCommandOptions) -> TextReference:
     """Return the plan that `bake` uses for the chosen body if the user names none."""
     bundle = options.open()
     name, _ = body_form(bundle.manifest, select_body(options, bundle))
-    is_changed = any(each is not None for each in (options.guidance, options.clip, options.strength))
-    return default_reference(bundle, bundle.body(name), is_changed, options.strength is not None)
+    is_changed = any(each is not None for each in (options.guidance, options.clip, options.start))
+    return default_reference(bundle, bundle.body(name), is_changed, options.start is not None)
 
 
 def _clip_of(shaping: Shaping | None) -> float | None:

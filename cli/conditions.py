@@ -83,10 +83,12 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, int]:
 
 
 def list_required_arguments(manifest: Manifest, conditions: Path | None = None) -> list[str]:
-    """Return command line words that give the file of conditions or, without a file, an example value for each required
-    condition."""
+    """Return command line words that give the file of conditions, or the first file of a folder, whose samples have one
+    size. Without a file, give an example value for each required condition."""
     if conditions is not None:
-        return ["--conditions", quote_path(conditions)]
+        from fewstep.measure.rollouts.conditions_file import list_files  # only few commands give a file
+
+        return ["--conditions", quote_path(list_files(conditions)[0])]
     encoded = () if manifest.text is None else manifest.text.graph.outputs
     words = ["--prompt", '"..."'] if encoded else []
     for condition in manifest.conditions:

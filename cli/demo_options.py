@@ -4,12 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from fewstep.calibration.lowering.targets import USUAL
+from fewstep.calibration.lowering.targets import usual_targets
 from fewstep.graph.resource_needs import format_duration
 from fewstep.plans.names.plan_reference import TextReference, parse_plan_text
 from fewstep.report.options import ReportOptions
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle.platforms import target_of
 from fewstep.runtime.options import Options
 
 SECONDS, FULL_SECONDS = 100.0, 420.0  # of processor time, with the shipped denoiser on an AMD EPYC with VNNI
@@ -44,7 +42,7 @@ class DemoOptions(Options):
     @property
     def targets(self) -> tuple[str, ...]:
         """The targets of the quantization."""
-        return self.target or (USUAL if self.full else (target_of(OnnxRuntime().bodies["int8"][0]),))
+        return self.target or (usual_targets() if self.full else usual_targets()[:1])
 
     @property
     def report_options(self) -> ReportOptions:

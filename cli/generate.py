@@ -2,10 +2,12 @@
 
 Every command also takes the flags of `output_flags`, which `main` handles, and --dry-run if the verb supports it.
 
-The first field without a default is the command's argument. Every other field is an option. Its help is the line
-`name: text` in the docstring of the class or a base class. The metadata of a field sets the rest:
+The first field without a default is the command's argument. Every other field is an option, unless it is positional.
+Its help is the line `name: text` in the docstring of the class or a base class. The metadata of a field sets the rest:
 
 - `{"short": "-o"}` adds a short flag.
+- `{"as_text": True}`: the field gets the text of a path, since a Path lacks a leading "./".
+- `{"positional": True}`: a further argument of the command, in the order of the fields.
 - `{"whole": True}`: commas are part of a value. Otherwise a field of type `tuple[str, ...]` takes values separated by
   commas. The option may also be given several times.
 - `{"choices": function}` appends to the help the names that the function returns.
@@ -50,9 +52,11 @@ def make_command(
     options_type = options_of(verb)
     hints, texts = get_type_hints(options_type), field_help(options_type)
     fields = option_fields(options_type)
-    argument = next((field.name for field in fields if is_argument(field)), None)
+    first = next((field.name for field in fields if is_argument(field)), None)
     parameters = [
-        _make_parameter(field, hints[field.name], texts.get(field.name, ""), field.name == argument, shows_all)
+        _make_parameter(
+            field, hints[field.name], texts.get(field.name, ""), field.name == first or is_positional(field), shows_all
+        )
         for field in fields
     ]
     if dry_run is not None:
@@ -149,10 +153,16 @@ def is_argument(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
+def is_positional(field: "dataclasses.Field[Any]") -> bool:
+    """Return whether a field is an argument of the command after the first one."""
+    return bool(field.metadata.get("positional"))
+
+
 def _make_parameter(
     field: "dataclasses.Field[Any]", hint: Any, text: str, is_argument: bool, shows_all: bool
 ) -> inspect.Parameter:
     default = field.default_factory() if callable(field.default_factory) else field.default
+    hint = str if field.metadata.get("as_text") else hint
     if sequence_type(hint):
         default = default if default is dataclasses.MISSING else [str(value) for value in default] or None
         hint = list[str] if default is not None else list[str] | None

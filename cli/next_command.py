@@ -2,18 +2,22 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.estimate import Estimate
-from fewstep.plans.errors import quote_path
+from fewstep.plans.errors import UserError, quote_path
 
 if TYPE_CHECKING:
+    from fewstep.calibration.calibrate import Calibration
+    from fewstep.calibration.options import CalibrateOptions
     from fewstep.measure.rollouts.prompts import ConditionOptions
     from fewstep.report.advice import Advice
+    from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
 LONG = 60.0  # seconds
@@ -42,22 +46,56 @@ def next_command(*words: object) -> NextCommand:
 
 
 def calibrate_next(bundle: Path) -> NextCommand:
-    """Return the `fewstep calibrate` command to suggest after an export, with the default plan."""
+    """Return the `fewstep calibrate` command to suggest after an export: with the default plan, or with the usual start
+    of a flow."""
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.calibration.suggested_clip import suggest_clip
     from fewstep.cli.estimate_work import estimate_work
-    from fewstep.runtime.bundle.networks import calibration_plan
+    from fewstep.plans.names.plan_reference import SchedulerReference, parse_plan_text
     from fewstep.runtime.bundle.reading import open_bundle
 
-    manifest = open_bundle(bundle).manifest
-    if manifest.distilled or manifest.towards:  # their solvers and steps are the user's choice
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    if manifest.distilled or manifest.towards or _may_be_student(opened):  # their solvers and steps are a user's choice
         plan = "SOLVER:STEPS" if manifest.scheduler is None else "scheduler:STEPS"
         return NextCommand(_with_conditions(f"fewstep calibrate {quote_path(bundle)} --plan {plan}", bundle))
-    plan, clip = calibration_plan(manifest), suggest_clip(open_bundle(bundle))
-    options = CalibrateOptions(bundle, clip=clip)
+    plan = _first_plan(opened)
+    reference = parse_plan_text(plan)
+    clip = None if isinstance(reference, SchedulerReference) else suggest_clip(opened)  # a scheduler has its own
+    options = CalibrateOptions(bundle, reference, clip=clip)
     clipped = () if clip is None else ("--clip", f"{clip:g}")
     command = _with_conditions(next_command("calibrate", bundle, "--plan", plan, *clipped).command, bundle)
     return NextCommand(command, _of_small(bundle, lambda: estimate_work(options)))
+
+
+def _first_plan(bundle: "Bundle") -> str:
+    """Return the plan to begin with: for a flow the steps of its scheduler, or equal steps, as in the papers; otherwise
+    the default plan of a calibration."""
+    from fewstep.plans.names.plan_reference import SchedulerReference, join_plan_name, split_plan_name
+    from fewstep.runtime.bundle.networks import calibration_plan
+
+    manifest = bundle.manifest
+    usual = split_plan_name(calibration_plan(manifest))
+    if manifest.schedule.kind != "flow" or manifest.vocabulary:
+        return str(usual)
+    if manifest.scheduler is not None and usual.light is None:
+        from fewstep.runtime.sampling.scheduler_plans import scheduler_plan, usual_steps
+
+        with suppress(UserError):  # such as a shift that depends on a number of tokens
+            steps = usual_steps(bundle, int(usual.steps))
+            scheduler_plan(steps, None, True, bundle, None)
+            return str(SchedulerReference(steps))
+    return join_plan_name("euler", usual.steps, None, usual.light)
+
+
+def _may_be_student(bundle: "Bundle") -> bool:
+    """Return whether the name of a bundle's source, or its scheduler, has a sign of a student of few steps."""
+    from fewstep.pipelines.listed.students import find_signs
+    from fewstep.runtime.sampling.scheduler_plans import read_scheduler_config
+
+    if bundle.manifest.scheduler is None or bundle.manifest.vocabulary:
+        return False
+    return find_signs([bundle.manifest.provenance.source], read_scheduler_config(bundle)) is not None
 
 
 def run_next(bundle: Path, *words: object, given: "ConditionOptions | None" = None) -> NextCommand:
@@ -75,8 +113,21 @@ def report_next(bundle: Path, given: "ConditionOptions | None" = None) -> NextCo
     conditions, prompts = (None, None) if given is None else (given.conditions, given.prompts)
     options = ReportOptions(bundle, conditions=conditions, prompts=prompts)
     estimate = _of_small(bundle, lambda: open_report_task(options).estimate())
-    command = f"{next_command('report', bundle).command}{_options_of_other_plan(given)}"
+    command = f"{next_command('report', bundle).command}{_judge_option(given)}{_options_of_other_plan(given)}"
     return NextCommand(_with_conditions(command, bundle, given), estimate)
+
+
+def next_after_calibration(options: "CalibrateOptions", calibration: "Calibration") -> NextCommand:
+    """Return the command of a report or, if float32's samples are not usable but those of a longer plan are, of a
+    calibration along that plan."""
+    from fewstep.plans.names.plan_reference import parse_plan_text
+
+    checks = (trial.reference for name in calibration.lowered for trial in calibration.bodies[name].trials)
+    longer = next((check.instead for check in checks if check is not None and check.instead is not None), None)
+    if longer is None:
+        return report_next(options.bundle, options)
+    again = replace(options, plan=parse_plan_text(longer))
+    return NextCommand(again.command_line("calibrate", of=quote_path(options.bundle)))
 
 
 def _options_of_other_plan(given: "ConditionOptions | None") -> str:
@@ -98,6 +149,7 @@ def suggest_advice(advised: "Advice", bundle: Path, given: "ConditionOptions | N
     from fewstep.cli.estimate_work import estimate_work
 
     options, command = advised.options, f"{advised.command}{_guidance_option(advised, given)}"
+    command += _judge_option(given) if options is not None else ""
     if options is None:
         return NextCommand(_with_values(command, bundle, given))
     return NextCommand(_with_conditions(command, bundle, given), _of_small(bundle, lambda: estimate_work(options)))
@@ -114,6 +166,12 @@ def _guidance_option(advised: "Advice", given: "ConditionOptions | None") -> str
     form = as_guidance(getattr(given, "guidance", None))
     is_taken = not isinstance(advised.options, FitOptions) or form is None or weight_of(form) is not None
     return f" --guidance {quote(text)}" if is_taken else ""
+
+
+def _judge_option(given: "ConditionOptions | None") -> str:
+    """Return the option for the judge that a verb was given, or "" if it got none."""
+    judge = getattr(given, "judge", None)
+    return "" if judge is None else f" --judge {quote(judge)}"
 
 
 def _guidance_text(given: "ConditionOptions | None") -> str | None:

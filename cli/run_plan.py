@@ -42,7 +42,7 @@ def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
     """
     if missing := [name for name in plan.given if name not in offered]:
         fix = (
-            "give --image and --strength"
+            "give --image, and --strength or --start-noise"
             if missing[0] == IMAGE
             else "run it with `Sampler.sample(given=...)` in Python, or bake it"
         )
@@ -69,10 +69,10 @@ def _range_settings(plan: Any) -> tuple[str, Guidance | None, Shaping | None]:
 def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str | None:
     """Return a warning if the body was calibrated with another plan, guidance or shaping, otherwise None.
 
-    The warning names both plans. For bodies that are not int8, the only mismatch is that the bundle's default plan
+    The warning names both plans. For float bodies, the only mismatch is that the bundle's default plan
     clips and this plan does not.
     """
-    if body.precision != "int8":
+    if not body.is_quantized:
         return _describe_missing_clip(read_default_plan(bundle, body), plan)
     if (calibrated := read_calibrated_plan(bundle, body)) is None:
         return None
@@ -80,7 +80,7 @@ def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str 
         return None  # `fewstep fit` compared the guidance
     if _range_settings(plan) == _range_settings(calibrated):
         return None
-    along = f"int8 was calibrated along {describe_plan(calibrated)}, and runs along {describe_plan(plan)}"
+    along = f"{body.precision} was calibrated along {describe_plan(calibrated)}, and runs along {describe_plan(plan)}"
     return f"{along}: its {MISFIT}{_calibration_remedy(calibrated, plan)}"
 
 
@@ -88,7 +88,7 @@ def warn_of_mismatch(bundle: Bundle, body: Body, plan: AnyPlan, clip: float | No
     """Log how a run's plan differs from the calibration of its body. With --clip, nothing is logged for a float body,
     because the user then decides about clipping."""
     unlike = describe_calibration_mismatch(bundle, body, plan)
-    if unlike is not None and (clip is None or body.precision == "int8"):
+    if unlike is not None and (clip is None or body.is_quantized):
         LOG.warning("%s", unlike)
 
 

@@ -9,12 +9,15 @@ from rich.tree import Tree
 from fewstep.cli.describe.trials import describe_trials
 from fewstep.graph.engines.engine_costs import cost_lines
 from fewstep.plans.errors import quote_path
+from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import PURE_NOISE
 from fewstep.report.bundle_contents import Contents, NetworkContents
+from fewstep.report.call_time import describe_call, valid_calls
 from fewstep.report.float_body import float_reason
 from fewstep.report.graph_contents import BodyContents, GraphContents, Share
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.manifest import Body, Condition, EngineEntry, Manifest, NetworkEntry, TensorEntry
+from fewstep.runtime.bundle.networks import interval_ends
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.kinds.sizes import free_shape
 
@@ -46,12 +49,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
                 escape(f"{each.stage}: largest relative difference {each.relative:.1g} of {each.points} points ({at})")
             )
     _add_bodies(root, manifest, manifest.bodies, contents, lists_operations)
-    for name, network in contents.networks.items():
-        entry = manifest.networks[name]
-        said = f"network {name}, {_describe_steps(entry)}: predicts {entry.prediction}, from {entry.source}"
-        branch = root.add(escape(said))
-        _add_setup_graphs(branch, network)
-        _add_bodies(branch, manifest, entry.bodies, network, lists_operations)
+    _add_networks(root, contents, lists_operations)
     for plan in contents.plans.values():
         root.add(escape(f"plan {plan}"))
     for fitted in contents.fitted:
@@ -59,6 +57,7 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
             f"{fitted.psnr:.1f} dB PSNR against the teacher {fitted.teacher}, "
             f"where {fitted.nominal} has {fitted.nominal_psnr:.1f} dB"
         )
+        gain += "" if fitted.judged is None else f"; it {fitted.judged.text}"
         of = f"fitted:{fitted.evaluations} for {fitted.body}, guidance {fitted.guidance}"
         root.add(escape(f"plan {of}: {gain}"))
     for ranges in contents.ranges:
@@ -80,6 +79,21 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         made.add(escape(command))
     made.add(escape(", ".join(f"{name} {version}" for name, version in manifest.provenance.versions.items())))
     return root
+
+
+def _add_networks(root: Tree, contents: Contents, lists_operations: bool) -> None:
+    """Add the networks besides the denoiser, after a line on the denoiser if there are experts."""
+    manifest = contents.manifest
+    if interval_ends(manifest):
+        root.add(f"network {manifest.component or DENOISER}, the denoiser, for the other steps: the bodies above")
+    for name, network in contents.networks.items():
+        entry = manifest.networks[name]
+        said = f"network {name}, {_describe_steps(entry)}: predicts {entry.prediction}, from {entry.source}"
+        branch = root.add(escape(said))
+        if entry.lora_slots is not None:
+            branch.add(escape(entry.lora_slots.describe(manifest)))
+        _add_setup_graphs(branch, network)
+        _add_bodies(branch, manifest, entry.bodies, network, lists_operations)
 
 
 def _describe_x(manifest: Manifest) -> str:
@@ -121,6 +135,9 @@ def _add_bodies(
     for name, body in contents.bodies.items():
         entry, added = entries[name], branch.add(escape(f"body {name}: {_describe_graph(body.graph)}"))
         _add_body(added, entry, body, lists_operations, float_reason(manifest, entry))
+        for call in valid_calls(manifest):
+            if call.body == name:
+                added.add(escape(describe_call(call, entry)))
 
 
 def _report_commands(contents: Contents) -> str:
@@ -128,7 +145,7 @@ def _report_commands(contents: Contents) -> str:
     if "float32" not in contents.bodies:
         return "int8 is judged against float32, which only the bundle before `fewstep pack` has"
     path = quote_path(contents.path)
-    if all(body.precision != "int8" for body in contents.manifest.bodies.values()):
+    if not any(body.is_quantized for body in contents.manifest.bodies.values()):
         return f"fewstep calibrate {path}, then fewstep report {path}"
     return f"fewstep report {path}"
 
@@ -169,8 +186,10 @@ def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: b
     branch.add(escape(f"{entry.precision} for {entry.target}{calibrated}{groups}"))
     if entry.trials:
         tried = branch.add("quality on samples, measured by calibration")
-        for line in describe_trials(entry.trials, reason):
+        for line in describe_trials(entry.trials, reason, entry.precision):
             tried.add(escape(line))
+    for name, graph in body.replaces.items():
+        branch.add(escape(f"{name} of its own: {_describe_graph(graph)}"))
     if body.earlier:
         branch.add(f"this graph runs the steps with lambda {body.earlier[-1].until:.4g} and above")
     _add_graph(branch, body.graph)

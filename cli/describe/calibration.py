@@ -21,6 +21,8 @@ from fewstep.plans.guidance import describe
 from fewstep.plans.names.plan_reference import FileReference
 from fewstep.plans.plan import DENOISER
 from fewstep.report.float_body import float_reason
+from fewstep.runtime.bundle.platforms import WEIGHTS_ONLY
+from fewstep.runtime.bundle.unsuited_bodies import describe_saturation
 
 LOG = logging.getLogger("fewstep")
 
@@ -94,10 +96,17 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
         coverage = body.graph.coverage or lowered.coverage
         share = int8_share(body, calibration.plan, network) or 0.0
         last = " (of the last steps)" if len(body.graphs) > 1 else ""
+        if body.precision in WEIGHTS_ONLY:
+            along = f"{calibration.plan.name}, {_describe_guidance(options, calibration)}"
+            yield f"{options.bundle}: {name}, {lowered.notes[0]}, rounded along {along}"
+            yield from (
+                f"  judged by samples: {line}" for line in describe_trials(body.trials, precision=body.precision)
+            )
+            continue
         yield (
             f"{options.bundle}: {name}, {len(coverage.int8_ops)} of "
             f"{len(coverage.int8_ops) + len(coverage.float_ops)} weighted operations{last} and "
-            f"{100 * share:.1f} % of MACs in int8, "
+            f"{100 * share:.1f} % of the body's MACs in int8, "
             f"{pluralize(len(lowered.groups) + 1, 'group')} of ranges along {calibration.plan.name}, "
             f"{_describe_guidance(options, calibration)}"
         )
@@ -108,6 +117,8 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
             yield f"  graphs: {len(body.graphs)}, each with ranges of its own steps"
         reason = float_reason(calibration.manifest, body, share if body.graph.coverage else None)
         yield from (f"  judged by samples: {line}" for line in describe_trials(body.trials, reason))
+        if (included := describe_saturation(body)) is not None:
+            yield f"  {included}"
         for note in lowered.notes:
             yield f"  {note}"
 

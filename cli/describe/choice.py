@@ -29,6 +29,7 @@ def choice_table(choice: Choice, batch: int) -> Table:
             row.plan,
             str(row.evaluations),
             f"{row.milliseconds:.3g} ms",
+            *(f"{each.judged.score.value:.4g}" for each in [row] if each.judged is not None),
             f"{row.psnr:.1f} ± {row.quality.standard_error:.1f} dB",
             f"{row.quality.p5:.1f} dB",
             NONE if row.quality.snr is None else f"{row.quality.snr:.1f} dB",
@@ -37,15 +38,24 @@ def choice_table(choice: Choice, batch: int) -> Table:
         )
         for row in choice.deployments
     ]
+    judged = choice.deployments[0].judged
     other_seed = choice.deployments[0].quality.nearness.other_seed_text
     samples = "one sample" if batch == 1 else f"{batch} samples"
     caption = (
         f"Time: a whole sampling call for {samples}, not delayed by other programs. Quality: mean PSNR against float32 "
         f"with many steps (the teacher, {choice.teacher}) over {choice.seeds} seeds, ± its standard error; "
         f"p5: 5th percentile. Signal: signal to error{other_seed}. Gain: share of the guidance that int8 keeps at its "
-        "worst step in calibration. Front: no other row is both faster and closer to the teacher."
+        "worst step in calibration. Front: no other row is both faster and "
+        f"{'closer to the teacher' if judged is None else 'of a higher score'}."
     )
-    heads = ("body", "engine", "plan", "evaluations", "time", "quality", "p5", "signal", "gain", "")
+    scored: tuple[str, ...] = ()
+    if judged is not None:
+        scored = ("score",)
+        caption += (
+            f" Score: by {judged.score.name}, whose limit is {judged.score.limit:.4g}; the teacher itself has "
+            f"{judged.float32.value:.4g}."
+        )
+    heads = ("body", "engine", "plan", "evaluations", "time", *scored, "quality", "p5", "signal", "gain", "")
     return table(heads, rows, ("body",), caption=caption)
 
 

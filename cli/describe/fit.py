@@ -8,6 +8,7 @@ from fewstep.cli.conditions import list_required_arguments
 from fewstep.cli.tables import table
 from fewstep.fitting.feature_tradeoff import Trade
 from fewstep.fitting.fit_result import FitResult
+from fewstep.fitting.judgement import FitScore
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.distances.frechet import SetComparison
 from fewstep.measure.rollouts.seeds import CHOICE_SEEDS, PAIRED
@@ -34,6 +35,8 @@ def describe_rejection(options: FitOptions, result: FitResult) -> str:
     """Describe why the plan was rejected: no change improved it, its gain is too small (with the seeds that show it),
     or it is worse than the previous fit."""
     kept = result.nominal if result.over_previous is None else f"the previous {FittedReference(options.steps)}"
+    if result.score is not None and result.score.problem is not None:
+        return f"{result.nominal} is kept: {result.score.problem}"
     gates = (
         (result.on_selection, "the selection seeds", "--selection-seeds", options.selection_seeds, CHOICE_SEEDS),
         (result.on_judge, "the judge seeds", "--judge-seeds", options.judge_seeds, PAIRED),
@@ -52,6 +55,13 @@ def describe_rejection(options: FitOptions, result: FitResult) -> str:
 
 def _format_gain(result: FitResult) -> str:
     return f"{result.on_judge.mean:+.2f} ± {result.on_judge.error:.2f}"
+
+
+def describe_score(result: FitResult, score: FitScore) -> str:
+    """Return a sentence about the scores of both plans by the user's judge."""
+    gain = "" if score.gain is None else f", a gain of {score.gain.mean:+.3g} ± {score.gain.error:.2g}"
+    nominal, own = score.nominal.score.value, score.fitted.float32.value
+    return f"fitted {score.fitted.text}; {result.nominal} scores {nominal:.4g}{gain}, and the teacher itself {own:.4g}"
 
 
 def describe_trade(trade: Trade) -> str:

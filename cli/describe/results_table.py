@@ -16,7 +16,7 @@ from fewstep.measure.rollouts.prompts import ConditionOptions
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.any_plan import plan_headline
 from fewstep.report.advice import advice
-from fewstep.report.sections.quality import NO_SSIM, NONE
+from fewstep.report.sections.quality import NO_SSIM, NONE, teacher_notes
 from fewstep.report.verdict import describe_distances, list_warnings
 from fewstep.runtime.bundle.reading import open_bundle
 
@@ -77,7 +77,7 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
         yield advised.verdict
     if results.qualities or results.sizes:
         yield results_table(results, is_image=len(open_bundle(bundle).manifest.x_shape) == IMAGE_AXES)
-    yield from map(str, filter(None, [results.teacher_check]))
+    yield from teacher_notes(results)
     yield from list_warnings(results)
     yield from describe_distances(results)
 
@@ -95,7 +95,9 @@ def results_table(results: Results, is_image: bool = True) -> Table:
     bodies = {body.body: body for body in results.qualities}
     of_tokens = any(body.tokens for body in results.qualities)
     heads_of_quality = ("differ", "same") if of_tokens else ("PSNR", "p5", "signal", "SSIM", "p5")
+    judged = next((body.judged for body in results.qualities if body.judged is not None), None)
     quality = heads_of_quality if bodies else ()
+    scores = () if judged is None else ("score",)
     distances = ("FD", "FD of float32") if results.features else ()
     covered = ("int8",) if results.covered else ()
     sizes = ("size",) if results.sizes else ()
@@ -103,6 +105,7 @@ def results_table(results: Results, is_image: bool = True) -> Table:
     rows = [
         (
             name,
+            *[_score(bodies.get(name))][: len(scores)],
             *_quality(bodies.get(name))[: len(quality)],
             *_distances(bodies.get(name))[: len(distances)],
             *[_coverage(results, name)][: len(covered)],
@@ -111,11 +114,23 @@ def results_table(results: Results, is_image: bool = True) -> Table:
         )
         for name in dict.fromkeys([*results.sizes, *timed, *bodies])
     ]
-    heads = ("body", *quality, *distances, *covered, *sizes, *(f"batch {race.batch}" for race in results.races))
+    heads = (
+        "body",
+        *scores,
+        *quality,
+        *distances,
+        *covered,
+        *sizes,
+        *(f"batch {race.batch}" for race in results.races),
+    )
     guided = "" if results.guidance is None else f", guidance {results.guidance}"
     shaped = "" if results.shaping is None else f", {results.shaping}"
     title, caption = f"{results.bundle}, {results.plan}{guided}{shaped}", " ".join(_captions(results, is_image))
     return table(heads, rows, ("body",), title, caption)
+
+
+def _score(body: Quality | None) -> str:
+    return "" if body is None or body.judged is None else f"{body.judged.score.value:.4g}"
 
 
 def _quality(body: Quality | None) -> tuple[str, ...]:
@@ -153,6 +168,11 @@ def _captions(results: Results, is_image: bool) -> list[str]:
     said = []
     if results.qualities:
         first = results.qualities[0]
+        if first.judged is not None:
+            own = first.judged
+            said.append(
+                f"score: by {own.score.name}, limit {own.score.limit:.4g}; float32 itself {own.float32.value:.4g}."
+            )
         judged = "; ".join(
             f"{each.body}: {each.against_float.seeds} seeds, {each.computed_by}" for each in results.qualities
         )

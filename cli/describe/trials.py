@@ -3,18 +3,19 @@
 from collections.abc import Iterator, Sequence
 
 from fewstep.cli.outcome import pluralize
-from fewstep.measure.judgement_options import SEEDS
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.measure.rollouts.output_differences import CONDITION, GUIDANCE, describe_difference, is_lost
+from fewstep.measure.rollouts.quality_range import OTHERS
 from fewstep.report.judgement import judgement
-from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.bundle.manifest import SizeQuality, Trial
 
 
-def describe_trials(trials: Sequence[Trial], float_reason: str | None = None) -> Iterator[str]:
+def describe_trials(trials: Sequence[Trial], float_reason: str | None = None, precision: str = "int8") -> Iterator[str]:
     """Yield lines about the deployed body: the verdict, the number of seeds that it is based on, for tokens the
     fraction that int8 changes, and how well the effects of guidance and of conditions are preserved.
 
     float_reason: why no operation of the body is in int8 (`fewstep.report.float_body`), or None if some are.
+    precision: that of the body.
     """
     for each in trials:
         if each.is_chosen:
@@ -27,12 +28,21 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None) ->
                 each.random_conditions,
                 each.fixed_conditions,
                 lost,
+                precision,
                 beyond=each.beyond,
                 float_reason=float_reason,
+                reference=each.reference,
+                ranges=(each.psnr_range, each.p5_range) if each.tokens is None else (None, None),
+                judged=each.judged,
             )
-            if float_reason is not None:
+            if float_reason is not None or (each.reference is not None and each.reference.problem is not None):
                 continue
-            yield f"on {seeds} (a first estimate: a report judges {SEEDS}){near.snr_text}{near.other_seed_text}"
+            ranged = "" if each.psnr_range is None else f" (ranges: those of {OTHERS} other seeds, in 95 of 100 cases)"
+            yield f"on {seeds}{ranged}{near.snr_text}{near.other_seed_text}"
+            if each.picture_psnr is not None:
+                yield f"pictures: {each.picture_psnr:.1f} dB from float32's, with text encoder and decoder of this body"
+            if each.by_size:
+                yield f"by size: {', '.join(map(_describe_size, each.by_size))}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
                 yield (
@@ -42,3 +52,8 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None) ->
             for kind, difference in ((GUIDANCE, each.guidance), (CONDITION, each.condition)):
                 if difference is not None:
                     yield f"{kind} at its worst step: {describe_difference(difference)}"
+
+
+def _describe_size(quality: SizeQuality) -> str:
+    """Return "frames 97 52.1 dB"."""
+    return " ".join([*(f"{name} {size}" for name, size in quality.sizes.items()), f"{quality.psnr:.1f} dB"])

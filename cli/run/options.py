@@ -4,12 +4,15 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
-from fewstep.cli.run.output import ARRAY, PICTURE
+from fewstep.cli.run.output import ANIMATIONS, ARRAY, PICTURE, SOUND
 from fewstep.cli.run_plan import check_reference
 from fewstep.measure.rollouts.prompts import expand_prompts
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
 from fewstep.plans.names.plan_reference import TextReference
+from fewstep.plans.strength import Strength, strength_of
+from fewstep.runtime.hub import is_name
+from fewstep.runtime.kinds.companions import RATE_LIMIT
 from fewstep.runtime.options import BundleOptions
 
 CPU = "onnxruntime"
@@ -22,9 +25,9 @@ OF_A_CHOICE = ("plan", "precision", "backend", "threads", "guidance", "clip")  #
 
 @dataclass(frozen=True)
 class RunOptions(BundleOptions):
-    """Sample a bundle (an exported model) into an image grid (.png) or an array (.npy).
+    """Sample a bundle (an exported model) into an image grid (.png), a video, sound, or an array (.npy).
 
-    bundle: The folder of the bundle.
+    bundle: The folder of the bundle, or ORG/NAME of a bundle on a hub of models.
     plan: The sampling plan: SOLVER:STEPS, scheduler:STEPS for the model's own diffusers scheduler, fitted:STEPS for a
         plan from `fewstep fit`, or the path of a plan's JSON file. Default: the plan of the calibration (for float32
         too), else scheduler:20 if the model came with a scheduler, else dpmpp_2m:8.
@@ -38,7 +41,7 @@ class RunOptions(BundleOptions):
     conditions: A .npz or .safetensors file of conditions, such as `fewstep encode` writes: an array [N, *shape] for
         each by name, and BRANCH.NAME for another branch of guidance. The samples cycle through its rows.
     adapter: FILE.safetensors or FILE.safetensors:STRENGTH of a LoRA, for a bundle with LoRA slots (export
-        --lora-slots). Several LoRAs add up.
+        --lora-slots). Several LoRAs add up. FILE@NETWORK, of several networks, as in export --lora.
     guidance: Weight of classifier-free guidance, pag:SCALE for perturbed attention, or steer:WEIGHT for gradient
         guidance. A plus sign joins several, as 2+pag:3. cfg++:WEIGHT is CFG++. 4,3 is 4 at the first evaluation, then
         3. A weight of 1 runs only the conditional branch. Default: as calibrated, else 1.
@@ -51,11 +54,17 @@ class RunOptions(BundleOptions):
         a token denoiser a .npy file of ids to keep, with -1 for each position to sample: for one sample, or for N
         samples that are used in turn.
     strength: Fraction of the plan's steps to run, above 0 and up to 1. The given image is noised accordingly.
+    keep_steps: With --strength, run all steps of a plan SOLVER:STEPS from the noise of that strength.
+    start_noise: Instead of --strength, the factor of the noise that is added to the image, from which all steps of a
+        plan SOLVER:STEPS run.
     seed: Seed of the first sample. Each further sample increments it.
-    output: The file to write: a .png file for images, or a .npy file for the samples of the network, which may be
-        latents. Named outputs go to separate files with the same stem, as samples.depth.npy.
-    columns: Samples in a row of the grid. Default: a square grid.
+    output: The file to write: a .png file for images, or for the frames of a video, a .gif or .webp file for a video,
+        a .wav file for sound, or a .npy file for the samples of the network, which may be latents. Several sounds go to
+        one file each, numbered by their seeds. Named outputs go to separate files with the same stem, as
+        samples.depth.npy.
+    columns: Samples in a row of the grid. Default: a square grid; for a .png of a video, one row for each sample.
     scale: Enlargement of each pixel. Default: 3 for samples of up to 64 pixels, else 1.
+    rate: Frames per second of a .gif or .webp file, or samples per second of a .wav file. Default: as in the bundle.
     threads: CPU threads of onnxruntime and openvino; 0 for one per physical core.
     backend: The inference engine: onnxruntime, onnxruntime-rows (a row of the batch per thread), onnxruntime-cuda,
         openvino, openvino-bf16, tensorrt, tensorrt-rtx, qnn.
@@ -65,6 +74,7 @@ class RunOptions(BundleOptions):
     chosen: Run the plan, precision and engine of the last `fewstep choose` on this machine, with its guidance.
     """
 
+    bundle: Path = field(metadata={"as_text": True})
     plan: TextReference | None = None
     precision: str = "float32"
     samples: int | None = field(default=None, metadata={"short": "-n"})
@@ -80,30 +90,24 @@ class RunOptions(BundleOptions):
     image: Path | None = None
     known: Path | None = None
     strength: float | None = None
+    keep_steps: bool = False
+    start_noise: float | None = None
     seed: int = 0
     output: Path = field(default=Path("grid.png"), metadata={"short": "-o"})
     columns: int | None = None
     scale: int | None = None
+    rate: float | None = None
     threads: int = 0
     backend: str = CPU
     whole_run: tuple[str, ...] = field(default=(), metadata={"whole": True})
     chosen: bool = field(default=False, metadata={"sets": OF_A_CHOICE})
 
     def __post_init__(self) -> None:
+        self._check_folder()
         super().__post_init__()
         if not 1 <= self.count <= LIMIT:
             raise UserError(f"one file cannot hold {self.count} samples", f"give 1 to {LIMIT}")
-        if self.output.suffix not in (PICTURE, ARRAY):
-            raise UserError(f"cannot write {self.output}", "name a .png (a grid of images) or a .npy (an array)")
-        for name in DRAWN:
-            if (value := getattr(self, name)) is not None and not self.is_picture:
-                raise UserError(
-                    f"--{name} is for images, but {self.output} is an array", f"leave --{name} out, or write a .png"
-                )
-            if value is not None and value < 1:
-                raise UserError(f"--{name} is {value}", "give at least 1")
-        if self.scale is not None and self.scale > SCALE_LIMIT:
-            raise UserError(f"--scale is {self.scale}", f"give at most {SCALE_LIMIT}")
+        self._check_output()
         if self.whole_run and self.tiles is not None:
             raise UserError(
                 "--whole-run cannot be combined with --tiles, which run step by step",
@@ -122,23 +126,60 @@ class RunOptions(BundleOptions):
         if self.plan is not None:
             check_reference(self.plan)
 
+    def _check_folder(self) -> None:
+        """Raise UserError for the text of a missing folder, such as ./ORG/NAME, that would be a hub's name as a
+        Path."""
+        text: Path | str = self.bundle
+        if isinstance(text, str) and not is_name(text) and is_name(Path(text).as_posix()):
+            raise UserError(f"there is no folder {text}", "check the path, or give ORG/NAME for a model on a hub")
+
+    def _check_output(self) -> None:
+        """Raise UserError for a file of another form, and for options that do not belong to the form of the file."""
+        if self.output.suffix not in (PICTURE, ARRAY, SOUND, *ANIMATIONS):
+            fix = "name a .png (a grid of images), a .gif or .webp (a video), a .wav (sound) or a .npy (an array)"
+            raise UserError(f"cannot write {self.output}", fix)
+        for name in DRAWN:
+            if (value := getattr(self, name)) is not None and not self.is_picture:
+                kind = "an array" if self.is_array else "sound"
+                what = f"--{name} is for images, but {self.output} is {kind}"
+                raise UserError(what, f"leave --{name} out, or write a .png")
+            if value is not None and value < 1:
+                raise UserError(f"--{name} is {value}", "give at least 1")
+        if self.rate is not None and not (1 <= self.rate < RATE_LIMIT and self.output.suffix in (SOUND, *ANIMATIONS)):
+            what = f"--rate is {self.rate:g}, and {self.output} is the file to write"
+            raise UserError(what, f"give a number from 1 to {RATE_LIMIT}, with a .gif, .webp or .wav file")
+        if self.scale is not None and self.scale > SCALE_LIMIT:
+            raise UserError(f"--scale is {self.scale}", f"give at most {SCALE_LIMIT}")
+
     def _check_pictures(self) -> None:
         """Raise UserError for --image, --known or --strength if it lacks an option that it needs, or is combined with
         one that it excludes."""
+        start = self.start  # refuses numbers that are out of range
         if self.image is None:
-            if self.strength is not None:
-                raise UserError("--strength needs a second option", "add --image FILE")
+            if start is not None:
+                name = "--strength" if self.start_noise is None else "--start-noise"
+                raise UserError(f"{name} needs a second option", "add --image FILE")
             return
-        if self.strength is None and self.known is None:
+        if start is None and self.known is None:
             raise UserError("--image needs a second option", "add --strength 0.6 or --known MASK")
         if self.known is not None and (self.tiles is not None or self.whole_run):
             other = "--tiles" if self.tiles is not None else "--whole-run"
             raise UserError(f"--known cannot be combined with {other}", f"leave out --known or {other}")
 
     @property
+    def start(self) -> Strength | None:
+        """Where a run from an image starts. None starts from noise."""
+        return strength_of(self.strength, self.keep_steps, self.start_noise)
+
+    @property
     def is_picture(self) -> bool:
-        """Whether the output is an image file. Otherwise it is an array."""
-        return self.output.suffix == PICTURE
+        """Whether the output is an image file, of one or of several frames."""
+        return self.output.suffix in (PICTURE, *ANIMATIONS)
+
+    @property
+    def is_array(self) -> bool:
+        """Whether the output is an array of samples, which are not decoded."""
+        return self.output.suffix == ARRAY
 
     @property
     def count(self) -> int:

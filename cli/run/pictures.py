@@ -1,4 +1,4 @@
-"""Checks of the images that `fewstep run` reads and writes, made before the denoiser is loaded."""
+"""Checks of the images, videos and sound that `fewstep run` reads and writes, made before the denoiser is loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.cli.run.options import RunOptions
-from fewstep.cli.run.output import default_scale, square_columns
+from fewstep.cli.run.output import ARRAY, PICTURE, SOUND, default_scale, square_columns
 from fewstep.cli.run.tiles import Tiling
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import IMAGE
@@ -17,13 +17,14 @@ from fewstep.runtime.pictures import sample_of
 from fewstep.runtime.runs.tiled_images import shape_of_image
 from fewstep.runtime.sampling.execute import Hold
 
+VIDEO_AXES = 4  # of one video [frames, channels, height, width]
 PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, which is more than most viewers open
 
 
 def check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) -> None:
     """Raise UserError for latents of a size that the bundle's autoencoder does not accept."""
     described, x_shape = bundle.manifest.autoencoder, bundle.manifest.x_shape
-    if described is None or not (options.is_picture or options.image) or (tiled is not None and options.image is None):
+    if described is None or (options.is_array and not options.image) or (tiled is not None and options.image is None):
         return  # windows are decoded separately
     takes = described.decoder.inputs[0].shape[1:]
     if takes != x_shape:
@@ -42,15 +43,34 @@ def find_image_shape(bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
     return shape_of_image(described, tiled.shape, tiled.tiles)
 
 
+def find_rate(options: RunOptions, bundle: Bundle) -> float | None:
+    """Return the frames of a video, or the samples of sound, per second of the file to write; None for other files.
+    Raises UserError if neither the bundle nor an option states it, or if the bundle decodes no video or no sound."""
+    role = "sound" if options.output.suffix == SOUND else "video"
+    if options.is_array or options.output.suffix == PICTURE:
+        return None
+    described = bundle.manifest.autoencoder
+    if described is None or all(output.role != role for output in described.decoder.outputs):
+        what = f"{options.output}: the bundle {options.bundle} decodes no {role}"
+        raise UserError(what, f"write images ({PICTURE}), or an array ({ARRAY})")
+    stated = described.frame_rate if role == "video" else described.sample_rate
+    rate = stated if options.rate is None else options.rate
+    if rate is None:
+        parts = "frames" if role == "video" else "samples"
+        raise UserError(f"{options.bundle} does not state the {parts} per second of its {role}", "give --rate NUMBER")
+    return rate
+
+
 def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
-    """Raise UserError if samples of this shape are not images, or if the image of all samples (without the gaps between
-    them) has too many pixels."""
+    """Raise UserError if samples of this shape are neither images nor videos, or if the image of all samples (without
+    the gaps between them) has too many pixels."""
     from fewstep.report.drawing import pictures
 
-    pictures.check_shape(shape)
-    height, width = shape[-2:]
-    columns = min(options.columns or square_columns(options.count), options.count)
-    rows, scale = -(-options.count // columns), options.scale or default_scale(shape)
+    pictures.check_shape(shape[-3:] if len(shape) == VIDEO_AXES else shape)
+    is_strip = len(shape) == VIDEO_AXES and options.output.suffix == PICTURE
+    count, (height, width) = options.count * (shape[0] if is_strip else 1), shape[-2:]
+    columns = min(options.columns or (shape[0] if is_strip else square_columns(count)), count)
+    rows, scale = -(-count // columns), options.scale or default_scale(shape)
     height, width = rows * height * scale, columns * width * scale
     if height * width > PIXELS_LIMIT:
         raise UserError(
@@ -61,9 +81,9 @@ def check_picture(options: RunOptions, shape: tuple[int, ...]) -> None:
 
 def read_start(options: RunOptions, image: Path, bundle: Bundle) -> tuple[dict[str, list[Any]], Hold | None]:
     """Return the tensors from which samples start, and the part of the image that they keep. The tensors are empty
-    without --strength, and the part is None without --known."""
+    without --strength and --start-noise, and the part is None without --known."""
     encoded = _encode_image(image, bundle, options.threads)
-    given = {} if options.strength is None else {IMAGE: [encoded]}
+    given = {} if options.start is None else {IMAGE: [encoded]}
     return given, None if options.known is None else _read_hold(options.known, encoded, bundle)
 
 

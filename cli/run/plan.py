@@ -38,7 +38,7 @@ def compile_plan(request: RunRequest, sampler: Sampler) -> Plan:
     options, branches = request.options, request.branches
     settings: PlanSettings = {
         "shaping": clip_to(options.clip),
-        "strength": options.strength,
+        "strength": options.start,
         "branches": branches,
     }
     if (choice := request.choice) is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fewstep.cli.run.options import RunOptions
-from fewstep.measure.rollouts.conditions_file import read_branches
+from fewstep.measure.rollouts.conditions_file import read_branches, read_files, sizes_of_file
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle.manifest import Manifest
@@ -23,6 +23,24 @@ def count_rows(options: RunOptions, own: Values) -> RunOptions:
     if rows < 2 or options.samples is not None or options.prompts or options.conditions is not None:
         return options
     return replace(options, samples=rows)
+
+
+def sizes_of_records(options: RunOptions, manifest: Manifest) -> dict[str, int]:
+    """Return the sizes of x that follow from the records of --conditions; none if --size gives them, or there are no
+    records. Raises UserError if the files of a folder give several sizes."""
+    if options.conditions is None or options.size or options.tiles is not None or not manifest.sizes:
+        return {}
+    files = [(file, sizes_of_file(file, arrays, manifest)) for file, arrays in read_files(options.conditions).items()]
+    (first, sizes), *others = files
+    for file, other in others:
+        if other != sizes:
+            given = " and ".join(f"{name} gives {_describe(each)}" for name, each in ((first, sizes), (file, other)))
+            raise UserError(f"{given}, but one run writes samples of one size", "run each file by itself")
+    return sizes
+
+
+def _describe(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in sizes.items()) or "no size"
 
 
 def add_records(

@@ -9,8 +9,8 @@ import msgspec
 from fewstep.cli.conditions import load_arrays, parse_conditions, parse_sizes
 from fewstep.cli.run.choice import apply_choice
 from fewstep.cli.run.options import RunOptions
-from fewstep.cli.run.pictures import check_latents, check_picture, find_image_shape, read_start
-from fewstep.cli.run.records import add_records, count_rows, names_of_files
+from fewstep.cli.run.pictures import check_latents, check_picture, find_image_shape, find_rate, read_start
+from fewstep.cli.run.records import add_records, count_rows, names_of_files, sizes_of_records
 from fewstep.cli.run.tiles import Tiling, parse_tiling
 from fewstep.cli.run.token_options import check_token_options
 from fewstep.graph.files.output_files import check_writable
@@ -20,6 +20,7 @@ from fewstep.plans.tokens.plan import IDS
 from fewstep.report.choosing.saved_choice import SavedChoice
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.hub import fetch_bundle, is_name
 from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.prompts import Values, add_prompt_conditions
 from fewstep.runtime.sampling.adapters import require_slots
@@ -40,6 +41,7 @@ class RunRequest:
     values, branches, given: conditions, conditions of other branches, and start tensors. Samples cycle through each.
     hold: the part of an image that all samples keep.
     defaults: what the calibration passes to this run, where the options do not say otherwise.
+    rate: frames or samples per second of the file to write; None for images and arrays.
     """
 
     options: RunOptions
@@ -52,6 +54,7 @@ class RunRequest:
     given: Values
     hold: Hold | None = None
     defaults: Defaults = Defaults()
+    rate: float | None = None
 
 
 def open_request(options: RunOptions) -> RunRequest:
@@ -61,9 +64,12 @@ def open_request(options: RunOptions) -> RunRequest:
     denoiser at once.
     """
     check_writable(options.output)
+    if is_name(name := options.bundle.as_posix()):
+        options = replace(options, bundle=fetch_bundle(name))
     options, choice = apply_choice(options)
     sizes = parse_sizes(options.size)
     bundle = options.open()
+    sizes = sizes or sizes_of_records(options, bundle.manifest)
     if options.adapter:
         require_slots(bundle)
     tiled = None if options.tiles is None else parse_tiling(options.tiles, sizes, bundle.manifest)
@@ -80,9 +86,11 @@ def open_request(options: RunOptions) -> RunRequest:
     _check_counts(options)
     options, own, branches = add_records(options, parsed, manifest)
     _warn_of_rows(options, own, asked)
+    rate = find_rate(options, bundle)
     if options.is_picture:
         check_picture(options, find_image_shape(bundle, tiled))
-    body = bundle.body(choose_body(bundle, options.precision, create_backend(options.backend, options.threads)))
+    name = choose_body(bundle, options.precision, create_backend(options.backend, options.threads))
+    body, bundle = bundle.body(name), bundle.with_graphs_of(name)
     values, negative = add_prompt_conditions(bundle, own, options.prompts, options.negatives, options.threads)
     if negative:
         if UNCOND in branches:
@@ -102,7 +110,7 @@ def open_request(options: RunOptions) -> RunRequest:
     defaults = find_defaults(bundle, body, options.plan) if choice is None else choice.defaults
     if options.guidance is None:
         options = replace(options, guidance=defaults.guidance)
-    return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults)
+    return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults, rate)
 
 
 def _warn_of_rows(options: RunOptions, values: Values, asked: int | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.cli.run.options import RunOptions
-from fewstep.cli.run.output import ARRAY, write_samples
+from fewstep.cli.run.output import ARRAY, write_array, write_pictures, write_sounds
 from fewstep.cli.run.plan import compile_plan, open_backend
 from fewstep.cli.run.request import RunRequest, open_request
 from fewstep.cli.run.whole_runs import batches_of, whole_run_sizes
@@ -18,8 +18,8 @@ from fewstep.cli.run_plan import warn_of_mismatch
 from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.kinds.sizes import output_shape
-from fewstep.runtime.lora.file import split_strength
-from fewstep.runtime.pictures import pictures_of
+from fewstep.runtime.lora.option import split_network_of_file, split_strength
+from fewstep.runtime.pictures import pictures_of, sound_of
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.prompts import Values
 from fewstep.runtime.runs.tiles import tiled_steps
@@ -42,8 +42,8 @@ class RunSamples:
 
 
 def run(options: RunOptions, progress: Progress = SILENT) -> RunSamples:
-    """Sample to files, and return the samples that were written: images if the bundle has a decoder, otherwise
-    latents."""
+    """Sample to files, and return the samples that were written: images, videos or sound if the bundle
+    has a decoder, otherwise latents."""
     return sample_to_files(open_request(options), progress)
 
 
@@ -53,9 +53,15 @@ def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
     if options.is_picture:
         tiles = None if request.tiled is None else request.tiled.tiles
         made = replace(made, x=pictures_of(request.bundle, made.x, tiles, options.threads))
-    write_samples(made.x, options.output, options.columns, options.scale)
+        write_pictures(made.x, options.output, options.columns, options.scale, request.rate)
+    elif options.is_array:
+        write_array(made.x, options.output)
+    else:
+        made = replace(made, x=sound_of(request.bundle, made.x, options.threads))
+        assert request.rate is not None, "it was checked"
+        write_sounds(made.x, options.output, request.rate, options.seed)
     for name, tensor in made.named_outputs.items():
-        write_samples(tensor, options.output.with_suffix(f".{name}{ARRAY}"), None, None)
+        write_array(tensor, options.output.with_suffix(f".{name}{ARRAY}"))
     return made
 
 
@@ -66,8 +72,10 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
     backend = open_backend(options, request.choice, batch)
     with load(options.bundle, options.precision, backend=backend, whole_runs=options.whole_run) as loaded:
         adapters: dict[str | PathLike[str], float] = {}
-        for path, strength in (split_strength(text, "--adapter") for text in options.adapter):
-            adapters[path] = adapters.get(path, 0.0) + strength
+        for name, network in map(split_network_of_file, options.adapter):
+            path, strength = split_strength(name, "--adapter")
+            key = path if network is None else f"{path}@{network}"
+            adapters[key] = adapters.get(key, 0.0) + strength
         sampler = loaded.with_options(adapters=adapters or None, **request.sizes)
         plan = compile_plan(request, sampler)
         if request.choice is None:  # a choice measured this plan with this body

@@ -16,5 +16,5 @@ def check_token_options(options: RunOptions, bundle: Bundle) -> None:
     for name in ("clip", "image", "tiles"):
         if getattr(options, name) is not None:
             raise UserError(f"--{name} does not apply to a token denoiser", f"leave --{name} out")
-    if options.is_picture:
+    if not options.is_array:
         raise UserError(f"the samples of {bundle.path} are tokens, not images", "write a .npy file")

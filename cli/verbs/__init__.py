@@ -64,11 +64,23 @@ VERBS = {  # each is a module of this package, with a function `verb(options, pr
         "fewstep pack bundle -o device",
         "calibration",
     ),
+    "push": Verb(
+        MAKE,
+        "Publish a bundle on a hub of models, with a model card of its figures.",
+        "fewstep push bundle my-org/my-model",
+        "calibration,hub",
+    ),
     "run": Verb(
         RUN,
         "Sample a bundle into an image grid or an array.",
         "fewstep run bundle -n 4 -c class=0 --precision int8",
         "cpu",
+    ),
+    "serve": Verb(
+        RUN,
+        "Serve a policy to robots: openpi's WebSocket, LeRobot's gRPC, or lines of JSON.",
+        "fewstep serve policy --protocol lerobot --rate 30",
+        "cpu,serve",
     ),
     "plan": Verb(
         RUN,

@@ -5,6 +5,8 @@ from functools import cache, partial
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.cost import estimate_cost
+from fewstep.calibration.failed_bodies import target_body_name
+from fewstep.calibration.float_runs import further_seeds
 from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.resource_needs import estimate_needs
@@ -17,7 +19,7 @@ from fewstep.cli.describe.calibration import (
     warn_of_losses,
 )
 from fewstep.cli.malloc_arenas import use_one_heap
-from fewstep.cli.next_command import report_next
+from fewstep.cli.next_command import next_after_calibration
 from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.resource_needs import check_needs, combine_needs, format_duration
@@ -27,7 +29,7 @@ from fewstep.measure.rollouts.trajectories import trajectories_text
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.any_plan import plan_headline
 from fewstep.report.choosing.int8_speedup import describe_gain, time_bf16
-from fewstep.runtime.bundle.platforms import body_name
+from fewstep.report.choosing.whole_call import time_calls
 from fewstep.runtime.progress import Progress
 
 LOG = logging.getLogger("fewstep")
@@ -35,14 +37,15 @@ LOG = logging.getLogger("fewstep")
 
 def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     use_one_heap()
-    time_once = cache(partial(time_bf16, options.bundle, options.target, options.threads))
+    time_once = cache(partial(time_bf16, options.bundle, options.targets, options.threads))
     calibration = calibrate(options, progress, after_checks=time_once)  # a wrong option does not wait for the timing
     warn_of_losses(options, calibration)
     value = describe_calibration(options, calibration)
     targets = {name: body.target for name, body in calibration.bodies.items()}
     gain = describe_gain(options.bundle, targets, time_once(), options.threads)
-    lines = (*calibration_lines(options, calibration), *gain)
-    return Outcome(value, lines, then=report_next(options.bundle, options))
+    calls = time_calls(options.bundle, targets, options.threads, options.timed_conditions)
+    lines = (*calibration_lines(options, calibration), *gain, *calls)
+    return Outcome(value, lines, then=next_after_calibration(options, calibration))
 
 
 def dry_run(options: CalibrateOptions) -> Outcome:
@@ -55,9 +58,9 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     task = tasks[-1]  # the denoiser's; the trajectories of each network are complete runs
     warn_of_workers(options.setup)
     cost = estimate_cost(tasks)
-    judges = BODY_SEEDS[: len(task.seeds)]
+    judges, further = BODY_SEEDS[: len(task.seeds)], sum(map(len, further_seeds(task)))
     operations = tuple(name for each in tasks for name in each.operations)
-    bodies = [body_name("int8", target.name) for target in task.targets]
+    bodies = [target_body_name(target) for target in task.targets]
     return Outcome(
         {
             "bundle": options.bundle,
@@ -80,11 +83,13 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"{cost.counted} evaluations of one sample ({len(task.plan.steps)} steps each) take "
             f"{format_duration(cost.counted * cost.seconds)} here in float32; recording takes longer",
             f"would sample {trajectories_text(min(TRAJECTORIES, len(task.seeds)))} again to round the weights",
-            f"would judge each int8 graph on {pluralize(len(judges), 'sample')}: {cost.judged} evaluations of one "
-            f"sample, {format_duration(cost.judged * cost.seconds)} at float32's speed",
+            f"would judge each int8 graph on {pluralize(len(judges), 'sample')}, and what is written on up to "
+            f"{further} more: {cost.judged} evaluations of one sample, {format_duration(cost.judged * cost.seconds)} "
+            "at float32's speed",
             *(f"would not make {name}: {error}" for name, error in task.refused.items()),
             *describe_search_cost(cost.searched, AT_ONCE * cost.seconds),
-            f"all evaluations take about {format_duration(cost.estimate.sampling)} at float32's speed",
+            f"all evaluations take about {format_duration(cost.estimate.sampling)} at float32's speed"
+            f"{cost.estimate.describe_load()}",
             *describe_preparation(cost.estimate),
             needed.describe(options.bundle),
         ),

@@ -63,12 +63,12 @@ def dry_run(options: ChooseOptions) -> Outcome:
 
 def _check_bound(options: ChooseOptions) -> None:
     """Raise UserError for a token bundle, which `choose` cannot judge, and if the options limit neither time nor
-    quality.
+    quality, by dB or by a judge.
 
     Without a limit no deployment can be chosen. Plans that --plan names can still be compared.
     """
     options.open().check_continuous("choose")
-    if options.within is None and options.at_least is None and not options.plan:
+    if not options.is_limited and not options.plan:
         raise CommandLineError(
             "choose needs a limit", "give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
         )

@@ -1,7 +1,7 @@
 """`fewstep encode`: write encoded prompts to a file, and print its arrays with their shapes."""
 
 from fewstep.cli.outcome import Outcome, pluralize
-from fewstep.export.encode import EncodeOptions, encode
+from fewstep.pipelines.encode import EncodeOptions, encode
 from fewstep.runtime.progress import Progress
 
 

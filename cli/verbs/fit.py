@@ -5,6 +5,7 @@ from dataclasses import replace
 from fewstep.cli.describe.fit import (
     command_of,
     describe_rejection,
+    describe_score,
     describe_sets,
     describe_trade,
     fit_table,
@@ -45,7 +46,8 @@ def verb(options: FitOptions, progress: Progress) -> Outcome:
     trade = [] if result.trade is None else [describe_trade(result.trade)]
     sets = [] if result.sets is None else [describe_sets(result, result.sets)]
     then = NextCommand(command_of(options, result))
-    return Outcome(result, (fit_table(result), str(result.check), *trade, *sets, *end), then=then)
+    score = [] if result.score is None else [describe_score(result, result.score)]
+    return Outcome(result, (fit_table(result), str(result.check), *trade, *sets, *score, *end), then=then)
 
 
 def dry_run(options: FitOptions) -> Outcome:

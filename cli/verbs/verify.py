@@ -29,8 +29,11 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     differing = list(dict.fromkeys(each.backend for each in integrity.engines if not each.agrees))
     if differing:
         verdict = f"{verdict}, but results of {' and '.join(differing)} differ from onnxruntime"
+    if integrity.incorrect:
+        verdict = f"{verdict}, but onnxruntime computes {pluralize(len(integrity.incorrect), 'graph')} incorrectly here"
+    is_right = integrity.is_whole and not integrity.incorrect
     spec, of_spec = None, list[Table | str]()
-    if options.data is not None and integrity.is_whole:
+    if options.data is not None and is_right:
         from fewstep.measure.spec.spec_samples import check_bundle  # imports onnxruntime, which only --data needs
 
         spec = check_bundle(options.open(), options.data)
@@ -39,14 +42,14 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     return Outcome(
         value,
         (
-            *map(str, (*integrity.damages, *integrity.differing)),
+            *map(str, (*integrity.damages, *integrity.incorrect, *integrity.differing)),
             *(f"note: {name} is not part of the bundle" for name in integrity.unnamed),
             *(f"note: {note}" for note in integrity.notes),
             *(each.agreement for each in integrity.engines if each.agrees),
             *of_spec,
             f"{options.bundle}: {verdict}; {checked}",
         ),
-        code=0 if integrity.is_whole and not differing and not (spec and spec.mistake) else 1,
+        code=0 if is_right and not differing and not (spec and spec.mistake) else 1,
     )
 
 

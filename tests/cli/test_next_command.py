@@ -20,6 +20,7 @@ from fewstep.measure.estimate import Estimate
 from fewstep.measure.options import MeasureOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
+from fewstep.plans.spec import ScheduleSpec
 from fewstep.report.advice import Advice, LongWork
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions
@@ -95,6 +96,30 @@ def test_after_export_comes_calibrate_with_its_default_plan(tiny_bundle: Path) -
     assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan dpmpp_2m:8"
     change_bundle(tiny_bundle, distilled=True)  # whose solver is the user's choice
     assert calibrate_next(tiny_bundle).command.endswith("--plan SOLVER:STEPS")
+
+
+FLOW = {"schedule": ScheduleSpec("flow"), "prediction": "flow", "grid": "arctan"}
+EULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "_pipeline": "FluxPipeline"}
+UNKNOWN_SHIFT = {**EULER, "use_dynamic_shifting": True, "_pipeline": "MyPipeline"}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "source", "plan"),
+    [
+        (None, "model", "euler:8"),
+        ({**EULER, "shift": 3.0}, "model", "scheduler:8"),
+        (UNKNOWN_SHIFT, "model", "euler:8"),
+        (EULER, "FastWan2.1-T2V-3step-distilled", "scheduler:STEPS"),
+        ({**EULER, "dmd_denoising_steps": [1000, 757, 522]}, "model", "scheduler:STEPS"),
+    ],
+)
+def test_a_flow_begins_with_euler_or_its_scheduler_and_a_student_with_its_own(
+    tiny_bundle: Path, scheduler: dict[str, object] | None, source: str, plan: str
+) -> None:
+    origin = msgspec.structs.replace(open_bundle(tiny_bundle).manifest.provenance, source=source)
+    files = {} if scheduler is None else {"scheduler.json": msgspec.json.encode(scheduler)}
+    change_bundle(tiny_bundle, files, scheduler=next(iter(files), None), provenance=origin, **FLOW)
+    assert calibrate_next(tiny_bundle).command == f"fewstep calibrate {tiny_bundle} --plan {plan}"
 
 
 @pytest.mark.parametrize(

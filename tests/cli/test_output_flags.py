@@ -104,6 +104,7 @@ def test_what_takes_long_says_so_before(
         Estimate(8, seconds - 5, timing=5.0).announce()
         return RunSamples(np.zeros((1, 1, 4, 4), np.float32), "ddim:2", {})
 
+    monkeypatch.setattr("fewstep.measure.estimate.measure_load", lambda: 1.0)
     monkeypatch.setattr("fewstep.cli.verbs.run.sample_to_files", announcing)
     line = f"fewstep: this takes up to {said}: 8 evaluations of one sample, and 5 seconds of timing\n" if said else ""
     for flags, heard in (((), line), (("-q",), "")):

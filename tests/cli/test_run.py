@@ -20,7 +20,7 @@ from fewstep.cli.verbs.run import verb
 from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans.errors import UserError
-from fewstep.runtime import load
+from fewstep.runtime import AllSteps, load
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
@@ -331,10 +331,28 @@ def test_each_sample_keeps_the_part_also_from_a_noised_picture(tiny_bundle: Path
     np.testing.assert_allclose(x[..., :2], 0.6, atol=1e-6)
 
 
+def test_all_steps_run_from_a_picture(tiny_bundle: Path, tmp_path: Path) -> None:
+    picture = draw(tmp_path, "picture.png", 204, 204)
+    asked = options_of_tiles(tmp_path, tiny_bundle, tiles=None, image=picture, strength=0.2)
+    asked = replace(asked, samples=1, plan="ddim:4")
+    kept, share = run(replace(asked, keep_steps=True)).x, run(asked).x
+    with load(tiny_bundle) as sampler:
+        plan = sampler.compile("ddim:4", strength=AllSteps(0.2))
+    assert len(plan.steps) == 4 and np.abs(kept - share).max() > 1e-3
+    noise = plan.steps[0].sigma
+    np.testing.assert_array_equal(run(replace(asked, strength=None, start_noise=noise)).x, kept)
+    with refuses("'scheduler:4' has its own steps", "SOLVER:STEPS"):
+        run(replace(asked, keep_steps=True, plan="scheduler:4"))
+
+
 @pytest.mark.parametrize(
     ("more", "names", "fix"),
     [
         ({"strength": 0.6}, "--strength", "--image FILE"),
+        ({"start_noise": 0.6}, "--start-noise", "--image FILE"),
+        ({"keep_steps": True}, "--keep-steps", "--strength 0.6"),
+        ({"strength": 0.6, "start_noise": 0.6}, ("--strength", "--start-noise"), "leave one of them out"),
+        ({"start_noise": -0.6}, "noise -0.6", "such as 0.3"),
         ({"image": Path("p.png")}, "--image", ("--strength 0.6", "--known MASK")),
         ({"image": Path("p.png"), "known": Path("m.png"), "tiles": "4:2"}, ("--known", "--tiles"), "leave out"),
     ],
