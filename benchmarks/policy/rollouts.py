@@ -56,7 +56,9 @@ class Course:
             action = self.expert(self.observation)
         else:
             made = self.runner.action()
-            assert made.value is not None  # it begins when its first sequence is there
+            if made.value is None:  # the robot stands still until its first sequence is there
+                self.seen.pop()
+                return False
             action = made.value
         self.observation, solved = self.simulation.step(action)
         return solved

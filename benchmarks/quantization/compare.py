@@ -211,7 +211,7 @@ def measure_own_bundle(
         arguments.bundle, target=targets, trajectories=len(seeds), seed=seeds.start, conditions=arguments.conditions
     )
     files = [file for file in (arguments.conditions, arguments.held_out) if file is not None]
-    records = [read_conditions(file, manifest.conditions) for file in files]  # the first is checked here alone
+    records = [read_conditions(file, manifest) for file in files]  # the first is checked here alone
     with progress_display() as progress:
         return list(compare(asked, lines, pythons, arguments, progress, records[-1] if records else None))
 

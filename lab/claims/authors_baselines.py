@@ -5,14 +5,17 @@ A control counts if the paper or its code compares with the same method, on its 
 compared with the usual solvers in as many, `HB` and `Nesterov` with PLMS of their order, and with the solver that
 gets momentum. A search is compared with the best plan without it. FK steering and SVDD are compared with the best of
 as many samples of their own plan, and RBF with that of a plan without noise and with SVDD, as in its paper.
+Any-Size-Diffusion is compared with tiles that overlap. The batch of StreamDiffusion has no baseline here: its claim is
+of GPUs, and the lines are of a CPU. AutoDiffusion is compared with DDIM in 4 steps, which no line has.
 """
 
 from lab.claims.claim import MORE_STEPS, OF_ITS_PLAN
 
 AUTHORS: dict[str, tuple[str, ...]] = {
     "PAG": ("one row in half the evaluations",),
+    "CFG++": ("guidance of the best weight",),
     "BDIA": ("ddim_inverse and ddim",),
-    "AutoDiffusion": ("the best plan",),
+    "InstaFlow": ("its teacher, 8 steps",),
     "OLSS": ("the best plan",),
     "LCM-LoRA": ("the best plan at 1", "the best plan at 2", "the best plan at 4"),
     "GHVB": ("ghvb(beta=1)", "dpmpp_2m"),
@@ -36,7 +39,6 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "PNDM": ("ddim at 20", "ddim at 50", "ddim at 250", "ddim at 1000"),
     "PNDM of order 4": ("ddim at 20", "ddim at 50", "ddim at 250", "ddim at 1000"),
     "StreamDiffusion RCFG": ("two branches of the best weight",),
-    "StreamDiffusion batch": ("a sequence",),
     "StreamDiffusion filter": ("no filter",),
     "illustration sequences": ("one noise",),
     "SVDD": (OF_ITS_PLAN,),
@@ -45,7 +47,7 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "RBF": ("best of N", "SVDD"),
     "FK correctors": ("guidance alone",),
     "Time-Shift Sampler": ("the same plan",),
-    "Any-Size-Diffusion": ("windows that stand",),
+    "Any-Size-Diffusion": ("windows that overlap by half",),
     "Skip-Tuning": ("no scale",),
     "Denoising MCMC": ("dpmpp_2m",),
     "SGMSE+": ("the recording", "the predictor alone"),
@@ -55,4 +57,9 @@ AUTHORS: dict[str, tuple[str, ...]] = {
     "ResShift": ("15 steps",),
     "LoRA-enhanced distillation": ("two rows, 8 steps",),
     "NASA": ("no negative text",),
+}
+
+BETTER_BUT_REFUSED = {  # a control that is better by a figure which its own steps make worse: network, few steps
+    "MRS": ("speech_ncsn", "dpmpp_2m_sde:6"),
+    "Resfusion": ("resfusion", "dpmpp_2m_sde:4"),
 }

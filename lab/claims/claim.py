@@ -16,7 +16,9 @@ GUIDED = ("dit_flow", "convnext_v_cosine")
 SHARPENED, SPOKEN = ("nafnet_residual",), ("speech_ncsn",)
 GRIDS = ("arctan", "ays_svd", "trailing")
 MANY = 256  # number of seeds for a distance between distributions
+FEW = 128  # the same next to hundreds of steps
 LOG_P, SEAMS = "log p(class)", "minus step at borders"
+SEARCH_STEPS = 10  # of each sample of a search
 MORE_STEPS = "the best of 10, 20 and 40 steps"  # a control of searches, with as many evaluations at most
 ITSELF = "the same in float32"  # a control for int8, which does not compete with the system
 OF_ITS_PLAN = "best of N along ddpm"  # the authors' control; along `ddim` the best of N is better
@@ -135,6 +137,14 @@ def near(guidance: float | None = W) -> Figure:
 def alike(guidance: float | None) -> Figure:
     """Return the figure of samples that should have the distribution of the teacher's with this guidance."""
     return Figure("-FD to the teacher", scores.teacher_distance(guidance), "an eighth of the samples, jackknifed")
+
+
+@cache
+def alike_in_many_steps(guidance: float | None) -> Figure:
+    """Return the figure of `alike` next to a teacher that no solver with 20 steps is itself. Its control has up to 1000
+    steps, so seeds are few."""
+    score = scores.teacher_distance(guidance, scores.TEACHER)
+    return Figure("-FD to the teacher in 80 steps", score, "an eighth of the samples, jackknifed", FEW)
 
 
 @cache

@@ -1,6 +1,6 @@
 """Measure the claims of published systems on the shipped models and on those of the zoo.
 
-    python -m lab.claims --keep                   # all claims, and write the pages
+    python -m lab.claims --keep --data package    # all claims, and write the pages; the folder of CIFAR-10
     python -m lab.claims --model fashion_mnist --seeds 16 --only SVDD
 
 A line compares the system's figure with that of the plain way, at equal evaluations of the network and at equal
@@ -27,10 +27,11 @@ from queue import Queue
 
 from benchmarks.options import add_only, add_seeds, add_work, parser_of, refusing, seeds_of
 from benchmarks.result_store import digest, load_or_compute
+from fewstep.models.cifar10.data import HOW_TO_GET
 from fewstep.plans.errors import UserError
-from fewstep.runtime.machine.cpu import physical_cores, usable_cores
+from fewstep.runtime.machine.cpu import default_threads
 from lab.claims import claim_lines, claim_ways, edit_ways, fit_ways, plan_ways, student_ways, systems
-from lab.claims.claim import Claim
+from lab.claims.claim import FD, Claim
 from lab.claims.claim_lines import Line, RefusedClaim
 from lab.claims.directions import Direction, key_of, measure_direction, pairs_of, prefer_more_seeds
 from lab.claims.measure_claim import judge_claim, time_ways
@@ -53,12 +54,14 @@ def main() -> int:
     parser = parser_of(__doc__)
     parser.add_argument("--model", action="append", choices=MODELS, help="default: all")
     add_seeds(parser, 64, FIRST_SEED)
-    add_only(parser, "systems")
+    add_only(parser, "systems or figures")
     add_work(parser, "claims")
+    parser.add_argument("--data", type=Path, help=f"folder of CIFAR-10, for FD of its model: {HOW_TO_GET}")
     parser.add_argument("--keep", action="store_true", help="put the lines into the pages")
     options = parser.parse_args()
     with refusing(parser):
         seeds_of(options)  # seeds that are held out, or claims that are refused now
+        check_data(options)
         try:
             for found in in_processes(options):
                 print(found, flush=True)
@@ -88,7 +91,7 @@ def in_processes(options: argparse.Namespace) -> Iterator[Found]:
     parts = longest_first(part for part in PARTS if part[0] in models and any(select_claims(part, options.only)))
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a second thread would use another process's core
     context, work = get_context("spawn"), options.work / tree()
-    cores = min(physical_cores() or usable_cores(), usable_cores())
+    cores = default_threads()
     with context.Manager() as manager, ProcessPoolExecutor(cores, context, max_tasks_per_child=1) as pool:
         found: Queue[Found | None] = manager.Queue()
         jobs = [pool.submit(measure, part, work, options, found) for part in parts]
@@ -105,6 +108,14 @@ def in_processes(options: argparse.Namespace) -> Iterator[Found]:
             job.result()
 
 
+def check_data(options: argparse.Namespace) -> None:
+    """Raise UserError if a claim compares with the pictures of CIFAR-10, and no folder of them is given."""
+    if "cifar10" in (options.model or MODELS) and options.data is None:
+        claims = (claim for ways in WAYS for claim in select_claims(("cifar10", ways), options.only))
+        if system := next((claim.system for claim in claims if claim.figure == FD.name), None):
+            raise UserError(f"{system} is compared with the pictures of CIFAR-10", HOW_TO_GET)
+
+
 def longest_first(parts: Iterable[Part]) -> list[Part]:
     """Return the fits first, then the models, slowest first by the times in the stored lines."""
     taken = defaultdict[str, float](float)
@@ -114,10 +125,11 @@ def longest_first(parts: Iterable[Part]) -> list[Part]:
 
 
 def select_claims(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
-    """Yield the claims of a part whose system has one of these words in its name; all claims for None."""
+    """Yield the claims of a part with one of these words in `SYSTEM, FIGURE`; all claims for None."""
     model, ways = part
     for claim in WAYS[ways]:
-        if model in claim.models and (not only or any(each.lower() in claim.system.lower() for each in only)):
+        name = f"{claim.system}, {claim.figure}".lower()
+        if model in claim.models and (not only or any(each.lower() in name for each in only)):
             yield claim
 
 
@@ -126,7 +138,7 @@ def measure(part: Part, work: Path, options: argparse.Namespace, found: "Queue[F
     claim is refused if its figure gets worse with steps of one of its samplers, by this run or a stored one of more
     seeds. The first such sampler ends the search."""
     seeds, (model, ways) = seeds_of(options), part
-    setting = open_setting(model, work / ways, seeds)
+    setting = open_setting(model, work / ways, seeds, options.data)
     for claim in select_claims(part, options.only):
         name = model, claim.system, claim.figure, claim.control
         for pair in pairs_of(model, claim):

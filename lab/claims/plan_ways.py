@@ -11,7 +11,7 @@ from fewstep.literature.time_shift import estimate_shift, shift_times
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.plans.compile import trace_plan
 from fewstep.plans.configs.recipe import invert_solver
-from fewstep.plans.guidance import Pag
+from fewstep.plans.guidance import CfgPlusPlus, Pag
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.solvers.dpmpp_2m import dpmpp_2m
@@ -30,17 +30,21 @@ from lab.claims.claim import (
     Claim,
     Way,
     alike,
+    alike_in_many_steps,
     claims,
     near,
     nearest,
     plan,
     step_pair,
 )
-from lab.claims.settings import APART, Setting, export_source, sampler_of
+from lab.claims.settings import APART, Setting, W, export_source, sampler_of
 
-PAG = {"fashion_mnist": 1.0}  # by FD of 0.25 to 2 on 128 seeds from 20 000 on
-# The weight of two branches, by FD of `dpmpp_2m:5` at 1 to 3. The least FD is at 1, which is one branch
-TWO_BRANCHES = {"fashion_mnist": 1.25}
+PAG = {"fashion_mnist": (5, 1.0), "cifar10": (8, 0.25)}  # steps, and the scale by FD of 0.25 to 2 on 128 other seeds
+# The weight of two branches, by FD of `dpmpp_2m` in these steps. On fashion_mnist the least FD is at 1, one branch
+TWO_BRANCHES = {"fashion_mnist": 1.25, "cifar10": 1.5}
+# Steps of `ddim`, the authors' solver, with the weight of CFG++ by FD, on 128 other seeds; then that of guidance
+CFG_PLUS_PLUS = {10: 1.1, 30: 0.5}
+BESIDE_CFG_PLUS_PLUS = 2.0
 SKIPS = {"fashion_mnist": 0.9}  # of the innermost skip, rising to 1: the best of 0.9 to 1.2 by FD on 64 such seeds
 SHIFTS = {"unet_epsilon_linear": (20.0, 200.0), "convnext_v_cosine": (80.0, 400.0)}  # window, cutoff: best of six
 PLAIN = ("unet_epsilon_linear", "convnext_v_cosine")
@@ -72,7 +76,18 @@ def tune_skips(s: Setting) -> Floats:
 @cache
 def perturb(plan: str) -> Way:
     """Return the way of PAG along a plan."""
-    return lambda s: replace(s, sampler=edit_source(s.source, change="pag")).sample(plan, guidance=Pag(PAG[model(s)]))
+
+    def way(s: Setting) -> Floats:
+        changed = replace(s, sampler=edit_source(s.source, change="pag"))
+        return changed.sample(plan, guidance=Pag(PAG[model(s)][1]))
+
+    return way
+
+
+@cache
+def plus_plus(steps: int) -> Way:
+    """Return the way of CFG++ along `ddim`, with the weight that was chosen for these steps."""
+    return plan(f"ddim:{steps}", CfgPlusPlus(CFG_PLUS_PLUS[steps]))
 
 
 SHIFTED: dict[tuple[Any, ...], Plan] = {}  # plans of earlier calls
@@ -136,16 +151,24 @@ CLAIMS = [
           lambda s: there_and_back(s, 20), ddim_and_back, scores.psnr_of_return, GUIDED),
     Claim("BDIA", "a picture comes back from its noise", "dpmpp_2m to noise and back", "PSNR of the source", 40,
           lambda s: there_and_back(s, 20), second_order_and_back, scores.psnr_of_return, GUIDED, has_longer=False),
-    *[claim for name, weight in TWO_BRANCHES.items() for claim in claims(
-          "PAG", "guidance without a null condition", 10, perturb("dpmpp_2m:5"), (name,), {
-              "twice the steps": (10, plan("dpmpp_2m:10", 1.0)),
-              "guidance by two branches": (10, plan("dpmpp_2m:5", weight)),
-              "one row in half the evaluations": (5, plan("dpmpp_2m:5", 1.0))},
-          own_steps=replace(FIVE, of_few=perturb("dpmpp_2m:5"), of_many=perturb("dpmpp_2m:15"), guidance=None,
-                            how="with PAG"),
-          steps={"twice the steps": step_pair("dpmpp_2m:10", "dpmpp_2m:30", 1.0),
-                 "guidance by two branches": step_pair("dpmpp_2m:5", "dpmpp_2m:15", weight),
-                 "one row in half the evaluations": FIVE})],
+    *[claim for name, (steps, _) in PAG.items() for weight in (TWO_BRANCHES[name],)
+      for few, twice, many, most in (tuple(f"dpmpp_2m:{times * steps}" for times in (1, 2, 3, 6)),)
+      for claim in claims(
+          "PAG", "guidance without a null condition", 2 * steps, perturb(few), (name,), {
+              "twice the steps": (2 * steps, plan(twice, 1.0)),
+              "guidance by two branches": (2 * steps, plan(few, weight)),
+              "one row in half the evaluations": (steps, plan(few, 1.0))},
+          own_steps=replace(step_pair(few, many), of_few=perturb(few), of_many=perturb(many), how="with PAG"),
+          steps={"twice the steps": step_pair(twice, most, 1.0),
+                 "guidance by two branches": step_pair(few, many, weight),
+                 "one row in half the evaluations": step_pair(few, many, 1.0)})],
+    *claims("CFG++", "guidance that stays near the data", 20, plus_plus(10), ("cifar10",), {
+        "guidance of the best weight": (20, plan("ddim:10", BESIDE_CFG_PLUS_PLUS)),
+        "one row in half the evaluations": (10, plan("ddim:10", 1.0))},
+        own_steps=replace(step_pair("ddim:10", "ddim:30"), of_few=plus_plus(10), of_many=plus_plus(30),
+                          how="with CFG++"),
+        steps={"guidance of the best weight": step_pair("ddim:10", "ddim:30", BESIDE_CFG_PLUS_PLUS),
+               "one row in half the evaluations": step_pair("ddim:10", "ddim:30", 1.0)}),
     *claims("Skip-Tuning", "nearer to the data in few steps", 5, tune_skips, tuple(SKIPS),
             {"no scale": (5, plan("dpmpp_2m:5", 1.0)), "unipc_2": (5, plan("unipc_2:5", 1.0))},
             own_steps=replace(FIVE, of_few=tune_skips, how="with scaled skips in few steps"),
@@ -172,6 +195,10 @@ CLAIMS = [
                           {theirs: (2 * steps, nearest(theirs, steps)) for theirs in rivals}
                           | {f"ddim in {many} steps": (2 * many, nearest("ddim", many)) for many in LONGER},
                           (near(),))],
+    *claims("DPM-Solver++", "15 to 20 steps of guided models", 40, plan("dpmpp_2m:20@arctan", W), GUIDED,
+            {"ddim in 100 steps": (200, plan("ddim:100@arctan", W))}, (alike_in_many_steps(W),)),
+    *claims("PNDM", "nearer to many steps than DDIM", 50, plan("s_pndm:49"), PLAIN,
+            {"ddim at 1000": (1000, plan("ddim:1000"))}, (alike_in_many_steps(None),)),
     *[claim for system, count, ours, more in (
           ("PNDM", 20, "s_pndm:19", ()), ("PNDM of order 4", 20, "f_pndm:11", ()),
           ("PNDM", 50, "s_pndm:49", LONG), ("PNDM of order 4", 50, "f_pndm:41", LONG))

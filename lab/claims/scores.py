@@ -9,9 +9,10 @@ import numpy as np
 from benchmarks.distance_to_data import jackknife_distances
 from fewstep.measure.distances.frechet import Gaussian, fit_gaussian
 from fewstep.measure.rollouts.metrics import Floats, psnr
+from fewstep.models import ready
 from fewstep.runtime import spectrogram
 from lab.claims.caption_settings import has_its_colour
-from lab.claims.settings import PARTICLES, Setting, W, reference
+from lab.claims.settings import PARTICLES, Setting, W, reference, sampler_of
 
 CLASSES = 10
 Score = Callable[[Setting, Floats], Floats]
@@ -74,7 +75,7 @@ def likeness(s: Setting, x: Floats) -> Floats:
     """Return minus the FD to the test images, [PARTS], as pseudo-values of the jackknife, which removes the bias of
     small numbers."""
     assert s.judge is not None
-    return -jackknife_distances(_features(s, s.seen(x)), reference(s.judge, s.is_captioned))
+    return -jackknife_distances(_features(s, s.seen(x)), reference(s))
 
 
 def to_clean(s: Setting, x: Floats) -> Floats:
@@ -95,16 +96,29 @@ def to_teacher(guidance: float | None = W) -> Score:
 
 
 @cache
-def teacher_distance(guidance: float | None) -> Score:
+def teacher_distance(guidance: float | None, plan: str = OF_TEACHER) -> Score:
     """Return the score that is minus the FD to the teacher's samples with this guidance, [PARTS], jackknifed. More
     steps of the network come nearer to the teacher, also on a network for which FD to the data rises with steps."""
-    return lambda s, x: -jackknife_distances(_features(s, x), _teacher_features(s, guidance))
+    return lambda s, x: -jackknife_distances(_features(s, x), _teacher_features(s, plan, guidance))
 
 
 @cache
-def _teacher_features(s: Setting, guidance: float | None) -> Gaussian:
-    teacher = replace(s, seeds=TEACHER_SEEDS)
-    return fit_gaussian(_features(teacher, teacher_samples(teacher, OF_TEACHER, guidance)))
+def _teacher_features(s: Setting, plan: str, guidance: float | None) -> Gaussian:
+    teacher = replace(s, seeds=TEACHER_SEEDS if plan == OF_TEACHER else TEACHER_SEEDS[:256])
+    return fit_gaussian(_features(teacher, teacher_samples(teacher, plan, guidance)))
+
+
+def pairs_distance(s: Setting, x: Floats) -> Floats:
+    """Return minus the FD to samples of the shipped network as `lab.zoo.pairs` draws them, [PARTS], jackknifed."""
+    return -jackknife_distances(_features(s, x), _features_of_pairs(s))
+
+
+@cache
+def _features_of_pairs(s: Setting) -> Gaussian:
+    from lab.zoo.pairs import GUIDANCE, PLAN  # which imports torch
+
+    shipped = replace(s, seeds=TEACHER_SEEDS, sampler=sampler_of(ready.fashion_mnist(), "int8"))
+    return fit_gaussian(_features(shipped, shipped.sample(PLAN, guidance=GUIDANCE)))
 
 
 def _features(s: Setting, x: Floats) -> Floats:

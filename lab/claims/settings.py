@@ -17,6 +17,7 @@ from fewstep.literature.populations.population import Weigh
 from fewstep.measure.distances.features import Extractor, open_extractor
 from fewstep.measure.distances.frechet import Gaussian, fit_gaussian
 from fewstep.measure.rollouts.metrics import Floats
+from fewstep.models.cifar10 import data as cifar10_data
 from fewstep.models.fashion_mnist.data import read
 from fewstep.plans.plan import Plan
 from fewstep.runtime import Sampler, load
@@ -44,6 +45,7 @@ class Setting:
 
     pairs: for a restorer, clean and degraded samples, [N, *x_shape] each; None for generators.
     source: the SOURCE of `fewstep export`, for networks that a way exports itself.
+    pictures: the folder of CIFAR-10, which no package installs; None for figures of other data.
     """
 
     sampler: Sampler = field(hash=False)
@@ -52,6 +54,7 @@ class Setting:
     seeds: range
     pairs: tuple[Floats, Floats] | None = field(default=None, hash=False)
     source: str = ""
+    pictures: Path | None = None
 
     @property
     def labels(self) -> list[int]:
@@ -147,9 +150,9 @@ def export_source(source: str, **options: Any) -> Path:
     return bundle
 
 
-def open_setting(model: str, folder: Path, seeds: range) -> Setting:
+def open_setting(model: str, folder: Path, seeds: range, pictures: Path | None = None) -> Setting:
     """Return the setting of a shipped model or a member of the zoo, which is exported into the folder unless it is
-    already there."""
+    already there. `pictures` is the folder of CIFAR-10."""
     source = BY_NAME[model].source if model in BY_NAME else model
     if not (folder / model / "manifest.json").exists():
         export(ExportOptions(source, folder / model, verify="quick"))
@@ -157,7 +160,7 @@ def open_setting(model: str, folder: Path, seeds: range) -> Setting:
     name = JUDGES.get(model, "none")
     judge = open_extractor(name, JUDGED.get(name, ()), 1)
     (condition,) = sampler.bundle.manifest.conditions
-    return Setting(sampler, judge, condition.name, seeds, _pairs(model), source)
+    return Setting(sampler, judge, condition.name, seeds, _pairs(model), source, pictures)
 
 
 def _pairs(model: str) -> tuple[Floats, Floats] | None:
@@ -177,11 +180,18 @@ def _pairs(model: str) -> tuple[Floats, Floats] | None:
     return clean, degraded.numpy()
 
 
-@lru_cache
-def reference(judge: Extractor, is_captioned: bool = False) -> Gaussian:
-    """Return the Gaussian of the judge's features of Fashion-MNIST's 10 000 test images, at half the size for
+def reference(s: Setting) -> Gaussian:
+    """Return the Gaussian of the judge's features of the 10 000 test images of the model's data, at half the size for
     canvases."""
-    pictures: Floats = read(split="test")[0][:, None] / np.float32(127.5) - 1
+    assert s.judge is not None
+    is_cifar = tuple(s.sampler.bundle.manifest.x_shape) == JUDGED[CIFAR]
+    return _reference(s.judge, is_cifar, s.is_captioned, s.pictures)
+
+
+@lru_cache
+def _reference(judge: Extractor, is_cifar: bool, is_captioned: bool, folder: Path | None) -> Gaussian:
+    images = cifar10_data.read(folder, "test")[0] if is_cifar else read(split="test")[0][:, None]
+    pictures: Floats = images / np.float32(127.5) - 1
     if is_captioned:
         pictures = caption_settings.enlarge(pictures.reshape(-1, 1, 14, 2, 14, 2).mean((3, 5)))
     parts = [pictures[at : at + 500] for at in range(0, len(pictures), 500)]

@@ -23,8 +23,10 @@ from lab.claims.claim import (
     ITSELF,
     OTHER,
     SHARPENED,
+    SHIPPED,
     SOUND,
     SPOKEN,
+    Figure,
     StepPair,
     Way,
     alike,
@@ -34,10 +36,12 @@ from lab.claims.claim import (
 )
 from lab.claims.fit_ways import fit_and_sample
 from lab.claims.plan_ways import BEST_OF_SGMSE, OF_SGMSE, RESSHIFT, SGMSE, edit_source
-from lab.claims.settings import Setting, export_source, sampler_of
+from lab.claims.scores import pairs_distance
+from lab.claims.settings import Setting, W, export_source, sampler_of
 from lab.zoo.members import BY_NAME, CALIBRATION, FOLDER
 
 ADAPTER, STUDENT = FOLDER / "guided_lora.safetensors", f"{FOLDER / 'guided.py'}:make"
+ONE_STEP = f"{FOLDER / 'one_step.py'}:make"
 PLAN = "dpmpp_2m:8@trailing"
 # By FD of three solvers on two grids at weights 1.5 to 3, on 128 seeds from 20 000 on; PLAN is the students' best too
 FOUR, EIGHT = ("dpmpp_2m:4@trailing", 2.5), (PLAN, 3.0)
@@ -171,6 +175,20 @@ def published_steps(few: int) -> StepPair:
     return network_steps(storm, *(f"sgmse(corrections=0):{steps}@linspace" for steps in (few, 30)))
 
 
+@cache
+def one_step(steps: int) -> Way:
+    """Return the way of the student of the shipped network, with one row of the network per step."""
+    plan = f"ddim:{steps}@trailing"
+    return lambda s: replace(s, sampler=_lower(ONE_STEP, "float32")).sample(plan)
+
+
+@cache
+def start_of_one_step(plan: str, guidance: float | None) -> Way:
+    """Return the way of the network at which that student began."""
+    return lambda s: replace(s, sampler=_lower(BY_NAME["dit_flow"].source, "float32")).sample(plan, guidance=guidance)
+
+
+OF_PAIRS = Figure("-FD to the teacher's pairs", pairs_distance, "an eighth of the samples, jackknifed")
 OF_RDDM = network_steps(rddm, "rddm:5", "rddm:10")
 OF_RESFUSION = network_steps(resfusion, "ddpm:2", "ddpm:5")  # its table ends after 5 steps, the published number
 # Few steps of the published sampler fail, and those of `ddim` do not: a figure may be right along one of them alone
@@ -191,6 +209,14 @@ CLAIMS = [
           f"the best plan at {rows}": (rows, plan(best, weight)),
           f"guided_lora at {rows}": (rows, partial(fill_slots, precision="int8", plan=guided)),
           f"a fitted plan at {rows}": (rows, partial(fit_and_sample, steps=steps, weight=weight))}, (TAUGHT,))],
+    *[claim for rows, others in (
+          (1, {"its start, 8 guided steps": (16, start_of_one_step("dpmpp_2m:8", W)),
+               "its teacher, 1 step": (2, plan("ddim:1", W)),
+               "its teacher, 2 steps": (4, plan("unipc_2:2@arctan(power=1.5)", W)),
+               "its teacher, 8 steps": (16, plan("dpmpp_2m:8", W))}),
+          (2, {}))
+      for claim in claims("InstaFlow", "few steps by reflow and distillation", rows, one_step(rows), SHIPPED[:1], {
+          f"its start at {rows}": (rows, start_of_one_step(f"ddim:{rows}@trailing", 1.0)), **others}, (OF_PAIRS,))],
     *[claim for rows in (2, 4)
       for claim in claims("Hyper-SD", "few steps by tcd, int8", rows, consistent("tcd", rows), GUIDED[:1],
                           {f"lcm at {rows}": (rows, consistent("lcm", rows))}, (TAUGHT,))],

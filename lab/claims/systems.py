@@ -7,9 +7,9 @@ from itertools import groupby
 from pathlib import Path
 
 from benchmarks.markdown import with_part
-from lab.claims.authors_baselines import AUTHORS
+from lab.claims.authors_baselines import AUTHORS, BETTER_BUT_REFUSED
 from lab.claims.claim import ITSELF, OF_ITS_PLAN
-from lab.claims.claim_lines import Line
+from lab.claims.claim_lines import Line, contains_its_control
 from lab.claims.headlines import headline_table
 
 PAGE, NOTES = (Path(__file__).parents[2] / "lab" / name for name in ("systems.md", "system_notes.md"))
@@ -19,6 +19,7 @@ STATE, HOLDS, WORTH = 2, 3, 4  # cells of a row; the last two are written from l
 STATES = ("works", "part", "checkpoint", "missing", "out")  # words of cells, in the order of rows
 HOLDS_WORDS = ("yes", "in part", "not decided", "no", "not tried")
 WORTH_WORDS = ("pays", "pays in part", "not decided", "does not pay", "not tried")
+OTHERS = "Titles without a system"  # the last section of the notes
 PARTS = {  # the name of a system, or of its measured part, in lines
     "DPM-Solver": "singlestep DPM-Solver",
     "HB, GHVB": "HB, GHVB, Nesterov",
@@ -51,7 +52,7 @@ def checkpoints(page: str) -> list[str]:
 
 def notes(page: str) -> dict[str, str]:
     """Return the note on each system, by the name in its heading, without line breaks."""
-    _, *parts = re.split(r"^## ", page, flags=re.MULTILINE)
+    _, *parts = re.split(r"^## ", page.partition(f"\n## {OTHERS}\n")[0], flags=re.MULTILINE)
     return {name: re.sub(r"\n +", " ", text) for name, _, text in (part.partition("\n") for part in parts)}
 
 
@@ -90,7 +91,10 @@ def renew_page(page: str, lines: Sequence[Line]) -> str:
 def _renew_row(row: list[str], lines: Sequence[Line]) -> list[str]:
     if not (of := lines_of(name_of(row), lines)):
         return row
-    return [*row[:HOLDS], holds(of) or row[HOLDS], worth(of)]
+    pays = worth(of)
+    if name_of(row) in BETTER_BUT_REFUSED and pays.startswith("pays"):
+        pays = "not decided"
+    return [*row[:HOLDS], holds(of) or row[HOLDS], pays]
 
 
 def _in_order(table: Sequence[list[str]]) -> Iterator[str]:
@@ -112,7 +116,7 @@ def holds(lines: Sequence[Line]) -> str:
     networks, or with the number of lines if they differ. The text is empty without such lines."""
     found = defaultdict[str, list[str]](list)
     for line in lines:
-        if line.control in AUTHORS.get(line.system, ()):
+        if line.control in AUTHORS.get(line.system, ()) and not contains_its_control(line):
             found["yes" if line.holds else "not decided" if line.is_undecided else "no"].append(line.model)
     if len(found) < 2:
         return "".join(f"{word}: {', '.join(dict.fromkeys(models))}" for word, models in found.items())
@@ -124,7 +128,7 @@ def worth(lines: Sequence[Line]) -> str:
     """Return whether a system pays. It pays in part if a line pays, and no other line of the same variant, model,
     figure and evaluations has a significant loss at equal evaluations. A loss at fewer evaluations counts for all. The
     best of N of a system's own plan does not count, since another plan gives better ones."""
-    lines = [line for line in lines if line.control != OF_ITS_PLAN] or lines
+    lines = [line for line in lines if line.control != OF_ITS_PLAN and not contains_its_control(line)] or lines
     if all(line.pays for line in lines):
         return "pays"
     if all(line.is_open for line in lines):

@@ -92,7 +92,7 @@ def write_feeds(work: Path, network: str, target: str) -> None:
     with open_body(opened, body, 2) as sampler:
         plan = select_plan(sampler.plans, opened.body(body), parse_plan_text(PLAN))
         has_values = bool(NETWORKS[network].conditions)
-        records = read_conditions(work / "held.npz", opened.manifest.conditions) if has_values else None
+        records = read_conditions(work / "held.npz", opened.manifest) if has_values else None
         given = middle_feeds(sampler, plan, 1, records)[DENOISER]
         batched = {each.name for each in sampler.body.graph.inputs if each.shape[:1] == ("batch",)}
     alone = {name: array[:1] if name in batched else array for name, array in given.items()}  # not both branches

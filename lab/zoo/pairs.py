@@ -7,6 +7,7 @@ processes may share the range.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +44,9 @@ def make(work: Path, chunks: range) -> None:
                 continue
             seeds = seeds_of(chunk)
             batches = [seeds[first : first + BATCH] for first in range(0, CHUNK, BATCH)]
-            samples = [teacher.sample(PLAN, each, classes(each), GUIDANCE) for each in batches]
+            samples = [teacher.sample(PLAN, batch, classes(batch), GUIDANCE) for batch in batches]
             stored = np.concatenate(samples).astype(np.float16)
-            write_atomically(file_of(work, chunk), lambda path, stored=stored: store(path, stored))
+            write_atomically(file_of(work, chunk), partial(store, samples=stored))
             print(f"chunk {chunk}", flush=True)
 
 

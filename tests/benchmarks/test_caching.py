@@ -25,6 +25,7 @@ def case(exported_light: Path, tmp_path_factory: pytest.TempPathFactory) -> Case
     return Case("skipping", load(exported_light), tmp_path_factory.mktemp("kept"))
 
 
+@pytest.mark.slow
 def test_a_light_step_costs_its_share_of_the_work(case: Case) -> None:
     share = case.sampler.bundle.manifest.features.share
     assert plans_of(case)["dpmpp_2m:20+every"] == pytest.approx(10 + 10 * share)

@@ -14,6 +14,7 @@ from fewstep.measure.simulation import open_simulated
 from fewstep.plans.errors import UserError
 from tests.bundles import value
 from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, feeds, table
+from tests.exact_int8 import open_exact
 
 torch = pytest.importorskip("torch")
 from benchmarks.nvidia.cudnn.executor import Executor, IntegerKernels  # noqa: E402
@@ -54,7 +55,7 @@ def integers_of_onnxruntime(of: Operation, x: np.ndarray, weights: np.ndarray) -
     constants = {"weights": weights, "zero": np.array(128, np.uint8)}
     inputs = (Value("x", shifted.dtype, shifted.shape),)
     outputs = (Value("sums", np.dtype(np.int32), of.y),)
-    return run(Graph("integers", inputs, outputs, (node,), constants), {"x": shifted})["sums"]
+    return open_exact(Graph("integers", inputs, outputs, (node,), constants))({"x": shifted})["sums"]
 
 
 @pytest.mark.parametrize(("spatial", "floats"), [(1, "float16"), (2, "float16"), (2, "bfloat16")])

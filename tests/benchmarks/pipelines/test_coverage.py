@@ -1,6 +1,7 @@
 """The pipeline classes over which coverage is counted, and the line that sums it up."""
 
 import json
+import logging
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchmarks.pipelines.__main__ import EXPORTED, REFUSED, Outcome, read_outco
 from benchmarks.pipelines.denominator import CLASSES, LEFT_OUT, find_classes, read_classes
 from benchmarks.pipelines.public_configs import find_config, read_configs
 from benchmarks.pipelines.variants import Variant, read_fields
+from fewstep.pipelines.companions import recorded_text
 
 pytest.importorskip("diffusers")
 
@@ -36,6 +38,24 @@ def test_the_sum_counts_classes_without_components() -> None:
         "5 classes: 2 exported, 0 loaded, 1 refused, 0 components not made, 2 no components; "
         "largest difference of x 2e-06, over 1"
     )
+
+
+def test_the_sum_counts_the_bundles_that_take_prompts() -> None:
+    outcomes = [Outcome("A", EXPORTED, encoded=2e-6), Outcome("B", EXPORTED, encoded=1e-6), Outcome("C", EXPORTED)]
+    assert summarize(outcomes, 3).endswith("; 2 take prompts, encoded within 2e-06")
+
+
+def test_why_a_bundle_takes_encoded_texts_is_a_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warning is that of an export."""
+
+    def warn(*_: object) -> list[str]:
+        logging.getLogger("fewstep").warning(recorded_text.NO_PROMPTS, "A", "its prompt is a JSON object")
+        return ["texts of one length"]
+
+    monkeypatch.setattr(coverage, "export_pipeline", warn)
+    monkeypatch.setattr(coverage, "_is_recorded", lambda folder: True)
+    outcome = try_pipeline(Pipeline(), tmp_path, 10, True)  # type: ignore[arg-type]
+    assert outcome.reason == "texts of one length; no prompts: its prompt is a JSON object"
 
 
 def test_a_run_resumes_after_the_classes_of_an_earlier_one(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from benchmarks.pipelines import listed
 from benchmarks.pipelines.listed import compare_listed
-from tests.pipelines import autoencoder, randomize
 from tests.refusals import refuses
+from tests.tiny_pipelines import autoencoder, randomize
 
 diffusers = pytest.importorskip("diffusers")
 SETTINGS = {"class_labels": [1], "guidance_scale": 4.0}

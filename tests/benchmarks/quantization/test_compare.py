@@ -140,6 +140,7 @@ def test_a_comparison_is_judged_once_and_leaves_the_bundle(run: Any, tmp_path: P
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("work/*/*") if path.is_file()} == kept
 
 
+@pytest.mark.slow
 def test_a_calibrated_bundle_of_one_s_own_is_compared_and_goes_into_no_page(
     run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

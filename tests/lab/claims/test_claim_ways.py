@@ -147,20 +147,20 @@ def test_residual_guidance_has_as_many_evaluations_as_two_branches(model: str, w
 def test_a_threshold_on_pixels_selects_changes_and_each_eleventh_frame() -> None:
     noise = 0.02 * np.random.default_rng(0).standard_normal((22, 1, 8, 8))
     scenes = np.where(np.arange(22) < 5, 0.0, 0.1)[:, None, None, None]
-    for film, places in ((noise, (0, 11)), (noise + scenes, (0, 5, 16))):
-        np.testing.assert_array_equal(claim_ways.select_changed(film), film[[*places]])
+    for film, places in ((noise, [0, 11]), (noise + scenes, [0, 5, 16])):
+        assert claim_ways.select_changed(film) == places
 
 
 def test_streams_are_a_batch_next_to_a_sequence_and_a_filter_next_to_none(
     tiny: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Films of a still scene have one picture, and a camera's noise in each frame."""
+    """Films of two still scenes have two pictures, and a camera's noise in each frame."""
     made, films, seeds = [], [], []
 
     def stream(sampler: object, **options: Any) -> Any:
         made.append((options["mode"], options.get("similar")))
         seeds.append(options.get("seed"))
-        frames = lambda film: films.append(film) or film  # noqa: E731
+        frames = lambda film: films.append(film) or [SimpleNamespace(fresh=True)] * len(film)  # noqa: E731
         frames.stats = lambda: SimpleNamespace(calls=4)
         return frames
 
@@ -171,9 +171,24 @@ def test_streams_are_a_batch_next_to_a_sequence_and_a_filter_next_to_none(
     assert similar.ours(tiny).tolist() == similar.plain(tiny, 4).tolist() == [5.5] * 4
     assert made[2:] == [("sequence", SimilarityFilter(0.98, 10))] * 4 + [("sequence", None)] * 4
     assert seeds[2:] == [*tiny.seeds] * 2
-    for film, picture in zip(films[2:], [*tiny.picture] * 2, strict=True):
-        assert len(film) == 22 and (film - picture).std() == pytest.approx(0.02, rel=0.2)
-        assert abs((film - picture).mean()) < 0.005
+    for film, first, second in zip(films[2:], [*tiny.picture] * 2, [*np.roll(tiny.picture, -1, 0)] * 2, strict=True):
+        noise = film - np.stack([first] * 6 + [second] * 16)
+        assert len(film) == 22 and noise.std() == pytest.approx(0.02, rel=0.2) and abs(noise.mean()) < 0.005
+
+
+@pytest.mark.parametrize(("fresh", "figure"), [({0}, 22 / 20), ({0, 6}, 5.5), ({0, 3, 9}, 22 / 7)])
+def test_a_frame_of_the_scene_before_counts_as_a_call(
+    fresh: set[int], figure: float, tiny: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A filter that skips all of the second scene, of 16 frames, does not win."""
+
+    def stream(*_: object, **__: object) -> Any:
+        frames = lambda film: [SimpleNamespace(fresh=place in fresh) for place in range(len(film))]  # noqa: E731
+        frames.stats = lambda: SimpleNamespace(calls=4)
+        return frames
+
+    monkeypatch.setattr(claim_ways, "stream", stream)
+    assert claim_ways.watch(tiny, None).tolist() == pytest.approx([figure] * 4)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_each_claim_is_measured(claim: Claim, monkeypatch: pytest.MonkeyPatch) -
     assert (longer is not None) == claim.has_longer and (longer is None or longer.ms > 0)
     assert line.ours == line.ours and claim.system in str(line)
     if (claim.system, claim.control) == ("StreamDiffusion filter", "no filter"):
-        assert line.ours > 2 * line.plain  # more than half of the frames are skipped
+        assert line.ours > 1.5 * line.plain  # half of the frames are skipped
 
 
 @pytest.mark.parametrize("seed", [32, 33])
@@ -234,6 +234,8 @@ def test_fits_come_first_then_the_longest_model(tmp_path: Path, monkeypatch: pyt
 def test_claims_are_of_a_model_and_of_the_named_systems() -> None:
     named = [each.system for each in select_claims(("fashion_mnist", "plans"), ["filter"])]
     assert named == ["StreamDiffusion filter", "StreamDiffusion filter", "hallucination filter"]
+    by_figure = {each.figure for each in select_claims(("dit_flow", "plans"), ["DPM-Solver++, -FD"])}
+    assert by_figure == {"-FD to the teacher in 80 steps"}
     assert not [*select_claims(("speech_ncsn", "plans"), ["filter"])] and [
         *select_claims(("speech_ncsn", "plans"), None)
     ]
@@ -241,11 +243,11 @@ def test_claims_are_of_a_model_and_of_the_named_systems() -> None:
 
 @pytest.mark.slow
 def test_models_are_measured_in_processes(tmp_path: Path) -> None:
-    asked = Namespace(model=["fashion_mnist", "cifar10"], only=["StreamDiffusion filter"], work=tmp_path)
+    asked = Namespace(model=["fashion_mnist", "cifar10"], only=["StreamDiffusion filter"], work=tmp_path, data=None)
     lines = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
     assert sorted(each.model for each in lines) == ["cifar10", "cifar10", "fashion_mnist", "fashion_mnist"]
     of_all = [each for each in lines if each.control == "no filter"]
-    assert len(of_all) == 2 and all(each.ours > 2 * each.plain for each in of_all)  # most frames are skipped
+    assert len(of_all) == 2 and all(each.ours > 1.5 * each.plain for each in of_all)  # frames are skipped
     again = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
     assert sorted(again, key=str) == sorted(lines, key=str)  # times too: nothing is measured twice
 
@@ -304,6 +306,12 @@ def test_a_baseline_of_the_authors_is_a_control_of_a_claim() -> None:
     assert {(system, control) for system, of in AUTHORS.items() for control in of} - controls == set()
 
 
+def test_claims_of_a_model_differ_by_system_figure_or_control() -> None:
+    """A line is stored by these names."""
+    names = [(model, each.system, each.figure, each.control) for each in CLAIMS for model in each.models]
+    assert [name for name in names if names.count(name) > 1] == []
+
+
 def test_a_headline_is_an_authors_baseline_next_to_our_figures() -> None:
     made = msgspec.structs.replace(line(Gain(1.0, 0.1), None), figure="-FD", control=OF_ITS_PLAN)
     words = f"| SVDD | more reward than the best of N | fashion_mnist | -FD | 2.00, 8 | {OF_ITS_PLAN}: 1.00, 8 |"
@@ -325,14 +333,17 @@ def test_the_pages_have_what_is_kept() -> None:
 
 
 def test_every_system_has_a_row_and_a_note() -> None:
-    """108 systems, 12 of which are weights only. Cells have the words that the page defines."""
+    """108 systems, 11 of which are weights only. Cells have the words that the page defines."""
     page, notes = systems.PAGE.read_text(), systems.notes(systems.NOTES.read_text())
     rows, weights = systems.rows(page), systems.checkpoints(page)
     names = [systems.name_of(row) for row in rows]
-    assert len(weights) == 12 and len({*names, *weights}) == len(rows) + len(weights) == 108
+    assert len(weights) == 11 and len({*names, *weights}) == len(rows) + len(weights) == 108
     assert names.sort(key=str.lower) is None and names == list(notes)
     absent = {systems.name_of(row) for row in rows if row[systems.STATE] == "missing"}
-    assert absent == {"Guide-and-Rescale", "Decomposable Flow Matching", "APS", "DiffEditor", "MT-Diffusion"}
+    assert absent == {
+        "Guide-and-Rescale", "Decomposable Flow Matching", "APS", "DiffEditor", "MT-Diffusion", "FreCaS", "PromptFix",
+        "SlimFlow", "SpeedUpNet",
+    }  # fmt: skip
     for row in rows:
         assert row[systems.STATE] in systems.STATES and row[systems.WORTH] in systems.WORTH_WORDS, row
         assert row[systems.HOLDS].partition(":")[0] in systems.HOLDS_WORDS and row[1], row
@@ -340,7 +351,7 @@ def test_every_system_has_a_row_and_a_note() -> None:
 
 def test_a_row_links_to_the_note_on_its_system() -> None:
     """The anchors of DPM-Solver and DPM-Solver++ differ by their number alone."""
-    anchors = dict(zip(systems.notes(systems.NOTES.read_text()), headings(systems.NOTES)[1:], strict=True))
+    anchors = dict(zip(systems.notes(systems.NOTES.read_text()), headings(systems.NOTES)[1:-1], strict=True))
     for row in systems.rows(systems.PAGE.read_text()):
         name = systems.name_of(row)
         assert row[0] == f"[{name}](system_notes.md#{anchors[name]})"

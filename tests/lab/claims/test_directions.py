@@ -152,8 +152,10 @@ def test_few_evaluations_for_voices_are_judged_along_the_sampler_of_each_claim(
 def test_figures_that_need_no_direction_are_of_a_teacher_of_runs_or_an_aim() -> None:
     others = {each.figure for each in CLAIMS if not needs_direction(each)}
     assert others == {
-        "PSNR to the teacher", "-FD to the teacher", "PSNR of the source", "correlation", "frames/s",
-        "frames per call", "-distance of class shares", "the item, in another colour", LOG_P,
+        "PSNR to the teacher", "-FD to the teacher", "-FD to the teacher in 80 steps",
+        "-FD to the teacher's pairs", "PSNR of the source",
+        "correlation", "frames/s", "frames per call or late frame", "-distance of class shares",
+        "the item, in another colour", LOG_P,
     }  # fmt: skip
     assert {each.system for each in CLAIMS if each.search is not None} == {
         "FK steering", "SVDD", "RBF", "noise search", "REINFORCE on the start",
@@ -216,7 +218,7 @@ def test_a_refused_claim_loses_its_line_and_does_not_end_its_part(
     monkeypatch.setattr(f"{module}.judge_claim", lambda *_: made)
     monkeypatch.setattr(f"{module}.measure_direction", lambda *of: WRONG if of[-1] == OTHER else right(of[-1]))
     monkeypatch.setattr(f"{module}.select_claims", lambda *_: [first, second])
-    measure(("tiny", "plans"), tmp_path, Namespace(seeds=2, first_seed=0, only=None), found)
+    measure(("tiny", "plans"), tmp_path, Namespace(seeds=2, first_seed=0, only=None, data=None), found)
     *upright, direction, refused, taken = (found.get() for _ in range(5))
     assert found.empty()  # a refused claim is not measured
     assert upright == [right(step_pair("ddim:20", "ddim:50", 1.0)), right(FIVE)]
@@ -247,4 +249,6 @@ def test_the_teacher_of_a_score_has_its_guidance(monkeypatch: pytest.MonkeyPatch
     assert plain.shape == (PARTS,) and plain.mean() > -0.1 and guided.mean() < -50
     assert to_teacher(7.5)(Taught({}), 7.5 * np.random.default_rng(3).standard_normal((64, 2))).min() > 90
     assert seen == [(scores.OF_TEACHER, None), (scores.OF_TEACHER, 7.5), (scores.TEACHER, 7.5)]
-    assert drawn == [scores.TEACHER_SEEDS] * 2
+    teacher_distance(7.5, scores.TEACHER)(Taught({}), x)
+    assert seen[3:] == [(scores.TEACHER, 7.5)]
+    assert drawn == [*[scores.TEACHER_SEEDS] * 2, scores.TEACHER_SEEDS[:256]]

@@ -10,7 +10,7 @@ import pytest
 
 from fewstep.literature.time_shift import estimate_shift, shift_times
 from fewstep.plans.compile import compile_plan
-from fewstep.plans.guidance import Pag
+from fewstep.plans.guidance import CfgPlusPlus, Pag
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from fewstep.runtime import load
@@ -45,7 +45,7 @@ OURS = {  # of the lines of published solvers
     "GHVB of order 4": {("ghvb(order=4):8", 7.5)},
     "HB of order 4": {("hb(order=4):8", 7.5)},
     "Nesterov of order 4": {("nesterov(order=4):8", 7.5)},
-    "DPM-Solver++": {("dpmpp_2m:20@arctan", 2.0)},
+    "DPM-Solver++": {("dpmpp_2m:20@arctan", 2.0)},  # by PSNR on the nearest grid, and by FD
     "singlestep DPM-Solver": {("dpm_singlestep_2:10@arctan", 2.0)},
     "DEIS": {("deis_log_rho_3:10@arctan", 2.0)},
     "PNDM": {("s_pndm:19", None), ("s_pndm:49", None)},
@@ -125,10 +125,37 @@ def test_changed_networks_run_their_change_next_to_the_network_as_it_is(monkeypa
     sampler: Any = SimpleNamespace(sample=sample)
     monkeypatch.setattr(plan_ways, "edit_source", lambda source, change: changes.append((source, change)) or sampler)
     of = Setting(sampler, None, "class", range(2), source="fashion_mnist")
-    for claim in (each for each in CLAIMS if each.system in ("PAG", "Skip-Tuning")):
+    for claim in (each for each in CLAIMS if each.system in ("PAG", "Skip-Tuning") and "cifar10" not in each.models):
         claim.ours(of), claim.plain(of, 0)
     assert changes == [("fashion_mnist", "pag")] * 3 + [("fashion_mnist", "skip_tuning:0.9,1")] * 2
     pag, five, ten = ("dpmpp_2m:5", Pag(1.0)), ("dpmpp_2m:5", 1.0), ("dpmpp_2m:10", 1.0)
     of_pag = [pag, ten, pag, ("dpmpp_2m:5", 1.25), pag, five]
     tuned = ("dpmpp_2m:5", None)
     assert ran == [*of_pag, tuned, five, tuned, ("unipc_2:5", 1.0)]
+
+
+def test_guidance_on_cifar10_has_the_weights_of_other_seeds_in_equal_evaluations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PAG in the steps of its search, and CFG++ along the authors' solver with a weight for each number of steps."""
+    ran: dict[str, set[Any]] = defaultdict(set)
+    setting: Any = SimpleNamespace(source="cifar10", sample=lambda plan, guidance: (plan, guidance))
+    monkeypatch.setattr(plan_ways, "replace", lambda s, sampler: s)
+    monkeypatch.setattr(plan_ways, "edit_source", lambda source, change: None)
+    for claim in (each for each in CLAIMS if each.system in ("PAG", "CFG++") and each.models == ("cifar10",)):
+        facts = DenoiserFacts(ScheduleSpec("flow"), "flow", perturbed=True, guided=True)
+        runs: Any = (claim.ours(setting), claim.evaluations), (claim.plain(setting, 0), claim.plain_evaluations)
+        for (name, guidance), evaluations in runs:
+            ran[claim.system].add((name, guidance))
+            assert sum(len(step.branches) for step in compile_plan(name, facts, guidance).steps) == evaluations
+        few, many = claim.compared[0].of_few(setting), claim.compared[0].of_many(setting)  # type: ignore[union-attr, index]
+        assert (few, many) == (
+            (("dpmpp_2m:8", Pag(0.25)), ("dpmpp_2m:24", Pag(0.25)))
+            if claim.system == "PAG"
+            else (("ddim:10", CfgPlusPlus(1.1)), ("ddim:30", CfgPlusPlus(0.5)))
+        )
+    eight = "dpmpp_2m:8"
+    assert ran == {
+        "PAG": {(eight, Pag(0.25)), ("dpmpp_2m:16", 1.0), (eight, 1.5), (eight, 1.0)},
+        "CFG++": {("ddim:10", CfgPlusPlus(1.1)), ("ddim:10", 2.0), ("ddim:10", 1.0)},
+    }

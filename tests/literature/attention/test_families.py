@@ -20,9 +20,9 @@ from tests.families.chain import Family, families
 pytestmark = pytest.mark.slow
 
 WITHOUT = {  # convolutions alone, linear attention (Sana), a file, or attention written in other operations
-    "audiobox", "chunk_causal", "diti", "edm", "edm_preconditioned", "diffusion_policy_unet", "flow_map",
-    "lerobot_diffusion", "mask_and_class", "onnx_file", "prime_depth", "python_file", "rddm", "resshift", "sana",
-    "self_condition", "sgmse", "structures", "unet_1d", "unet_1d_free_horizon",
+    "audiobox", "average_pools", "chunk_causal", "diti", "edm", "edm_preconditioned", "diffusion_policy_unet",
+    "flow_map", "lerobot_diffusion", "mask_and_class", "onnx_file", "prime_depth", "python_file", "rddm", "resshift",
+    "sana", "self_condition", "sgmse", "structures", "unet_1d", "unet_1d_free_horizon",
 }  # fmt: skip
 EXPORTED = {"diffusion_policy_transformer", "flow_policy", "hunyuan_dit", "sd3", "unet_free_sizes", "unet_2d_condition"}
 

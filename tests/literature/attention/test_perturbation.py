@@ -25,6 +25,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.exact_int8 import EXACT_TARGET
 from tests.export.denoisers import Tiny, source
 from tests.export.verify_export import verify
 from tests.graph.bake.run_baked import run_file
@@ -72,7 +73,9 @@ class Identity(Attention):
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize(("layers", "places"), [(("blocks.1",), [1]), ((), [1]), (("all",), [0, 1])])
-def test_the_output_is_v_in_the_chosen_layers(layers: tuple[str, ...], places: list[int], share: float) -> None:
+def test_the_output_is_v_of_the_last_tokens_by_the_share(
+    layers: tuple[str, ...], places: list[int], share: float
+) -> None:
     ours, own = Net(), Net()
     for place in places:
         layer = Identity()
@@ -182,6 +185,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_block(tmp_path_factory.mktemp("net"), "pag:blocks.0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weight", "shares"), [(1.0, {"cond": 4.0, "perturbed": -3.0}),
                                                 (2.5, {"cond": 5.5, "uncond": -1.5, "perturbed": -3.0})])  # fmt: skip
 def test_pag_weighs_the_perturbed_branch(bundle: Path, weight: float, shares: dict[str, float]) -> None:
@@ -209,7 +213,7 @@ def test_int8_is_calibrated_along_the_perturbed_branch(bundle: Path, tmp_path: P
     copied = tmp_path / "bundle"
     shutil.copytree(bundle, copied)
     np.savez(tmp_path / "rows.npz", text=inputs()[2].numpy())
-    made = calibrate(CalibrateOptions(copied, "ddim:2", ("cpu-x86",), 3, "pag:2", conditions=tmp_path / "rows.npz"))
+    made = calibrate(CalibrateOptions(copied, "ddim:2", (EXACT_TARGET,), 3, "pag:2", conditions=tmp_path / "rows.npz"))
     assert made.plan.guidance == Pag(2.0)
     assert [step.branches for step in made.plan.steps] == [("cond", "perturbed")] * 2
     assert " --guidance pag:2 " in open_bundle(copied).manifest.provenance.commands[-1] + " "

@@ -73,6 +73,7 @@ def test_a_negative_text_is_subtracted_inside_of_cross_attention() -> None:
     torch.testing.assert_close(plain, Net()(x, time, text), atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_keys_of_the_negative_text_leave_with_the_conditions() -> None:
     """One pass in place of two: the loop only gains attention to k' and v', not another network."""
     away = prepare(rewritten("nasa", blocks=1).trace().graph)

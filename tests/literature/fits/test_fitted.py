@@ -20,6 +20,8 @@ from fewstep.plans.file import decode, encode
 from fewstep.runtime.sampling.execute import finish
 from tests.fitting.analytic import Analytic, blocks, facts, gaussian, mean_psnr, mixture, set_targets
 
+pytestmark = pytest.mark.slow
+
 FITS = (compensation, auto_diffusion, solver_search, olss)
 # Least gains of the fits. S3 gains 7.6 and 6.3 dB by times alone on the first two, 5.8 and 1.8 by decisions alone.
 FAMILIES = [("cosine", "v", (2.5, 5, 9, 10)), ("flow", "flow", (2.5, 6, 9, 10)), ("edm", "edm", (2.5, 2, 4, 10))]

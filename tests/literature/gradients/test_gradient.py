@@ -264,6 +264,7 @@ def posterior(tmp_path_factory: pytest.TempPathFactory):
         yield sampler
 
 
+@pytest.mark.slow
 def test_steered_samples_have_the_exact_posterior_mean(posterior) -> None:
     """With the exact denoiser the map from noise to sample is affine: noise 0 becomes the mean."""
     measured = np.array([[1.0, -2.0]], np.float32)
