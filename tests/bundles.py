@@ -20,6 +20,8 @@ from fewstep.runtime.bundle.reading import open_bundle
 
 ROLES = {each: each for each in ("x", "time", "group", "output", "ids", "mask", "latent", "image")}
 ROLES |= {"v": "output", "label": "condition", "class": "condition", "hole": "condition", "masked": "condition"}
+OBSERVATIONS = ("observation.state", "observation.environment_state", "observation.images.cam0")
+ROLES |= {name.replace(".", "_"): "condition" for name in OBSERVATIONS}
 
 
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> Node:

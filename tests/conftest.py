@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.util import cache_from_source
 from itertools import count
+from math import inf
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -22,16 +23,18 @@ import numpy as np
 import pytest
 
 from fewstep.graph.graph import Graph
+from fewstep.measure import estimate
 from fewstep.measure.speed import contender_process, timed_process
 from fewstep.plans import compile
 from fewstep.plans.plan import Plan
 from fewstep.plans.schedule import Time
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.plans.tracer import Solver
-from fewstep.report.choosing import cost
+from fewstep.report.choosing import companion_times, cost, whole_call
 from fewstep.runtime.bundle.manifest import Body, Condition, Coverage, GraphEntry, Provenance, StepGraph
 from fewstep.runtime.machine import code_digest
 from tests.bundles import node, small, value, write_graphs
+from tests.timed_here import TimedHere
 
 EXPORTED = {
     "exported_carrying",
@@ -103,6 +106,8 @@ def _time_in_short_turns() -> None:
     """Turns of a tenth of a second are long enough if nobody reads the times."""
     assert cost.TURN_SECONDS == timed_process.TURN_SECONDS  # imported before, so that estimates are of real turns
     contender_process.WARM_UP, timed_process.TURN_SECONDS = 0.005, 0.02
+    estimate.LEAST_REPEATED = inf  # on a busy machine, tests that count calls would count repeated ones
+    whole_call.TimedProcess = companion_times.TimedProcess = TimedHere  # type: ignore[misc,assignment]
 
 
 _time_in_short_turns()

@@ -1,6 +1,7 @@
 """A reader of the packages meets short functions, modules with few imports, and few options and words."""
 
 import ast
+import warnings
 
 import pytest
 
@@ -14,9 +15,7 @@ def figures() -> reader_limits.Figures:
 
 
 @ONE_PROCESS
-@pytest.mark.parametrize(
-    "limit", ["folder_files", "imported_modules", "file_lines", "verb_lines", "function_lines", "function_branches"]
-)
+@pytest.mark.parametrize("limit", reader_limits.limits())
 def test_only_listed_exceptions_exceed_a_limit(figures: reader_limits.Figures, limit: str) -> None:
     allowed = reader_limits.limits()[limit]
     over = {name: figure for name, figure in figures.by_name()[limit].items() if figure > allowed}
@@ -36,9 +35,11 @@ def test_every_exception_still_exceeds_its_limit(figures: reader_limits.Figures)
 
 
 @ONE_PROCESS
-def test_totals_are_within_their_limits(figures: reader_limits.Figures) -> None:
-    allowed = reader_limits.limits()
-    assert {name: figure for name, figure in figures.totals.items() if figure > allowed[name]} == {}
+@pytest.mark.parametrize("name", reader_limits.warned_above())
+def test_other_figures_only_warn(figures: reader_limits.Figures, name: str) -> None:
+    of_names = figures.by_name().get(name) or {name: figures.totals[name]}
+    if above := {key: figure for key, figure in of_names.items() if figure > reader_limits.warned_above()[name]}:
+        warnings.warn(f"{name}: {above}", stacklevel=1)
 
 
 def test_every_exception_has_a_reason() -> None:

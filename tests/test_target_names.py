@@ -14,7 +14,6 @@ ROOT = Path(__file__).parent.parent
 OWN = (
     Path("runtime/bundle/platforms.py"),
     Path("calibration/lowering/targets"),
-    Path("graph/bake/network_form.py"),  # "int8-weights" is a form of the float32 body, and no target
 )
 ENGINES = {platform.backend for platform in PLATFORMS}
 NAMES = sorted({platform.name for platform in PLATFORMS} - ENGINES, key=len, reverse=True)  # others name engines too

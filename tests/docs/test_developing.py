@@ -50,7 +50,9 @@ def test_the_tour_takes_two_hours() -> None:
     assert len(lines) == 14 and sum(lines.values()) <= 2_700, lines
 
 
-@pytest.mark.parametrize("what", ["solver", "grid", "target", "backend", "property of conditions", "source", "family"])
+@pytest.mark.parametrize(
+    "what", ["solver", "grid", "form of guidance", "target", "backend", "property of conditions", "source", "family"]
+)
 def test_each_recipe_ends_with_its_proof(what: str) -> None:
     recipe = PAGE.partition(f"## Add a {what}\n")[2].partition("\n## ")[0]
     assert "\n1. " in recipe and "\nProof: `python -m pytest " in recipe

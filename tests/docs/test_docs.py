@@ -22,7 +22,7 @@ ALL = [block for page in PAGES for block in blocks(page)]
 RUN = [page for page in PAGES if any(not block.mark for block in blocks(page))]
 # of seconds each
 LONG = {
-    "changes", "cli", "compose", "compositions", "export", "networks", "plugins", "policies", "quantization",
+    "changes", "cli", "compose", "compositions", "export", "judges", "networks", "plugins", "policies", "quantization",
     "restoration", "spec", "tokens", "your_model",
 }  # fmt: skip
 LONGEST = 31  # words of a sentence

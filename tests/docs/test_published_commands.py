@@ -20,7 +20,7 @@ from fewstep.runtime import load
 from fewstep.runtime.sampling.request import RunSettings
 from tests.docs import verbs_page
 from tests.docs.docs_blocks import blocks
-from tests.export.sources.diffusers import test_picture_first as picture_first
+from tests.pipelines.listed import test_picture_first as picture_first
 
 ROOT = Path(__file__).parents[2]
 PAGE, ZOO = ROOT / "docs/samplers.md", ROOT / "lab/zoo"

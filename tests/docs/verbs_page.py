@@ -21,6 +21,7 @@ ELSEWHERE = {  # verbs that another page explains
     "bake": "bake.md",
     "pack": "bundle.md",
     "report": "quantization.md#reading-the-report",
+    "serve": "serving.md",
     "choose": "runtime.md#plan-body-and-engine-for-a-budget",
 }
 

@@ -28,7 +28,7 @@ from fewstep.graph.bake.options import BakeOptions
 from fewstep.models.ready import fashion_mnist
 from fewstep.runtime import load
 from fewstep.runtime.bundle.reading import file_sha256
-from tests.export.networks import boolean_mask, labelled_denoiser, token_denoiser
+from tests.export.networks import boolean_mask, labelled_denoiser, text_to_sound_network, token_denoiser
 from tests.graph.bake.run_baked import run_file
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "docs/examples/baked"
 PAGE_RUN, STEPS_RUN = (Path(__file__).with_name(f"{name}_in_chromium.mjs") for name in ("page", "steps"))
 PLAN, GUIDANCE, LABEL, SEEDS = "dpmpp_2m:8", 2.0, 3, (0, 1, 2, 2**40)
-TOKENS_LABEL = 1
+TOKENS_LABEL, SOUND_PLAN = 1, "ddim:4@trailing"
 TOLERANCE = 1e-5  # in C++ and Node, whose engine may be of another version; bitwise with one of the same
 WEBGPU_TOLERANCE = 1e-4  # of a sample between -1 and 1, after 8 steps in float32
 LEAST_PSNR_INT8_WEIGHTS = 50.0  # dB to float32; measured: 61
@@ -202,6 +202,61 @@ def check_boolean(program: list[str | Path], case: tuple[Path, np.ndarray], outp
     done = subprocess.run([*map(str, [*program, file, output, "mask=0.5", 0])], capture_output=True, text=True, **how)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and line.startswith(f"{file}: mask is bool")
+    for byte in (1, 2):
+        mask = output.with_suffix(f".{byte}")
+        mask.write_bytes(bytes([byte] * 64))
+        command = [*program, file, output, f"mask=@{mask}", *SEEDS]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, **how)
+        assert done.returncode == byte - 1 and ("0 " in done.stderr and str(mask) in done.stderr) == (byte == 2)
+
+
+@pytest.fixture(scope="module")
+def sound_case(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bundle of free length whose text has the same length, and its baked files."""
+    folder = tmp_path_factory.mktemp("sound")
+    export(ExportOptions(f"{text_to_sound_network.__file__}:make", folder / "bundle", verify="quick"))
+    calibrate(CalibrateOptions(folder / "bundle", SOUND_PLAN, trajectories=4, target=("cpu-x86",)))
+    for precision in ("float32", "int8"):
+        bake(BakeOptions(folder / "bundle", SOUND_PLAN, folder / f"{precision}.onnx", precision, guidance=GUIDANCE))
+    return folder
+
+
+def test_a_text_of_another_length_in_cpp(sound_case: Path, tmp_path: Path) -> None:
+    program, paths = compile_program("sample", tmp_path)
+    check_sound([program], sound_case, tmp_path, env=paths)
+
+
+def test_a_text_of_another_length_in_node(sound_case: Path, tmp_path: Path) -> None:
+    packages = require("NODE_PACKAGES", "a folder in which npm installed onnxruntime-node")
+    check_sound(["node", EXAMPLES / "sample.mjs"], sound_case, tmp_path, cwd=packages)
+
+
+def check_sound(program: list[str | Path], folder: Path, work: Path, **how: Any) -> None:
+    """Samples of a file of numbers at a length that is not the default equal Python's; what does not fit is one
+    line."""
+    texts, output = np.random.default_rng(0).uniform(-1, 1, (len(SEEDS), 6, 40)).astype(np.float32), work / "x.f32"
+    for name, values in (("each", texts), ("one", texts[:1])):
+        values.tofile(work / f"{name}.f32")
+        values = np.broadcast_to(values, texts.shape)
+        for precision in ("float32", "int8"):
+            sampler = load(folder / "bundle", precision).with_options(frames=40)
+            expected = sampler.sample(SOUND_PLAN, SEEDS, {"text": values}, GUIDANCE)
+            command = [*program, folder / f"{precision}.onnx", output, f"text=@{work / name}.f32", "frames=40"]
+            np.testing.assert_allclose(run(command, expected, output, **how), expected, rtol=0, atol=TOLERANCE)
+    file = folder / "float32.onnx"
+    assert "sample is bitwise that" in (said := check_vector([*program, "--check", file], **how)) or "the same" in said
+    (work / "wrong.f32").write_bytes(np.full((6, 40), np.nan, np.float32).tobytes())
+    for given, said in {
+        ("text=0", "frames=65"): "frames",
+        ("text=0", "frames=7"): "frames",
+        ("text=0", "frame=40"): "it takes no frame: it takes text",
+        (f"text=@{work}/one.f32",): "text ",  # at the default length
+        (f"text=@{work}/absent.f32", "frames=40"): "",
+        (f"text=@{work}/wrong.f32", "frames=40"): "",
+    }.items():
+        done = subprocess.run([*map(str, [*program, file, output, *given, 0])], capture_output=True, text=True, **how)
+        (line,) = done.stderr.splitlines()
+        assert (done.returncode, line.startswith(f"{file}: {said}")) == (1, True), done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def test_the_program_of_node_ends_in_one_line() -> None:
         ("18446744073709551616", "the seed 18446744073709551616 is larger than 9007199254740991"),
         ("-1", "-1 is neither a seed, a whole number from 0 on, nor NAME=VALUE"),
         ("1.5", "1.5 is neither a seed, a whole number from 0 on, nor NAME=VALUE"),
-        ("kind=1,kind=2,0", "kind is given twice, and one value fills it for all samples"),
+        ("kind=1,kind=2,0", "kind is given twice"),
         ("speed= ,0", "speed=  is neither a seed, a whole number from 0 on, nor NAME=VALUE"),  # a blank would be 0
     ],
 )
@@ -172,13 +172,13 @@ def test_steps_refuse_the_noise_of_later_steps(tiny_bundle: Path) -> None:
     assert said == "steps: the run takes 'draws' (draws), which steps.cpp does not provide; run the bundle in Python"
 
 
-def refusal_by_node(folder: Path, inputs: list[dict[str, object]], *given: str) -> str:
+def refusal_by_node(folder: Path, inputs: list[dict[str, object]], *given: str, engine: str = "{}") -> str:
     """Return the message of sample.mjs for a file with these inputs, a condition `pattern` from 0 to 3, and labels of
-    `kind`.
+    `kind`. `engine` replaces onnxruntime-node.
     """
     package = folder / "node_modules/onnxruntime-node"  # a file is refused before the engine opens it
     package.mkdir(parents=True)
-    (package / "index.js").write_text("module.exports = {};")
+    (package / "index.js").write_text(f"module.exports = {engine};")
     limits = {
         "conditions": [
             {"name": "pattern", "low": 0, "high": 3},
@@ -238,6 +238,16 @@ def test_node_takes_0_or_1_for_a_bool(tmp_path: Path, value: str) -> None:
     mask = {**port("strength", "condition"), "dtype": "bool"}
     said = refusal_by_node(tmp_path, [port("noise", "noise", 4), mask], f"strength={value}")
     assert said == f"baked.onnx: strength is bool: give 0 or 1, and not {value}\n"
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node")
+@pytest.mark.parametrize(("content", "said"), [(b"\1\2", "mask.u8: 2 is not 0 or 1"), (b"\1\0", "it ran")])
+def test_node_takes_bytes_of_0_and_1_for_a_bool(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "mask.u8").write_bytes(content)
+    mask = {**port("strength", "condition", 2), "dtype": "bool"}
+    session = "{ run() { throw new Error('it ran'); } }"
+    engine = f"{{ InferenceSession: {{ create: async () => ({session}) }}, Tensor: class {{}} }}"
+    assert refusal_by_node(tmp_path, [mask], "strength=@mask.u8", engine=engine) == f"baked.onnx: {said}\n"
 
 
 @pytest.mark.skipif(NODE is None, reason="there is no node")

@@ -1,5 +1,5 @@
 """The limits of a fuzzed call: it ends in time, refuses with one line and a fix, and reads nothing outside its
-bundle.
+bundle and fewstep's cache.
 
 Python reports each file that it opens and each folder that it lists to an audit hook. A hook stays for the life of
 the process, so it is installed once and watches only inside a `guarded` block. Native code opens files without a
@@ -18,11 +18,12 @@ from typing import Any
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plugins import package_of, read_entry_points
+from fewstep.runtime.machine import cache
 
 SECONDS = 20.0  # far more than any call takes; what takes longer hangs
 EVENTS = ("open", "os.listdir", "os.scandir", "os.chmod", "os.remove", "os.rename", "os.symlink", "subprocess.Popen")
 
-MACHINE = ("/proc/cpuinfo",)  # which instructions the CPU has
+MACHINE = ("/proc/cpuinfo", os.path.realpath("/proc/self/cgroup"), "/sys/fs/cgroup")  # the CPU, and its limits
 PYTHON = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 
 _inside: list[str] = []  # the folder being watched; empty: nothing is
@@ -46,7 +47,7 @@ sys.addaudithook(_hook)
 def guard(folder: Path, names: str) -> Iterator[None]:
     """Run a block. A UserError in it must be one line with `names` and a fix; any other exception fails the test."""
     _outside.clear()
-    _inside.append(os.path.realpath(folder))
+    _inside.extend(map(os.path.realpath, (folder, cache.folder())))  # the cache remembers which graphs were checked
     faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # native code that hangs cannot be interrupted
     started = time.monotonic()
     try:

@@ -47,6 +47,13 @@ from fewstep.report.choosing.int8_speedup import time_bf16
 
 assert time_bf16(Path(sys.argv[1]), ("openvino",), 0) is not None
 """
+TIME_CALLS = """
+import sys
+from pathlib import Path
+from fewstep.report.choosing.whole_call import time_calls
+
+assert list(time_calls(Path(sys.argv[1]), sys.argv[2:], 0))
+"""
 SAMPLE = """
 import sys
 from pathlib import Path
@@ -114,6 +121,15 @@ def test_openvino_takes_no_more(large_bundle: tuple[Path, int]) -> None:
     """Its float network is compared with ONNX Runtime's part by part: whole, OpenVINO alone would miss the bar."""
     bundle, weights = large_bundle
     assert weights < calibrating(bundle, "cpu-x86,openvino") < 1.5 * weights + ALONE
+
+
+@pytest.mark.usefixtures("calibration_peak")
+@needs_openvino
+def test_timing_calls_holds_one_network_at_a_time(large_bundle: tuple[Path, int]) -> None:
+    """Float32 and each body have processes of their own, one after the other."""
+    bundle, weights = large_bundle
+    bodies = ("int8-cpu-x86", "int8-openvino")
+    assert weights < measure([sys.executable, "-c", TIME_CALLS, str(bundle), *bodies]).peak < 1.5 * weights + ALONE
 
 
 @pytest.mark.usefixtures("calibration_peak")
