@@ -105,12 +105,16 @@ def _ending_in_order() -> Iterator[None]:
 
 
 def _family(process: int) -> Iterator[int]:
-    """Return a process, its children, and so on."""
+    """Yield a process, its children, and so on."""
     yield process
-    for path in Path(f"/proc/{process}/task").glob("*/children"):
+    try:
+        threads = os.listdir(f"/proc/{process}/task")
+    except OSError:  # it has just ended
+        return
+    for thread in threads:
         try:
-            children = path.read_text().split()
-        except OSError:  # it has just ended
+            children = Path(f"/proc/{process}/task/{thread}/children").read_text().split()
+        except OSError:  # as above
             continue
         for child in children:
             yield from _family(int(child))
