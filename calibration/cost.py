@@ -61,10 +61,10 @@ def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
     seconds: of one evaluation of one sample; None runs two evaluations to measure it.
     """
     task = tasks[-1]  # each network has whole trajectories
-    steps, large = len(task.plan.steps), [each for each in tasks if exceeds_one_file(each.prepared)]
-    bodies = sum(len(each.targets) + _attention_bodies(each) for each in tasks)
-    tried = sum(min(len(each.operations), operation_error_runs(each)) * len(each.targets) for each in tasks)
-    written = sum(len(each.targets) for each in tasks if each.sampler.bundle.manifest.space.has_squared_error)
+    steps, large = len(task.plan.steps), [network for network in tasks if exceeds_one_file(network.prepared)]
+    bodies = sum(len(network.targets) + _attention_bodies(network) for network in tasks)
+    tried = sum(min(len(network.operations), operation_error_runs(network)) * len(network.targets) for network in tasks)
+    written = sum(len(network.targets) for network in tasks if network.sampler.bundle.manifest.space.has_squared_error)
     compared = (1 + bool(task.sampler.bundle.manifest.conditions)) * len(OTHER_SEEDS[: len(task.seeds)])
     operation_seeds = len(OPERATION_SEEDS[: len(task.seeds)])
     judged, further = steps * len(BODY_SEEDS[: len(task.seeds)]), sum(map(len, further_seeds(task)))
@@ -76,8 +76,12 @@ def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
         judged=_judging_calls(task) * judged * bodies + (judged + steps * further) * written,
         searched=_search_evaluations(task),
         seconds=0.0 if seconds is None else seconds,
-        opened=sum(2 + 2 * len(each.targets) + _attention_bodies(each) for each in large),  # 2: ranges and moments
-        rounded=sum(weight_bytes(each.prepared) * (len(each.targets) + _attention_bodies(each)) for each in large),
+        opened=sum(
+            2 + 2 * len(network.targets) + _attention_bodies(network) for network in large
+        ),  # 2: ranges and moments
+        rounded=sum(
+            weight_bytes(network.prepared) * (len(network.targets) + _attention_bodies(network)) for network in large
+        ),
     )
     return replace(cost, seconds=_evaluation_seconds(task, cost.estimate.evaluations)) if seconds is None else cost
 

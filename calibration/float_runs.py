@@ -82,16 +82,16 @@ class FloatRuns:
     def record_further(self) -> Iterator[RecordedRun]:
         """Yield runs on further seeds, a few at a time, on which the bodies that are written are judged. They have only
         the last state. Each is recorded once, when it is needed first. The network is closed at the end."""
-        kept: dict[range, list[RecordedRun]] = vars(self).setdefault("_further", {})
+        runs: dict[range, list[RecordedRun]] = vars(self).setdefault("_further", {})
         task = self.task
         sampler = task.with_all_networks(with_row_by_row_body(task.sampler) if task.is_large else task.sampler)
         try:
             for part in further_seeds(task):
-                if part not in kept:
+                if part not in runs:
                     plan = check_compiled(self.plan)
                     recorded = record_runs(sampler, plan, part, task.conditions, network=task.network)
-                    kept[part] = [replace(each, states=each.states[-1:]) for each in recorded]
-                yield from kept[part]
+                    runs[part] = [replace(run, states=run.states[-1:]) for run in recorded]
+                yield from runs[part]
         finally:
             self.close()
 

@@ -124,7 +124,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions, JudgeOptions):
         names = [size.name for size in manifest.sizes]
         for text in self.size:
             numbers = text.split("x")
-            if len(numbers) != len(names) or not all(each.isascii() and each.isdecimal() for each in numbers):
+            if len(numbers) != len(names) or not all(number.isascii() and number.isdecimal() for number in numbers):
                 form = "x".join(name.upper() for name in names)
                 fix = f"write {form} for each" if names else "leave --size out: x has one shape"
                 raise UserError(f"--size {text!r} does not give the size of x", fix)
@@ -134,7 +134,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions, JudgeOptions):
         if manifest.space.fixes_shape and any(sizes != usual for sizes in chosen):
             what = f"--size {','.join(self.size)}: this bundle samples tokens, and its plans work for one size only"
             raise UserError(what, "leave --size out, and calibrate at the default size")
-        if conditions.records and any(each.follows for each in manifest.conditions) and chosen:
+        if conditions.records and any(condition.follows for condition in manifest.conditions) and chosen:
             what = "--size cannot be used with your own conditions, whose shapes give each sample its size"
             raise UserError(what, "leave --size out, and give conditions of each size (--conditions FOLDER)")
         if self.trajectories < len(chosen):
@@ -144,7 +144,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions, JudgeOptions):
             )
         turns = [number % len(chosen) for number in range(self.trajectories)] if chosen else []
         sizes = tuple(chosen[turns[place]] for place in alternate(turns))
-        shapes = [apply_sizes(manifest, each).x_shape for each in chosen or conditions.sizes_of(manifest)]
+        shapes = [apply_sizes(manifest, sizes_of_x).x_shape for sizes_of_x in chosen or conditions.sizes_of(manifest)]
         return ChosenSizes(sizes, max(map(prod, shapes)))
 
     def command_for(self, plan: AnyPlan, targets: Sequence[str]) -> str:

@@ -127,7 +127,7 @@ class GraphReplacer:
             LOG.info("the text encoder stays float32, because no prompts are given that could judge it")
             del entries[TEXT_ENCODER]
         decoder = entries.get(DECODER)
-        is_judged = decoder is not None and [each.role for each in decoder.outputs] == ["image"]
+        is_judged = decoder is not None and [output.role for output in decoder.outputs] == ["image"]
         if decoder is not None and not (is_judged and self._first_run.batch.x_shape == bundle.manifest.x_shape):
             LOG.info("the autoencoder stays float32, because only pictures of samples of its size could judge it")
             entries = {name: entry for name, entry in entries.items() if name not in (DECODER, ENCODER)}
@@ -164,8 +164,8 @@ class GraphReplacer:
             is_taken = near.is_enough and is_near and loss < max(worth, policy.tolerated_loss)
             if judged is not None:
                 is_taken = judged.is_certain
-            taken = form if is_taken else f"float32, not {form}"
-            LOG.info("%s: %s in %s (%.2f dB for %.0f %% of %s)", name, what, taken, -loss, 100 * share, saved)
+            choice = form if is_taken else f"float32, not {form}"
+            LOG.info("%s: %s in %s (%.2f dB for %.0f %% of %s)", name, what, choice, -loss, 100 * share, saved)
             if is_taken:
                 return tried
         return body
@@ -184,14 +184,16 @@ class GraphReplacer:
 
     def _share(self, recipe: Recipe | WeightRecipe, exported: Mapping[str, Graph], graphs: Graphs) -> tuple[float, str]:
         """Return the part of a call that graphs save, and of what: of its products, or of the body's bytes."""
-        coverages = [each.coverage for each in graphs.values() if each.coverage is not None]
+        coverages = [form.coverage for form in graphs.values() if form.coverage is not None]
         if coverages:
             rows = sum(len(step.branches) for step in self.task.plan.steps)
             steps = rows * sum(count_operation_macs(self.task.prepared).values())
-            int8, total = (sum(getattr(each, macs) for each in coverages) for macs in ("int8_macs", "total_macs"))
+            int8, total = (
+                sum(getattr(coverage, macs) for coverage in coverages) for macs in ("int8_macs", "total_macs")
+            )
             return int8 / (total + steps), "a call's products"
-        saved = sum(constant_bytes(exported[name]) - constant_bytes(each.graph) for name, each in graphs.items())
-        others = (each.graph for each in recipe.replaces.values())
+        saved = sum(constant_bytes(exported[name]) - constant_bytes(form.graph) for name, form in graphs.items())
+        others = (form.graph for form in recipe.replaces.values())
         return min(saved / constant_bytes(recipe.graphs[-1][1].graph, *others), 1.0), "the body's bytes"
 
     # int8 with activations
@@ -286,8 +288,8 @@ class GraphReplacer:
         else:
             shown = np.clip(exact, -1, 1)
             encoders = (open_session(self.exported[ENCODER]), _open(graphs[ENCODER].graph, body.recipe.target))
-            again = [decode(run_one(each, self.exported[ENCODER], shown)) for each in encoders]
-            alone = float(psnr(again[1], again[0]).mean())
+            decoded_again = [decode(run_one(encode, self.exported[ENCODER], shown)) for encode in encoders]
+            alone = float(psnr(decoded_again[1], decoded_again[0]).mean())
         return before, -10 * log10(10 ** (-before / 10) + 10 ** (-alone / 10))
 
     def _judge_pictures(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
@@ -319,11 +321,11 @@ def measure_ranges(task: Task, graph: Graph, feeds: Sequence[Arrays]) -> RangesT
         large = network.last_histograms() if isinstance(network, RowObserver) else None
         tensors = {**fed, **held}
         for name in counts.tensors:
-            seen = large.get(name) if large is not None else measure_tensor(tensors[name], counts.axes.get(name))
-            if isinstance(seen, str):
-                raise UserError(f"tensor {name!r} has {seen}", "check the weights and the conditions")
-            if seen is not None:
-                counts.include({(name, 0): seen})
+            values = large.get(name) if large is not None else measure_tensor(tensors[name], counts.axes.get(name))
+            if isinstance(values, str):
+                raise UserError(f"tensor {name!r} has {values}", "check the weights and the conditions")
+            if values is not None:
+                counts.include({(name, 0): values})
     release_free_memory()
     return tabulate(replace(task, prepared=graph), counts.fill_unseen_groups())
 

@@ -101,7 +101,7 @@ class ContinuousJudgingRun:
 
     def details(self, made: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
         of_runs = zip(*(body_differences(run, graphs) for run in self.recorded), strict=True)
-        guidance, condition = (_worst_difference([*chain.from_iterable(each)]) for each in of_runs)
+        guidance, condition = (_worst_difference([*chain.from_iterable(lists)]) for lists in of_runs)
         differences = {"guidance": guidance, "condition": condition, "reference": self.reference}
         return {**self.scale_details(quality), **differences}
 
@@ -115,13 +115,13 @@ class ContinuousJudgingRun:
 
     def _qualities_by_size(self, quality: EndQuality) -> tuple[SizeQuality, ...]:
         """Return the mean PSNR of the samples of each size, if they have several, smallest first."""
-        values, found = iter(quality.values), defaultdict[tuple[int, ...], list[float]](list)
+        values, by_shape = iter(quality.values), defaultdict[tuple[int, ...], list[float]](list)
         for run in self.recorded:
-            found[run.batch.x_shape] += islice(values, len(run.batch.seeds))
+            by_shape[run.batch.x_shape] += islice(values, len(run.batch.seeds))
         return tuple(
             SizeQuality(sizes_of(shape, self.manifest) or {}, round(sum(own) / len(own), 2), len(own))
-            for shape, own in sorted(found.items())
-            if len(found) > 1
+            for shape, own in sorted(by_shape.items())
+            if len(by_shape) > 1
         )
 
 

@@ -52,7 +52,7 @@ def _select_default(options: BakeCommandOptions) -> TextReference:
     """Return the plan that `bake` uses for the chosen body if the user names none."""
     bundle = options.open()
     name, _ = body_form(bundle.manifest, select_body(options, bundle))
-    is_changed = any(each is not None for each in (options.guidance, options.clip, options.start))
+    is_changed = any(option is not None for option in (options.guidance, options.clip, options.start))
     return default_reference(bundle, bundle.body(name), is_changed, options.start is not None)
 
 

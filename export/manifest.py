@@ -86,7 +86,8 @@ def choose_data_facts(
 
 def _has_same_graphs(previous: Manifest, new: Manifest) -> bool:
     before, after = (
-        {name: [graph.file for graph in body.graphs] for name, body in each.bodies.items()} for each in (previous, new)
+        {name: [graph.file for graph in body.graphs] for name, body in version.bodies.items()}
+        for version in (previous, new)
     )
     return all(before.get(name) == after[name] for name in after)
 

@@ -51,16 +51,16 @@ class Changes:
         for pattern, name in self.slots:
             if name is not None:
                 check_network(name, networks, f"--lora-slots {pattern}@{name}")
-        for each in self.changes:
-            if each.network is not None:
-                check_network(each.network, networks, f"--change {each.text}")
+        for change in self.changes:
+            if change.network is not None:
+                check_network(change.network, networks, f"--change {change.text}")
             elif len(networks) > 1:
-                what = f"--change {each.text} does not say which network it changes: {' or '.join(networks)}"
-                raise UserError(what, list_choices(f"--change {each.text}", networks))
+                what = f"--change {change.text} does not say which network it changes: {' or '.join(networks)}"
+                raise UserError(what, list_choices(f"--change {change.text}", networks))
         patterns = [pattern for pattern, name in self.slots if name in (None, network)]
         return NetworkChanges(
             loras_of(network, networks, self.loras),
-            [each.call for each in self.changes if each.network in (None, network)],
+            [change.call for change in self.changes if change.network in (None, network)],
             SlotRequest(patterns, self.rank) if patterns else NO_SLOTS,
         )
 

@@ -104,7 +104,7 @@ def names_of(source: Source, experts: Sequence[Expert]) -> tuple[str, ...]:
 
 def list_names(component: str | None, experts: Sequence[Expert]) -> tuple[str, ...]:
     """Return the names of networks: the denoiser's component or, if it is unknown, DENOISER, and the experts'."""
-    names = (component or DENOISER, *(each.name for each in experts))
+    names = (component or DENOISER, *(expert.name for expert in experts))
     if names[0] in names[1:]:
         raise UserError(f"an expert has the name of the denoiser itself, {names[0]}", "give the expert another name")
     return names

@@ -38,7 +38,7 @@ def fit_conditions(bundle: Bundle, conditions: Path | None, prompts: Path | None
         LOG.warning("the fit is %s", note)
     records = records_of_one_size(given.records)
     if given.records and records and len(given.sizes_of(bundle.manifest)) > 1:
-        count, total = (len(next(iter(each.values()))) for each in (records, given.records))
+        count, total = (len(next(iter(arrays.values()))) for arrays in (records, given.records))
         size = ", ".join(f"{name} {size}" for name, size in sizes_of_conditions(bundle.manifest, records).items())
         LOG.warning("the fit needs samples of one size: it uses the %d of %d records of %s", count, total, size)
     if records is None:

@@ -117,12 +117,12 @@ def judge_fit(
 def _score_plans(judge: Judge, blocks: Sequence[Block], samples: Array, plain: Array) -> FitScore:
     """Return the scores of the fitted plan's samples and of the nominal plan's, both from the seeds of the blocks."""
     pairs = SamplePairs.join(
-        [SamplePairs(each.required_target, each.required_target, each.conditions) for each in blocks]
+        [SamplePairs(block.required_target, block.required_target, block.conditions) for block in blocks]
     )
-    fitted, nominal, teacher = (judge.score(each, pairs) for each in (samples, plain, pairs.reference))
-    values = [each.values.astype(np.float64) for each in (fitted, nominal)]
+    fitted, nominal, teacher = (judge.score(outputs, pairs) for outputs in (samples, plain, pairs.reference))
+    values = [scores.values.astype(np.float64) for scores in (fitted, nominal)]
     gain = Gain.from_psnr(*values) if values[0].ndim else None
-    of_fitted, of_nominal = (judge.summarize(each, teacher, len(samples)) for each in (fitted, nominal))
+    of_fitted, of_nominal = (judge.summarize(scores, teacher, len(samples)) for scores in (fitted, nominal))
     return FitScore(of_fitted, of_nominal, gain)
 
 

@@ -33,7 +33,7 @@ class GroupedWeight:
     def dequantize(self) -> NDArray[np.float32]:
         """Return the weight as float32 [inputs, outputs]."""
         inputs = self.codes.shape[1]
-        scales, zeros = (spread_groups(each, self.group, inputs) for each in (self.scales, self.zeros))
+        scales, zeros = (spread_groups(table, self.group, inputs) for table in (self.scales, self.zeros))
         return np.ascontiguousarray(((self.codes - zeros) * scales).T.astype(np.float32))
 
 

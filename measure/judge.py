@@ -61,11 +61,15 @@ def judge(
     """
     teacher_count, seeds = (
         want.teacher_sample_count if want.teacher is not None else 0,
-        [each.seeds for each in contenders],
+        [contender.seeds for contender in contenders],
     )
     least = max(1, min(count, want.featured))
     judging = judging_of(plan)
-    if not judging.covers(count, seeds) or teacher_count > count or not all(least <= each <= count for each in seeds):
+    if (
+        not judging.covers(count, seeds)
+        or teacher_count > count
+        or not all(least <= number <= count for number in seeds)
+    ):
         what = f"bodies have {seeds} seeds, and the teacher {teacher_count}, but there are {count} in all"
         raise UserError(what, f"give the teacher at most {count} seeds, and each body {least} to {count}")
     sampled, teacher = partial(_sample_bodies, ask, batches, progress), NOTHING
@@ -73,11 +77,14 @@ def judge(
         stage = f"teacher {want.teacher.name}"
         drawn = sampled({FLOAT: want.teacher}, range(teacher_count), FEW, stage)
         teacher = concatenate_rows([samples for _, samples in drawn])
-    plans = {FLOAT: plan, **{each.name: each.plan or plan for each in contenders}}
-    grouped = {FLOAT: plan, **{each.name: regroup(plans[each.name], each.groups) for each in contenders}}
+    plans = {FLOAT: plan, **{contender.name: contender.plan or plan for contender in contenders}}
+    grouped = {
+        FLOAT: plan,
+        **{contender.name: regroup(plans[contender.name], contender.groups) for contender in contenders},
+    }
     tallies = {name: Tally(want, teacher, along, name == FLOAT) for name, along in grouped.items()}
     parts = [*batches(range(count), judging.batch_size(plan, batch))]
-    present = (tuple(each for each in contenders if part.seeds[0] < each.seeds) for part in parts)
+    present = (tuple(contender for contender in contenders if part.seeds[0] < contender.seeds) for part in parts)
     answers = ask(JudgedBatch(plan, bodies, part) for part, bodies in zip(parts, present, strict=True))
     for part, runs in zip(parts, answers, strict=True):
         for name, run in runs.items():

@@ -96,7 +96,7 @@ class JudgedTask(JudgedReference):
         twice while batches are joined."""
         if not self.keeps_samples:
             return 0
-        manifest, seeds = self.bundle.manifest, self.count + sum(each.seeds for each in self.contenders)
+        manifest, seeds = self.bundle.manifest, self.count + sum(contender.seeds for contender in self.contenders)
         return 2 * 2 * seeds * prod(manifest.x_shape) * np.dtype(manifest.space.dtype).itemsize
 
     def score(self, samples: Values, reference: Values) -> JudgeScore | None:

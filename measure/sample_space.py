@@ -56,16 +56,16 @@ class ContinuousJudging:
     ) -> tuple[NDArray[Any], Mapping[str, JudgedRun]]:
         plan = check_compiled(plan)
         exact, runs, is_first = run_float32(plan, batch, bodies), {}, batch.seeds[0] == PAIRED[0]
-        follow = any(each.plan is None for each in contenders)
+        follow = any(contender.plan is None for contender in contenders)
         of_plan = check_reference(bodies(FLOAT), exact) if is_first and follow else None
-        for each in contenders:
-            floats = exact if each.plan is None else run_float32(each.plan, batch, bodies)
-            along = regroup(each.plan or plan, each.groups)
-            run = judge_run(along, each, bodies(each.name), floats, bodies(FLOAT))
+        for contender in contenders:
+            floats = exact if contender.plan is None else run_float32(contender.plan, batch, bodies)
+            along = regroup(contender.plan or plan, contender.groups)
+            run = judge_run(along, contender, bodies(contender.name), floats, bodies(FLOAT))
             if is_first:
-                check = of_plan if each.plan is None else check_reference(bodies(FLOAT), floats)
+                check = of_plan if contender.plan is None else check_reference(bodies(FLOAT), floats)
                 run = replace(run, check=check)
-            runs[each.name] = run
+            runs[contender.name] = run
         return exact.sample, runs
 
     def batch_size(self, plan: AnyPlan, batch: int) -> int:
@@ -77,10 +77,10 @@ class ContinuousJudging:
     def count_runs(self, count: int, contenders: Sequence[Contender], has_conditions: bool) -> int:
         """Return the number of runs. Each seed that is also compared step by step adds runs of both bodies with other
         conditions. The check of float32's samples along each plan adds runs with other seeds and other conditions."""
-        own_plans = sum(each.plan is not None for each in contenders)
+        own_plans = sum(contender.plan is not None for contender in contenders)
         checks = own_plans + (own_plans < len(contenders))
         further = checks * (1 + has_conditions) * min(len(OTHER_SEEDS), count)
-        return count + further + sum(each.seeds + 3 * each.forced_seeds for each in contenders)
+        return count + further + sum(contender.seeds + 3 * contender.forced_seeds for contender in contenders)
 
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
         return True

@@ -198,7 +198,7 @@ def count_up(strength: float, steps: int) -> int:
 def least_strength(steps: int, total: int) -> float:
     """Return the least strength, with four decimals, of which `int(total * strength)` is at least `steps`."""
     tenths = ceil(10_000 * steps / total)
-    return next(each / 10_000 for each in (tenths, tenths + 1) if int(total * (each / 10_000)) >= steps)
+    return next(numerator / 10_000 for numerator in (tenths, tenths + 1) if int(total * (numerator / 10_000)) >= steps)
 
 
 def warn_of_start(plan: Plan, strength: float, steps: int, rule: StrengthRule) -> None:

@@ -11,10 +11,10 @@ LEAST_SETUP = 0.1  # share of a call from which conditioner and prologue are wor
 
 def valid_calls(manifest: Manifest) -> Iterator[CallTime]:
     """Yield the times of calls whose bodies still have the files that were timed."""
-    for each in manifest.calls:
-        body = manifest.bodies.get(each.body)
-        if body is not None and each.graphs == timed_files(body):
-            yield each
+    for call in manifest.calls:
+        body = manifest.bodies.get(call.body)
+        if body is not None and call.graphs == timed_files(body):
+            yield call
 
 
 def timed_files(body: Body) -> tuple[str, ...]:

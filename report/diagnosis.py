@@ -255,7 +255,7 @@ def _packages_of(engine: str) -> tuple[str, ...]:
 def _machine_findings(seen: Diagnosis) -> Iterator[Finding]:
     """Yield findings about the processor, memory and disk space."""
     cpu, space = seen.cpu, seen.space
-    losses = {each.name: loss for each in PLATFORMS if (loss := describe_loss(each, cpu)) is not None}
+    losses = {target.name: loss for target in PLATFORMS if (loss := describe_loss(target, cpu)) is not None}
     if losses:
         saturating = ", ".join(name for name, loss in losses.items() if loss == SATURATES)
         suited = ",".join(rank_platforms(backend, cpu)[0].name for backend in (ONNXRUNTIME, OPENVINO.backend))

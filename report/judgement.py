@@ -100,7 +100,7 @@ def _word(near: Nearness, p5: float, tokens: Tokens, ranges: tuple[Range | None,
         return LOOK, _shortfall(near, NEAR_PSNR, NEAR_SNR, good)
     if not lowest.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD):
         return LOOK, f"{_shortfall(lowest, NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD, good)} at the 5th percentile"
-    of_mean, of_p5 = (None if each is None else _move(near, each[0]) for each in ranges)
+    of_mean, of_p5 = (None if ends is None else _move(near, ends[0]) for ends in ranges)
     if of_mean is not None and not of_mean.is_near:
         return LOOK, f"; on other seeds the mean may be less than {good} ({NEAR_PSNR:g} dB)"
     if of_p5 is not None and not of_p5.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD):
@@ -143,5 +143,5 @@ def _figures(near: Nearness, p5: float, tokens: Tokens, ranges: tuple[Range | No
         return f"changes {100 * tokens.disagreement:.1f} % of the most likely tokens"
     if p5 >= CEILING:
         return "has the samples of float32, bit for bit"
-    mean, percentile = ("" if each is None else f" ({each[0]:.1f} to {each[1]:.1f})" for each in ranges)
+    mean, percentile = ("" if ends is None else f" ({ends[0]:.1f} to {ends[1]:.1f})" for ends in ranges)
     return f"has {near.psnr:.1f} dB PSNR{mean} against float32, 5th percentile {p5:.1f} dB{percentile}"

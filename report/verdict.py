@@ -20,8 +20,8 @@ def list_warnings(results: Results) -> Iterator[str]:
     """Yield the warnings. There are none if int8 is close to float32 and faster, and if all bodies were calibrated in
     the same way."""
     yield from results.unlike
-    for each in results.qualities:
-        low = describe_low_quality(each.body, each.against_float.nearness, each.tokens, each.judged)
+    for quality in results.qualities:
+        low = describe_low_quality(quality.body, quality.against_float.nearness, quality.tokens, quality.judged)
         yield from [] if low is None else [low]
     for quality in results.qualities:
         for kind, steps in differences_of(quality).items():
@@ -31,7 +31,7 @@ def list_warnings(results: Results) -> Iterator[str]:
     for body in in_float:
         yield f"{body} runs in float32 at every step of {results.plan}: no operation is int8, so it is not faster."
     for race in results.races:
-        first, ratios = race.timings[0].name, {each.name: each.ratio for each in race.timings}
+        first, ratios = race.timings[0].name, {timing.name: timing.ratio for timing in race.timings}
         for name, ratio in ratios.items():
             if ratio < 1 and name not in in_float:
                 yield f"{name} is slower than {first} here ({ratio:.2f}x its speed at batch {race.batch})."

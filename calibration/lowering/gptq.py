@@ -91,7 +91,7 @@ def round_in_groups(weight: NDArray[np.float32], op: WeightedOp, moments: NDArra
     at_most = max(1, AT_ONCE // inputs)  # outputs
     for start in range(0, len(rows), at_most):
         part = slice(start, start + at_most)
-        scale, zero = (spread_groups(each[part], group, inputs) for each in (scales, zeros))
+        scale, zero = (spread_groups(table[part], group, inputs) for table in (scales, zeros))
         if not spans:
             codes[part] = round_to_nearest(rows[part], scale, zero)
         for span, block in spans:

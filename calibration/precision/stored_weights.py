@@ -121,11 +121,13 @@ class WeightRecipe:
 
     def _describe_sizes(self, graph: Graph) -> str:
         """Return "weights of 1.2 MB, 0.13 of float32: 40 of 4 bits, 3 of 8 bits, 2 float"."""
-        sizes = [constant_bytes(each) for each in (graph, self.prepared)]
-        counts = [f"{sum(each == bits for each in self.bits.values())} of {bits} bits" for bits in (4, 8)]
+        sizes = [constant_bytes(version) for version in (graph, self.prepared)]
+        counts = [f"{sum(width == bits for width in self.bits.values())} of {bits} bits" for bits in (4, 8)]
         left = len({op.code for op in select_stored_ops(self.prepared)} - self.bits.keys())
-        said = ", ".join([each for each in counts if not each.startswith("0 ")] + [f"{left} float"] * (left > 0))
-        return f"weights of {sizes[0] / 1e6:.3g} MB, {sizes[0] / sizes[1]:.2f} of float32: {said}"
+        described = ", ".join(
+            [count for count in counts if not count.startswith("0 ")] + [f"{left} float"] * (left > 0)
+        )
+        return f"weights of {sizes[0] / 1e6:.3g} MB, {sizes[0] / sizes[1]:.2f} of float32: {described}"
 
 
 def weight_owners(prepared: Graph) -> dict[str, WeightedOp]:

@@ -29,7 +29,7 @@ def choice_table(choice: Choice, batch: int) -> Table:
             row.plan,
             str(row.evaluations),
             f"{row.milliseconds:.3g} ms",
-            *(f"{each.judged.score.value:.4g}" for each in [row] if each.judged is not None),
+            *(f"{judged.score.value:.4g}" for judged in [row.judged] if judged is not None),
             f"{row.psnr:.1f} ± {row.quality.standard_error:.1f} dB",
             f"{row.quality.p5:.1f} dB",
             NONE if row.quality.snr is None else f"{row.quality.snr:.1f} dB",

@@ -167,13 +167,13 @@ def _origin(bundle: Bundle, licence: str | None) -> Iterator[str]:
     origin = bundle.manifest.provenance
     stated = _text(licence) if licence else "not stated by the source; ask its makers before you use it"
     lines = [f"source: {_text(origin.source)}", f"licence: {stated}"]
-    lines += [f"LoRA: {_text(each.file)}, strength {each.strength:g}" for each in origin.adapters]
+    lines += [f"LoRA: {_text(adapter.file)}, strength {adapter.strength:g}" for adapter in origin.adapters]
     stages = read_verified_stages(bundle)
     if stages:
-        worst = max(stages, key=lambda each: each.relative)
+        worst = max(stages, key=lambda stage: stage.relative)
         lines.append(
             f"largest relative difference from the source: {worst.relative:.1e} ({_text(worst.stage)}, "
-            f"{sum(each.points for each in stages)} points)"
+            f"{sum(stage.points for stage in stages)} points)"
         )
     yield "\n".join(f"- {line}" for line in lines)
     if origin.commands:

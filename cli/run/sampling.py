@@ -49,20 +49,20 @@ def run(options: RunOptions, progress: Progress = SILENT) -> RunSamples:
 
 def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
     """Sample a request, write the files, and return the samples."""
-    options, made = request.options, sample_request(request, progress)
+    options, samples = request.options, sample_request(request, progress)
     if options.is_picture:
         tiles = None if request.tiled is None else request.tiled.tiles
-        made = replace(made, x=pictures_of(request.bundle, made.x, tiles, options.threads))
-        write_pictures(made.x, options.output, options.columns, options.scale, request.rate)
+        samples = replace(samples, x=pictures_of(request.bundle, samples.x, tiles, options.threads))
+        write_pictures(samples.x, options.output, options.columns, options.scale, request.rate)
     elif options.is_array:
-        write_array(made.x, options.output)
+        write_array(samples.x, options.output)
     else:
-        made = replace(made, x=sound_of(request.bundle, made.x, options.threads))
+        samples = replace(samples, x=sound_of(request.bundle, samples.x, options.threads))
         assert request.rate is not None, "it was checked"
-        write_sounds(made.x, options.output, request.rate, options.seed)
-    for name, tensor in made.named_outputs.items():
+        write_sounds(samples.x, options.output, request.rate, options.seed)
+    for name, tensor in samples.named_outputs.items():
         write_array(tensor, options.output.with_suffix(f".{name}{ARRAY}"))
-    return made
+    return samples
 
 
 def sample_request(request: RunRequest, progress: Progress) -> RunSamples:

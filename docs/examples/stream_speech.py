@@ -28,7 +28,7 @@ def sample_part(
     sampler: Sampler, plan: Plan, given: Mapping[str, Array], draw: Array, part: slice, hold: Hold | None = None
 ) -> Array:
     """Return some frames, [1, ..., frames], from the same frames of the noise and of the conditions that follow x."""
-    follows = {each.name for each in sampler.bundle.manifest.conditions if each.follows}
+    follows = {entry.name for entry in sampler.bundle.manifest.conditions if entry.follows}
     condition = {name: value[..., part] if name in follows else value for name, value in given.items()}
     sized = sampler.with_options(**{sampler.bundle.manifest.sizes[0].name: part.stop - part.start})
     return sized.sample(plan, [0], condition, given={"noise": draw[..., part]}, hold=hold)
@@ -53,7 +53,7 @@ def main(bundle: str, text_file: str, output: str, overlap: str = "16", plan_nam
     given = dict(np.load(text_file))
     with load(bundle) as sampler:
         manifest = sampler.bundle.manifest
-        follow = [each.name for each in manifest.conditions if each.follows]
+        follow = [condition.name for condition in manifest.conditions if condition.follows]
         if missing := [name for name in follow if name not in given]:
             raise UserError(f"{text_file} has no {', '.join(missing)}", "write it there, as an array [1, *shape]")
         total = next((given[name].shape[-1] for name in follow), None)

@@ -33,7 +33,7 @@ def select_body(options: BakeOptions, bundle: Bundle) -> str:
 
 def refuse_slots_of_several(bundle: Bundle) -> None:
     """Raise UserError if several networks have LoRA slots, whose inputs would have the same names in one file."""
-    others = (each.lora_slots for each in bundle.manifest.networks.values())
+    others = (network.lora_slots for network in bundle.manifest.networks.values())
     if sum(slots is not None for slots in (bundle.manifest.lora_slots, *others)) > 1:
         what = f"{bundle.path} has LoRA slots in several networks, and a baked file can have those of one"
         raise UserError(what, "export with --lora-slots LAYERS@NETWORK for one of them, or merge the files")

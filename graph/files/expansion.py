@@ -62,14 +62,16 @@ def _count_nodes(model: onnx.ModelProto, name: str) -> int:
     Each function is counted once, after the functions that it calls. Raises UserError for functions that call
     themselves, and for calls that are nested too deeply.
     """
-    functions = {_key(each.domain, each.name, each.overload): _calls(each.node) for each in model.functions}
+    functions = {
+        _key(function.domain, function.name, function.overload): _calls(function.node) for function in model.functions
+    }
     inner = {key: called.keys() & functions.keys() for key, called in functions.items()}
     counts: dict[Key, int] = {}
     depths: dict[Key, int] = {}
     try:
         for key in TopologicalSorter(inner).static_order():
             counts[key] = _expanded(functions[key], counts)
-            depths[key] = 1 + max((depths[each] for each in inner[key]), default=0)
+            depths[key] = 1 + max((depths[callee] for callee in inner[key]), default=0)
     except CycleError as error:
         _, (_, function, _), *_ = error.args[1]
         raise UserError(f"{name}: the function {function!r} calls itself", WITHOUT_FUNCTIONS) from None

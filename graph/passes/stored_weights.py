@@ -44,7 +44,7 @@ def can_have_4_bits(op: WeightedOp, graph: Graph) -> bool:
     """Return whether engines multiply an operation's weight in 4 bits: that of a matrix product that is only x times W
     plus at most a bias."""
     attributes = op.node.attributes
-    is_plain = not attributes.get("transA") and all(attributes.get(each, 1.0) == 1.0 for each in ("alpha", "beta"))
+    is_plain = not attributes.get("transA") and all(attributes.get(factor, 1.0) == 1.0 for factor in ("alpha", "beta"))
     return op.node.op != "Conv" and is_plain
 
 

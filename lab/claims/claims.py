@@ -129,7 +129,7 @@ def select_claims(part: Part, only: Iterable[str] | None) -> Iterator[Claim]:
     model, ways = part
     for claim in WAYS[ways]:
         name = f"{claim.system}, {claim.figure}".lower()
-        if model in claim.models and (not only or any(each.lower() in name for each in only)):
+        if model in claim.models and (not only or any(word.lower() in name for word in only)):
             yield claim
 
 

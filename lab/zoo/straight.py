@@ -55,7 +55,7 @@ def loss_of_pairs(loss: Callable[..., Tensor], folder: Path | None, split: str, 
 
     def draw(network: nn.Module, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(pairs[0]), (count,), generator=generator)
-        return loss(network, *(each[rows] for each in pairs), generator)
+        return loss(network, *(part[rows] for part in pairs), generator)
 
     return draw
 

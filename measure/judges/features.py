@@ -43,7 +43,7 @@ def open_feature_judge(text: str, manifest: Manifest) -> Judge:
     limit = numbers[0] if numbers else LIMIT
     plain = ",".join(Path(word).name for word in text.split(","))
     function = partial(score_features, extractor, limit)
-    files = tuple(Path(each).absolute() for each in names if Path(each).is_file())  # none of a shipped extractor
+    files = tuple(Path(file).absolute() for file in names if Path(file).is_file())  # none of a shipped extractor
     return Judge(f"features:{plain}" if text else "features", extractor.sha256, function, files)
 
 
@@ -53,7 +53,7 @@ def score_features(
     """Return the score of each sample [N] in dB, at most CEILING, and the limit."""
     if len(reference) < FEWEST:
         raise UserError("the judge features compares samples of several seeds, and there is one", "give more seeds")
-    ours, exact = (_extract(extractor, each) for each in (samples, reference))
+    ours, exact = (_extract(extractor, values) for values in (samples, reference))
     variance = float(np.square(exact - exact.mean(0)).sum(1).mean())
     if not variance:
         raise UserError(f"{extractor.name} returns the same features for all samples of float32", "give another file")

@@ -134,7 +134,7 @@ def judge_of_call(name: str, call: NamedCall, function: Callable[[Values, Values
     digests = dict[Path, str]()
     for file in call.files or _source_files(call.function):
         loaded = loaded_digests(file)
-        digests |= {each: loaded[each] for each in sorted(loaded)} or {file.absolute(): file_sha256(file)}
+        digests |= {path: loaded[path] for path in sorted(loaded)} or {file.absolute(): file_sha256(file)}
     return Judge(name, sha256(" ".join(digests.values()).encode()).hexdigest(), function, tuple(digests))
 
 

@@ -53,7 +53,7 @@ def open_judge(text: str, manifest: Manifest) -> Judge:
     call = resolve_call("judge", text, 3)
 
     def score(samples: Values, reference: Values, conditions: Conditions) -> Any:
-        ours, exact = (_convert_to_units(manifest, each) for each in (samples, reference))
+        ours, exact = (_convert_to_units(manifest, values) for values in (samples, reference))
         return call.function(ours, exact, conditions, *call.arguments)
 
     return judge_of_call(call.text, call, score)
@@ -65,4 +65,4 @@ def _convert_to_units(manifest: Manifest, samples: Values) -> Values:
         return samples
     if samples.dtype != object:
         return to_units(manifest, samples)
-    return join_rows([to_units(manifest, each[None]) for each in samples])
+    return join_rows([to_units(manifest, sample[None]) for sample in samples])

@@ -84,9 +84,11 @@ def open_task_judge(text: str, manifest: Manifest) -> Judge:
         limit = np.nan
     if not isfinite(limit) or split_code(code) is None:
         raise UserError(f"--judge task:{text} cannot be read", FORM)
-    seen = policy_of(manifest).relative_to
-    if seen is not None and seen not in {condition.name for condition in manifest.conditions}:
-        what = f"actions are relative to {seen!r}, which is no condition, so that the judge task does not know it"
+    observation = policy_of(manifest).relative_to
+    if observation is not None and observation not in {condition.name for condition in manifest.conditions}:
+        what = (
+            f"actions are relative to {observation!r}, which is no condition, so that the judge task does not know it"
+        )
         raise UserError(what, "write a judge FILE.py:FUNCTION")
     call = resolve_call("environment", code, 0)
     judge = TaskJudge(manifest, _maker(call, code), limit, call.text)

@@ -66,7 +66,7 @@ class GivenConditions:
         records = self.records or {}
         first = {shape: place for place, shape in reversed([*enumerate(record_shapes(records))])}
         chosen = [select_records(records, [place]) for place in first.values()]
-        return [sizes_of_conditions(takes, each) for each in chosen] or [{}]
+        return [sizes_of_conditions(takes, record) for record in chosen] or [{}]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -92,17 +92,19 @@ def read_conditions(path: Path, takes: Description) -> ConditionRecords:
     branches get null values here.
     """
     files = _leave_out_samples(path, read_files(path), takes.conditions)
-    names = {each.name for each in takes.conditions}
+    names = {condition.name for condition in takes.conditions}
     for file, arrays in files.items():
         if branches := [name for name in arrays if name not in names and SEPARATOR in name]:
             what = f"{file} has {branches[0]!r}, the values of a branch of guidance"
             fix = "write it without --negative, and give the null value at export: fewstep export --null"
             raise UserError(what, fix)
-    for each in takes.conditions:
-        without = [file for file, arrays in files.items() if each.name not in arrays]
-        if without and conditions.is_null_by_default(each):
+    for condition in takes.conditions:
+        without = [file for file, arrays in files.items() if condition.name not in arrays]
+        if without and conditions.is_null_by_default(condition):
             where = path.name if len(without) == len(files) else ", ".join(without)
-            LOG.warning("%s has no %s: all samples have its null value, and are not guided by it", where, each.name)
+            LOG.warning(
+                "%s has no %s: all samples have its null value, and are not guided by it", where, condition.name
+            )
     return join_records([_check_sized(file, arrays, takes) for file, arrays in files.items()])
 
 
@@ -119,7 +121,9 @@ def sizes_of_file(source: str, arrays: ConditionRecords, takes: Description) -> 
     """Return the free sizes of x that follow from the shapes of a file's arrays, by name. Raises UserError naming the
     file and the condition if they contradict each other, or are outside their ranges."""
     shapes = {
-        each.name: arrays[each.name].shape[1:] for each in takes.conditions if each.follows and each.name in arrays
+        condition.name: arrays[condition.name].shape[1:]
+        for condition in takes.conditions
+        if condition.follows and condition.name in arrays
     }
     try:
         sizes = sizes_of_conditions(takes, arrays)
@@ -158,7 +162,7 @@ def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, Condition
 def list_files(path: Path) -> list[Path]:
     """Return the path of a file, or those of every .npz and .safetensors in a folder, by name. Raises UserError for a
     folder without any."""
-    files = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES) if path.is_dir() else [path]
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES) if path.is_dir() else [path]
     if not files:
         what = f"the folder {path} has no file of conditions"
         raise UserError(what, "give it .npz or .safetensors files with an array [N, *shape] for each condition")
@@ -178,10 +182,10 @@ def _leave_out_samples(
     path: Path, files: Mapping[str, ConditionRecords], takes: Sequence[Condition]
 ) -> dict[str, ConditionRecords]:
     """Return the arrays without x, which a file for `export --check` or `verify --data` has besides the conditions."""
-    if any(each.name == SAMPLES for each in takes) or not any(SAMPLES in arrays for arrays in files.values()):
+    if any(condition.name == SAMPLES for condition in takes) or not any(SAMPLES in arrays for arrays in files.values()):
         return dict(files)
     LOG.warning("%s has samples, x: only its conditions are used", path.name)
-    return {file: {name: each for name, each in own.items() if name != SAMPLES} for file, own in files.items()}
+    return {file: {name: array for name, array in own.items() if name != SAMPLES} for file, own in files.items()}
 
 
 def array_name(branch: str, condition: str) -> str:

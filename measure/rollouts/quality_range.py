@@ -76,7 +76,7 @@ def student_quantile(degrees: int) -> float:
 
 def is_narrow(ranges: Sequence[Range | None], width: float) -> bool:
     """Return whether all ranges are known, and at most `width` dB wide."""
-    return all((inf if each is None else each[1] - each[0]) <= width for each in ranges)
+    return all((inf if ends is None else ends[1] - ends[0]) <= width for ends in ranges)
 
 
 def _chance_of_values_below(place: int, count: int) -> float:

@@ -52,7 +52,7 @@ def check_reference(sampler: Sampler, run: ReferenceRun) -> ReferenceCheck:
     """
     sampler = run.batch.at_size(sampler)
     figures = reference_figures(sampler, run)
-    missed = [each.name for each in figures if not each.is_kept]
+    missed = [figure.name for figure in figures if not figure.is_kept]
     if not missed or MAGNITUDE in missed:  # which a clip helps, as the problem says
         return ReferenceCheck(figures)
     return ReferenceCheck(figures, _find_usable_plan(sampler, run))
@@ -163,8 +163,8 @@ def _find_usable_plan(sampler: Sampler, run: ReferenceRun) -> str | None:
         while steps <= MOST_STEPS:
             longer = _compile_longer(sampler, plan, steps)
             call = sampler.step_call(longer, len(batch.seeds), batch.conditions)
-            tried = run_reference(longer, batch, call.step_network)
-            if all(each.is_kept for each in reference_figures(sampler, tried)):
+            longer_run = run_reference(longer, batch, call.step_network)
+            if all(figure.is_kept for figure in reference_figures(sampler, longer_run)):
                 return with_steps(plan.name, steps)
             steps *= 2
     return None

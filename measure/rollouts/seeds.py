@@ -139,7 +139,7 @@ def held_out_conditions(
 def are_drawn(manifest: Manifest, batch: SeedBatch) -> bool:
     """Return whether the conditions of a batch are those that its seeds draw, and not user-supplied ones. A condition
     without a range, such as an encoded prompt, is never drawn."""
-    if any(random_range(each) is None and not _keeps_default(each) for each in manifest.conditions):
+    if any(random_range(condition) is None and not _keeps_default(condition) for condition in manifest.conditions):
         return False
     drawn = held_out_conditions(manifest, batch.seeds)
     return all(np.array_equal(drawn[name], values) for name, values in batch.conditions.items())
@@ -167,8 +167,14 @@ def fixed_conditions(conditions: Sequence[Condition], records: ConditionRecords 
     although they have other values too."""
     if records is None:
         return kept_defaults(conditions, None)
-    varying = [each for each in conditions if _has_other_values(each) and records[each.name].dtype != object]
-    return tuple(each.name for each in varying if (records[each.name] == records[each.name][:1]).all())
+    varying = [
+        condition
+        for condition in conditions
+        if _has_other_values(condition) and records[condition.name].dtype != object
+    ]
+    return tuple(
+        condition.name for condition in varying if (records[condition.name] == records[condition.name][:1]).all()
+    )
 
 
 def _has_other_values(condition: Condition) -> bool:

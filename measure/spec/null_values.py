@@ -193,7 +193,7 @@ def _is_nearer_to_own(predictions: _Predictions, labelled: NDArray[np.bool_], pa
     Both samples of a pair are judged together. Where the null value is a class that is more like one of two others,
     that adds as much for the one as it takes away for the other.
     """
-    largest = max(float(each.mean()) for each in predictions.apart)
+    largest = max(float(distances.mean()) for distances in predictions.apart)
     for from_own, from_other, every in zip(
         predictions.from_own, predictions.from_other, predictions.apart, strict=True
     ):

@@ -172,7 +172,7 @@ def _try_readings(
 def _find_mistake(setting: _Setting, stated: Alternative, others: list[Alternative]) -> tuple[str, float]:
     """Return the mistake whose correction lowers the errors most, as text, and the factor by which it does, 1 for none;
     "" if the spec seems right."""
-    found = list[tuple[float, str, float]]()  # rank of each correction, its mistake, and the factor of its errors
+    corrections = list[tuple[float, str, float]]()  # rank of each correction, its mistake, and the factor of its errors
     for other in others:
         factor, at_one = measure_improvement(stated.errors, other.errors)
         is_nearer = factor > BETTER
@@ -186,8 +186,8 @@ def _find_mistake(setting: _Setting, stated: Alternative, others: list[Alternati
             fits = score <= FITS and FITS * score <= score_errors(zeros)
             said = "" if fits else "no correction fits well; the best: "
             changes = other.reading.count_changes(setting.stated)
-            found.append((factor / PER_CHANGE ** (changes - 1), said + other.reading.mistake, factor))
-    _, mistake, lowered = max(found, key=itemgetter(0), default=(1.0, "", 1.0))
+            corrections.append((factor / PER_CHANGE ** (changes - 1), said + other.reading.mistake, factor))
+    _, mistake, lowered = max(corrections, key=itemgetter(0), default=(1.0, "", 1.0))
     if not mistake and score_errors(stated.errors) > RIGHT:
         return "no usual mistake explains its errors", 1.0
     return mistake, lowered

@@ -158,5 +158,5 @@ def _steps_problem(recorded: RecordedSteps) -> str | None:
         numbers += [step.time, step.x, step.first, step.to or 0.0, *step.outputs, *(factor for _, factor in step.noise)]
         if not 1 <= len(step.outputs) <= index:
             return f"has {len(step.outputs)} outputs in step {index}"
-    is_fine = all(isfinite(each) and abs(each) < LIMIT for each in numbers)
+    is_fine = all(isfinite(number) and abs(number) < LIMIT for number in numbers)
     return None if is_fine else "has a number that is out of range"

@@ -73,7 +73,7 @@ def _count_macs(bundle: Bundle, graph: GraphEntry) -> tuple[int, int] | None:
 def _graphs_that_run_once(manifest: Manifest, name: str, plan: Plan) -> Iterator[tuple[GraphEntry, int]]:
     """Yield the graphs of a call with a body besides those of its steps, and how many rows each runs for one sample.
     Graphs that networks share run once. The encoder of images does not run."""
-    seen = set[str]()
+    counted_files = set[str]()
     for network in networks(manifest):
         rows, selected = _count_rows(plan, network), select_network(manifest, network)
         times_of = {
@@ -84,6 +84,6 @@ def _graphs_that_run_once(manifest: Manifest, name: str, plan: Plan) -> Iterator
         graphs = shared_graphs(selected) | selected.bodies[name].replaces
         for which, times in times_of.items():
             graph = graphs.get(which)
-            if graph is not None and graph.file not in seen:
-                seen.add(graph.file)
+            if graph is not None and graph.file not in counted_files:
+                counted_files.add(graph.file)
                 yield graph, times

@@ -27,7 +27,7 @@ def time_companions(bundle: Bundle, threads: int) -> float | None:
     graphs += [manifest.autoencoder.decoder] if manifest.autoencoder else []
     if manifest.policy is not None or not graphs:
         return None
-    key = cache_key("companions", [manifest.files[each.file] for each in graphs], manifest.x_shape, threads)
+    key = cache_key("companions", [manifest.files[graph.file] for graph in graphs], manifest.x_shape, threads)
     milliseconds = read_cached(key, float)
     if milliseconds is None:
         try:

@@ -71,11 +71,11 @@ def measure_deployments(
 def pareto_front(rows: Sequence[Deployment]) -> list[Deployment]:
     """Return the deployments that no other beats in both time and quality, fastest first. Quality is the mean PSNR or,
     with a judge, its score, where the PSNR decides between equal scores."""
-    kept = list[Deployment]()
-    for each in sorted(sorted(rows, key=lambda row: row.rank, reverse=True), key=lambda row: row.milliseconds):
-        if not kept or each.rank > kept[-1].rank:
-            kept.append(each)
-    return kept
+    front = list[Deployment]()
+    for deployment in sorted(sorted(rows, key=lambda row: row.rank, reverse=True), key=lambda row: row.milliseconds):
+        if not front or deployment.rank > front[-1].rank:
+            front.append(deployment)
+    return front
 
 
 def _guidance_gain(bundle: Bundle, body: str, plan: Plan) -> float | None:

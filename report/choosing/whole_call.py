@@ -77,24 +77,24 @@ def time_calls(
     bundle, timed = open_bundle(path), list[CallTime]()
     read_once = cache(lambda: conditions(bundle))
     time_once = cache(lambda name: time_companions(bundle.with_graphs_of(name), threads))
-    for each in _select_bodies(bundle, bodies, threads):
-        if isinstance(each, str):
-            yield each
+    for body_or_line in _select_bodies(bundle, bodies, threads):
+        if isinstance(body_or_line, str):
+            yield body_or_line
             continue
         try:
-            times = _time_body(bundle, each, read_once())
-            timed.append(_describe(bundle, each, times, (time_once(FLOAT), time_once(each.name))))
+            times = _time_body(bundle, body_or_line, read_once())
+            timed.append(_describe(bundle, body_or_line, times, (time_once(FLOAT), time_once(body_or_line.name))))
         except UserError as error:
-            LOG.info("a call of %s is not timed: %s", each.name, error)
-            yield f"{each.name}: not timed here, {error.what}"
+            LOG.info("a call of %s is not timed: %s", body_or_line.name, error)
+            yield f"{body_or_line.name}: not timed here, {error.what}"
     if timed:
         with open_for_update(path, must_exist=True, verb="calibrate") as writer:
             assert writer.opened is not None, "the bundle exists"
             manifest = writer.opened.manifest
-            names = {each.body for each in timed}
-            kept = [each for each in valid_calls(manifest) if each.body not in names]
-            writer.commit(structs.replace(manifest, calls=(*kept, *timed)))
-    yield from (describe_call(each, bundle.body(each.body)) for each in timed)
+            names = {call.body for call in timed}
+            other_calls = [call for call in valid_calls(manifest) if call.body not in names]
+            writer.commit(structs.replace(manifest, calls=(*other_calls, *timed)))
+    yield from (describe_call(call, bundle.body(call.body)) for call in timed)
 
 
 def _select_bodies(bundle: Bundle, names: Iterable[str], threads: int) -> Iterator["_TimedBody | str"]:
@@ -127,12 +127,12 @@ def _time_body(bundle: Bundle, timed: _TimedBody, records: ConditionRecords | No
         with exact() as process:
             float32 = _time(process, CALL)
         with own() as process:
-            call, setup = (_time(process, each) for each in (CALL, SETUP + CALL))
+            call, setup = (_time(process, stage) for stage in (CALL, SETUP + CALL))
         return _Times([(float32, call)], setup / call)
     with ExitStack() as stack:
-        opened = [stack.enter_context(each()) for each in (exact, own)]
+        opened = [stack.enter_context(open_call()) for open_call in (exact, own)]
         rounds = take_turns([partial(_time, process, CALL) for process in opened], are_decided)
-        call, setup = (_time(opened[1], each) for each in (CALL, SETUP + CALL))  # one after the other
+        call, setup = (_time(opened[1], stage) for stage in (CALL, SETUP + CALL))  # one after the other
     return _Times(rounds, setup / call)
 
 
@@ -151,8 +151,8 @@ def _describe(
     bundle: Bundle, timed: _TimedBody, times: _Times, companions: tuple[float | None, float | None]
 ) -> CallTime:
     """Return the time of a call with the companions, whose milliseconds are those of float32 and of the body."""
-    (of_float, further), body = (each or 0.0 for each in companions), bundle.body(timed.name)
-    exact, own = (median(each[place] for each in times.rounds) for place in (0, 1))
+    (of_float, further), body = (companion or 0.0 for companion in companions), bundle.body(timed.name)
+    exact, own = (median(pair[place] for pair in times.rounds) for place in (0, 1))
     speeds = [(float32 + of_float) / (call + further) for float32, call in times.rounds]
     float32, milliseconds = exact + of_float, (exact + of_float) / median(speeds)
     return CallTime(

@@ -24,7 +24,7 @@ def joint_errors(manifest: Manifest, samples: Array, reference: Array) -> tuple[
     policy = manifest.policy
     if policy is None or len(manifest.x_shape) != 2:
         return ()
-    ours, exact = (executed_actions(manifest, each) for each in (samples, reference))
+    ours, exact = (executed_actions(manifest, actions) for actions in (samples, reference))
     levels = {place: np.asarray(values) for place, values in policy.discrete.items()}
     error, moved = np.abs(ours - exact), policy.snap_discrete(ours) != policy.snap_discrete(exact)
     return tuple(

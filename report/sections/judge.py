@@ -31,7 +31,7 @@ def judge_section(results: Results) -> Html | None:
 def _cells(judged: JudgeScore) -> list[Content]:
     ends = judged.score_range
     spread: Content = NONE if ends is None else join([_number(ends[0]), " to ", _number(ends[1])])
-    numbers = [_number(each) for each in (judged.score.limit, judged.float32.value)]
+    numbers = [_number(score) for score in (judged.score.limit, judged.float32.value)]
     return [_number(judged.score.value), spread, *numbers, count(judged.seeds)]
 
 

@@ -54,7 +54,7 @@ class History:
     @property
     def unobserved(self) -> Mapping[str, Condition]:
         """The conditions that are not observed at each tick, by name."""
-        return {each.name: each for each in self._others}
+        return {condition.name: condition for condition in self._others}
 
     def copy_conditions(self, values: Mapping[str, ArrayLike], encoded: Collection[str] = ()) -> Window:
         """Return copies of an episode's conditions, which are not observed at each tick.

@@ -196,8 +196,8 @@ class Normaliser:
     def _value_range(self, feature: str, count: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """Return the least and the greatest values in the training data; None if they are unknown."""
         stored = [self._find_statistic(feature, statistic) for statistic in ("min", "max")]
-        rows = [[] if each is None else each.rows(count) for each in stored]
-        ends = [each[0] if len(each) == 1 else () for each in rows]
+        rows = [[] if statistic is None else statistic.rows(count) for statistic in stored]
+        ends = [numbers[0] if len(numbers) == 1 else () for numbers in rows]
         fits = all(len(end) == count and all(abs(number) < float("inf") for number in end) for end in ends)
         return (ends[0], ends[1]) if fits and all(a <= b for a, b in zip(*ends, strict=True)) else None
 
@@ -335,7 +335,7 @@ def read_relative_elements(folder: Path, count: int) -> tuple[int, ...] | None:
     Raises UserError if the two processors disagree about it.
     """
     relative, absolute = (_only_step(folder, place, name) for place, name in ((BEFORE, RELATIVE), (AFTER, ABSOLUTE)))
-    settings, after = ((each or {}).get("config") or {} for each in (relative, absolute))
+    settings, after = ((step or {}).get("config") or {} for step in (relative, absolute))
     if bool(settings.get("enabled")) != bool(after.get("enabled")):
         what = f"{folder}: one of the steps {RELATIVE} and {ABSOLUTE} is enabled, and the other is not"
         raise UserError(what, RETRAINED)
@@ -343,8 +343,8 @@ def read_relative_elements(folder: Path, count: int) -> tuple[int, ...] | None:
         return None
     tokens = [str(token).lower() for token in settings.get("exclude_joints") or [] if token]
     names = [str(name).lower() for name in settings.get("action_names") or []]
-    kept = {place for place, name in enumerate(names) if any(token in name for token in tokens)}
-    return tuple(place for place in range(count) if place not in kept)
+    excluded = {place for place, name in enumerate(names) if any(token in name for token in tokens)}
+    return tuple(place for place in range(count) if place not in excluded)
 
 
 def state_files(folder: Path) -> list[str]:

@@ -205,8 +205,8 @@ def leave_out(folder: PolicyFolder, cameras: Sequence[str]) -> PolicyFolder:
     dropped = {own[name] for name in cameras}
     if dropped and dropped == {*folder.pictures}:
         raise UserError("no camera is left, and the policy needs one", "leave fewer out")
-    kept = {name: feature for name, feature in folder.config["input_features"].items() if name not in dropped}
-    return replace(folder, config={**folder.config, "input_features": kept})
+    inputs = {name: feature for name, feature in folder.config["input_features"].items() if name not in dropped}
+    return replace(folder, config={**folder.config, "input_features": inputs})
 
 
 def read_weights(home: Path) -> dict[str, "Tensor"]:

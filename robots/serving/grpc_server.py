@@ -107,9 +107,9 @@ class GrpcServer:
     async def _ready(self, request: bytes, context: Context) -> bytes:
         """Begin an episode of a robot, if there is room for it."""
         peer, now = context.peer(), time.monotonic()
-        gone = [each for each, robot in self._robots.items() if each == peer or robot.is_gone(now)]
-        for each in gone:
-            del self._robots[each]
+        gone = [address for address, robot in self._robots.items() if address == peer or robot.is_gone(now)]
+        for address in gone:
+            del self._robots[address]
         if len(self._robots) >= (count := self._listening.robots):
             line = "another robot is served" if count == 1 else f"{count} robots are served"
             await self._refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, line)

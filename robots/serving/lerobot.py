@@ -124,12 +124,12 @@ def read_observation(content: bytes) -> TimedObservation:
 
 def _read_fields(content: bytes, kind: str) -> tuple[dict[str, Any], str]:
     """Return the fields of a pickled dataclass of LeRobot, and its module."""
-    made = read_pickle(content)
-    if not isinstance(made, Made) or made.kind.name != kind or made.kind.module not in MODULES:
+    message = read_pickle(content)
+    if not isinstance(message, Made) or message.kind.name != kind or message.kind.module not in MODULES:
         raise UserError(f"the message is not a {kind} of LeRobot", FIX)
-    if not isinstance(made.state, dict):
+    if not isinstance(message.state, dict):
         raise UserError(f"the {kind} has no fields", FIX)
-    return made.state, made.kind.module
+    return message.state, message.kind.module
 
 
 def arrange_features(values: Mapping[str, Any], instructions: Instructions) -> dict[str, Any]:
@@ -144,9 +144,9 @@ def arrange_features(values: Mapping[str, Any], instructions: Instructions) -> d
                 arranged[policy_name] = values[source]
         elif kind == "float32" and name.startswith(OBSERVATION):
             names = feature.get("names")
-            if missing := [name] if names is None else [each for each in names if each not in values]:
+            if missing := [name] if names is None else [element for element in names if element not in values]:
                 raise UserError(f"the observation has no {missing[0]!r:.80}", FIX)
-            arranged[policy_name] = [values[each] for each in names or ()]
+            arranged[policy_name] = [values[element] for element in names or ()]
     return arranged
 
 

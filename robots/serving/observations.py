@@ -50,7 +50,7 @@ class Observed:
     @property
     def most_bytes(self) -> int:
         """The bytes of an observation whose numbers have 8 bytes each."""
-        return sum(8 * math.prod(each.shape) for each in self.conditions.values())
+        return sum(8 * math.prod(condition.shape) for condition in self.conditions.values())
 
 
 def _arrange_picture(value: Any, shape: tuple[int, ...], resizes: bool) -> Any:

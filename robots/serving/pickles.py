@@ -219,11 +219,11 @@ def write_timed_actions(actions: Float32, module: str, timestamp: float, step: i
         timestamp, step: those of the observation, and of the first action.
         seconds: the time from one action to the next.
     """
-    made = b"".join(
+    items = b"".join(
         _call(module, "TimedAction", _float(timestamp + number * seconds), _int(step + number), _tensor(action))
         for number, action in enumerate(actions.tolist())
     )
-    return b"\x80\x02]" + b"(" + made + b"e."  # protocol 2, an empty list, a mark, the actions, APPENDS, STOP
+    return b"\x80\x02]" + b"(" + items + b"e."  # protocol 2, an empty list, a mark, the actions, APPENDS, STOP
 
 
 def _call(module: str, name: str, *arguments: bytes) -> bytes:

@@ -203,11 +203,11 @@ def _serve_lines(
     assert options.rate is not None
     plan = sampler.compile(options.plan)
     history = History(sampler)
-    seen = {name: np.zeros(each.shape, each.dtype) for name, each in history.observed.items()}
+    observation = {name: np.zeros(condition.shape, condition.dtype) for name, condition in history.observed.items()}
     prompt = None if text is None else PROMPT
     rhythm, safety = Rhythm(options.rate, [plan]), Safety(most_held=0)
     with PolicyRunner(sampler, rhythm, safety, text=text) as runner:
-        runner.warm_up(seen, prompt=prompt)
+        runner.warm_up(observation, prompt=prompt)
         try:
             family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
             listener = socket.create_server((listening.host, listening.port), family=family)

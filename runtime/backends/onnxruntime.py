@@ -52,7 +52,7 @@ class OnnxRuntime:
         A body for ARM gives the same samples on x86, and one for x86 the same on ARM, but more slowly. x86 CPUs without
         VNNI run 7-bit weights faster than 8-bit ones.
         """
-        int8 = tuple(body_name("int8", each.name) for each in rank_platforms(ONNXRUNTIME, this_cpu()))
+        int8 = tuple(body_name("int8", platform.name) for platform in rank_platforms(ONNXRUNTIME, this_cpu()))
         only_weights = {precision: (precision,) for precision in WEIGHTS_ONLY}
         return MappingProxyType({"float32": (body_name("float32"),), "int8": int8, **only_weights})
 
@@ -144,7 +144,9 @@ def _map_linked_weights(graph: Path, home: Home, options: Any) -> list[NDArray[n
         with home.open(graph.parent / name) as file:
             contents.append(np.memmap(file, np.uint8, mode="r"))
     if names:
-        options.add_external_initializers_from_files_in_memory(names, contents, [each.nbytes for each in contents])
+        options.add_external_initializers_from_files_in_memory(
+            names, contents, [content.nbytes for content in contents]
+        )
     return contents
 
 
@@ -173,7 +175,7 @@ def _refuse_wrong_int8(bundle: Bundle, name: str) -> None:
     body = _body_with(bundle, name)
     if body is None or body.precision != "int8":
         return
-    numbers = tuple(int(each) for each in version().split(".")[:2] if each.isdigit())
+    numbers = tuple(int(part) for part in version().split(".")[:2] if part.isdigit())
     if numbers < RIGHT_WITH_AMX and "amx_int8" in this_cpu().int8_instructions:
         what = f"onnxruntime {version()} computes int8 products incorrectly on CPUs with AMX, such as this one"
         raise UserError(what, "pip install --upgrade 'onnxruntime>=1.25', or run float32 (--precision float32)")

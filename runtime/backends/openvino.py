@@ -83,7 +83,7 @@ class OpenVino:
     def bodies(self) -> Mapping[str, tuple[str, ...]]:
         """For each precision, the names of the bodies that this backend runs well, the best first."""
         backend = OPENVINO_BF16.backend if self.float_type == "bf16" else OPENVINO.backend
-        int8 = tuple(body_name("int8", each.name) for each in rank_platforms(backend, this_cpu()))
+        int8 = tuple(body_name("int8", platform.name) for platform in rank_platforms(backend, this_cpu()))
         judged = self.float_type != "bf16"  # calibration judges bodies of weights in float32
         only_weights = {precision: (precision,) for precision in WEIGHTS_ONLY if judged}
         return MappingProxyType({"float32": (body_name("float32"),), "int8": int8, **only_weights})

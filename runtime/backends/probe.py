@@ -47,8 +47,8 @@ def measure_probe(graph: GraphEntry, network: LoadedGraph, sizes: Mapping[str, i
             if tensor.shape[:1] == (BATCH,):
                 feeds[tensor.name] = np.repeat(feeds[tensor.name], batch, axis=0)
         outputs = network(feeds)
-        kept = {each.name: slice(1 if each.shape[:1] == (BATCH,) else None) for each in graph.outputs}
-        calls.append(tuple(number for name, rows in kept.items() for number in _compress(outputs[name][rows])))
+        rows_of = {output.name: slice(1 if output.shape[:1] == (BATCH,) else None) for output in graph.outputs}
+        calls.append(tuple(number for name, rows in rows_of.items() for number in _compress(outputs[name][rows])))
     return tuple(calls)
 
 
@@ -95,7 +95,7 @@ def probe_feeds(graph: GraphEntry, sizes: Mapping[str, int], seed: int) -> Feeds
     """Return made inputs of a graph by name: times from 0 to 1, zeros for types other than float (an index or a mask),
     and noise of variance 1. The bits are equal on every machine: only exact operations make them."""
     bits = np.random.PCG64(seed)  # numpy promises its stream, unlike that of distributions
-    return {each.name: _make_input(each, sizes, bits) for each in graph.inputs}
+    return {tensor.name: _make_input(tensor, sizes, bits) for tensor in graph.inputs}
 
 
 def _make_input(tensor: TensorEntry, sizes: Mapping[str, int], bits: np.random.PCG64) -> NDArray[np.generic]:
@@ -111,15 +111,15 @@ def _compress(value: NDArray[np.generic]) -> list[float]:
     """Return the largest magnitude of an output, and its projections."""
     flat = value.astype(np.float64).ravel()
     bits = np.random.PCG64(CALLS).random_raw(flat.size) if flat.size else np.zeros(0, np.uint64)
-    signs = (((bits >> np.uint64(each)) & np.uint64(1)).astype(np.float64) * 2 - 1 for each in range(PROJECTIONS))
+    signs = (((bits >> np.uint64(bit)) & np.uint64(1)).astype(np.float64) * 2 - 1 for bit in range(PROJECTIONS))
     with np.errstate(invalid="ignore"):  # of infinities
         sums = [float((sign * flat).sum()) / sqrt(max(flat.size, 1)) for sign in signs]
     return [float(f"{number:.8g}") for number in (np.abs(flat).max(initial=0), *sums)]
 
 
-def _row_difference(stored: Sequence[float], found: Sequence[float]) -> float:
-    if len(stored) != len(found) or not np.isfinite(found).all():
+def _row_difference(stored: Sequence[float], measured: Sequence[float]) -> float:
+    if len(stored) != len(measured) or not np.isfinite(measured).all():
         return inf
-    first, second = (np.reshape(each, (-1, 1 + PROJECTIONS)) for each in (stored, found))
+    first, second = (np.reshape(numbers, (-1, 1 + PROJECTIONS)) for numbers in (stored, measured))
     scale = np.where(first[:, :1] > 0, first[:, :1], 1.0)
     return float((np.abs(first - second) / scale).max(initial=0))

@@ -35,10 +35,10 @@ def forget_refusal(bundle: Bundle, name: str) -> None:
 def calibrate_fix(bundle: Bundle, name: str | None = None) -> str:
     """Return the command that makes the body of this name, or any int8 body if `name` is None. If the last calibration
     refused that body, return the reason and its fix instead."""
-    names = [body_name(each.precision, each.name) for each in PLATFORMS] if name is None else [name]
-    for each in names:
-        if (refusal := _read_refusal(bundle, each)) is not None:
-            return f"the last calibration refused {each}, because {refusal.what}; {refusal.fix}"
+    names = [body_name(platform.precision, platform.name) for platform in PLATFORMS] if name is None else [name]
+    for body in names:
+        if (refusal := _read_refusal(bundle, body)) is not None:
+            return f"the last calibration refused {body}, because {refusal.what}; {refusal.fix}"
     return f"fewstep calibrate {quote_path(bundle.path)}" + ("" if name is None else f" --target {target_of(name)}")
 
 

@@ -36,7 +36,7 @@ class ReferenceCheck(Strict, frozen=True):
     def problem(self) -> str | None:
         """What is wrong with float32's samples, such as "float32 itself: all its values are equal"; None if nothing
         is."""
-        missed = next((each for each in self.figures if not each.is_kept), None)
+        missed = next((figure for figure in self.figures if not figure.is_kept), None)
         if missed is None:
             return None
         tried = "" if self.instead is None else f"; the samples of --plan {self.instead} are not so"

@@ -114,11 +114,11 @@ def platform_of(target: str, kept: Platform | None = None) -> Platform | None:
 def rank_platforms(backend: str, cpu: Cpu | None = None) -> tuple[Platform, ...]:
     """Return the platforms of a backend for int8 bodies. Given a CPU, the best ones for it come first: those of its
     architecture, and of these the ones that suit it."""
-    platforms = (each for each in PLATFORMS if each.backend == backend and each.precision == "int8")
+    platforms = (platform for platform in PLATFORMS if platform.backend == backend and platform.precision == "int8")
     if cpu is None:
         return tuple(platforms)
     kind = cpu_kind(cpu.architecture)
-    return tuple(sorted(platforms, key=lambda each: (each.cpu not in (None, kind), not suits(each, cpu))))
+    return tuple(sorted(platforms, key=lambda platform: (platform.cpu not in (None, kind), not suits(platform, cpu))))
 
 
 def suits(platform: Platform, cpu: Cpu) -> bool:

@@ -51,7 +51,7 @@ def describe_saturation(body: Body) -> str | None:
 def _find_suited(platform: Platform) -> str:
     """Return the best target for this CPU: of the same backend if one suits it, else of ONNX Runtime."""
     ranked = (rank_platforms(backend, this_cpu())[0] for backend in (platform.backend, ONNXRUNTIME))
-    return next(each.name for each in ranked if suits(each, this_cpu()))
+    return next(best.name for best in ranked if suits(best, this_cpu()))
 
 
 def _describe_fix(bundle: Bundle, file: str, platform: Platform) -> str:

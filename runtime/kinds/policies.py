@@ -183,11 +183,11 @@ def action_origin(manifest: PolicyFacts, window: Mapping[str, NDArray[Any]]) -> 
     if policy.relative_to not in window:
         what = f"the window has no {policy.relative_to!r}, which actions are relative to"
         raise UserError(what, "give the window of History.window()")
-    seen = np.asarray(window[policy.relative_to], np.float32)
-    if seen.ndim != 2:
-        what = f"actions are relative to {policy.relative_to!r} of the shape {list(seen.shape)}"
+    values = np.asarray(window[policy.relative_to], np.float32)
+    if values.ndim != 2:
+        what = f"actions are relative to {policy.relative_to!r} of the shape {list(values.shape)}"
         raise UserError(what, "give an array [observations, elements], as in History.window()")
-    latest = seen[-1]
+    latest = values[-1]
     if (last := max(relative)) >= latest.size:
         what = f"element {last} of an action is relative to {policy.relative_to!r}, which has {latest.size} elements"
         raise UserError(what, "export with Policy(relative=...) of its elements")

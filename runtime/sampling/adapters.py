@@ -112,8 +112,10 @@ def require_slots(bundle: Bundle) -> dict[str, LoraSlots]:
     """Return the slots for LoRA files of the bundle's networks, by the network's name in a plan's steps. Raises
     UserError if it was exported without any."""
     manifest = bundle.manifest
-    found = {DENOISER: manifest.lora_slots} | {name: each.lora_slots for name, each in manifest.networks.items()}
-    slots = {name: each for name, each in found.items() if each is not None}
+    by_network = {DENOISER: manifest.lora_slots} | {
+        name: network.lora_slots for name, network in manifest.networks.items()
+    }
+    slots = {name: own_slots for name, own_slots in by_network.items() if own_slots is not None}
     if not slots:
         raise UserError(f"{bundle.path} has no slots for LoRA files", f"export it with --lora-slots, or {MERGE}")
     return slots

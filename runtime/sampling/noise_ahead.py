@@ -103,11 +103,13 @@ def _make_next(block: NoiseBlock, count: int, number: int, shape: tuple[int, ...
         values = block.work.result()
     else:
         values = noise.normal_batch(range(first, first + _seeds_of(2 * count, first, count, shape)), number, shape)
-    made = NoiseBlock(first, values)
-    made.following = _seeds_of(2 * len(values), made.end, count, shape)
-    if made.following >= count:
-        made.work = Drawing(noise.normals_in_steps(range(made.end, made.end + made.following), number, shape))
-    return made
+    next_block = NoiseBlock(first, values)
+    next_block.following = _seeds_of(2 * len(values), next_block.end, count, shape)
+    if next_block.following >= count:
+        next_block.work = Drawing(
+            noise.normals_in_steps(range(next_block.end, next_block.end + next_block.following), number, shape)
+        )
+    return next_block
 
 
 def _seeds_of(preferred: int, first: int, count: int, shape: tuple[int, ...]) -> int:

@@ -56,7 +56,11 @@ def make_config(bundle: Path) -> FewstepConfig:
     """Return the config of a bundle: its observations and actions as features of LeRobot."""
     manifest = open_bundle(bundle).manifest
     policy = policy_of(manifest)
-    shapes = {each.name: each.shape[1:] for each in manifest.conditions if each.name.startswith("observation.")}
+    shapes = {
+        condition.name: condition.shape[1:]
+        for condition in manifest.conditions
+        if condition.name.startswith("observation.")
+    }
     if (words := state_words(manifest)) is not None:
         shapes[words.observation] = (len(words.scale),)
     features = {name: PolicyFeature(_kind(name, shape), tuple(shape)) for name, shape in shapes.items()}
