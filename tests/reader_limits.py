@@ -47,7 +47,7 @@ class Figures:
 def measure() -> Figures:
     """The figures of all packages."""
     trees = {name_of(file): parse_source(file) for file in module_files()}
-    found = dict(functions(trees))
+    by_name = dict(functions(trees))
     lines = {name_of(file): count_lines(file) for file in module_files()}
     return Figures(
         {"folder_files": files_in_folders()},
@@ -57,8 +57,8 @@ def measure() -> Figures:
             "verb_lines": {name: count for name, count in lines.items() if VERB.fullmatch(name)},
         },
         {
-            "function_lines": {name: line_count(function) for name, function in found.items()},
-            "function_branches": {name: branch_count(function) for name, function in found.items()},
+            "function_lines": {name: line_count(function) for name, function in by_name.items()},
+            "function_branches": {name: branch_count(function) for name, function in by_name.items()},
         },
         {f"files_under_{name}": len(dependencies(module, trees)) for name, module in ENTRANCES.items()}
         | {

@@ -52,8 +52,8 @@ def feeds(graph: Graph) -> dict[str, Array]:
 def test_kernels_of_this_cpu_saturate_exactly_where_its_instructions_say_so(kernel: str) -> None:
     graph, expected = product(kernel, 127)
     for optimize in (False, True):
-        found = open_session(graph, optimize=optimize)(feeds(graph))["y"]
-        assert np.array_equal(found.reshape(expected.shape), expected) is not SATURATES
+        sums = open_session(graph, optimize=optimize)(feeds(graph))["y"]
+        assert np.array_equal(sums.reshape(expected.shape), expected) is not SATURATES
 
 
 @every_kernel
@@ -62,16 +62,16 @@ def test_unsigned_weights_have_the_same_sums_exactly(kernel: str, monkeypatch: p
     graph, expected = product(kernel, 127)
     (node,), constants = unsigned_weights(graph).nodes, unsigned_weights(graph).constants
     assert not [name for name in node.inputs if name in constants and constants[name].dtype == np.int8]
-    found = open_exact(graph)(feeds(graph))["y"]
-    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+    sums = open_exact(graph)(feeds(graph))["y"]
+    np.testing.assert_array_equal(sums.reshape(expected.shape), expected)
 
 
 @every_kernel
 def test_wide_sums_are_exact_on_every_cpu(kernel: str) -> None:
     graph, expected = product(kernel, 127)
     for opened in (open_session(graph, optimize=True, wide_sums=True), load_target("cpu-x86").runs(graph)):
-        found = opened(feeds(graph))["y"]
-        np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+        sums = opened(feeds(graph))["y"]
+        np.testing.assert_array_equal(sums.reshape(expected.shape), expected)
 
 
 @every_kernel

@@ -34,9 +34,9 @@ def _each(chosen: Iterable[Target]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("target", each)
 
 
-ALL = tuple(each for each in map(load_target, target_names()) if each.scheme.weight_bits is None)
+ALL = tuple(target for target in map(load_target, target_names()) if target.scheme.weight_bits is None)
 every_target = _each(ALL)
-selective_target = _each(each for each in ALL if not each.scheme.no_floats)  # the rest of the graph is float
+selective_target = _each(target for target in ALL if not target.scheme.no_floats)  # the rest of the graph is float
 
 
 def change_target(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:

@@ -211,13 +211,13 @@ def test_a_dead_layer_is_a_warning_with_its_name(tmp_path: Path, caplog: pytest.
 def test_figures_that_include_saturation_are_named(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = run(bundle)
-    body = msgspec.structs.replace(made.bodies["int8-cpu-x86"], target="openvino")
-    made = replace(made, bodies={**made.bodies, "int8-cpu-x86": body})
+    result = run(bundle)
+    body = msgspec.structs.replace(result.bodies["int8-cpu-x86"], target="openvino")
+    result = replace(result, bodies={**result.bodies, "int8-cpu-x86": body})
     describe_cpu(monkeypatch, tmp_path, ("avx2",))
-    assert [line for line in calibration_lines(FIRST, made) if "openvino-7bit is exact here" in line]
+    assert [line for line in calibration_lines(FIRST, result) if "openvino-7bit is exact here" in line]
     describe_cpu(monkeypatch, tmp_path, ("avx2", "avx_vnni"))
-    assert not [line for line in calibration_lines(FIRST, made) if "saturation" in line]
+    assert not [line for line in calibration_lines(FIRST, result) if "saturation" in line]
 
 
 @pytest.mark.parametrize(

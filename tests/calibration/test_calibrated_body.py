@@ -98,8 +98,8 @@ def test_the_body_that_is_written_is_judged_on_as_many_seeds_as_trajectories(bun
     batch = SeedBatch.from_manifest(open_bundle(bundle).manifest, seeds)
     with load(bundle, precision="int8") as int8, load(bundle) as float32:
         plan = int8.compile()
-        made, exact = (each.sample(plan, seeds, batch.conditions) for each in (int8, float32))
-    values = psnr(made, exact)
+        samples, exact = (sampler.sample(plan, seeds, batch.conditions) for sampler in (int8, float32))
+    values = psnr(samples, exact)
     assert more.psnr == pytest.approx(values.mean(), abs=0.1)
     assert more.p5 == pytest.approx(np.percentile(values, 5), abs=0.1)
     assert more.p5_range is not None and more.p5_range[0] <= more.p5 <= more.p5_range[1]

@@ -191,10 +191,12 @@ def test_operations_in_float_read_what_they_read_before(target: Target) -> None:
     weight = graph.constants[node.inputs[1]]
     np.testing.assert_array_equal(weight, prepared.constants["shortcut.weight"].astype(weight.dtype))
     fed = feeds(prepared)
-    found = (open_simulation if target is UNPLACED else open_exact)(graph, ["shortcut"])(fed)
+    lowered_outputs = (open_simulation if target is UNPLACED else open_exact)(graph, ["shortcut"])(fed)
     exact = run(prepared, fed, ["shortcut", "output"])
-    np.testing.assert_allclose(found["shortcut"], exact["shortcut"], atol=2e-3 * np.abs(exact["shortcut"]).max())
-    assert sqnr(exact["output"], found["output"]) > 30
+    np.testing.assert_allclose(
+        lowered_outputs["shortcut"], exact["shortcut"], atol=2e-3 * np.abs(exact["shortcut"]).max()
+    )
+    assert sqnr(exact["output"], lowered_outputs["output"]) > 30
 
 
 def test_multipliers_are_numbers_of_float16_and_weights_are_divided_by_them() -> None:
@@ -230,8 +232,8 @@ def test_the_whole_body_is_near_float_in_the_widest_group(target: Target) -> Non
     )
     exact = run(prepared, feeds(prepared))["output"]
     fed = feeds(prepared) | {GROUP: np.array([len(FACTORS) - 1])}
-    found = (open_exact if target is CPU_X86 else open_simulation)(lowered.graph)(fed)["output"]
-    assert sqnr(exact, found) > 30
+    output = (open_exact if target is CPU_X86 else open_simulation)(lowered.graph)(fed)["output"]
+    assert sqnr(exact, output) > 30
 
 
 @pytest.mark.parametrize("groups", [1, len(FACTORS)])

@@ -71,12 +71,12 @@ def calibrated(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_each_trajectory_has_the_length_of_its_text(exported: Path, tmp_path: Path) -> None:
     given = write_texts(tmp_path / "texts", *LENGTHS)
     task = task_of(CalibrateOptions(exported, PLAN, target=(TARGET,), trajectories=20, conditions=given))
-    seen = dict[int, int]()
+    length_of = dict[int, int]()
     for call in task.run_trajectories(task.sampler.network().graph):
-        seen |= dict.fromkeys(call.seeds, call.feeds["x"].shape[-1])
+        length_of |= dict.fromkeys(call.seeds, call.feeds["x"].shape[-1])
     assert task.conditions is not None
     own = [text.shape[-1] for text in task.conditions["text"]]
-    assert [seen[seed] for seed in task.seeds] == own
+    assert [length_of[seed] for seed in task.seeds] == own
     assert {length: own.count(length) for length in own} == dict.fromkeys(LENGTHS, 4)
 
 
@@ -94,10 +94,12 @@ def test_ranges_cover_the_texts_of_every_length(exported: Path, tmp_path: Path) 
 
 def test_the_quality_is_stated_at_each_length(calibrated: Path) -> None:
     (trial,) = open_bundle(calibrated).manifest.bodies[BODY].trials
-    assert trial.seeds == sum(each.seeds for each in trial.by_size) == 20  # as many as trajectories
-    lengths = [each.sizes["frames"] for each in trial.by_size]
+    assert trial.seeds == sum(quality.seeds for quality in trial.by_size) == 20  # as many as trajectories
+    lengths = [quality.sizes["frames"] for quality in trial.by_size]
     assert len(lengths) >= 4 and set(lengths) <= set(LENGTHS) and lengths == sorted(lengths)
-    assert trial.psnr == pytest.approx(sum(each.psnr * each.seeds for each in trial.by_size) / trial.seeds, abs=0.02)
+    assert trial.psnr == pytest.approx(
+        sum(quality.psnr * quality.seeds for quality in trial.by_size) / trial.seeds, abs=0.02
+    )
     said = next(line for line in describe_trials([trial]) if line.startswith("by size"))
     assert said.startswith(f"by size: frames {lengths[0]} {trial.by_size[0].psnr:.1f} dB, frames {lengths[1]} ")
 
@@ -120,13 +122,13 @@ def test_measure_and_choose_sample_each_text_at_its_length(calibrated: Path, tmp
     records, bundle = read_conditions(given, open_bundle(calibrated).manifest), open_bundle(calibrated)
     expected, batches = list[float](), [*SeedBatch.split_by_size(bundle.manifest, range(10), records, 8)]
     for batch in batches:
-        samples = [batch.at_size(load(calibrated, body=body)) for body in (BODY, "float32")]
-        expected += psnr(*(each.sample(PLAN, batch.seeds, batch.conditions) for each in samples)).tolist()
+        samplers = [batch.at_size(load(calibrated, body=body)) for body in (BODY, "float32")]
+        expected += psnr(*(sampler.sample(PLAN, batch.seeds, batch.conditions) for sampler in samplers)).tolist()
     assert [batch.x_shape[-1] for batch in batches] == [13, 24, 40, 64, 8]  # by the names of the files
     assert quality.against_float is not None and quality.against_float.values == pytest.approx(expected, abs=0.01)
     judge = open_judging(ChooseOptions(calibrated, seeds=10, conditions=given, threads=1))
-    found = judge.sample_plan(judge.reference, judge.plan, 4)
-    assert [each.shape[-1] for each in found] == [batch.x_shape[-1] for batch in batches for _ in batch.seeds]
+    samples = judge.sample_plan(judge.reference, judge.plan, 4)
+    assert [sample.shape[-1] for sample in samples] == [batch.x_shape[-1] for batch in batches for _ in batch.seeds]
 
 
 @pytest.mark.slow

@@ -50,8 +50,8 @@ def test_the_score_is_that_of_the_samples_that_are_compared_anyway(bundle: Path,
     batch = SeedBatch.from_manifest(open_bundle(bundle).manifest, seeds)
     with load(bundle, precision="int8") as int8, load(bundle) as float32:
         plan = int8.compile()
-        made, exact = (each.sample(plan, seeds, batch.conditions) for each in (int8, float32))
-    assert judged.seeds == 12 and judged.score.value == pytest.approx(made.mean(), abs=1e-4)
+        samples, exact = (sampler.sample(plan, seeds, batch.conditions) for sampler in (int8, float32))
+    assert judged.seeds == 12 and judged.score.value == pytest.approx(samples.mean(), abs=1e-4)
     assert judged.float32.value == pytest.approx(exact.mean(), abs=1e-4)
     assert judged.score.name == "judges.py:mean:-9" and len(judged.sha256) == 64
     stored = open_bundle(bundle).manifest

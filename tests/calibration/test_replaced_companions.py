@@ -90,22 +90,22 @@ def test_the_users_measure_gets_the_conditions_of_float32(made: Path) -> None:
     stored = {TEXT_ENCODER: store_graph(replacer.exported[TEXT_ENCODER], 8)}
     changed = replacer.with_graphs(stored, task.targets[0], recorded)
     assert changed.batch is recorded.batch
-    rows = [float(np.abs(each.feeds[0]["row"]).sum()) for each in (recorded, changed)]
+    rows = [float(np.abs(record.feeds[0]["row"]).sum()) for record in (recorded, changed)]
     assert rows[0] != rows[1]
 
 
 def test_all_networks_of_a_body_have_integers(made: Path) -> None:
     manifest = open_bundle(made).manifest
     replaces = manifest.bodies[BODY].replaces
-    assert {*replaces} == ALL and all(each.coverage is None for each in replaces.values())
+    assert {*replaces} == ALL and all(graph.coverage is None for graph in replaces.values())
     assert manifest.text is not None and manifest.autoencoder is not None
     exported = {TEXT_ENCODER: manifest.text.graph, DECODER: manifest.autoencoder.decoder}
     for name, graph in exported.items():
         assert (made / replaces[name].file).stat().st_size < 0.32 * (made / graph.file).stat().st_size
-    seen = open_bundle(made).with_graphs_of(BODY).manifest
-    assert seen.text is not None and seen.text.graph.file == replaces[TEXT_ENCODER].file
-    assert seen.autoencoder is not None and seen.autoencoder.encoder is not None
-    assert seen.autoencoder.encoder.file == replaces[ENCODER].file and seen.text.tokens == manifest.text.tokens
+    of_body = open_bundle(made).with_graphs_of(BODY).manifest
+    assert of_body.text is not None and of_body.text.graph.file == replaces[TEXT_ENCODER].file
+    assert of_body.autoencoder is not None and of_body.autoencoder.encoder is not None
+    assert of_body.autoencoder.encoder.file == replaces[ENCODER].file and of_body.text.tokens == manifest.text.tokens
     assert open_bundle(made).with_graphs_of("float32").manifest == manifest
 
 
@@ -127,7 +127,7 @@ def test_a_body_is_judged_with_its_own_text_encoder(made: Path, monkeypatch: pyt
     (deployment,) = measure_deployments(judging, BODY, engine, tried, lambda threads: 1.0)
     lines, seeds = PROMPTS.splitlines()[:2], range(2)
     with load(made) as exact, load(made, body=BODY) as stored:
-        texts = [load_text_encoder(each.bundle, 1).encode(lines) for each in (stored, exact)]
+        texts = [load_text_encoder(sampler.bundle, 1).encode(lines) for sampler in (stored, exact)]
         reference = exact.sample("ddim:2", seeds, texts[1], guidance=1.0)
         own, float32 = (psnr(stored.sample("ddim:2", seeds, text, guidance=1.0), reference) for text in texts)
     assert np.abs(own - float32).min() > 0.1
@@ -151,7 +151,7 @@ def test_bytes_of_a_call_are_those_of_the_graphs_that_run(made: Path) -> None:
     body = bundle.body(BODY)
     prologue = size["graphs/prologue.onnx"]
     assert body_bytes(bundle, BODY) == size[body.graph.file]
-    replaced = sum(size[each.file] for each in body.replaces.values())
+    replaced = sum(size[graph.file] for graph in body.replaces.values())
     assert call_bytes(bundle, BODY) == size[body.graph.file] + replaced + prologue
     exported = sum(size[f"graphs/{name}.onnx"] for name in ("body", "prologue", "text", "decoder", "encoder"))
     assert call_bytes(bundle, "float32") == exported
@@ -172,7 +172,7 @@ def test_a_damaged_network_is_refused(copied: Path, name: str) -> None:
     (copied / graph.file).write_bytes(b"damaged")
     with refuses(f"file {graph.file} is damaged", "calibrate"):
         opens(bundle)
-    assert any(graph.file in each.what for each in verify(VerifyOptions(copied)).damages)
+    assert any(graph.file in damage.what for damage in verify(VerifyOptions(copied)).damages)
     (copied / graph.file).unlink()
     with refuses(f"file {graph.file} is missing", "calibrate"):
         opens(bundle)
@@ -187,7 +187,7 @@ def test_a_foreign_network_is_refused(copied: Path) -> None:
     change_bundle(copied, bodies={**manifest.bodies, BODY: changed})
     with refuses(foreign.file):
         load_autoencoder(open_bundle(copied).with_graphs_of(BODY))
-    assert any(foreign.file in each.what for each in verify(VerifyOptions(copied)).damages)
+    assert any(foreign.file in damage.what for damage in verify(VerifyOptions(copied)).damages)
     wrong = ReplacedGraph(**msgspec.structs.asdict(foreign) | {"outputs": foreign.inputs})
     changed = msgspec.structs.replace(body, replaces={DECODER: wrong})
     with refuses(("replaces['decoder of latents']", "are not those of the manifest's decoder of latents")):
@@ -234,7 +234,7 @@ def test_an_int8_body_has_an_int8_text_encoder_and_autoencoder(copied: Path) -> 
 def test_a_body_of_4_bits_has_a_text_encoder_of_4_bits(copied: Path) -> None:
     body = calibrate(replace(options(copied), target=("int4-weights",))).bodies["int4-weights"]
     eight = open_bundle(copied).body(BODY).replaces
-    sizes = [(copied / each[TEXT_ENCODER].file).stat().st_size for each in (body.replaces, eight)]
+    sizes = [(copied / replaces[TEXT_ENCODER].file).stat().st_size for replaces in (body.replaces, eight)]
     assert sizes[0] < sizes[1]
-    (four, other) = (each[DECODER].file.rpartition("-")[2] for each in (body.replaces, eight))
+    (four, other) = (replaces[DECODER].file.rpartition("-")[2] for replaces in (body.replaces, eight))
     assert four == other  # the hash of a decoder of 8 bits

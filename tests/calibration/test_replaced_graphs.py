@@ -81,8 +81,8 @@ def test_ranges_of_a_conditioner_are_those_of_the_conditions(bundle: Path, monke
     lowered = lower(graph, table, task.targets[0])
     assert lowered.coverage.int8_ops == ("k1",) and lowered.groups == ()  # the last one is outer
     pictures = np.random.default_rng(0).uniform(-1, 1, (8, *PICTURE)).astype(np.float32)
-    exact, made = (run(each, {"class": pictures})["row"] for each in (graph, lowered.graph))
-    assert 0 < np.square(made - exact).mean() < 5e-2 * exact.var()
+    exact, int8 = (run(version, {"class": pictures})["row"] for version in (graph, lowered.graph))
+    assert 0 < np.square(int8 - exact).mean() < 5e-2 * exact.var()
 
 
 def test_ranges_of_few_samples_leave_room_for_others(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,18 +101,18 @@ def test_ranges_of_few_samples_leave_room_for_others(bundle: Path, monkeypatch: 
 
 def test_the_body_has_it_and_its_error(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "fewstep")
-    made = calibrated(bundle)
+    result = calibrated(bundle)
     assert "conditioner in int8" in caplog.text
     own = open_bundle(bundle).manifest.bodies[BODY].replaces["conditioner"]
     pictures = np.random.default_rng(1).uniform(-1, 1, (4, *PICTURE)).astype(np.float32)
     exact, int8 = (load(bundle, body=name) for name in ("float32", BODY))
     assert int8.bundle.manifest.conditioner is not None and int8.bundle.manifest.conditioner.file == own.file
     assert own.coverage is not None and own.coverage.int8_ops == ("k1",)
-    rows = [each.network().conditioner({"class": pictures})["row"] for each in (exact, int8)]  # type: ignore[misc]
+    rows = [sampler.network().conditioner({"class": pictures})["row"] for sampler in (exact, int8)]  # type: ignore[misc]
     assert 0 < np.square(rows[1] - rows[0]).mean() < 5e-2 * rows[0].var()
-    samples = [each.sample("ddim:2", range(4), {"class": pictures}) for each in (exact, int8)]
+    samples = [sampler.sample("ddim:2", range(4), {"class": pictures}) for sampler in (exact, int8)]
     assert 0 < np.square(samples[1] - samples[0]).mean() < 1e-3
-    assert made.bodies[BODY].trials[0].psnr > 30
+    assert result.bodies[BODY].trials[0].psnr > 30
     (bundle / own.file).unlink()
     with refuses(f"file {own.file} is missing", "calibrate"):
         load(bundle, body=BODY)
@@ -140,8 +140,8 @@ def test_a_judge_decides_instead_of_psnr(
     file.write_text("def near(samples, reference, conditions, limit: float):\n")
     file.write_text(f"{file.read_text()}    return -abs(samples - reference).max(axis=(1, 2, 3)), limit\n")
     spoil_conditioner(monkeypatch)
-    made = calibrate(replace(options(bundle), judge=f"{file}:near:{limit}"))
-    assert made.bodies[BODY].replaces.keys() == replaced
+    result = calibrate(replace(options(bundle), judge=f"{file}:near:{limit}"))
+    assert result.bodies[BODY].replaces.keys() == replaced
 
 
 def test_wide_sums_are_for_bodies_with_the_conditioner(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

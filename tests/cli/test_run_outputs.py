@@ -49,31 +49,31 @@ def options(bundle: Path, output: Path, samples: int = 1, rate: float | None = N
 def test_a_png_has_the_frames_of_each_video_in_a_row(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = with_decoder(tiny_bundle)
     x = run(options(bundle, tmp_path / "x.npy", 2)).x
-    made = run(options(bundle, tmp_path / "x.png", 2)).x
-    np.testing.assert_allclose(made, x.reshape(2, *FRAMES), rtol=1e-6)
+    frames = run(options(bundle, tmp_path / "x.png", 2)).x
+    np.testing.assert_allclose(frames, x.reshape(2, *FRAMES), rtol=1e-6)
     with Image.open(tmp_path / "x.png") as drawn:
         assert drawn.size == (3 * (4 * 3 - 1), 3 * (2 * 3 - 1))  # 4 columns, 2 rows, gaps of 1, enlarged by 3
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 def test_an_animation_has_the_frames_at_the_rate_of_the_bundle(suffix: str, tiny_bundle: Path, tmp_path: Path) -> None:
-    made = run(options(with_decoder(tiny_bundle), tmp_path / f"x{suffix}")).x
+    frames = run(options(with_decoder(tiny_bundle), tmp_path / f"x{suffix}")).x
     with Image.open(tmp_path / f"x{suffix}") as drawn:
         assert (drawn.n_frames, drawn.size) == (4, (6, 6))
         drawn.seek(2)
         drawn.load()
         assert drawn.info["duration"] == 100
         pixels = np.asarray(drawn.convert(GRAY))[1::3, 1::3]
-    np.testing.assert_allclose(pixels, np.clip((made[0, 2, 0] + 1) * 127.5, 0, 255), atol=1)
+    np.testing.assert_allclose(pixels, np.clip((frames[0, 2, 0] + 1) * 127.5, 0, 255), atol=1)
 
 
 def test_sounds_are_numbered_by_their_seeds(tiny_bundle: Path, tmp_path: Path) -> None:
-    made = run(options(with_decoder(tiny_bundle), tmp_path / "x.wav", 2)).x
+    sounds = run(options(with_decoder(tiny_bundle), tmp_path / "x.wav", 2)).x
     for seed in range(2):
         with wave.open(str(tmp_path / f"x-{seed}.wav")) as file:
             assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (2, 2, 8000)
             heard = np.frombuffer(file.readframes(8), "<i2").reshape(8, 2).T
-        np.testing.assert_array_equal(heard, np.rint(np.clip(made[seed], -1, 1) * 32767))
+        np.testing.assert_array_equal(heard, np.rint(np.clip(sounds[seed], -1, 1) * 32767))
 
 
 def test_loud_samples_are_clipped(tmp_path: Path) -> None:

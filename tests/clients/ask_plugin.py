@@ -22,11 +22,11 @@ def main(bundle: str) -> None:
     policy = get_policy_class(config.type).from_pretrained(bundle, config=config)
     before, after = make_pre_post_processors(config, pretrained_path=bundle)
     states = torch.tensor([[0.0, 0.2], [1.0, 1.2]])
-    seen = {"observation.state": states, "observation.environment_state": torch.zeros(2, 16), "task": ["", ""]}
+    observation = {"observation.state": states, "observation.environment_state": torch.zeros(2, 16), "task": ["", ""]}
     policy.reset()
-    sent = [after(policy.select_action(before(dict(seen)))).tolist() for _ in range(5)]
+    sent = [after(policy.select_action(before(dict(observation)))).tolist() for _ in range(5)]
     policy.reset()
-    one = {name: value[:1] for name, value in seen.items()}
+    one = {name: value[:1] for name, value in observation.items()}
     former = torch.full((1, 5, 2), 7.0)
     continued = policy.predict_action_chunk(before(one), inference_delay=2, prev_chunk_left_over=former)
     answer = {"sent": sent, "continued": continued[0].tolist(), "rtc": supports_rtc_inference(policy)}

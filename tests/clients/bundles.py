@@ -36,7 +36,7 @@ def write(kind: str, folder: Path) -> Path:
         inputs.append(value(names[name], "batch", observations, *shape, dtype=dtype))
         roles[name] = Condition(name, names[name], (observations, *shape), dtype, typical=(0.0, 1.0))
     first = observations - 1
-    unused = [each.name for each in inputs[2:]]
+    unused = [entry.name for entry in inputs[2:]]
     nodes = [
         node("Mul", "x none", "nothing"),
         node("Gather", "observation_state last", "state", axis=1),

@@ -60,9 +60,9 @@ class Node:
 
 
 def module(monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any) -> None:
-    made = ModuleType(name)
-    made.__dict__.update(contents)
-    monkeypatch.setitem(sys.modules, name, made)
+    stub = ModuleType(name)
+    stub.__dict__.update(contents)
+    monkeypatch.setitem(sys.modules, name, stub)
 
 
 @pytest.fixture
@@ -93,9 +93,9 @@ def node(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         sampler = tiny_policy(tiny_bundle, ramp)
         return PolicyRunner(sampler, Rhythm(given["rate"], "ddim:1"), Safety(most_held=0), clock=clock)
 
-    made = loaded.PolicyNode(make_runner)
-    made.clock = clock
-    return made
+    policy_node = loaded.PolicyNode(make_runner)
+    policy_node.clock = clock
+    return policy_node
 
 
 def joints(*positions: float, names: tuple[str, ...] = ("b", "a")) -> Message:

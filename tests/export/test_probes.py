@@ -26,8 +26,8 @@ def test_every_graph_of_a_small_network_has_one(bundle: str, request: pytest.Fix
     for name in (*names, "float32"):
         graph = find_graph(opened, name)
         assert len(graph.probe) == 2 and np.all(graph.probe, axis=0).any()
-        found = measure_probe(graph, OnnxRuntime().load_graph(opened, graph), sizes_of_probe(opened), 2)
-        assert probe_difference(graph, found) < LARGEST / 10
+        probe = measure_probe(graph, OnnxRuntime().load_graph(opened, graph), sizes_of_probe(opened), 2)
+        assert probe_difference(graph, probe) < LARGEST / 10
 
 
 def test_a_large_network_and_float16_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ class Pools(nn.Module):
             F.avg_pool2d(h, 3, stride=2, padding=1, ceil_mode=True),
             F.avg_pool2d(h, 3, stride=2, padding=1, ceil_mode=True, count_include_pad=False),
         )
-        up = sum(F.interpolate(F.silu(self.middle(each)), size=x.shape[2:], mode="nearest") for each in pools)
+        up = sum(F.interpolate(F.silu(self.middle(pool)), size=x.shape[2:], mode="nearest") for pool in pools)
         return self.last(h + up)
 
 

@@ -61,15 +61,15 @@ def make(folder: Path) -> None:
     from tests.families.chain import TRAJECTORIES, Chain, export_family, families
 
     for family in families():
-        made = export_family(family, folder / family.stem)
-        chain, rows = Chain(family, folder / family.stem, made), None
+        export = export_family(family, folder / family.stem)
+        chain, rows = Chain(family, folder / family.stem, export), None
         if chain.conditions:
             rows = folder / family.stem / "conditions.npz"
             np.savez(rows, **chain.conditions)  # type: ignore[arg-type]
         if INT8 not in family.no:
             plan, target = family.module.PLAN, (INT8.removeprefix("int8-"),)
-            calibrate(CalibrateOptions(made.bundle, plan, target, TRAJECTORIES, chain.guidance, conditions=rows))
-        store(made.bundle)
+            calibrate(CalibrateOptions(export.bundle, plan, target, TRAJECTORIES, chain.guidance, conditions=rows))
+        store(export.bundle)
 
 
 def store(path: Path) -> None:
@@ -93,8 +93,8 @@ def compare(folder: Path) -> int:
                     except UserError as error:
                         refused.add(error.what)
                         continue
-                    found = {f"{call} {name}": each for call, all in calls for name, each in all.items()}
-                    difference = relative_difference({name: expected[name] for name in found}, found)
+                    outputs_of = {f"{call} {name}": output for call, all in calls for name, output in all.items()}
+                    difference = relative_difference({name: expected[name] for name in outputs_of}, outputs_of)
                 compared += 1
                 if difference > LIMITS[precision]:
                     different += 1

@@ -228,16 +228,16 @@ def test_a_judge_rejects_a_fit_that_misses_its_limit_or_scores_less(limit, shift
 
 def test_a_fit_calls_a_judge_once_for_each_plan_and_once_for_the_teacher():
     """A loss of one score for all samples counts, however small, since its chance is unknown."""
-    sampler, seen = Analytic(facts("cosine", "v"), mixture), []
+    sampler, scored = Analytic(facts("cosine", "v"), mixture), []
     parts = set_targets(sampler, compile_plan("dpmpp_2m:60", sampler.facts), blocks(range(16)))
     nominal, fitted = (compile_plan(f"dpmpp_2m:{steps}", sampler.facts) for steps in (2, 5))
 
     def score(samples, reference, conditions):
-        seen.append(samples)
+        scored.append(samples)
         return np.abs(samples - reference).mean(), -1.0
 
     judged = judge_fit(FitSampler(sampler, sampler), None, parts, nominal, fitted, None, 0.0, Judge("own", "", score))
-    assert len(seen) == 3 and judged.gain.is_significant and not judged.is_better(judged.gain)
+    assert len(scored) == 3 and judged.gain.is_significant and not judged.is_better(judged.gain)
     assert judged.score.gain is None and judged.score.problem.startswith("the new plan scores 0.")
     assert (
         judged.score.nominal.float32.value == 0.0 < judged.score.fitted.score.value < judged.score.nominal.score.value
@@ -256,9 +256,9 @@ def test_a_share_of_successes_gains_over_that_of_the_nominal_plan():
 
 def test_a_score_that_gains_suffices_where_the_psnr_does_not():
     gains = [Gain(1.0, 0.1), Gain(0.1, 0.1)]
-    kept = JudgeScore(*[Figure("j", 1.0, 0.5, False, "")] * 2, "", 16)
+    score = JudgeScore(*[Figure("j", 1.0, 0.5, False, "")] * 2, "", 16)
     for by_psnr, by_score, is_better in ((1, 0, True), (0, 1, True), (1, 1, False)):
-        judged = FitJudgement(30.0, gains[by_psnr], None, False, None, FitScore(kept, kept, gains[by_score]))
+        judged = FitJudgement(30.0, gains[by_psnr], None, False, None, FitScore(score, score, gains[by_score]))
         assert judged.is_better(gains[by_psnr]) == is_better
-    behind = FitJudgement(30.0, gains[0], None, True, None, FitScore(kept, kept, gains[0]))
+    behind = FitJudgement(30.0, gains[0], None, True, None, FitScore(score, score, gains[0]))
     assert not behind.is_better(gains[0])

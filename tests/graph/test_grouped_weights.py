@@ -14,7 +14,7 @@ from fewstep.graph.grouped_weights import (
 
 def nearest(rows: np.ndarray, group: int, importance: np.ndarray | None = None) -> GroupedWeight:
     scales, zeros = choose_scales(rows, group, importance)
-    codes = round_to_nearest(rows, *(spread_groups(each, group, rows.shape[1]) for each in (scales, zeros)))
+    codes = round_to_nearest(rows, *(spread_groups(table, group, rows.shape[1]) for table in (scales, zeros)))
     return GroupedWeight(codes, scales, zeros, group)
 
 
@@ -39,7 +39,7 @@ def test_each_group_has_its_own_range() -> None:
 def test_important_inputs_have_the_smaller_errors() -> None:
     rows = np.random.default_rng(1).standard_normal((64, 32))
     importance = np.where(np.arange(32) < 4, 1.0, 1e-3)
-    alike, weighed = (np.square(nearest(rows, 32, each).dequantize().T - rows) for each in (None, importance))
+    alike, weighed = (np.square(nearest(rows, 32, weights).dequantize().T - rows) for weights in (None, importance))
     assert weighed[:, :4].mean() < 0.8 * alike[:, :4].mean() and weighed.mean() > alike.mean()
 
 

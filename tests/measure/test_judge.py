@@ -104,8 +104,8 @@ def judge_bodies(candidate, seeds=6, forced_seeds=6, groups=(), teacher_samples=
         JudgementRequest(TEACHER, teacher_samples, samples=True, **wanted),
         Contender("int8", groups, seeds, forced_seeds),
     )
-    found = judge(ask, [int8], PLAN, batches(classes), 6, want, batch=batch)
-    return found, found.bodies["int8"]
+    judgements = judge(ask, [int8], PLAN, batches(classes), 6, want, batch=batch)
+    return judgements, judgements.bodies["int8"]
 
 
 def test_a_perfect_candidate_is_at_the_ceiling_everywhere():
@@ -199,15 +199,17 @@ def test_a_body_with_a_plan_of_its_own_is_judged_along_it(featured, seeds):
         lambda all: asking(bodies)(asked.append(each) or each for each in all),
         lambda *each: shown.append(each),
     )
-    found = judge(ask, contenders, PLAN, batches(classes), 6, want, progress, batch=2)
-    body = found.bodies["fitted"]
+    judgements = judge(ask, contenders, PLAN, batches(classes), 6, want, progress, batch=2)
+    body = judgements.bodies["fitted"]
     assert (body.against_float.reference, body.against_float.mean) == ("float32, ddim:3", CEILING)
     assert [(step.time, step.forced) for step in body.steps] == [(step.time, CEILING) for step in own.steps]
     expected = gaussian().sample(own, range(featured), classes(range(featured)))
     assert body.features == pytest.approx(expected.reshape(featured, -1), abs=1e-6)
-    judged_batches = [[each.name for each in one.contenders] for one in asked if isinstance(one, JudgedBatch)]
+    judged_batches = [[contender.name for contender in one.contenders] for one in asked if isinstance(one, JudgedBatch)]
     both = seeds // 2
-    assert judged_batches == [["int8", "fitted"]] * both + [["fitted"]] * (3 - both) and found.reference.steps == ()
+    assert (
+        judged_batches == [["int8", "fitted"]] * both + [["fitted"]] * (3 - both) and judgements.reference.steps == ()
+    )
     assert all(0 < done <= total for _, done, total in shown)
 
 
@@ -257,8 +259,8 @@ def test_a_degraded_sample_is_the_condition_of_each_seed():
     ask = asking({"float32": body, "int8": body})
     plan = compile_plan("resshift:2", restoring)
     want = JudgementRequest(compile_plan("resshift:4", restoring), 2, samples=True)
-    found = judge(ask, [Contender("int8", (), 5, 5)], plan, batches(degrade), 5, want, batch=2)
-    assert found.reference.samples == pytest.approx(degrade(range(5))["y"] / 2)
-    assert found.bodies["int8"].against_float.mean == CEILING
+    judgements = judge(ask, [Contender("int8", (), 5, 5)], plan, batches(degrade), 5, want, batch=2)
+    assert judgements.reference.samples == pytest.approx(degrade(range(5))["y"] / 2)
+    assert judgements.bodies["int8"].against_float.mean == CEILING
     with pytest.raises(UserError, match="the plan starts from 'y'"):
         judge(ask, [], plan, batches(lambda seeds: {}), 5, want, batch=2)

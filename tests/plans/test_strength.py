@@ -172,9 +172,9 @@ def test_the_least_strength_leaves_the_steps_and_a_smaller_one_does_not(total: i
 
 
 def test_rules_of_rounding() -> None:
-    assert [count_steps(each, 4) for each in (0.05, 0.3, 0.4, 0.9, 1.0)] == [1, 1, 2, 4, 4]
-    assert [count_down(each, 4) for each in (0.05, 0.3, 0.4, 0.9, 1.0)] == [0, 1, 1, 3, 4]
-    assert [count_up(each, 4) for each in (0.05, 0.3, 0.4, 0.9, 1.0)] == [1, 2, 2, 4, 4]
+    assert [count_steps(strength, 4) for strength in (0.05, 0.3, 0.4, 0.9, 1.0)] == [1, 1, 2, 4, 4]
+    assert [count_down(strength, 4) for strength in (0.05, 0.3, 0.4, 0.9, 1.0)] == [0, 1, 1, 3, 4]
+    assert [count_up(strength, 4) for strength in (0.05, 0.3, 0.4, 0.9, 1.0)] == [1, 2, 2, 4, 4]
 
 
 def test_one_step_with_a_terminal_sigma_goes_from_1_to_0() -> None:

@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, judge: Path) -> tuple[Path, R
 
 def test_each_body_is_scored_on_its_own_seeds(made: tuple[Path, Results, str]) -> None:
     _, results, _ = made
-    judged = {each.body: each.judged for each in results.qualities}
+    judged = {quality.body: quality.judged for quality in results.qualities}
     ours, simulated = judged["int8-cpu-x86"], judged["int8-tensorrt"]
     assert ours is not None and simulated is not None
     assert (ours.seeds, simulated.seeds) == (6, 3) and ours.score.name == "own.py:near"

@@ -70,9 +70,9 @@ def test_the_ratio_of_signal_to_error_moves_with_the_mean() -> None:
 
 
 def test_equal_samples_have_no_figure_in_decibels() -> None:
-    kept = ReferenceCheck((Figure("spread", 0.9, 1e-6, False, "all its values are equal"),))
+    check = ReferenceCheck((Figure("spread", 0.9, 1e-6, False, "all its values are equal"),))
     said = "Good to ship: int8 has the samples of float32, bit for bit"
-    assert judgement(Nearness(200.0, 190.0), 200.0, reference=kept) == said
+    assert judgement(Nearness(200.0, 190.0), 200.0, reference=check) == said
 
 
 @pytest.mark.parametrize(("value", "is_most", "is_kept"), [(1.0, True, True), (1.0, False, True), (1.1, True, False)])
@@ -133,7 +133,7 @@ def judged(
     score: float, limit: float = 0.9, float32: float = 1.0, score_range: tuple[float, float] | None = None
 ) -> JudgeScore:
     figures = (
-        Figure("j", each, limit, False, f"scores {each:g} by j, less than {limit:g}") for each in (score, float32)
+        Figure("j", value, limit, False, f"scores {value:g} by j, less than {limit:g}") for value in (score, float32)
     )
     return JudgeScore(*figures, "", 64, score_range)
 

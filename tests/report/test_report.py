@@ -163,9 +163,9 @@ def test_memory_for_kept_samples_is_counted(bundle):
     """6 samples of float32 and of the body that runs here, and 3 of the simulated one, with as many references, twice.
     A judge of `measure` keeps them too."""
     task = open_report_task(options(bundle)).judged
-    kept = 2 * 2 * (6 + 6 + 3) * np.prod(task.bundle.manifest.x_shape) * 4
+    expected = 2 * 2 * (6 + 6 + 3) * np.prod(task.bundle.manifest.x_shape) * 4
     without = replace(task, has_samples=False)
-    assert task.needs().memory - without.needs().memory == kept
+    assert task.needs().memory - without.needs().memory == expected
     assert replace(without, judge=Judge("own", "", len)).needs() == task.needs()
 
 

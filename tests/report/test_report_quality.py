@@ -396,5 +396,5 @@ def test_advice_on_a_body_of_weights_takes_no_quality(evaluation, precision):
     for mean, then in ((20.0, finer[precision]), (60.0, f"run {{}} --precision {precision}")):
         end = replace(body.against_float, mean=mean, p5=mean, largest=None)
         judged = replace(results, qualities=(replace(body, body=precision, against_float=end),), shaping="clipped")
-        found = advice(replace(judged, float_against_teacher=replace(end, mean=60.0)), bundle, path)
-        assert found.command == f"fewstep {then.format(path)}"
+        proposal = advice(replace(judged, float_against_teacher=replace(end, mean=60.0)), bundle, path)
+        assert proposal.command == f"fewstep {then.format(path)}"

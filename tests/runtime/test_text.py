@@ -45,7 +45,7 @@ def test_a_prompt_is_cleaned_and_put_into_its_template(tiny_bundle: Path) -> Non
     described = bundle.manifest.text
     assert described is not None
     form: dict[str, Any] = {"before": "red ", "after": " dog", "cleaning": ("entities", "spaces", "ends")}
-    tokens = tuple(msgspec.structs.replace(each, **form) for each in described.tokens)
+    tokens = tuple(msgspec.structs.replace(entry, **form) for entry in described.tokens)
     manifest = msgspec.structs.replace(bundle.manifest, text=msgspec.structs.replace(described, tokens=tokens))
     text = load_text_encoder(replace(bundle, manifest=manifest))
     assert complete_text("  a &lt;\n cat ", tokens[0]) == "red a < cat dog"

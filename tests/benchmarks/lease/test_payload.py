@@ -44,7 +44,7 @@ def run(folder: Folder, to: Path, **variables: str) -> str:
 
 @pytest.mark.slow
 def test_each_folder_is_below_the_limit(folders: list[Folder]) -> None:
-    assert len(folders) == 2 and all(3e6 < each.size < 5.9e6 for each in folders)
+    assert len(folders) == 2 and all(3e6 < folder.size < 5.9e6 for folder in folders)
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def test_weights_of_4_bits_have_codes_by_moments(op: WeightedOp, shape: tuple[in
     rounded, nearest = round_in_groups(weight, op, moments), round_in_groups(weight, op, None)
     assert rounded.codes.shape == (24, 200) and rounded.codes.max() == 15 and rounded.codes.min() == 0
     rows = np.moveaxis(weight, op.axis, 0)
-    errors = [each.dequantize().T - rows for each in (rounded, nearest)]
+    errors = [weight.dequantize().T - rows for weight in (rounded, nearest)]
     for number, span in enumerate(split_inputs(op, shape, 100).spans):
         assert lost(errors[0][:, span], moments[number]) < 0.5 * lost(errors[1][:, span], moments[number])
     assert np.square(errors[1]).mean() < np.square(errors[0]).mean()

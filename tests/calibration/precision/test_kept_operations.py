@@ -54,11 +54,11 @@ def test_a_pattern_may_match_in_one_of_several_networks() -> None:
 def test_kept_operations_are_float_in_the_body(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", body_with_names())
     free = run(bundle).bodies[EXACT_BODY]
-    kept = run(bundle, keep_float=("middle.*",)).bodies[EXACT_BODY]
+    limited = run(bundle, keep_float=("middle.*",)).bodies[EXACT_BODY]
     assert {"h2", "h3"} <= set(free.graph.coverage.int8_ops)
-    assert set(kept.graph.coverage.int8_ops) == set(free.graph.coverage.int8_ops) - {"h2", "h3"}
-    assert set(kept.trials[0].in_float) >= {"h2", "h3"}
-    assert kept.trials[0].psnr > free.trials[0].psnr
+    assert set(limited.graph.coverage.int8_ops) == set(free.graph.coverage.int8_ops) - {"h2", "h3"}
+    assert set(limited.trials[0].in_float) >= {"h2", "h3"}
+    assert limited.trials[0].psnr > free.trials[0].psnr
 
 
 def test_the_command_repeats_the_patterns(tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def calibrated(bundle: Path, **changes: object) -> Calibration:
 
 
 def test_bodies_of_weights_need_no_ranges(bundle: Path) -> None:
-    made = calibrated(bundle)
+    result = calibrated(bundle)
     manifest = open_bundle(bundle).manifest
-    assert manifest.ranges is None and made.table is None
+    assert manifest.ranges is None and result.table is None
     assert {*manifest.bodies} == {"float32", *WEIGHTS_ONLY}
     for name in WEIGHTS_ONLY:
         body = manifest.bodies[name]
@@ -82,15 +82,15 @@ def test_bodies_of_weights_need_no_ranges(bundle: Path) -> None:
     assert sizes[0] > sizes[1] > sizes[2]
     given = {"seeds": range(4), "condition": {"class": [0, 1, 0, 1]}}
     exact, fine, coarse = (load(bundle, name).sample("ddim:3", **given) for name in ("float32", *WEIGHTS_ONLY))
-    errors = [np.square(each - exact).mean() / exact.var() for each in (fine, coarse)]
+    errors = [np.square(samples - exact).mean() / exact.var() for samples in (fine, coarse)]
     assert all(0 < error < 1e-3 for error in errors)
 
 
 def test_a_judge_scores_the_samples_of_a_body_of_weights(bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "own.py"
     file.write_text("def near(ours, exact, conditions):\n    return -abs(ours - exact).mean(axis=(1, 2, 3)), -9\n")
-    made = calibrated(bundle, target=("int4-weights",), judge=f"{file}:near")
-    (trial,) = made.bodies["int4-weights"].trials
+    result = calibrated(bundle, target=("int4-weights",), judge=f"{file}:near")
+    (trial,) = result.bodies["int4-weights"].trials
     seeds = BODY_SEEDS[:4]
     records = SeedBatch.from_manifest(open_bundle(bundle).manifest, seeds).conditions
     exact, coarse = (load(bundle, name).sample("ddim:3", seeds, records) for name in ("float32", "int4-weights"))
@@ -118,19 +118,19 @@ def wide_setup() -> Graph:
 def test_a_body_has_its_own_prologue(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_bundle(tmp_path / "wide", mixer(), prologue_graph=wide_setup())
     caplog.set_level(logging.INFO, "fewstep")
-    made = calibrated(folder, target=("int8-weights",))
+    result = calibrated(folder, target=("int8-weights",))
     assert "prologue in 8 bits" in caplog.text
     manifest = open_bundle(folder).manifest
     own, exported = manifest.bodies["int8-weights"].replaces["prologue"], manifest.prologue
     assert exported is not None and (own.inputs, own.outputs) == (exported.inputs, exported.outputs)
     assert (folder / own.file).stat().st_size < 0.3 * (folder / exported.file).stat().st_size
-    seen = open_bundle(folder).with_graphs_of("int8-weights").manifest
-    assert seen.prologue is not None and seen.prologue.file == own.file and seen.bodies == manifest.bodies
+    of_body = open_bundle(folder).with_graphs_of("int8-weights").manifest
+    assert of_body.prologue is not None and of_body.prologue.file == own.file and of_body.bodies == manifest.bodies
     exact, stored = (load(folder, name) for name in ("float32", "int8-weights"))
-    assert exact.bundle.manifest.prologue == exported and stored.bundle.manifest.prologue == seen.prologue
-    samples = [each.sample("ddim:3", range(8), {"class": [0, 1] * 4}) for each in (exact, stored)]
+    assert exact.bundle.manifest.prologue == exported and stored.bundle.manifest.prologue == of_body.prologue
+    samples = [sampler.sample("ddim:3", range(8), {"class": [0, 1] * 4}) for sampler in (exact, stored)]
     error = np.square(samples[1] - samples[0]).mean()
-    assert 0 < error < 1e-3 and abs(10 * np.log10(4 / error) - made.bodies["int8-weights"].trials[0].psnr) < 6
+    assert 0 < error < 1e-3 and abs(10 * np.log10(4 / error) - result.bodies["int8-weights"].trials[0].psnr) < 6
     # the trial has the error of the prologue too: with float32's own it would be smaller
     mixed = stored.with_network_parts(bundle=exact.bundle, prologue=exact.network().prologue)
     assert np.square(mixed.sample("ddim:3", range(8), {"class": [0, 1] * 4}) - samples[0]).mean() != error
@@ -146,8 +146,8 @@ def test_a_packed_body_leaves_the_prologue_of_float32_behind(tmp_path: Path) -> 
     )
     assert packed.files[packed.prologue.file] == open_bundle(folder).manifest.files[own.file]
     both = [
-        load(each, "int8-weights").sample("ddim:3", range(2), {"class": [0, 1]})
-        for each in (folder, tmp_path / "packed")
+        load(path, "int8-weights").sample("ddim:3", range(2), {"class": [0, 1]})
+        for path in (folder, tmp_path / "packed")
     ]
     assert np.array_equal(*both)
     (folder / own.file).write_bytes(b"damaged")
@@ -185,10 +185,10 @@ def test_int8_bodies_keep_their_ranges_beside_them(tmp_path: Path) -> None:
 
 
 def test_operations_of_the_user_stay_float(bundle: Path) -> None:
-    made = calibrated(bundle, target=("int4-weights",), keep_float=("p1",))
-    (trial,) = made.bodies["int4-weights"].trials
+    result = calibrated(bundle, target=("int4-weights",), keep_float=("p1",))
+    (trial,) = result.bodies["int4-weights"].trials
     assert trial.in_float == ("p1",)
-    assert "w1" in made.lowered["int4-weights"].graph.constants
+    assert "w1" in result.lowered["int4-weights"].graph.constants
 
 
 def test_a_network_of_convolutions_has_no_weight_of_4_bits(tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_weights_with_much_error_for_their_bytes_have_8_bits(bundle: Path, caplo
     def error(code: str) -> float:
         """Return the error of samples if this weight alone has 8 bits, and all others have 4."""
         network = open_session(recipe.rounded.store({**recipe.bits, code: 8}))
-        made = recorded.final_samples(recorded.run([network] * recorded.groups))
-        return float(np.square(made - recorded.sample).mean())
+        samples = recorded.final_samples(recorded.run([network] * recorded.groups))
+        return float(np.square(samples - recorded.sample).mean())
 
     assert error(finer) == min(map(error, recipe.bits))
     assert refine_bits(recipe, recorded, 10, replace(policy, nearly_free_bytes=0.0)).bits == recipe.bits
@@ -244,8 +244,8 @@ def test_weights_are_rounded_by_moments_where_there_are_any() -> None:
     (first, *_) = select_stored_ops(graph)
     mixed = np.random.default_rng(1).standard_normal((WIDTH, 8))
     moments = (mixed @ mixed.T + np.eye(WIDTH))[None].astype(np.float32)
-    plain, corrected = (RoundedWeights(graph, each) for each in ({}, {first.code: moments}))
+    plain, corrected = (RoundedWeights(graph, statistics) for statistics in ({}, {first.code: moments}))
     for bits in (4, 8):
-        stored = [each.store({first.code: bits}).constants for each in (plain, corrected)]
+        stored = [weights.store({first.code: bits}).constants for weights in (plain, corrected)]
         name = f"{first.weight}/int4" if bits == 4 else f"{first.weight}/int8_1"
         assert not np.array_equal(*(constants[name] for constants in stored))

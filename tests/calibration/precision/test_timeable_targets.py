@@ -85,8 +85,8 @@ def test_targets_that_a_bound_leaves_alone_are_named(machine: str, caplog: pytes
 @pytest.mark.slow
 def test_calibrating_says_so_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle = write_bundle(tmp_path / "deep", deep())
-    made = run(bundle, target=(EXACT_TARGET, "tensorrt"), speed="0.1x")
-    assert "calibrated without it: tensorrt" in caplog.text and set(made.searches) == {EXACT_BODY}
+    result = run(bundle, target=(EXACT_TARGET, "tensorrt"), speed="0.1x")
+    assert "calibrated without it: tensorrt" in caplog.text and set(result.searches) == {EXACT_BODY}
     caplog.clear()
     run(bundle, target=(EXACT_TARGET, "tensorrt"))
     assert "the bound" not in caplog.text

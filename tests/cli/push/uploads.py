@@ -44,7 +44,7 @@ class Uploads:
         if path.endswith("/preupload/main"):
             return 200, {"files": [_mode(file["path"]) for file in document["files"]]}
         assert path.endswith(".git/info/lfs/objects/batch"), path
-        return 200, {"transfer": "basic", "objects": [self._batch_entry(each) for each in document["objects"]]}
+        return 200, {"transfer": "basic", "objects": [self._batch_entry(entry) for entry in document["objects"]]}
 
     def _create(self, document: Mapping[str, str]) -> Answer:
         if document.get("organization") == "foreign":

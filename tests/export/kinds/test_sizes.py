@@ -138,7 +138,7 @@ def test_sizes_that_no_trajectory_would_have_are_refused(bundle_of_sizes: Path) 
     with pytest.raises(UserError, match=said):
         task_of(asked)
     few = task_of(replace(asked, trajectories=2))
-    assert [each["height"] for each in few.sizes] == [8, 16]
+    assert [sizes["height"] for sizes in few.sizes] == [8, 16]
 
 
 def test_each_seed_of_a_mixture_has_its_own_size(bundle_of_sizes: Path) -> None:

@@ -43,8 +43,8 @@ def snapshot(top: Path, shared: bool = False) -> Path:
     store = top / "blobs"
     for number, name in enumerate(NAMES):
         blob, file = model / f"blobs/{number}", model / "snapshots/cc" / name
-        for each in (blob, file):
-            each.parent.mkdir(parents=True, exist_ok=True)
+        for path in (blob, file):
+            path.parent.mkdir(parents=True, exist_ok=True)
         if shared and name.endswith(".safetensors"):
             (store / "ab").mkdir(parents=True, exist_ok=True)
             (store / ".huggingface-shared-blobs").write_text("1\n")

@@ -44,7 +44,9 @@ def test_weights_are_read_or_refused_in_words_about_links(layout: Layout, tmp_pa
         io.sha256(path)
 
 
-@pytest.mark.parametrize("layout", [each for each in LAYOUTS if each.right == READ], ids=lambda layout: layout.name)
+@pytest.mark.parametrize(
+    "layout", [layout for layout in LAYOUTS if layout.right == READ], ids=lambda layout: layout.name
+)
 def test_onnxruntime_gets_the_weights_of_every_layout_that_is_read(layout: Layout, tmp_path: Path) -> None:
     """Also those of a hub's shared store, which onnxruntime 1.31 refuses by itself: as a source, and as a bundle."""
     path, options = layout.make(tmp_path, Files(model, W.tobytes())), ort.SessionOptions()

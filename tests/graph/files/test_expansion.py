@@ -16,17 +16,17 @@ from tests.refusals import refuses
 
 def function(name: str, *nodes: tuple[str, str, str]) -> onnx.FunctionProto:
     """Return a function of domain "d" from "a" to "b". A node is its operation, input and output."""
-    made = [helper.make_node(op, [x], [y], domain="d" * op.startswith("F")) for op, x, y in nodes]
+    protos = [helper.make_node(op, [x], [y], domain="d" * op.startswith("F")) for op, x, y in nodes]
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("d", 1)]
-    return helper.make_function("d", name, ["a"], ["b"], made, opsets)
+    return helper.make_function("d", name, ["a"], ["b"], protos, opsets)
 
 
 def model(*functions: onnx.FunctionProto) -> onnx.ModelProto:
     """Return a model that calls F0 twice."""
-    made = parse_graph("g (float[n] x) => (float[n] y) { h = d.F0(x) y = d.F0(h) }")
-    made.functions.extend(functions)
-    made.opset_import.append(helper.make_opsetid("d", 1))
-    return made
+    proto = parse_graph("g (float[n] x) => (float[n] y) { h = d.F0(x) y = d.F0(h) }")
+    proto.functions.extend(functions)
+    proto.opset_import.append(helper.make_opsetid("d", 1))
+    return proto
 
 
 def chain(count: int) -> list[onnx.FunctionProto]:
@@ -42,9 +42,9 @@ def doubling(count: int) -> list[onnx.FunctionProto]:
 
 
 def test_functions_are_expanded(tmp_path: Path) -> None:
-    made = model(*doubling(3))
-    check_size(made, "m.onnx")
-    assert [node.op_type for node in expand_functions(made, "m.onnx").graph.node] == ["Relu"] * 16
+    proto = model(*doubling(3))
+    check_size(proto, "m.onnx")
+    assert [node.op_type for node in expand_functions(proto, "m.onnx").graph.node] == ["Relu"] * 16
 
 
 def test_nodes_are_counted_before_functions_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,32 +60,32 @@ def test_a_number_of_nodes_that_no_file_could_hold_is_given_as_a_power() -> None
 
 
 def test_functions_of_the_default_domain_count_under_both_of_its_names() -> None:
-    made = model(*doubling(40))
-    for part in (made.graph, *made.functions):
+    proto = model(*doubling(40))
+    for part in (proto.graph, *proto.functions):
         for node in part.node:
             node.domain = ""
-    for one in made.functions:
+    for one in proto.functions:
         one.domain = "ai.onnx"
     with refuses("m.onnx has about 10^12 nodes after its functions", "without functions"):
-        check_size(made, "m.onnx")
+        check_size(proto, "m.onnx")
 
 
 def test_nodes_of_branches_count(monkeypatch: pytest.MonkeyPatch) -> None:
     branch = helper.make_graph([helper.make_node("F1", ["x"], ["b"], domain="d")], "g", [], [])
-    made = model(function("F0", ("Relu", "a", "b")), *doubling(3)[1:])
-    made.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=branch, else_branch=branch))
+    proto = model(function("F0", ("Relu", "a", "b")), *doubling(3)[1:])
+    proto.graph.node.append(helper.make_node("If", ["c"], ["d"], then_branch=branch, else_branch=branch))
     monkeypatch.setattr(expansion, "MOST_NODES", 11)
-    check_size(made, "m.onnx")  # 2 Relu, If, and two branches of 4
+    check_size(proto, "m.onnx")  # 2 Relu, If, and two branches of 4
     monkeypatch.setattr(expansion, "MOST_NODES", 10)
     with refuses("m.onnx has 11 nodes", "without functions"):
-        check_size(made, "m.onnx")
+        check_size(proto, "m.onnx")
 
 
 @pytest.mark.parametrize("callee", ["F0", "F1"])
 def test_a_function_that_calls_itself_is_named(callee: str) -> None:
-    made = model(function("F0", ("F1", "a", "b")), function("F1", (callee, "a", "b")))
+    proto = model(function("F0", ("F1", "a", "b")), function("F1", (callee, "a", "b")))
     with refuses("m.onnx: the function 'F1' calls itself" if callee == "F1" else "calls itself", "without functions"):
-        check_size(made, "m.onnx")
+        check_size(proto, "m.onnx")
 
 
 def test_deep_nesting_is_refused() -> None:
@@ -114,30 +114,30 @@ def sparse(name: str) -> onnx.SparseTensorProto:
 
 
 def test_a_sparse_weight_is_named(tmp_path: Path) -> None:
-    made = parse_graph("g (float[n, 4] x) => (float[n, 4] y) { y = Add(x, weight) }")
-    made.graph.sparse_initializer.append(sparse("weight"))
-    onnx.save(made, tmp_path / "m.onnx")
+    proto = parse_graph("g (float[n, 4] x) => (float[n, 4] y) { y = Add(x, weight) }")
+    proto.graph.sparse_initializer.append(sparse("weight"))
+    onnx.save(proto, tmp_path / "m.onnx")
     with refuses("m.onnx stores the weight 'weight' as a sparse tensor", "dense tensor"):
         parse(tmp_path / "m.onnx")
 
 
 def test_so_is_a_sparse_constant() -> None:
-    made = parse_graph("g (float[n, 4] x) => (float[n, 4] y) { y = Add(x, weight) }")
-    made.graph.node.insert(0, helper.make_node("Constant", [], ["weight"], sparse_value=sparse("values")))
+    proto = parse_graph("g (float[n, 4] x) => (float[n, 4] y) { y = Add(x, weight) }")
+    proto.graph.node.insert(0, helper.make_node("Constant", [], ["weight"], sparse_value=sparse("values")))
     with refuses("model.onnx stores a Constant as a sparse tensor", "dense tensor"):
-        from_model(made)
+        from_model(proto)
 
 
 def test_a_weight_file_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finding a file takes longer than mapping a tensor of it."""
-    made = parse_graph("g (float[n, 4] x) => (float[n, 4] y) { y = Sum(x, a, b, c) }")
+    proto = parse_graph("g (float[n, 4] x) => (float[n, 4] y) { y = Sum(x, a, b, c) }")
     for name in "abc":
-        weight = made.graph.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=[4])
+        weight = proto.graph.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=[4])
         weight.data_location = TensorProto.EXTERNAL
         weight.external_data.add(key="location", value="m.data")
     (tmp_path / "m.data").write_bytes(np.arange(4, dtype=np.float32).tobytes())
-    found, find = list[str](), data_files.data_file
-    monkeypatch.setattr(data_files, "data_file", lambda *given: found.append(given[2]) or find(*given))
-    graph = from_model(made, tmp_path / "m.onnx")
+    lookups, find = list[str](), data_files.data_file
+    monkeypatch.setattr(data_files, "data_file", lambda *given: lookups.append(given[2]) or find(*given))
+    graph = from_model(proto, tmp_path / "m.onnx")
     assert [list(graph.constants[name]) for name in "abc"] == [[0, 1, 2, 3]] * 3
-    assert found == ["m.data"]
+    assert lookups == ["m.data"]

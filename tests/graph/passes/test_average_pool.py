@@ -34,19 +34,19 @@ def test_a_padded_pool_is_the_mean_of_its_windows(pads: list[int], counted: int,
     expected = mean_of_windows(X, pads)
     if not ceil:
         expected = expected[:, :, : (9 + pads[0] + pads[2]) // 2, : (9 + pads[1] + pads[3]) // 2]
-    found = open_session(separate_pool_padding(graph), optimize=True)({"x": X})["y"]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    output = open_session(separate_pool_padding(graph), optimize=True)({"x": X})["y"]
+    np.testing.assert_allclose(output, expected, atol=1e-6)
 
 
 def pool(size: int = 9, **attributes: object) -> Graph:
     """An average pool of windows of 2 x 2 or `kernel_shape`, each two pixels from the next."""
-    made = node("AveragePool", "x", "y", **{"kernel_shape": [2, 2], "strides": [2, 2], **attributes})
-    return small([value("x", "batch", 3, size, size)], [value("y", "batch", 3, "height", "width")], [made])
+    average = node("AveragePool", "x", "y", **{"kernel_shape": [2, 2], "strides": [2, 2], **attributes})
+    return small([value("x", "batch", 3, size, size)], [value("y", "batch", 3, "height", "width")], [average])
 
 
 def test_one_sided_padding_moves_to_a_pad() -> None:
     after = separate_pool_padding(pool(pads=[0, 0, 1, 1], count_include_pad=1))
-    assert [each.op for each in after.nodes] == ["Pad", "AveragePool"]
+    assert [step.op for step in after.nodes] == ["Pad", "AveragePool"]
     assert {"pads", "count_include_pad"}.isdisjoint(after.nodes[1].attributes)
     np.testing.assert_allclose(run(after, {"x": X})["y"], mean_of_windows(X, [0, 0, 1, 1]), atol=1e-6)
 
@@ -57,7 +57,7 @@ def test_counted_padding_of_a_size_that_is_rounded_up_moves_too(size: int, windo
     before, x = pool(size, **attributes), X[:, :, :1, :1] * np.ones((1, 1, size, size), np.float32)
     x = x + np.arange(size, dtype=np.float32)
     after = separate_pool_padding(before)
-    assert [each.op for each in after.nodes] == ["Pad", "AveragePool"][not pad :]
+    assert [step.op for step in after.nodes] == ["Pad", "AveragePool"][not pad :]
     assert "count_include_pad" not in after.nodes[-1].attributes
     np.testing.assert_allclose(run(after, {"x": x})["y"], run(before, {"x": x})["y"], atol=1e-5)
 
@@ -66,7 +66,7 @@ def test_counted_padding_of_a_size_that_is_rounded_up_moves_too(size: int, windo
 @pytest.mark.parametrize(("mode", "pads"), [(b"SAME_UPPER", [0, 0, 1, 1]), (b"SAME_LOWER", [1, 1, 0, 0])])
 def test_automatic_padding_on_one_side_moves_to_a_pad(mode: bytes, pads: list[int], ceil: int) -> None:
     after = separate_pool_padding(pool(auto_pad=mode, count_include_pad=1, ceil_mode=ceil))
-    assert [each.op for each in after.nodes] == ["Pad", "AveragePool"]
+    assert [step.op for step in after.nodes] == ["Pad", "AveragePool"]
     assert {"auto_pad", "pads", "count_include_pad"}.isdisjoint(after.nodes[1].attributes)
     np.testing.assert_allclose(run(after, {"x": X})["y"], mean_of_windows(X, pads), atol=1e-6)
 
@@ -76,15 +76,17 @@ def test_automatic_padding_on_one_side_moves_to_a_pad(mode: bytes, pads: list[in
 def test_counted_automatic_padding_is_zeros(mode: bytes, window: int, stride: int, pads: tuple[int, int]) -> None:
     graph = pool(kernel_shape=[window] * 2, strides=[stride] * 2, auto_pad=mode, count_include_pad=1)
     after = separate_pool_padding(graph)
-    assert [each.op for each in after.nodes] == ["Pad", "AveragePool"][pads[0] == pads[1] :]
+    assert [step.op for step in after.nodes] == ["Pad", "AveragePool"][pads[0] == pads[1] :]
     padded = np.pad(X, ((0, 0), (0, 0), *[pads if mode == b"SAME_UPPER" else pads[::-1]] * 2))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (window, window), (2, 3))[:, :, ::stride, ::stride]
     np.testing.assert_allclose(run(after, {"x": X})["y"], windows.mean((4, 5)), atol=1e-6)
 
 
 def test_automatic_padding_of_a_free_size_stays() -> None:
-    made = node("AveragePool", "x", "y", kernel_shape=[2, 2], auto_pad=b"SAME_UPPER", count_include_pad=1, ceil_mode=1)
-    graph = small([value("x", "batch", 3, "height", 8)], [value("y", "batch", 3, "out", "width")], [made])
+    average = node(
+        "AveragePool", "x", "y", kernel_shape=[2, 2], auto_pad=b"SAME_UPPER", count_include_pad=1, ceil_mode=1
+    )
+    graph = small([value("x", "batch", 3, "height", 8)], [value("y", "batch", 3, "out", "width")], [average])
     assert separate_pool_padding(graph).nodes == graph.nodes
 
 
@@ -107,16 +109,16 @@ def test_other_pools_stay(attributes: dict[str, object]) -> None:
 
 
 def test_a_free_size_with_ceil_mode_stays() -> None:
-    made = node(
+    average = node(
         "AveragePool", "x", "y", kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2], count_include_pad=1, ceil_mode=1
     )
-    graph = small([value("x", "batch", 3, "height", 8)], [value("y", "batch", 3, "out", "width")], [made])
+    graph = small([value("x", "batch", 3, "height", 8)], [value("y", "batch", 3, "out", "width")], [average])
     assert separate_pool_padding(graph).nodes == graph.nodes
 
 
 def test_a_second_pass_changes_nothing() -> None:
     once = separate_pool_padding(padded_pool([0, 0, 1, 1]))
-    assert [len(each.inputs) for each in once.nodes] == [4, 1]
+    assert [len(step.inputs) for step in once.nodes] == [4, 1]
     assert separate_pool_padding(once).nodes == once.nodes
 
 

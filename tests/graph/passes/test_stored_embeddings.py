@@ -25,10 +25,12 @@ def test_each_row_is_within_half_a_step_of_its_own_scale() -> None:
     table = graph.constants["table"]
     (rows,) = (array for array in stored.constants.values() if array.dtype == np.int8)
     assert rows.shape == table.shape and "table" not in stored.constants
-    exact, made = (np.arctanh(run(each, {"ids": IDS})["e"].astype(np.float64) * 0.999) for each in (graph, stored))
+    exact, rounded = (
+        np.arctanh(run(version, {"ids": IDS})["e"].astype(np.float64) * 0.999) for version in (graph, stored)
+    )
     small = np.abs(table[IDS]) < 1
     steps = np.broadcast_to(np.abs(table).max(axis=1)[IDS][..., None] / 127, small.shape)
-    assert np.all(np.abs(made - exact)[small] < 2 * steps[small] + 1e-3) and np.any(made != exact)
+    assert np.all(np.abs(rounded - exact)[small] < 2 * steps[small] + 1e-3) and np.any(rounded != exact)
 
 
 def test_small_tables_and_those_with_other_readers_stay_float() -> None:

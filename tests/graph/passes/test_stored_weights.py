@@ -87,7 +87,7 @@ def in_4_bits(op: WeightedOp, graph: Graph) -> GroupedWeight:
     rows = np.moveaxis(graph.constants[op.weight], op.axis, 0).astype(np.float64)
     group = group_size(rows.shape[1])
     scales, zeros = choose_scales(rows, group)
-    spread = (spread_groups(each, group, rows.shape[1]) for each in (scales, zeros))
+    spread = (spread_groups(table, group, rows.shape[1]) for table in (scales, zeros))
     return GroupedWeight(round_to_nearest(rows, *spread), scales, zeros, group)
 
 
@@ -102,7 +102,7 @@ def test_products_are_those_of_the_weight_in_4_bits(op: str, inputs: int) -> Non
     graph = chain(body, w=(inputs, 32) if op == "MatMul" else (32, inputs), w_first=(inputs, 3, 1, 1), bias=(32,))
     shapes = {"rows": np.array([-1, inputs]), "back": np.array([-1, 4, 4, 32])}
     graph = replace(graph, constants={**graph.constants, **shapes})
-    (stored,) = (each for each in select_stored_ops(graph) if can_have_4_bits(each, graph))
+    (stored,) = (candidate for candidate in select_stored_ops(graph) if can_have_4_bits(candidate, graph))
     weight = in_4_bits(stored, graph)
     converted = store_weights(graph, {stored.code: weight})
     assert converted.ops().count("MatMulNBits") == 1 and "w" not in converted.constants
@@ -110,9 +110,9 @@ def test_products_are_those_of_the_weight_in_4_bits(op: str, inputs: int) -> Non
     rounded = weight.dequantize() if op == "MatMul" else weight.dequantize().T
     expected = replace(graph, constants={**graph.constants, "w": rounded})
     x = {"x": np.random.default_rng(5).standard_normal((2, 3, 4, 4)).astype(np.float32)}
-    exact, made = run(expected, x)["y"], run(converted, x)["y"]
-    assert np.square(made - exact).mean() < 1e-4 * np.square(exact).mean()  # activations have 8 bits
-    assert np.square(made - run(graph, x)["y"]).mean() > 1e-3 * np.square(exact).mean()
+    exact, output = run(expected, x)["y"], run(converted, x)["y"]
+    assert np.square(output - exact).mean() < 1e-4 * np.square(exact).mean()  # activations have 8 bits
+    assert np.square(output - run(graph, x)["y"]).mean() > 1e-3 * np.square(exact).mean()
 
 
 def test_a_product_with_factors_cannot_have_4_bits() -> None:

@@ -232,9 +232,9 @@ def test_fits_come_first_then_the_longest_model(tmp_path: Path, monkeypatch: pyt
 
 
 def test_claims_are_of_a_model_and_of_the_named_systems() -> None:
-    named = [each.system for each in select_claims(("fashion_mnist", "plans"), ["filter"])]
+    named = [claim.system for claim in select_claims(("fashion_mnist", "plans"), ["filter"])]
     assert named == ["StreamDiffusion filter", "StreamDiffusion filter", "hallucination filter"]
-    by_figure = {each.figure for each in select_claims(("dit_flow", "plans"), ["DPM-Solver++, -FD"])}
+    by_figure = {claim.figure for claim in select_claims(("dit_flow", "plans"), ["DPM-Solver++, -FD"])}
     assert by_figure == {"-FD to the teacher in 80 steps"}
     assert not [*select_claims(("speech_ncsn", "plans"), ["filter"])] and [
         *select_claims(("speech_ncsn", "plans"), None)
@@ -245,9 +245,11 @@ def test_claims_are_of_a_model_and_of_the_named_systems() -> None:
 def test_models_are_measured_in_processes(tmp_path: Path) -> None:
     asked = Namespace(model=["fashion_mnist", "cifar10"], only=["StreamDiffusion filter"], work=tmp_path, data=None)
     lines = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
-    assert sorted(each.model for each in lines) == ["cifar10", "cifar10", "fashion_mnist", "fashion_mnist"]
-    of_all = [each for each in lines if each.control == "no filter"]
-    assert len(of_all) == 2 and all(each.ours > 1.5 * each.plain for each in of_all)  # frames are skipped
+    assert sorted(claim_line.model for claim_line in lines) == ["cifar10", "cifar10", "fashion_mnist", "fashion_mnist"]
+    of_all = [claim_line for claim_line in lines if claim_line.control == "no filter"]
+    assert len(of_all) == 2 and all(
+        claim_line.ours > 1.5 * claim_line.plain for claim_line in of_all
+    )  # frames are skipped
     again = [*in_processes(Namespace(**vars(asked), seeds=2, first_seed=0))]
     assert sorted(again, key=str) == sorted(lines, key=str)  # times too: nothing is measured twice
 
@@ -308,7 +310,7 @@ def test_a_baseline_of_the_authors_is_a_control_of_a_claim() -> None:
 
 def test_claims_of_a_model_differ_by_system_figure_or_control() -> None:
     """A line is stored by these names."""
-    names = [(model, each.system, each.figure, each.control) for each in CLAIMS for model in each.models]
+    names = [(model, claim.system, claim.figure, claim.control) for claim in CLAIMS for model in claim.models]
     assert [name for name in names if names.count(name) > 1] == []
 
 

@@ -125,7 +125,11 @@ def test_changed_networks_run_their_change_next_to_the_network_as_it_is(monkeypa
     sampler: Any = SimpleNamespace(sample=sample)
     monkeypatch.setattr(plan_ways, "edit_source", lambda source, change: changes.append((source, change)) or sampler)
     of = Setting(sampler, None, "class", range(2), source="fashion_mnist")
-    for claim in (each for each in CLAIMS if each.system in ("PAG", "Skip-Tuning") and "cifar10" not in each.models):
+    for claim in (
+        candidate
+        for candidate in CLAIMS
+        if candidate.system in ("PAG", "Skip-Tuning") and "cifar10" not in candidate.models
+    ):
         claim.ours(of), claim.plain(of, 0)
     assert changes == [("fashion_mnist", "pag")] * 3 + [("fashion_mnist", "skip_tuning:0.9,1")] * 2
     pag, five, ten = ("dpmpp_2m:5", Pag(1.0)), ("dpmpp_2m:5", 1.0), ("dpmpp_2m:10", 1.0)
@@ -142,7 +146,9 @@ def test_guidance_on_cifar10_has_the_weights_of_other_seeds_in_equal_evaluations
     setting: Any = SimpleNamespace(source="cifar10", sample=lambda plan, guidance: (plan, guidance))
     monkeypatch.setattr(plan_ways, "replace", lambda s, sampler: s)
     monkeypatch.setattr(plan_ways, "edit_source", lambda source, change: None)
-    for claim in (each for each in CLAIMS if each.system in ("PAG", "CFG++") and each.models == ("cifar10",)):
+    for claim in (
+        candidate for candidate in CLAIMS if candidate.system in ("PAG", "CFG++") and candidate.models == ("cifar10",)
+    ):
         facts = DenoiserFacts(ScheduleSpec("flow"), "flow", perturbed=True, guided=True)
         runs: Any = (claim.ours(setting), claim.evaluations), (claim.plain(setting, 0), claim.plain_evaluations)
         for (name, guidance), evaluations in runs:

@@ -116,15 +116,15 @@ def test_a_negative_text_is_told_to_attention_or_to_a_second_row(
 def test_the_student_of_one_step_runs_next_to_its_start_and_its_teacher(ran: list[Run]) -> None:
     """A row of the student is a step. Steps of its start and its teacher have two with guidance."""
     shipped = Setting(Run(ran, "fashion_mnist", "float32"), None, "class", SEEDS, source="fashion_mnist")  # type: ignore[arg-type]
-    seen = set()
+    comparisons = set()
     for claim in claims_of("InstaFlow"):
         claim.ours(shipped), claim.plain(shipped, 0)
         ours, theirs = ran[-2:]
         assert (ours.source, ours.plan) == ("one_step.py:make", f"ddim:{claim.evaluations}@trailing")
         guidance = theirs.options["guidance"]
         assert int(theirs.plan.partition("@")[0][-1]) * (1 if guidance == 1.0 else 2) == claim.plain_evaluations
-        seen.add((theirs.source, theirs.plan, guidance))
-    assert seen == {
+        comparisons.add((theirs.source, theirs.plan, guidance))
+    assert comparisons == {
         *(("dit_flow.py:make", f"ddim:{rows}@trailing", 1.0) for rows in (1, 2)),
         ("dit_flow.py:make", "dpmpp_2m:8", 2.0),
         *(("fashion_mnist", plan, 2.0) for plan in ("ddim:1", "unipc_2:2@arctan(power=1.5)", "dpmpp_2m:8")),

@@ -31,8 +31,8 @@ JUDGED_BY_HAND = [
 
 def part_of(note: str, name: str) -> str:
     """Return a part of a note; "" if it has none."""
-    found = re.search(rf"^- \*{name}\*: (.*)$", note, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(rf"^- \*{name}\*: (.*)$", note, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def rows_of(*states: str) -> list[str]:
@@ -43,7 +43,7 @@ def rows_of(*states: str) -> list[str]:
 def test_what_is_here_names_code_that_no_other_system_has(name: str) -> None:
     code = part_of(NOTES[name], "Code")
     assert code and not code.startswith(NONE)
-    assert [each for each in NOTES if part_of(NOTES[each], "Code") == code] == [name]
+    assert [system for system in NOTES if part_of(NOTES[system], "Code") == code] == [name]
     if ROWS[name][systems.STATE] == "part":
         assert "`" in code or "](" in code
 
@@ -70,7 +70,7 @@ def test_a_verdict_without_lines_has_a_figure(name: str) -> None:
 
 def test_a_control_that_is_better_by_a_refused_figure_leaves_the_worth_open() -> None:
     """By a direction that is stored, and on a page whose other lines pay."""
-    wrong = {(each.network, each.few) for each in KEPT.directions if each.is_wrong}
+    wrong = {(direction.network, direction.few) for direction in KEPT.directions if direction.is_wrong}
     assert {*BETTER_BUT_REFUSED.values()} <= wrong
     for name in BETTER_BUT_REFUSED:
         assert systems.worth(systems.lines_of(name, KEPT.lines)) == "pays in part"

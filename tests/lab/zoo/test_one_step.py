@@ -40,21 +40,23 @@ def test_times_lean_to_both_ends() -> None:
 
 def test_the_second_step_begins_where_the_first_one_led() -> None:
     """Half of the noise is put back, and the first step's sample gets no gradient from there."""
-    weight, seen = torch.tensor(0.5, requires_grad=True), list[tuple[Tensor, Tensor]]()
+    weight, calls = torch.tensor(0.5, requires_grad=True), list[tuple[Tensor, Tensor]]()
 
     def network(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        seen.append((x, time))
+        calls.append((x, time))
         return weight * x
 
     loss = one_step.distill(network, NOISE, SAMPLE, LABEL, seeded())
-    (first, start), (second, middle) = seen
+    (first, start), (second, middle) = calls
     torch.testing.assert_close(first, NOISE)
     assert (start.unique().tolist(), middle.unique().tolist()) == ([1000.0], [500.0])
     torch.testing.assert_close(second, 0.5 * (0.5 * NOISE[:32]) + 0.5 * NOISE[:32])
     assert not second.requires_grad
-    made = (second - 0.5 * weight * second).detach()
-    expected = [(0.5 * NOISE - SAMPLE), (made - SAMPLE[:32])]
-    assert loss.item() == pytest.approx(sum(straight.pseudo_huber(each).item() for each in expected) / 2, rel=1e-5)
+    result = (second - 0.5 * weight * second).detach()
+    expected = [(0.5 * NOISE - SAMPLE), (result - SAMPLE[:32])]
+    assert loss.item() == pytest.approx(
+        sum(straight.pseudo_huber(difference).item() for difference in expected) / 2, rel=1e-5
+    )
 
 
 def test_no_folder_of_pairs_is_refused() -> None:

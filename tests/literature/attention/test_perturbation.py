@@ -213,9 +213,11 @@ def test_int8_is_calibrated_along_the_perturbed_branch(bundle: Path, tmp_path: P
     copied = tmp_path / "bundle"
     shutil.copytree(bundle, copied)
     np.savez(tmp_path / "rows.npz", text=inputs()[2].numpy())
-    made = calibrate(CalibrateOptions(copied, "ddim:2", (EXACT_TARGET,), 3, "pag:2", conditions=tmp_path / "rows.npz"))
-    assert made.plan.guidance == Pag(2.0)
-    assert [step.branches for step in made.plan.steps] == [("cond", "perturbed")] * 2
+    result = calibrate(
+        CalibrateOptions(copied, "ddim:2", (EXACT_TARGET,), 3, "pag:2", conditions=tmp_path / "rows.npz")
+    )
+    assert result.plan.guidance == Pag(2.0)
+    assert [step.branches for step in result.plan.steps] == [("cond", "perturbed")] * 2
     assert " --guidance pag:2 " in open_bundle(copied).manifest.provenance.commands[-1] + " "
     condition = Condition("perturbed", "perturbed", (), "float32", low=0, high=1, default=(0.0,))
     assert draw_condition(condition, 0, 1_000_000) == 0

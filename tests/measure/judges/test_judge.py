@@ -113,7 +113,7 @@ def test_what_no_judge_may_return_is_named(returned: Any, said: str) -> None:
 
 def test_samples_of_several_sizes_are_an_array_of_arrays() -> None:
     parts = [SamplePairs(np.ones((2, size)), np.zeros((2, size)), {"text": np.zeros((2, size, 3))}) for size in (2, 5)]
-    judged = judge_by(lambda samples, *_: ([len(each) for each in samples], 3)).judge(SamplePairs.join(parts))
+    judged = judge_by(lambda samples, *_: ([len(sample) for sample in samples], 3)).judge(SamplePairs.join(parts))
     assert (judged.score.value, judged.seeds) == (3.5, 4)
 
 
@@ -155,7 +155,7 @@ def test_the_name_has_no_folder_and_the_hash_is_that_of_all_its_files(tiny_bundl
     (tmp_path / "limit.py").write_text("LIMIT = 1\n")
     assert open_judge(f"{file}:near", manifest).sha256 == first.sha256
     installed = judge_of_call("psnr", resolve_call("judge", "fewstep.measure.rollouts.metrics:psnr", 2), near)
-    assert len(installed.sha256) == 64 and [each.name for each in installed.files] == ["metrics.py"]
+    assert len(installed.sha256) == 64 and [path.name for path in installed.files] == ["metrics.py"]
 
 
 @pytest.mark.parametrize("name", ["near", "partly"])
@@ -196,5 +196,5 @@ def test_arguments_of_the_text_follow_those_of_a_judge(tiny_bundle: Path, tmp_pa
 
 
 def test_a_score_needs_no_more_than_its_limit() -> None:
-    kept = Figure("own", 0.5, 0.5, False, "scores 0.5")
-    assert JudgeScore(kept, kept, "", 4).problem is None
+    figure = Figure("own", 0.5, 0.5, False, "scores 0.5")
+    assert JudgeScore(figure, figure, "", 4).problem is None

@@ -111,7 +111,7 @@ def test_what_an_environment_does_wrong_is_one_line(manifest: Manifest, file: Pa
 def test_relative_actions_are_added_to_the_observation(manifest: Manifest, file: Path) -> None:
     """Each adds a quarter of it. Without it, the point would never move."""
     policy = msgspec.structs.replace(policy_of(manifest), relative_to="state", relative=(0, 1))
-    seen = np.array([[[0.25, 0.5]], [[1.0, -0.5]]])
+    observation = np.array([[[0.25, 0.5]], [[1.0, -0.5]]])
     state = Condition("state", "state", (1, 2), "float32", typical=(-1.0, 1.0))
     relative = msgspec.structs.replace(manifest, policy=policy, conditions=(state,))
     file.write_text(
@@ -119,7 +119,7 @@ def test_relative_actions_are_added_to_the_observation(manifest: Manifest, file:
         "        self.place, self.goal = np.zeros(2), 4 * conditions['state'][0]\n"
     )
     still = np.zeros((2, 6, 3), np.float32)
-    judged = open_judge(f"task:{file}:Four,1", relative).judge(SamplePairs(still, still, {"state": seen}))
+    judged = open_judge(f"task:{file}:Four,1", relative).judge(SamplePairs(still, still, {"state": observation}))
     assert judged.score.value == 1.0
     with refuses("'state', which is no condition", "FILE.py:FUNCTION"):
         open_judge(f"task:{file}:Reach,1", msgspec.structs.replace(relative, conditions=()))

@@ -41,8 +41,8 @@ def test_samples_of_a_file_for_check_are_left_out(tmp_path: Path, caplog: pytest
     level = Condition("level", "level", (), "float32")
     for read in (lambda path: read_conditions(path, takes(level)), lambda path: read_branches(path, [level])["cond"]):
         caplog.clear()
-        found = read(tmp_path / "data.npz")
-        assert found.keys() == {"level"} and found["level"].tolist() == [0.0, 1.0, 2.0]
+        records = read(tmp_path / "data.npz")
+        assert records.keys() == {"level"} and records["level"].tolist() == [0.0, 1.0, 2.0]
         assert caplog.messages == ["data.npz has samples, x: only its conditions are used"]
     own = Condition("x", "x", (4,), "float32")
     assert read_conditions(tmp_path / "data.npz", takes(level, own))["x"].shape == (3, 4)

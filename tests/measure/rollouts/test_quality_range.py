@@ -29,10 +29,10 @@ def share_inside(distribution: str, count: int, is_mean: bool) -> float:
     """Return how often the quality of OTHERS further values lies in the range of `count` values, in 1000 tries."""
     rng, inside = np.random.default_rng(0), 0
     for _ in range(1000):
-        found = (mean_range if is_mean else p5_range)(draw(distribution, rng, count).tolist())
+        ends = (mean_range if is_mean else p5_range)(draw(distribution, rng, count).tolist())
         others = draw(distribution, rng, OTHERS)
-        assert found is not None
-        inside += bool(found[0] <= (others.mean() if is_mean else np.percentile(others, 5)) <= found[1])
+        assert ends is not None
+        inside += bool(ends[0] <= (others.mean() if is_mean else np.percentile(others, 5)) <= ends[1])
     return inside / 1000
 
 

@@ -75,7 +75,7 @@ def noise_of_answer(x: NDArray[Any], step: Step, conditions: Mapping[str, NDArra
 
 
 def values(check: ReferenceCheck) -> dict[str, float]:
-    return {each.name: each.value for each in check.figures}
+    return {figure.name: figure.value for figure in check.figures}
 
 
 def test_an_epsilon_denoiser_of_one_step_is_not_usable_but_one_of_more_steps_is() -> None:

@@ -68,9 +68,9 @@ def test_a_null_value_that_was_trained_little_is_in_doubt(
 ) -> None:
     """Without signal the mean of all has half of the error of another sample, exactly 0.5. An excess e adds e / 2."""
     monkeypatch.setattr(reading_errors, "LAMS", (-3.0, -2.9))
-    found = verdict_on_text(*of_texts(excess))
-    assert found.mistake == "" and said in found.unknown
-    figure, error = (float(found.figures.split(word)[1].split()[0].rstrip(")")) for word in ("add ", "error "))
+    verdict = verdict_on_text(*of_texts(excess))
+    assert verdict.mistake == "" and said in verdict.unknown
+    figure, error = (float(verdict.figures.split(word)[1].split()[0].rstrip(")")) for word in ("add ", "error "))
     assert figure == pytest.approx((1 + excess) / 2, abs=0.03) and error < 0.05
 
 
@@ -78,18 +78,18 @@ def test_a_null_value_that_was_trained_little_is_in_doubt(
 def test_a_null_value_that_is_a_text_is_refused_with_its_figure(text: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its squared distance to the others is their variance, and its own to their mean."""
     monkeypatch.setattr(reading_errors, "LAMS", (-3.0, -2.9))
-    found = verdict_on_text(*of_texts(0.0, null_is=text))
-    assert "null is another value" in found.mistake and found.unknown == ""
+    verdict = verdict_on_text(*of_texts(0.0, null_is=text))
+    assert "null is another value" in verdict.mistake and verdict.unknown == ""
     distance, variance = np.mean((DIRECTIONS[text] - DIRECTIONS.mean(axis=0)) ** 2), DIRECTIONS.var(axis=0).mean()
-    figure = float(found.figures.split("add ")[1].split()[0])
+    figure = float(verdict.figures.split("add ")[1].split()[0])
     assert figure == pytest.approx((variance + distance) / (2 * variance), abs=0.03)
 
 
 def test_null_values_that_denoise_nothing_are_refused_whatever_they_add() -> None:
     """The mean of all at every time adds what right ones add, and is 7 times as far as a linear denoiser."""
-    found = verdict_on_text(*of_texts(0.0))
-    assert found.mistake.startswith("with its null values the errors are 7.1 times those of a linear denoiser")
-    assert "null values add 0.5 (" in found.figures.replace("0.50", "0.5")
+    verdict = verdict_on_text(*of_texts(0.0))
+    assert verdict.mistake.startswith("with its null values the errors are 7.1 times those of a linear denoiser")
+    assert "null values add 0.5 (" in verdict.figures.replace("0.50", "0.5")
 
 
 @pytest.mark.parametrize(

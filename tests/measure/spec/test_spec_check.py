@@ -217,9 +217,9 @@ def test_a_null_value_that_adds_too_much_is_in_doubt_though_x_shows_what_it_is(o
         is_null = (given["class"][: len(x)] == 5)[:, None, None, None]
         return network(x, times, given) + np.float32(offset * (times[0] > 500)) * is_null  # type: ignore[no-any-return]
 
-    found = check_nulls(moved, stated, data, {"class": OTHERS}, {"class": np.full(32, 5)}, rows)
-    assert found.mistake == "" and (found.unknown == "") == is_right
-    assert is_right or "they add too much error for right ones" in found.unknown
+    result = check_nulls(moved, stated, data, {"class": OTHERS}, {"class": np.full(32, 5)}, rows)
+    assert result.mistake == "" and (result.unknown == "") == is_right
+    assert is_right or "they add too much error for right ones" in result.unknown
 
 
 def test_a_null_value_that_samples_have_is_never_called_right() -> None:

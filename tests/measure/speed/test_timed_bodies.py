@@ -79,15 +79,15 @@ def test_a_body_with_8_bit_weights_is_timed_with_the_sums_that_it_is_deployed_wi
     path, raced = make_bundle(tmp_path / "tiny"), []
     monkeypatch.setattr(timed_bodies, "run_race", partial(note_race, raced))
     describe_cpu(monkeypatch, tmp_path, ("avx2",))
-    found = measure(MeasureOptions(path, columns=("ms",), **QUICK))
-    wide = {each.name: [graph.wide_sums for graph in each.graphs] for each in raced}
+    results = measure(MeasureOptions(path, columns=("ms",), **QUICK))
+    wide = {engine.name: [graph.wide_sums for graph in engine.graphs] for engine in raced}
     assert wide == {"float32": [False], "int8-cpu-x86": [True]}
-    assert [note for note in found.notes if note.startswith("cpu-x86: without VNNI")]
+    assert [note for note in results.notes if note.startswith("cpu-x86: without VNNI")]
     describe_cpu(monkeypatch, tmp_path, ("avx2", "avx_vnni"))
     raced.clear()
-    found = measure(MeasureOptions(path, columns=("ms",), **QUICK))
-    assert not any(graph.wide_sums for each in raced for graph in each.graphs)
-    assert not [note for note in found.notes if "without VNNI" in note]
+    results = measure(MeasureOptions(path, columns=("ms",), **QUICK))
+    assert not any(graph.wide_sums for engine in raced for graph in engine.graphs)
+    assert not [note for note in results.notes if "without VNNI" in note]
 
 
 @pytest.mark.parametrize("kind", [MeasureOptions, ReportOptions])

@@ -48,8 +48,8 @@ FORMER = [
 
 @pytest.mark.parametrize(("fields", "shaping"), FORMER, ids=str)
 def test_the_fields_of_former_bundles_are_shapings(fields: dict[str, Any], shaping: GuidedShaping) -> None:
-    found = read_recorded({**FLOW, RECORDED: {"even": True, "mu": None, **fields}})
-    assert found == Recorded(even=True, shaping=shaping)
+    recorded = read_recorded({**FLOW, RECORDED: {"even": True, "mu": None, **fields}})
+    assert recorded == Recorded(even=True, shaping=shaping)
 
 
 def test_what_is_stored_is_read_again() -> None:

@@ -31,7 +31,9 @@ def steady(samples, reference, conditions, least: float):
 
 
 def judged(milliseconds: float, decibels: float, score: float, limit: float = 0.9) -> Deployment:
-    figures = (Figure("j", each, limit, False, f"scores {each:g} by j, less than {limit:g}") for each in (score, 1.0))
+    figures = (
+        Figure("j", value, limit, False, f"scores {value:g} by j, less than {limit:g}") for value in (score, 1.0)
+    )
     return msgspec.structs.replace(row(milliseconds, decibels), judged=JudgeScore(*figures, "", 16))
 
 
@@ -77,20 +79,25 @@ def test_a_choice_scores_the_samples_that_it_compares_and_caches_them(
 ) -> None:
     file = tmp_path / "own.py"
     file.write_text(JUDGE)
-    found = choose(options(tiny_bundle, judge=f"{file}:steady:-10"))
-    for each in found.deployments:
-        assert each.judged is not None and -10 < each.judged.score.value < 0 == each.judged.float32.value
-    assert found.chosen is not None and found.chosen.winner.milliseconds == min(
-        r.milliseconds for r in found.deployments
+    choice = choose(options(tiny_bundle, judge=f"{file}:steady:-10"))
+    for deployment in choice.deployments:
+        assert (
+            deployment.judged is not None and -10 < deployment.judged.score.value < 0 == deployment.judged.float32.value
+        )
+    assert choice.chosen is not None and choice.chosen.winner.milliseconds == min(
+        r.milliseconds for r in choice.deployments
     )
     calls.clear()
-    assert choose(options(tiny_bundle, judge=f"{file}:steady:-10")) == found and calls == []
+    assert choose(options(tiny_bundle, judge=f"{file}:steady:-10")) == choice and calls == []
     assert f"--judge {file}:steady:-10" in load_choice(tiny_bundle).options
-    heads = [str(column.header) for column in choice_table(found, 1).columns]
+    heads = [str(column.header) for column in choice_table(choice, 1).columns]
     assert heads[5] == "score"
     file.write_text(JUDGE.replace("-np.abs", "-2 * np.abs"))
     with refuses(f"no longer holds: {file} changed", f"--judge {file}:steady:-10"):
         load_choice(tiny_bundle)
     again = choose(options(tiny_bundle, judge=f"{file}:steady:-10"))
-    scores = [[each.judged.score.value for each in these.deployments if each.judged] for these in (found, again)]
+    scores = [
+        [deployment.judged.score.value for deployment in these.deployments if deployment.judged]
+        for these in (choice, again)
+    ]
     np.testing.assert_allclose(2 * np.array(scores[0]), scores[1])

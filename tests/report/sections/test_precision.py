@@ -130,8 +130,8 @@ def test_a_body_all_in_float_is_named_and_not_called_slow(bundle):
     run(bundle, speed="1.0x")
     results = report(ReportOptions(bundle, **FEW))
     race = results.races[0]
-    slow = replace(race, timings=tuple(replace(each, ratio=0.996) for each in race.timings))
-    said = [each for each in list_warnings(replace(results, races=(slow, slow))) if each.startswith(EXACT_BODY)]
+    slow = replace(race, timings=tuple(replace(timing, ratio=0.996) for timing in race.timings))
+    said = [line for line in list_warnings(replace(results, races=(slow, slow))) if line.startswith(EXACT_BODY)]
     assert said == [f"{EXACT_BODY} runs in float32 at every step of ddim:3: no operation is int8, so it is not faster."]
     assert said[0] in " ".join(list_warnings(results))
 

@@ -117,10 +117,10 @@ def test_a_call_that_fails_while_warming_up_is_one_line(tiny_bundle: Path, fine:
 
 def test_a_pose_function_that_raises_rejects_its_tick(tiny_bundle: Path) -> None:
     runner, _, clock = looping(tiny_bundle, pose=lambda seen: [seen["state"][0], seen["wrist"][0]])  # type: ignore[index]
-    seen = SEEN | {"wrist": [0.0]}
+    observation = SEEN | {"wrist": [0.0]}
     rejected = act(runner, clock)
     assert rejected.source == "waiting" and rejected.problem == "Safety.pose raises KeyError: 'wrist'"
-    assert [act(runner, clock, seen).source for _ in range(3)] == ["planned"] * 3
+    assert [act(runner, clock, observation).source for _ in range(3)] == ["planned"] * 3
     rejected = act(runner, clock)
     assert rejected.source == "planned" and rejected.problem == "Safety.pose raises KeyError: 'wrist'"
     assert runner.statistics.rejected == 2
@@ -142,6 +142,6 @@ def test_calls_that_outlast_the_horizon_drop_no_sequence_once_they_were_measured
     acts(runner, clock, 100)
     dropped = runner.statistics.dropped
     actions = acts(runner, clock, 400)
-    moved = [each for each in actions if each.source in ("planned", "late")]
+    moved = [action for action in actions if action.source in ("planned", "late")]
     assert runner.statistics.dropped == dropped <= 1
     assert len(moved) >= 400 * 4 // 24

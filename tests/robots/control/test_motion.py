@@ -66,7 +66,7 @@ def act(
 
 
 def hundredths(actions: list[Action]) -> list[int | None]:
-    return [None if each.value is None else round(100 * float(each.value[0])) for each in actions]
+    return [None if action.value is None else round(100 * float(action.value[0])) for action in actions]
 
 
 def test_after_a_slow_first_call_the_first_action_is_the_first_of_its_sequence(tiny_bundle: Path) -> None:
@@ -77,7 +77,7 @@ def test_after_a_slow_first_call_the_first_action_is_the_first_of_its_sequence(t
 
 def test_after_a_slow_call_only_the_executed_actions_are_skipped(tiny_bundle: Path) -> None:
     actions, _ = act(tiny_bundle, [0.1, 0.1, 1.2, 0.1], 76)
-    assert [each.source for each in actions[60:74]] == ["held"] * 13 + ["planned"]
+    assert [action.source for action in actions[60:74]] == ["held"] * 13 + ["planned"]
     assert hundredths(actions[59:75]) == [39] * 14 + [23, 24]
 
 
@@ -140,13 +140,13 @@ def test_an_episode_that_begins_in_motion_starts_at_the_first_action_of_its_own_
 
 def test_a_robot_that_stopped_where_it_was_skips_what_it_has_executed(tiny_bundle: Path) -> None:
     actions, _ = act(tiny_bundle, [0.1, 0.1, 1.2, 0.1], 76, Safety(most_held=3))
-    assert [each.source for each in actions[60:74]] == ["held"] * 3 + ["stopped"] * 10 + ["planned"]
+    assert [action.source for action in actions[60:74]] == ["held"] * 3 + ["stopped"] * 10 + ["planned"]
     assert hundredths(actions[73:75]) == [23, 24]
 
 
 def test_a_robot_that_stopped_at_the_idle_action_takes_no_sequence_from_before(tiny_bundle: Path) -> None:
     actions, runner = act(tiny_bundle, [0.1, 0.1, 1.2, 0.1], 80, Safety(most_held=3, idle=[-1.0, 0.0]))
-    assert [each.source for each in actions[60:77]] == ["held"] * 3 + ["stopped"] * 13 + ["planned"]
+    assert [action.source for action in actions[60:77]] == ["held"] * 3 + ["stopped"] * 13 + ["planned"]
     assert hundredths(actions[72:78]) == [-100] * 4 + [0, 1]  # the call that begins at tick 73
     assert runner.statistics.dropped == 1
 
@@ -193,7 +193,7 @@ def test_no_action_is_decided_while_the_robot_holds_its_last_one(tiny_bundle: Pa
     blind = acts(runner, clock, HORIZON, BAD)
     assert blind[-1].source == "held"
     acts(runner, clock, 1)
-    assert [(None if each.former is None else len(each.former), each.decided) for each in requests] == [
+    assert [(None if request.former is None else len(request.former), request.decided) for request in requests] == [
         (None, 0),
         (HORIZON, 3),
         (None, 0),
@@ -222,7 +222,7 @@ def test_the_first_action_after_a_wait_is_limited_from_the_measured_pose(tiny_bu
     limits = Limits(change=0.005 * HERTZ)
     measured = Safety(limits, pose=lambda seen: [-0.02, 0.0])
     actions, _ = act(tiny_bundle, [0.7, 0.1], 25, measured)
-    np.testing.assert_allclose([each.value[0] for each in actions[21:]], [-0.015, -0.01, -0.005, 0.0], atol=1e-7)
+    np.testing.assert_allclose([action.value[0] for action in actions[21:]], [-0.015, -0.01, -0.005, 0.0], atol=1e-7)
     assert actions[21].problem == "element 0 of the action is 0, and its limit is -0.015"
     unknown, _ = act(tiny_bundle, [0.7, 0.1], 22, Safety(limits))
     assert unknown[21].value[0] == 0 and unknown[21].problem is None
@@ -367,7 +367,7 @@ def test_statistics_say_that_velocities_of_past_ticks_are_left_out(
 def test_one_slow_call_delays_no_later_sequence(tiny_bundle: Path) -> None:
     """The fourth call takes 0.7 s, and ends at tick 43. All others take 3 ms."""
     actions, _ = act(tiny_bundle, [0.003] * 3 + [0.7] + [0.003] * 40, 121, execute=8)
-    assert [each.age for each in actions[43:]] == [21, *[1, 2, 3, 4, 5, 6, 7] * 11]
+    assert [action.age for action in actions[43:]] == [21, *[1, 2, 3, 4, 5, 6, 7] * 11]
 
 
 @pytest.mark.slow

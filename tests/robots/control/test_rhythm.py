@@ -35,8 +35,8 @@ def test_a_delay_makes_no_action_older_as_long_as_calls_can_follow_each_other(
     rhythm = Rhythm(RATE, ("ddim:1",), deadline=1.0, expected=delay * TICK, execute=execute)
     runner = PolicyRunner(sampler, rhythm, clock=clock)
     actions = acts(runner, clock, 60)
-    assert max(each.age for each in actions) == oldest
-    assert [each.source for each in actions] == ["waiting"] * delay + ["planned"] * (60 - delay)
+    assert max(action.age for action in actions) == oldest
+    assert [action.source for action in actions] == ["waiting"] * delay + ["planned"] * (60 - delay)
 
 
 def test_one_slow_call_makes_no_later_action_older(tiny_bundle: Path) -> None:

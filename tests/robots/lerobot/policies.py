@@ -171,7 +171,7 @@ def relative(excluded: list[str], names: list[str] | None) -> Change:
     settings = {"enabled": True, "exclude_joints": excluded, "action_names": names}
 
     def after(content: dict[str, Any]) -> dict[str, Any]:
-        (own,) = (each for each in content["steps"] if each["registry_name"] == ABSOLUTE)
+        (own,) = (entry for entry in content["steps"] if entry["registry_name"] == ABSOLUTE)
         own["config"] = {"enabled": True}
         return content
 

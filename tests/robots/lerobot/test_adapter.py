@@ -49,9 +49,9 @@ def test_the_merged_weights_are_those_of_peft(tmp_path: Path) -> None:
     for name in changed:
         *parents, own = name.split(".")
         parent = model
-        for each in parents:
-            parent.add_module(each, getattr(parent, each, nn.Module()))
-            parent = parent.get_submodule(each)
+        for module_name in parents:
+            parent.add_module(module_name, getattr(parent, module_name, nn.Module()))
+            parent = parent.get_submodule(module_name)
         rows, columns = weights[f"{name}.weight"].shape
         parent.add_module(own, nn.Linear(columns, rows, bias=False))
     model.load_state_dict({f"{name}.weight": weights[f"{name}.weight"] for name in changed})

@@ -22,7 +22,7 @@ CAMERAS = ["observation.images.cam0", "observation.images.cam1"]
 
 def cameras_of(folder: Path, *without: str) -> list[str]:
     conditions = load_source(str(folder), without=without).spec.conditions
-    return [each.name for each in conditions if "images" in each.name or "wrist" in each.name]
+    return [condition.name for condition in conditions if "images" in condition.name or "wrist" in condition.name]
 
 
 @pytest.mark.parametrize("kind", ["smolvla", "pi0", "pi05"])

@@ -69,9 +69,11 @@ def test_relative_actions_are_those_of_lerobot_plus_the_state(
     monkeypatch.setattr(noise, "normal_batch", lambda *_: record["noise"][None])
     with fewstep.runtime.load(tmp_path / "bundle") as sampler:
         history = History(sampler)
-        seen = {name.removeprefix("seen/"): value[0] for name, value in record.items() if name.startswith("seen/")}
-        history.add(seen)
+        observation = {
+            name.removeprefix("seen/"): value[0] for name, value in record.items() if name.startswith("seen/")
+        }
+        history.add(observation)
         window = with_prompt(load_text_encoder(tmp_path / "bundle"), history.window(), str(record["task"]))
         actions = sample_actions(sampler, "euler:10@trailing", window)
-    expected = record["actions"] + np.array([seen["observation.state"][0], 0.0])
+    expected = record["actions"] + np.array([observation["observation.state"][0], 0.0])
     assert (np.abs(actions - expected) / np.abs(record["actions"]).max(axis=0)).max() < 1e-4

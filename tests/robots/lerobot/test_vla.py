@@ -200,8 +200,8 @@ def test_a_camera_that_the_config_does_not_name_is_no_condition(tmp_path: Path, 
     write(kind, tmp_path)
     features = json.loads((tmp_path / "config.json").read_text())["input_features"]
     cameras = [name for name in features if "images" in name]
-    config(input_features={name: each for name, each in features.items() if name != cameras[-1]})(tmp_path)
-    names = [each.name for each in load_source(str(tmp_path)).spec.conditions]
+    config(input_features={name: feature for name, feature in features.items() if name != cameras[-1]})(tmp_path)
+    names = [condition.name for condition in load_source(str(tmp_path)).spec.conditions]
     assert [name for name in names if "images" in name] == cameras[:-1]
 
 

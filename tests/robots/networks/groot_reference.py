@@ -58,11 +58,11 @@ def actions(alternates: bool) -> np.ndarray:
     class Batch(dict[str, Any]):
         __getattr__ = dict.__getitem__
 
-    kept = fed["seen"][0].bool()
+    is_seen = fed["seen"][0].bool()
     seen = Batch(
-        backbone_features=fed["features"][:, kept],
-        backbone_attention_mask=fed["seen"][:, kept].bool(),
-        image_mask=fed["pictures"][:, kept].bool(),
+        backbone_features=fed["features"][:, is_seen],
+        backbone_attention_mask=fed["seen"][:, is_seen].bool(),
+        image_mask=fed["pictures"][:, is_seen].bool(),
     )
     robot = Batch(state=fed["state"][:, None], embodiment_id=torch.tensor([EMBODIMENT]))
     with mock.patch.object(torch, "randn", lambda size, **_: fed["noise"].clone()):

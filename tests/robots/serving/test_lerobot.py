@@ -23,12 +23,12 @@ def session(tiny_bundle: Path) -> LeRobotSession:
 def test_an_observation_becomes_timed_actions(session: LeRobotSession) -> None:
     assert session.observe(observation(7, **JOINTS))
     actions = read_pickle(session.sample())
-    assert [each.kind.name for each in actions] == ["TimedAction"] * 3
-    assert [each.arguments[1] for each in actions] == [7, 8, 9]
-    assert [round(each.arguments[0], 6) for each in actions] == [107.0, 107.05, 107.1]
-    tensors = [each.arguments[2] for each in actions]
-    assert {(each.kind.module, each.kind.name) for each in tensors} == {("torch", "tensor")}
-    assert np.allclose([each.arguments[0] for each in tensors], [[0, 0], [0.01, 0.01], [0.02, 0.02]], atol=1e-6)
+    assert [action.kind.name for action in actions] == ["TimedAction"] * 3
+    assert [action.arguments[1] for action in actions] == [7, 8, 9]
+    assert [round(action.arguments[0], 6) for action in actions] == [107.0, 107.05, 107.1]
+    tensors = [action.arguments[2] for action in actions]
+    assert {(tensor.kind.module, tensor.kind.name) for tensor in tensors} == {("torch", "tensor")}
+    assert np.allclose([tensor.arguments[0] for tensor in tensors], [[0, 0], [0.01, 0.01], [0.02, 0.02]], atol=1e-6)
 
 
 def test_a_step_is_sampled_twice_only_if_the_robot_has_no_actions(session: LeRobotSession) -> None:

@@ -150,5 +150,5 @@ def test_written_actions_are_unpickled_by_python(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setitem(sys.modules, name, module)
     actions = np.array([[0.1, -2.0], [3e-9, 1e9]], np.float32)
     read = pickle.loads(write_timed_actions(actions, "of_lerobot", 12.25, 300, 0.05))
-    assert [(each.timestamp, each.timestep) for each in read] == [(12.25, 300), (12.3, 301)]
-    assert np.array_equal(np.array([each.action for each in read], np.float32), actions)
+    assert [(action.timestamp, action.timestep) for action in read] == [(12.25, 300), (12.3, 301)]
+    assert np.array_equal(np.array([action.action for action in read], np.float32), actions)

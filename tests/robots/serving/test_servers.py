@@ -172,8 +172,8 @@ def test_a_robot_is_served_while_connections_say_nothing_or_nonsense(tiny_bundle
             with socket.create_connection((HOST, port), timeout=10) as other:
                 other.sendall(content)
                 assert ask(robot).shape == (16, 2), number
-        for each in silent:
-            each.close()
+        for connection in silent:
+            connection.close()
     assert all(line.isprintable() for line in said)
 
 
@@ -214,7 +214,7 @@ class Client:
         answer = self.GetActions(b"", timeout=10)  # type: ignore[attr-defined]
         from fewstep.robots.serving.lerobot import read_setup
 
-        return [each.arguments[1] for each in read_pickle(read_setup(answer))]
+        return [action.arguments[1] for action in read_pickle(read_setup(answer))]
 
 
 def test_a_robot_of_lerobot_gets_timed_actions(tiny_bundle: Path) -> None:
@@ -241,8 +241,8 @@ def test_calls_of_other_clients_are_refused_and_the_robot_is_served(tiny_bundle:
                 other.act(step)
             assert robot.act(step) == [step, step + 1, step + 2, step + 3]
         stop.set()
-        for each in open_streams:
-            each.cancel()
+        for stream in open_streams:
+            stream.cancel()
         robot.channel.close()
         other.channel.close()
 
@@ -330,8 +330,8 @@ def test_the_open_calls_of_one_robot_are_limited_and_another_is_served(tiny_bund
         with pytest.raises(grpc.RpcError, match="the robot has 3 open calls"):
             flooding.act(0)
         stop.set()
-        for each in streams:
-            each.cancel()
+        for call in streams:
+            call.cancel()
 
 
 def test_a_fault_of_the_policy_is_one_line(tiny_bundle: Path) -> None:
@@ -352,4 +352,4 @@ def test_an_observation_is_sampled_once_for_two_requests(tiny_bundle: Path) -> N
         waiting = [robot.GetActions.future(b"", timeout=10) for _ in range(2)]  # type: ignore[attr-defined]
         time.sleep(0.2)
         robot.SendObservations(iter([b"\x08\x03\x12" + write_actions(observation(0, **JOINTS))[1:]]), timeout=10)
-        assert sorted(len(each.result()) > 0 for each in waiting) == [False, True]
+        assert sorted(len(call.result()) > 0 for call in waiting) == [False, True]

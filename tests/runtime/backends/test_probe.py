@@ -96,8 +96,8 @@ def probed(tiny_bundle: Path) -> Path:
     """The tiny bundle, whose float32 body has a probe."""
     bundle = open_bundle(tiny_bundle)
     body = bundle.manifest.bodies["float32"]
-    found = measure_probe(body.graph, OnnxRuntime().load_graph(bundle, body.graph), {})
-    graphs = (msgspec.structs.replace(body.graph, probe=found),)
+    of_body = measure_probe(body.graph, OnnxRuntime().load_graph(bundle, body.graph), {})
+    graphs = (msgspec.structs.replace(body.graph, probe=of_body),)
     bodies = {**bundle.manifest.bodies, "float32": msgspec.structs.replace(body, graphs=graphs)}
     return change_bundle(tiny_bundle, bodies=bodies)
 

@@ -44,14 +44,14 @@ VNNI, AVX2, ARM = (
     ],
 )
 def test_platforms_that_suit_a_cpu_are_preferred(cpu: Cpu, names: list[str], openvino: list[str]) -> None:
-    assert [each.name for each in rank_platforms(ONNXRUNTIME, cpu)] == names
-    assert [each.name for each in rank_platforms(OPENVINO.backend, cpu)] == openvino
+    assert [platform.name for platform in rank_platforms(ONNXRUNTIME, cpu)] == names
+    assert [platform.name for platform in rank_platforms(OPENVINO.backend, cpu)] == openvino
 
 
 def test_8_bit_weights_do_not_suit_an_x86_cpu_without_vnni() -> None:
-    unsuited = [each.name for each in PLATFORMS if not suits(each, AVX2)]
+    unsuited = [platform.name for platform in PLATFORMS if not suits(platform, AVX2)]
     assert unsuited == ["cpu-x86", "openvino", "openvino-bf16"]
-    assert all(suits(each, cpu) for each in PLATFORMS for cpu in (VNNI, ARM))
+    assert all(suits(platform, cpu) for platform in PLATFORMS for cpu in (VNNI, ARM))
 
 
 def test_a_platform_is_found_by_its_name() -> None:
@@ -68,7 +68,9 @@ def test_a_body_is_named_after_precision_and_target() -> None:
     assert body_name("float32") == "float32" and body_name("float16", PORTABLE) == "float16"
     assert body_name("int8", "cpu-x86-7bit") == "int8-cpu-x86-7bit"
     assert body_name("int4-weights", "int4-weights") == "int4-weights"
-    assert [target_of(body_name(each.precision, each.name)) for each in PLATFORMS] == [each.name for each in PLATFORMS]
+    assert [target_of(body_name(platform.precision, platform.name)) for platform in PLATFORMS] == [
+        platform.name for platform in PLATFORMS
+    ]
     assert target_of("float32") == PORTABLE
 
 

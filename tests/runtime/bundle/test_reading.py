@@ -113,7 +113,7 @@ def test_a_bundle_in_a_hub_cache_gives_the_samples_of_its_copy(tiny_bundle: Path
     model = tmp_path / "hub/models--org--name"
     linked = link_files(tiny_bundle, model / "snapshots/cc", model / "blobs", "../../blobs")
     with load(tiny_bundle) as sampler, load(linked) as other:
-        ours, theirs = (each.sample("ddim:2", seeds=(1, 2), condition={"class": [1, 1]}) for each in (sampler, other))
+        ours, theirs = (side.sample("ddim:2", seeds=(1, 2), condition={"class": [1, 1]}) for side in (sampler, other))
     np.testing.assert_array_equal(ours, theirs)
 
 

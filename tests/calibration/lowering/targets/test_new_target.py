@@ -94,7 +94,7 @@ def test_a_new_target_is_calibrated_inspected_and_reported(bundle: Path) -> None
 
 
 def test_help_and_messages_name_it(fake: Target) -> None:
-    said = ", ".join((*(each.name for each in platforms.PLATFORMS), "fake"))
+    said = ", ".join((*(platform.name for platform in platforms.PLATFORMS), "fake"))
     assert field_help(CalibrateOptions)["target"].endswith(f" All targets: {said}.")
     with pytest.raises(UserError, match=f"choose from {said}"):
         calibrate(replace(FIRST, bundle=Path("none"), target=("other",)))

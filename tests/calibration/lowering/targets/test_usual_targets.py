@@ -24,7 +24,7 @@ def test_a_calibration_and_the_demo_take_the_one_that_suits_this_cpu(
     describe_cpu(monkeypatch, tmp_path, instructions, machine)
     assert usual_targets() == (target, "tensorrt")
     checked = check_options(CalibrateOptions(tmp_path))
-    assert tuple(each.name for each in checked.targets) == (target, "tensorrt")
+    assert tuple(target.name for target in checked.targets) == (target, "tensorrt")
     assert DemoOptions().targets == (target,) and DemoOptions(full=True).targets == (target, "tensorrt")
 
 
