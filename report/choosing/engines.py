@@ -28,7 +28,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.backends.openvino_agreement import random_feeds, relative_difference
 from fewstep.runtime.backends.registry import NAMED, create_backend
-from fewstep.runtime.bundle.networks import common_bodies, networks, setup_graphs, with_graphs_of
+from fewstep.runtime.bundle.networks import common_bodies, networks, setup_graphs
 from fewstep.runtime.bundle.platforms import TENSORRT, WEIGHTS_ONLY, platform_of
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes
@@ -137,7 +137,7 @@ def count_engines(bundle: Bundle, body: str, batch: int, threads: int, fewest: i
 def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
     """Return everything that determines the outputs of a body: its manifest entry, its shapes and conditions, and the
     digests of its files and of those of the conditioner and the prologue."""
-    entry, manifest = bundle.body(body), with_graphs_of(bundle.manifest, body)
+    entry, manifest = bundle.body(body), bundle.with_graphs_of(body).manifest
     setup = [graph for _, graph in setup_graphs(manifest)]
     takes = (manifest.x_shape, manifest.sizes, manifest.conditions)
     others = [(each.until, *body_facts(bundle.select_network(name), body)) for name, each in manifest.networks.items()]

@@ -5,7 +5,7 @@ steps of an interval of lambda (`NetworkEntry`), or in the light steps of a plan
 time see it as a separate bundle.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Any
 
@@ -115,13 +115,15 @@ def shared_graphs(manifest: Manifest) -> dict[str, GraphEntry]:
     return {**dict(setup_graphs(manifest)), **companions(manifest)}
 
 
-def with_graphs_of(manifest: Manifest, body: str) -> Manifest:
-    """Return the manifest as a body sees it: its shared graphs are those that the body runs."""
+def with_graphs_of(manifest: Manifest, body: str, shared: Mapping[str, GraphEntry]) -> Manifest:
+    """Return the manifest as a body sees it: of the graphs that all bodies share, `shared`, it has those that the body
+    runs instead."""
     replaced = manifest.bodies[body].replaces if body in manifest.bodies else {}
-    if not replaced:
-        return manifest
     fields_of = GraphEntry.__struct_fields__
-    graphs = {name: GraphEntry(*(getattr(each, field) for field in fields_of)) for name, each in replaced.items()}
+    own = {name: GraphEntry(*(getattr(each, field) for field in fields_of)) for name, each in replaced.items()}
+    graphs = {**shared, **own}
+    if graphs == shared_graphs(manifest):
+        return manifest
     fields: dict[str, Any] = {name: graphs[name] for name, _ in setup_graphs(manifest) if name in graphs}
     fields |= {field: kind.with_companions(graphs) for field, kind in kinds(manifest) if kind.companions()}
     return msgspec.structs.replace(manifest, **fields)

@@ -4,7 +4,7 @@ A hash detects damage, but does not prove origin, since someone who can edit a f
 detects accidents such as incomplete copies, Git LFS pointers, or a manually replaced graph.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,15 +36,19 @@ EXPORT_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: a consistent manifest, and files that are checked when they are read."""
+    """An opened bundle: a consistent manifest, and files that are checked when they are read.
+
+    shared: the graphs that all bodies share, if the manifest has those of one body instead (`with_graphs_of`).
+    """
 
     path: Path
     manifest: Manifest
+    shared: Mapping[str, GraphEntry] | None = None
 
-    def __reduce__(self) -> tuple[type["Bundle"], tuple[Path, Manifest]]:
+    def __reduce__(self) -> tuple[type["Bundle"], tuple[Path, Manifest, Mapping[str, GraphEntry] | None]]:
         """Support pickling, without the schedule. Other processes then use this manifest, and check the files against
         it."""
-        return type(self), (self.path, self.manifest)
+        return type(self), (self.path, self.manifest, self.shared)
 
     @cached_property
     def schedule(self) -> NoiseSchedule:
@@ -121,9 +125,10 @@ class Bundle:
 
     def with_graphs_of(self, body: str) -> "Bundle":
         """Return the bundle as a body sees it: its shared graphs, such as the text encoder, are those that the body
-        runs."""
-        manifest = with_graphs_of(self.manifest, body)
-        return self if manifest is self.manifest else replace(self, manifest=manifest)
+        runs. The bundle may be that of another body."""
+        shared = shared_graphs(self.manifest) if self.shared is None else self.shared
+        manifest = with_graphs_of(self.manifest, body, shared)
+        return self if manifest is self.manifest else replace(self, manifest=manifest, shared=shared)
 
     def check_continuous(self, verb: str) -> None:
         """Raise UserError for a token denoiser, if the verb does not support it."""

@@ -107,6 +107,7 @@ def test_all_networks_of_a_body_have_integers(made: Path) -> None:
     assert of_body.autoencoder is not None and of_body.autoencoder.encoder is not None
     assert of_body.autoencoder.encoder.file == replaces[ENCODER].file and of_body.text.tokens == manifest.text.tokens
     assert open_bundle(made).with_graphs_of("float32").manifest == manifest
+    assert open_bundle(made).with_graphs_of(BODY).with_graphs_of("float32").manifest == manifest
 
 
 def test_the_trial_has_the_quality_of_the_whole_call(calibrated: Calibration, made: Path) -> None:
