@@ -17,6 +17,7 @@ from tests.bundles import change_bundle, with_bodies
 from tests.conftest import with_earlier
 from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
+from tests.runtime.text_bundle import with_companions
 
 INT8 = ("int8-cpu-x86",)
 
@@ -115,3 +116,10 @@ def test_what_cannot_be_packed_is_one_line(tiny_bundle: Path, output: str, body:
     with pytest.raises(UserError, match=says):
         pack(PackOptions(tiny_bundle, tiny_bundle.parent / output, body=body))
     assert not (tiny_bundle.parent / "device").exists()
+
+
+def test_a_file_without_the_hash_in_its_name_is_refused(tiny_bundle: Path) -> None:
+    with_companions(tiny_bundle)  # its tokenizer is graphs/tokenizer.json
+    with refuses("the name of file graphs/tokenizer.json lacks the hash", "fewstep export"):
+        pack(PackOptions(tiny_bundle, tiny_bundle.parent / "device", body=INT8))
+    assert not (tiny_bundle.parent / "device/manifest.json").exists()
