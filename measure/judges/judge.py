@@ -99,10 +99,19 @@ class Judge:
         """Return the scores of samples with the references and the conditions of `pairs`."""
         arguments = _read_only(samples), _read_only(pairs.reference)
         returned = self.function(*arguments, {name: _read_only(each) for name, each in pairs.conditions.items()})
-        if not isinstance(returned, Sequence) or isinstance(returned, str) or len(returned) != 2:
+        try:
+            return self._read(returned, len(samples))
+        except UserError:
+            raise
+        except Exception as error:  # of a method of the user's object, or a number that is too large for a float
+            what = f"judge {self.name} returned a value that cannot be read ({type(error).__name__})"
+            raise UserError(what, RETURNS) from error
+
+    def _read(self, returned: object, count: int) -> Scores:
+        if not isinstance(returned, Sequence) or isinstance(returned, str | bytes) or len(returned) != 2:
             raise UserError(f"judge {self.name} returned {_describe(returned)}", RETURNS)
         score, limit = returned
-        return Scores(self._read_score(score, len(samples)), self._read_limit(limit))
+        return Scores(self._read_score(score, count), self._read_limit(limit))
 
     def _read_score(self, score: Any, count: int) -> Values:
         try:
@@ -112,6 +121,8 @@ class Judge:
         if values.dtype.kind not in "biuf" or values.shape not in ((), (count,)):
             what = f"judge {self.name} returned {_describe(score)} as the score of {count} samples"
             raise UserError(what, RETURNS)
+        if np.ma.is_masked(score):
+            raise UserError(f"judge {self.name} masked some of its scores", "return a number for each sample")
         if not np.isfinite(values).all():
             bad = float(values[~np.isfinite(values)][0])
             fix = "return finite numbers, such as min(score, 200) for a ratio that equal samples make infinite"
@@ -157,14 +168,14 @@ def _range(values: Values) -> tuple[float, float] | None:
 
 
 def _read_only(array: Values) -> Values:
-    """Return a view, or an array of views, that cannot be written to: others use the same samples."""
-    view = array.view()
-    if view.dtype == object:
-        view = array.copy()
+    """Return a copy, or an array of copies, that cannot be written to. Others use the same samples, and a tensor of
+    torch that shares the memory of an array ignores that it is read-only."""
+    copied = array.copy()
+    if copied.dtype == object:
         for place, row in enumerate(array):
-            view[place] = _read_only(row)
-    view.flags.writeable = False
-    return view
+            copied[place] = _read_only(row)
+    copied.flags.writeable = False
+    return copied
 
 
 def _describe(value: object) -> str:

@@ -89,6 +89,7 @@ def test_float32_is_blamed_if_it_misses_the_limit_itself() -> None:
     [
         (0.5, "returned 0.5"),
         ("ab", "returned str of length 2"),
+        (b"ab", "returned b'ab'"),
         (np.ones(2), "returned ndarray [2]"),
         ((1, 2, 3), "returned tuple of length 3"),
         ((np.nan, 1), "returned the score nan"),
@@ -104,6 +105,8 @@ def test_float32_is_blamed_if_it_misses_the_limit_itself() -> None:
         ((1, True), "returned True as its limit"),
         ((1, np.nan), "returned nan as its limit"),
         ((1, np.ones(4)), "returned ndarray [4] as its limit"),
+        ((1, 10**400), "returned a value that cannot be read (OverflowError)"),
+        ((np.ma.masked_equal([1, 2, 3, 4], 4), 1), "masked some of its scores"),
     ],
 )
 def test_what_no_judge_may_return_is_named(returned: Any, said: str) -> None:
@@ -141,6 +144,20 @@ def test_a_judge_cannot_change_the_samples_that_others_use(tiny_bundle: Path, tm
     judge = open_judge(f"{write(tmp_path, '    samples -= 1')}:near", open_bundle(tiny_bundle).manifest)
     with refuses("read-only"):
         judge.judge(PAIRS)
+
+
+def test_nor_can_a_tensor_of_torch_that_shares_their_memory() -> None:
+    """torch ignores that an array is read-only, as does an array that its owner makes writeable again."""
+
+    def clamp(samples: Any, reference: Any, conditions: Any) -> tuple[float, float]:
+        for array in (samples, reference):
+            array.flags.writeable = True
+            array[...] = 0
+        return 1.0, 0.5
+
+    pairs = SamplePairs(np.ones((2, 3)), np.ones((2, 3)), {})
+    judge_by(clamp).judge(pairs)
+    assert pairs.samples.all() and pairs.reference.all()
 
 
 def test_the_name_has_no_folder_and_the_hash_is_that_of_all_its_files(tiny_bundle: Path, tmp_path: Path) -> None:
