@@ -204,6 +204,8 @@ def _select_prediction(output: Value, name: str, spec: Spec, file: str, new: New
         name = nodes[-1].output
     elif not _shapes_agree(output.shape, spec.output_shape):
         raise UserError(f"{file} returns {_list_values([output])}, not shape {list(spec.output_shape)}", NAME_THEM)
+    if output.dtype.kind in "biu":
+        raise UserError(f"{file} returns {_list_values([output])}, and a prediction is a float", NAME_THEM)
     if output.dtype != FLOAT32:
         nodes.append(_cast(name, new.name("prediction_cast"), FLOAT32))
         name = nodes[-1].output

@@ -56,7 +56,7 @@ class OnnxSource:
         session = _open_session(self.path)  # second: passes may rely on a graph that loads
         is_float16 = has_type(graph, FLOAT16)
         ports = {value.name: value for value in graph.inputs}
-        batch = _static_batch(graph, self.spec)
+        batch = _static_batch(graph, self.spec, self.path.name)
         times = {port: ports[name].shape for port, name in self.spec.times.items() if name in ports}
         graph = fold_constants(to_float32(graph))
         if batch is not None:
@@ -188,10 +188,12 @@ def _refuse_quantized(model: onnx.ModelProto, name: str) -> None:
             )
 
 
-def _static_batch(graph: Graph, spec: Spec) -> int | None:
-    """Return the batch size of the input x if the file fixes it, otherwise None."""
+def _static_batch(graph: Graph, spec: Spec, file: str) -> int | None:
+    """Return the batch size of the input x if the file fixes it, otherwise None. Raises UserError for one below 1."""
     x = next((value for value in graph.inputs if value.name == spec.x), None)
     size = x.shape[0] if x is not None and x.shape else None
+    if isinstance(size, int) and size < 1:
+        raise UserError(f"{file} takes {size} samples in {spec.x!r}", "export it with a batch of 1 or more, or a free one")
     return size if isinstance(size, int) else None
 
 

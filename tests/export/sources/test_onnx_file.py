@@ -325,6 +325,20 @@ def test_a_file_that_draws_at_random_is_refused(tmp_path: Path) -> None:
         read(written(tmp_path, proto, output="noisy"))
 
 
+def test_whole_numbers_are_no_prediction(tmp_path: Path) -> None:
+    proto = append_node(model(), "Cast", "out", "whole", to=TensorProto.INT64)
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    with refuses("returns whole int64", "name x, time, output"):
+        read(written(tmp_path, proto, output="whole"))
+
+
+def test_a_batch_below_one_is_refused(tmp_path: Path) -> None:
+    proto = model()
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -5
+    with refuses("takes -5 samples in 'sample'", "a batch of 1 or more"):
+        read(written(tmp_path, proto))
+
+
 @pytest.mark.parametrize(("op", "inputs"), [("Add", "out"), ("Identity", "")])
 def test_a_graph_that_is_not_valid_is_refused_before_a_pass_reads_it(op: str, inputs: str, tmp_path: Path) -> None:
     proto = append_node(model(), op, inputs, "odd")
