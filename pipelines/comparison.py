@@ -1,7 +1,7 @@
 """Compare the plan scheduler:N of a recorded denoiser with the pipeline's own samples, from the same noise."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,29 @@ def compare_run(
     network: StepNetwork,
 ) -> float:
     """Compare the final x of a run with that of a plan along a network, from the same noise."""
+    mine, theirs = sample_plan(built, modules, settings, scheduler, made, lambda _: network)
+    difference = relative_difference(mine, theirs)
+    if not difference <= TOLERANCE:
+        what = f"the samples of {built.name} and of its scheduler's plan differ by {difference:.2g} of their range"
+        raise recording_error(f"{what} after {len(made.record.steps)} steps")
+    return difference
+
+
+def relative_difference(mine: Array, theirs: Array) -> float:
+    """Return the largest difference, relative to the range of the second array."""
+    return float(np.abs(mine - theirs).max() / max(float(np.ptp(theirs)), 1e-12))
+
+
+def sample_plan(
+    built: BuiltPipeline,
+    modules: RecordedNetworks,
+    settings: Mapping[str, Any],
+    scheduler: PipelineScheduler,
+    made: ComparedRun,
+    network_of: Callable[[Plan], StepNetwork],
+) -> tuple[Array, Array]:
+    """Return the final x of the plan of a run's scheduler, and that of the run, from the same noise. `network_of`
+    returns the network of the plan."""
     name, run = built.name, made.record
     relations = {component: each.found for component, each in modules.modules.items()}
     if not any(bool(call.output.any()) for step in run.steps for call in step.calls):
@@ -121,13 +144,8 @@ def compare_run(
         _check_noise(name, noise.first)
     hold = read_hold(name, run, plan, _network_x(run.steps[-1], modules), noise.first)
     with torch.no_grad():
-        mine = finish(plan, execute(plan, network, _replay(noise), hold=hold), hold=hold)
-    theirs = _final_x(run, hold)
-    difference = float(np.abs(mine - theirs).max() / max(float(np.ptp(theirs)), 1e-12))
-    if not difference <= TOLERANCE:
-        what = f"the samples of {name} and of its scheduler's plan differ by {difference:.2g} of their range"
-        raise recording_error(f"{what} after {len(run.steps)} steps")
-    return difference
+        mine = finish(plan, execute(plan, network_of(plan), _replay(noise), hold=hold), hold=hold)
+    return mine, _final_x(run, hold)
 
 
 def check_updates(

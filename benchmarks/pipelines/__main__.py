@@ -22,10 +22,13 @@ from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
 from benchmarks.pipelines.listed import compare_listed
 from benchmarks.pipelines.public_configs import find_config, read_configs
 from benchmarks.pipelines.variants import Variant, find_sides, read_fields, write_call
+from benchmarks.pipelines.whole_call import WholeCall, compare_whole_call
 from fewstep.export.companions.companion import COMPANION
+from fewstep.export.companions.networks import NOT_TRACED
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
+from fewstep.pipelines.companions.decoding import NO_OUTPUT
 from fewstep.pipelines.companions.recorded_text import NO_PROMPTS
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.listed.classes import CLASSES
@@ -38,9 +41,11 @@ from fewstep.runtime.bundle.reading import open_bundle
 
 TEXT = "a red cat on a mat"  # of the pipelines whose texts have one length
 RECORDED = "samples of %s agree within"  # of the line that export prints for a recorded pipeline
+ONE_LENGTH_REMARK = "texts of one length"
 PLAN = re.compile(r"scheduler:(\d+)")
 AS_TESTED = Variant()
 Compared = tuple[float | None, tuple[int, ...]]  # a difference of x, and the numbers of steps of the compared plans
+AGREES = 3e-5  # of the final x and of outputs
 NOT_COMPARED: Compared = (None, ())
 ABSENT, UNMADE, REFUSED, LOADED, EXPORTED = "no components", "components not made", "refused", "loaded", "exported"
 
@@ -51,7 +56,8 @@ class Outcome:
     scheduler:N of `steps`; None if it was not compared. `outputs`: what the bundle's decoder returns, such as "video",
     and `decoded`, its largest difference from the pipeline's own output, relative to that; "" and None for a bundle
     that returns x. `encoded`: the largest difference of the bundle's text encoder from torch; None for a bundle that
-    takes no prompts."""
+    takes no prompts. `from_text` and `from_x`: how far a recorded bundle is from its pipeline's own call, from texts to
+    x and from x to what the call returns, as `WholeCall` describes."""
 
     name: str
     result: str
@@ -61,13 +67,15 @@ class Outcome:
     outputs: str = ""
     decoded: float | None = None
     encoded: float | None = None
+    from_text: float | None = None
+    from_x: float | None = None
 
     def __str__(self) -> str:
         difference = "" if self.difference is None else f"{self.difference:.1g}"
         steps = " ".join(map(str, self.steps))
-        outputs = "" if self.decoded is None else f"{self.outputs} {self.decoded:.1g}"
-        prompts = "" if self.encoded is None else "prompts"
-        return f"{self.name:48} {self.result:20} {difference:8} {steps:8} {outputs:20} {prompts:8} {self.reason}"
+        outputs = "" if self.from_x is None else f"{self.outputs} {self.from_x:.1g}"
+        prompts = "" if self.from_text is None else f"prompts {self.from_text:.1g}"
+        return f"{self.name:48} {self.result:20} {difference:8} {steps:8} {outputs:20} {prompts:13} {self.reason}"
 
 
 class _OutOfTime(BaseException):
@@ -91,6 +99,8 @@ class _Differences(logging.Handler):
             self.encoded = float(str(record.args[1]))
         if record.msg == NO_PROMPTS and isinstance(record.args, tuple):
             self.remarks.append(f"no prompts: {record.args[1]}")
+        if record.msg in (NO_OUTPUT, NOT_TRACED) and isinstance(record.args, tuple):
+            self.remarks.append(f"no output: {record.args[-1]}")
         if RECORDED in str(record.msg) and isinstance(record.args, tuple):
             steps = tuple(map(int, PLAN.findall(str(record.args[3]))))
             self.found.append((float(str(record.args[2])), steps))
@@ -113,14 +123,18 @@ def try_pipeline(
     logger.setLevel(logging.INFO)
     remarks = ["one size"] if variant.scale != 1 and not find_sides(settings) else []
     remarks += [f"{PERTURBATION}=0"] if PERTURBATION in settings else []
+    whole = WholeCall(None, None)
     try:
         with _limit(seconds):
-            remarks += export_pipeline(folder, bundle, settings)
-            remarks += listened.remarks[-1:]
+            own = export_pipeline(folder, bundle, settings)
+            remarks += own + listened.remarks[-2:]
             outputs = "" if bundle is None else _decoded_by(bundle)
-            compared, more = (
-                (NOT_COMPARED, []) if _is_recorded(folder) else _compare_listed(folder, settings, variant.scale)
-            )
+            compared, more = NOT_COMPARED, list[str]()
+            if not _is_recorded(folder):
+                compared, more = _compare_listed(folder, settings, variant.scale)
+            elif bundle is not None:
+                used = {**settings, PROMPT: TEXT} if ONE_LENGTH_REMARK in own else settings
+                whole, more = _compare_whole(folder, bundle, used)
     except UserError as error:
         return Outcome(pipeline.name, REFUSED, reason=error.what)
     except _OutOfTime:
@@ -133,7 +147,17 @@ def try_pipeline(
             shutil.rmtree(bundle, ignore_errors=True)
     difference, steps = next(iter(listened.found), compared)
     result, reason = LOADED if loads_only else EXPORTED, "; ".join(remarks + more)
-    return Outcome(pipeline.name, result, difference, reason, steps, outputs, listened.decoded, listened.encoded)
+    measured = listened.decoded, listened.encoded, whole.from_text, whole.from_x
+    return Outcome(pipeline.name, result, difference, reason, steps, outputs, *measured)
+
+
+def _compare_whole(folder: Path, bundle: Path, settings: Mapping[str, Any]) -> tuple[WholeCall, list[str]]:
+    """Return how far a recorded bundle is from its pipeline's own call, with remarks."""
+    try:
+        return compare_whole_call(folder, bundle, settings), []
+    except Exception as error:
+        what = error.what if isinstance(error, UserError) else _line(error)
+        return WholeCall(None, None), [f"not compared as a whole: {what}"]
 
 
 def _decoded_by(bundle: Path) -> str:
@@ -154,7 +178,7 @@ def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any])
         if error.fix != ONE_LENGTH:
             raise
         _export_once(folder, bundle, {**settings, PROMPT: TEXT})
-        return ["texts of one length"]
+        return [ONE_LENGTH_REMARK]
     return []
 
 
@@ -209,12 +233,18 @@ def summarize(outcomes: Sequence[Outcome], count: int) -> str:
     }
     differences = [each.difference for each in outcomes if each.difference is not None]
     worst = f"; largest difference of x {max(differences):.1g}, over {len(differences)}" if differences else ""
-    decoded = [each.decoded for each in outcomes if each.decoded is not None]
-    worst += f"; {len(decoded)} end with the pipeline's own output, within {max(decoded):.1g}" if decoded else ""
-    encoded = [each.encoded for each in outcomes if each.encoded is not None]
-    worst += f"; {len(encoded)} take prompts, encoded within {max(encoded):.1g}" if encoded else ""
+    worst += _count([each.from_text for each in outcomes], "{} go from a prompt to the pipeline's own x")
+    worst += _count([each.from_x for each in outcomes], "{} end with the pipeline's own output")
     listed = ", ".join(f"{number} {result}" for result, number in by_result.items())
     return f"{count} classes: {listed}, {count - sum(by_result.values())} {ABSENT}{worst}"
+
+
+def _count(differences: Sequence[float | None], what: str) -> str:
+    """Return a part of the last line: how many classes agree within `AGREES`, and the largest difference of those."""
+    near = [each for each in differences if each is not None and each <= AGREES]
+    far = sum(each is not None for each in differences) - len(near)
+    counted = f"; {what.format(len(near))} within {max(near):.1g}" if near else ""
+    return counted + (f", {far} differ by more than {AGREES:g}" if far else "")
 
 
 def read_outcomes(file: Path, names: Sequence[str]) -> list[Outcome]:

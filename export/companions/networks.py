@@ -22,6 +22,7 @@ from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
 FOLDER = "graphs"
+NOT_TRACED = "the bundle returns x, since the end of its pipeline's call cannot be exported: %s"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def add_autoencoder(writer: Writer, source: AutoencoderSource) -> AutoencoderEnt
     except UserError as error:
         if not source.is_traced:
             raise
-        LOG.warning("the bundle returns x, since the end of its pipeline's call cannot be exported: %s", error.what)
+        LOG.warning(NOT_TRACED, error.what)
         return None
     encoder = None if source.encoder is None else add_encoder(writer, source.encoder)
     return AutoencoderEntry(decoder, encoder, source.frame_rate, source.sample_rate)

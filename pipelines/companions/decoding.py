@@ -45,6 +45,8 @@ SAMPLE_RATES = ("output_sampling_rate", "sampling_rate", "sample_rate")  # field
 DECODE = "decode"  # a method of autoencoders
 NONE = "its call decodes nothing after the last step"
 
+NO_OUTPUT = "%s: its output is left out, so that the bundle returns x: %s"
+
 LOG = logging.getLogger("fewstep")
 
 
@@ -101,7 +103,7 @@ class RecordedDecoding:
     ) -> tuple[Tensor, ...]:
         """Return what the call returns for a final x [1, *x_shape]. `changes` are other arguments."""
         settings = {**self.settings, **changes}
-        return _read_tensors(finish_call(self.built, settings, Ending(x, self.calls, begin), seed))
+        return read_tensors(finish_call(self.built, settings, Ending(x, self.calls, begin), seed))
 
 
 class RecordedDecoder(nn.Module):
@@ -117,10 +119,10 @@ class RecordedDecoder(nn.Module):
             steps = stack.enter_context(ExitStack())
             steps.enter_context(_disable_current_modes())  # a trace begins after the last step
             tensors = self.decoding.finish(latent[0], steps.close)
-            return tuple(map(_to_model_range, tensors))
+            return tuple(map(to_model_range, tensors))
 
 
-def _to_model_range(tensor: Tensor) -> Tensor:
+def to_model_range(tensor: Tensor) -> Tensor:
     """Return a sound as [1, channels, samples], and pictures from [0, 1] in [-1, 1]."""
     if ROLES[tensor.dim()] == "sound":
         return tensor if tensor.dim() == 3 else tensor[:, None]
@@ -140,7 +142,7 @@ def read_companions(
     if isinstance(found, RecordedDecoding):
         return PipelineNetworks(None, _make_autoencoder(found, read), zeros_for_none=False)
     if found != NONE:
-        LOG.warning("%s: its output is left out, so that the bundle returns x: %s", label, found)
+        LOG.warning(NO_OUTPUT, label, found)
     return None
 
 
@@ -159,7 +161,7 @@ def find_decoding(
             calls = sum(step.joined for step in run.steps[:-1])
             with _watch_components(built) as called:
                 x = torch.randn(1, *x_shape, generator=torch.Generator().manual_seed(0))
-                tensors = _read_tensors(finish_call(built, usual, Ending(x, calls, called.clear)))
+                tensors = read_tensors(finish_call(built, usual, Ending(x, calls, called.clear)))
             components = tuple(dict.fromkeys(called))
             if not components:
                 return NONE
@@ -223,7 +225,7 @@ def _watch_components(built: BuiltPipeline) -> Iterator[list[str]]:
         yield called
 
 
-def _read_tensors(returned: Any) -> tuple[Tensor, ...]:
+def read_tensors(returned: Any) -> tuple[Tensor, ...]:
     leaves = pytree.tree_leaves(returned)
     tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
     if not tensors or len(tensors) < sum(leaf is not None for leaf in leaves):
@@ -236,7 +238,7 @@ def _describe(tensors: Sequence[Tensor]) -> tuple[TensorEntry, ...]:
     """Return the entries of what a call returned for one sample: pictures or a video, and sound."""
     entries = list[TensorEntry]()
     for tensor in tensors:
-        role, shape = ROLES.get(tensor.dim()), tuple(_to_model_range(tensor).shape) if tensor.dim() in ROLES else ()
+        role, shape = ROLES.get(tensor.dim()), tuple(to_model_range(tensor).shape) if tensor.dim() in ROLES else ()
         is_sound = role == "sound"
         fits = shape[1] <= CHANNELS if is_sound else bool(shape) and shape[-3] in COLORS
         if role is None or shape[0] != 1 or not fits or not tensor.is_floating_point():

@@ -40,9 +40,12 @@ def test_the_sum_counts_classes_without_components() -> None:
     )
 
 
-def test_the_sum_counts_the_bundles_that_take_prompts() -> None:
-    outcomes = [Outcome("A", EXPORTED, encoded=2e-6), Outcome("B", EXPORTED, encoded=1e-6), Outcome("C", EXPORTED)]
-    assert summarize(outcomes, 3).endswith("; 2 take prompts, encoded within 2e-06")
+def test_the_sum_counts_the_bundles_that_agree_with_the_whole_call() -> None:
+    outcomes = [Outcome("A", EXPORTED, from_text=2e-6), Outcome("B", EXPORTED, from_text=0.5, from_x=1e-6)]
+    assert summarize(outcomes, 2).endswith(
+        "; 1 go from a prompt to the pipeline's own x within 2e-06, 1 differ by more than 3e-05"
+        "; 1 end with the pipeline's own output within 1e-06"
+    )
 
 
 def test_why_a_bundle_takes_encoded_texts_is_a_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

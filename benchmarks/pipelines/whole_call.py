@@ -1,0 +1,141 @@
+"""Compare a bundle with the own call of the recorded pipeline that it was exported from: from texts to x, and from x to
+what the call returns. All networks have the weights of the folder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from benchmarks.pipelines.variants import write_call
+from fewstep.export.options.call_option import parse_call
+from fewstep.pipelines.companions.decoding import TENSORS, read_tensors, to_model_range
+from fewstep.pipelines.comparison import (
+    SEED,
+    ComparedRun,
+    branch_names,
+    relative_difference,
+    run_networks,
+    sample_plan,
+)
+from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.loading import load_component, load_network
+from fewstep.pipelines.listed.folder import read_recorded_scheduler
+from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
+from fewstep.pipelines.recording.quiet import silence_libraries
+from fewstep.pipelines.recording.record import record
+from fewstep.pipelines.recording.settings import NEGATIVE, OTHERS, OUTPUT, PROMPT, PROMPTS
+from fewstep.pipelines.relations.arguments import branch_values
+from fewstep.pipelines.relations.networks import RecordedNetworks
+from fewstep.pipelines.relations.row_lists import shorten_lists
+from fewstep.pipelines.source import record_folder
+from fewstep.pipelines.stored_steps import find_scheduler
+from fewstep.plans.guidance import COND, UNCOND
+from fewstep.plans.plan import Plan
+from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.execute import StepNetwork
+from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.text import load_text_encoder
+
+TEXTS = ((PROMPTS[1], OTHERS[1]), (" A very small,\n bright bird ", None))  # None: the pipeline's own negative prompt
+
+
+@dataclass(frozen=True)
+class WholeCall:
+    """Differences of a bundle from its pipeline's own call. `from_text`: the largest one of the final x, relative to
+    its range, over `TEXTS`, with the conditions that the bundle makes from these; None for a bundle that takes no
+    prompts. `from_x`: that of its output, relative to the largest value, from the x of the call; None for a bundle
+    without a decoder."""
+
+    from_text: float | None
+    from_x: float | None
+
+
+def compare_whole_call(folder: Path, bundle: Path, settings: Mapping[str, Any]) -> WholeCall:
+    """Compare a bundle with the call of the recorded pipeline in a folder. Raises UserError if the call fails."""
+    read = Folder(folder)
+    recorded = record_folder(read, read_recorded_scheduler(read), parse_call(write_call(settings)))
+    with silence_libraries():
+        built = build_pipeline(read, load=_load)
+        built = replace(built, form=recorded.built.form, converts=recorded.built.converts)
+        networks = {name: load_network(folder / name)[0].float().eval() for name in recorded.parts}
+        modules, manifest = recorded.wrap(networks), open_bundle(bundle).manifest
+        has_text = manifest.text is not None
+        from_text = max(_compare_text(bundle, built, recorded, modules, texts) for texts in TEXTS) if has_text else None
+        from_x = None if manifest.autoencoder is None else _compare_output(bundle, built, recorded, networks)
+    return WholeCall(from_text, from_x)
+
+
+def _load(home: Path, made: Any) -> nn.Module:
+    return load_component(home, made).float()
+
+
+def _compare_text(
+    bundle: Path,
+    built: BuiltPipeline,
+    recorded: RecordedPipeline,
+    modules: RecordedNetworks,
+    texts: tuple[str, str | None],
+) -> float:
+    prompt, negative = texts
+    call = {**recorded.settings.of_one_sample(), PROMPT: prompt}
+    if negative is None:
+        call.pop(NEGATIVE, None)
+    elif NEGATIVE in call:
+        call[NEGATIVE] = negative
+    run = run_networks(built, modules, call)
+    scheduler = find_scheduler(recorded, modules, recorded.built.name)
+    mine, theirs = sample_plan(built, modules, call, scheduler, run, partial(_network, bundle, recorded, run, call))
+    return relative_difference(mine, theirs)
+
+
+def _network(
+    bundle: Path, recorded: RecordedPipeline, run: ComparedRun, call: Mapping[str, Any], plan: Plan
+) -> StepNetwork:
+    """Return the bundle's networks, with the conditions that the bundle makes from the texts of a call. Those that do
+    not follow from texts are of the recorded run."""
+    encoder, values = load_text_encoder(bundle), _other_conditions(recorded, run)
+    values[COND] |= encoder.encode([call[PROMPT]])
+    negative = call.get(NEGATIVE)
+    if UNCOND in values:
+        own = dict.fromkeys(encoder.conditions) if negative is None else encoder.encode([negative])
+        values[UNCOND] |= own
+    condition = values.pop(COND)
+    sampler = load(bundle)
+    return sampler.step_network(sampler.compile(plan), 1, condition, values or None)
+
+
+def _other_conditions(recorded: RecordedPipeline, run: ComparedRun) -> dict[str, dict[str, Any]]:
+    """Return the conditions [1, *shape] of a run without a default, for each branch."""
+    step, relations = shorten_lists(run.record, recorded.row_lists).steps[0], recorded.relations
+    names = branch_names(relations.branches, recorded.arguments)
+    values: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for path, argument in recorded.arguments.arguments.items():
+        condition = argument.condition
+        if condition is None or condition.default is not None:
+            continue
+        for branch, value in zip(names, branch_values(step, relations, path, argument.repeats), strict=False):
+            if value is not None and tuple(value.shape[1:]) == condition.shape:
+                values[branch][condition.name] = value[-1:].numpy()
+    return values
+
+
+def _compare_output(
+    bundle: Path, built: BuiltPipeline, recorded: RecordedPipeline, networks: Mapping[str, nn.Module]
+) -> float:
+    """Compare what the bundle's decoder makes of the x of a call with what the call returns."""
+    call = {**recorded.settings.of_one_sample(), OUTPUT: TENSORS}
+    own = record(built, call, SEED, networks=networks)
+    decoded = load_autoencoder(bundle, encoder=False).decode_all(own.steps[-1].result.numpy())
+    expected = [to_model_range(tensor).numpy() for tensor in read_tensors(own.returned)]
+    return max(map(_difference, decoded.values(), expected))
+
+
+def _difference(mine: Any, theirs: Any) -> float:
+    return float(np.abs(mine - theirs).max() / np.abs(theirs).max())
