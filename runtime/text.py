@@ -110,7 +110,7 @@ class TextEncoder:
         for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
             texts = [complete_text(prompt, tokens) for prompt in prompts]
             with _report_file_errors(self.bundle, tokens):
-                encoded = token_ids(texts, tokenizer, tokens.length, tokens.pad, tokens.replaced)
+                encoded = token_ids(texts, tokenizer, tokens.length, tokens.pad, tokens.replaced, tokens.pads_first)
             fed[tokens.input] = encoded.ids
             if tokens.mask is not None:
                 fed[tokens.mask] = encoded.mask
@@ -175,11 +175,17 @@ class TokenIds:
 
 
 def token_ids(
-    prompts: Sequence[str], tokenizer: Any, length: int, pad: int, replaced: Mapping[str, str] = MappingProxyType({})
+    prompts: Sequence[str],
+    tokenizer: Any,
+    length: int,
+    pad: int,
+    replaced: Mapping[str, str] = MappingProxyType({}),
+    pads_first: bool = False,
 ) -> TokenIds:
     """Tokenize prompts with a `tokenizers.Tokenizer`, truncated and padded to a length.
 
-    replaced: the text that replaces a token, wherever a prompt contains that token.
+    replaced: the text that replaces a token, wherever a prompt contains that token. pads_first: padding comes before
+        the text.
     """
     ids = np.full((len(prompts), length), pad, np.int64)
     mask = np.zeros((len(prompts), length), np.int64)
@@ -195,7 +201,8 @@ def token_ids(
             dropped[prompt] = (len(encoding.ids) - room, room, text[encoding.offsets[room][0] :].strip())
             encoding.truncate(room)
         row = tokenizer.post_process(encoding).ids
-        ids[index, : len(row)], mask[index, : len(row)] = row, 1
+        place = slice(length - len(row), length) if pads_first else slice(len(row))
+        ids[index, place], mask[index, place] = row, 1
     return TokenIds(ids, mask, dropped)
 
 

@@ -125,4 +125,5 @@ def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
         tokens.before,
         tokens.after,
         tokens.cleaning,
+        tokens.tokenizer.pads_first,
     )

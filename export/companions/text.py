@@ -64,7 +64,8 @@ def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> di
         with report_tokenizer_errors(f"the tokenizer of {each.input!r}", COPY_AGAIN):
             tokenizer = Tokenizer.from_str(each.tokenizer.content.decode())
             texts = [complete_text(prompt, each) for prompt in prompts]
-            ids = token_ids(texts, tokenizer, each.length, each.tokenizer.pad, each.replaced)
+            file = each.tokenizer
+            ids = token_ids(texts, tokenizer, each.length, file.pad, each.replaced, file.pads_first)
         fed[each.input] = ids.ids
         if each.mask is not None:
             fed[each.mask] = ids.mask

@@ -33,10 +33,12 @@ SENTINELS = 100  # T5's ids for masked spans, after its pieces
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """`content` is JSON of the library `tokenizers`, `pad` the padding id after the end of a prompt."""
+    """`content` is JSON of the library `tokenizers`, `pad` the padding id after the end of a prompt, or before it if
+    `pads_first`."""
 
     content: bytes
     pad: int
+    pads_first: bool = False
 
 
 def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:

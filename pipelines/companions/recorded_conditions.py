@@ -32,7 +32,7 @@ def record_samples(
     texts = {COND: prompt} | (
         {UNCOND: negative} if negative is not None and NEGATIVE in recorded.settings.usual else {}
     )
-    samples = [TextSample(text, record, values[branch]) for branch, text in texts.items() if branch in values]
+    samples = [TextSample(text, branch, record, values[branch]) for branch, text in texts.items() if branch in values]
     return [sample for sample in samples if not _is_empty(sample)]
 
 

@@ -16,7 +16,7 @@ from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.stand_ins import AUTOENCODERS
 
-FORWARD = "forward"
+FORWARD, MASK = "forward", "attention_mask"
 ENTRIES = (FORWARD, "get_text_features")  # methods of networks that pipelines call with texts
 
 
@@ -32,13 +32,15 @@ class TokenizedText:
 @dataclass(frozen=True)
 class NetworkRun:
     """A call of a network before the denoiser. `inputs` are its arguments that are tensors, `options` the others, by
-    name. `outputs` are the tensors with values that it returned, by path."""
+    name. `outputs` are the tensors with values that it returned, by path. `takes_mask`: it has an argument for the mask
+    of its token ids."""
 
     component: str
     entry: str
     inputs: Mapping[str, Tensor]
     options: Mapping[str, Any]
     outputs: Mapping[str, Tensor]
+    takes_mask: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _recording_run(
             for path, output in read_outputs(returned).items()
             if log.keeps is None or (component, path) in log.keeps
         }
-        log.runs.append(NetworkRun(component, entry, inputs, options, outputs))
+        log.runs.append(NetworkRun(component, entry, inputs, options, outputs, MASK in signature.parameters))
         return returned
 
     setattr(run, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes

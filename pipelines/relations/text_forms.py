@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, get_args
 
@@ -51,17 +51,15 @@ def find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadI
         if file is None:
             reasons.append(f"its {name} is a {type(tokenizers[name]).__name__}, which is not of the library tokenizers")
             continue
-        texts = [_find_text(file, name, row, length) for row in rows]
-        if all(text is not None for text in texts):
-            read = [text for text in texts if text is not None]
-            before, after = _find_template(
-                component, [(row.prompt, text) for row, text in zip(rows, read, strict=True)]
-            )
-            cores = [_strip_template(component, text, before, after) for text in read]
-            prompts = [row.prompt for row in rows]
-            cleaning = find_cleaning(component, list(zip(prompts, cores, strict=True)))
-            return FoundTokens(name, file, length, before, after, cleaning)
-    reason = reasons[0] if reasons else "no tokenizer of the pipeline returns them, padded at their end"
+        for side in (file, replace(file, pads_first=True)):
+            read = [text for row in rows if (text := _find_text(side, name, row, length)) is not None]
+            if len(read) < len(rows):
+                continue
+            pairs = [(row.prompt, text) for row, text in zip(rows, read, strict=True)]
+            before, after = _find_template(component, pairs)
+            cores = [(prompt, _strip_template(component, text, before, after)) for prompt, text in pairs]
+            return FoundTokens(name, side, length, before, after, find_cleaning(component, cores))
+    reason = reasons[0] if reasons else "no tokenizer of the pipeline returns them with padding at one end"
     raise TextError(f"the token ids of its {component} do not follow from a text: {reason}")
 
 
@@ -84,7 +82,8 @@ def read_ids(file: TokenizerFile, text: str, length: int) -> TokenIds:
     """Return the ids [1, length] of a text, as the runtime computes them."""
     from tokenizers import Tokenizer
 
-    return token_ids([text], Tokenizer.from_str(file.content.decode()), length, file.pad)
+    tokenizer = Tokenizer.from_str(file.content.decode())
+    return token_ids([text], tokenizer, length, file.pad, pads_first=file.pads_first)
 
 
 def _find_text(file: TokenizerFile, name: str, row: ReadIds, length: int) -> str | None:
@@ -92,7 +91,8 @@ def _find_text(file: TokenizerFile, name: str, row: ReadIds, length: int) -> str
     for text in dict.fromkeys(text.text for text in row.texts if text.tokenizer == name):
         encoded = read_ids(file, text, length)
         own: Ids = row.ids.numpy()
-        if np.array_equal(encoded.ids[0, : len(own)], own) and not encoded.mask[0, len(own) :].any():
+        place = slice(length - len(own), length) if file.pads_first else slice(len(own))
+        if np.array_equal(encoded.ids[0, place], own) and encoded.mask[0, place].sum() == encoded.mask.sum():
             return text
     return None
 

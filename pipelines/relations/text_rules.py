@@ -204,12 +204,10 @@ def is_grid(rule: BlockGrid) -> bool:
     return bool((cells <= 1).all())
 
 
-def find_mask(
-    targets: Sequence[Tensor], counts: Mapping[int, Sequence[int]], lengths: Mapping[int, int]
-) -> TokenMask | None:
+def find_mask(targets: Sequence[Tensor], masks: Mapping[int, Tensor]) -> TokenMask | None:
     """Return the mask that targets [*shape] of several texts are, or None. Targets of different shapes are none.
 
-    counts: for each encoder, the number of ids of each text. lengths: the number of its ids with padding.
+    masks: for each encoder, those of its ids [texts, length], 1 for ids of the text.
     """
     if len({target.shape for target in targets}) > 1:
         return None
@@ -217,14 +215,17 @@ def find_mask(
     varying = (rows != rows[0]).any(dim=0).nonzero().flatten()
     start, stop = int(varying[0]), int(varying[-1]) + 1
     part = rows[:, start:stop]
-    for encoder, own in counts.items():
-        valid = torch.arange(lengths[encoder]) < torch.tensor(own)[:, None]
-        for shift in range(stop - lengths[encoder], start + 1):
-            is_text = valid[:, start - shift : stop - shift]
+    for encoder, mask in masks.items():
+        for shift in range(stop - mask.shape[1], start + 1):
+            is_text = mask[:, start - shift : stop - shift] > 0
             inside, outside = part[is_text].unique(), part[~is_text].unique()
             if len(inside) == len(outside) == 1:
-                while start > max(shift, 0) and bool((rows[:, start - 1] == inside[0]).all()):
+                in_all = (mask > 0).all(dim=0)
+                same = (rows == inside[0]).all(dim=0)
+                while start > max(shift, 0) and bool(same[start - 1] & in_all[start - 1 - shift]):
                     start -= 1
+                while stop < min(shift + mask.shape[1], rows.shape[1]) and bool(same[stop] & in_all[stop - shift]):
+                    stop += 1
                 return TokenMask(encoder, shift, start, stop, float(inside[0]), float(outside[0]), targets[0])
     return None
 

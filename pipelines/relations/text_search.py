@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.pipelines.recording.text_calls import NetworkRun, TextRecord
+from fewstep.pipelines.recording.text_calls import MASK, NetworkRun, TextRecord
 from fewstep.pipelines.relations.text_forms import FoundTokens, ReadIds, TextError, find_tokens, read_ids
 from fewstep.pipelines.relations.text_rules import (
     BlockGrid,
@@ -34,6 +34,7 @@ class TextSample:
     """One branch of a recording: the text that it was encoded from, and its conditions [*shape] by name."""
 
     prompt: str
+    branch: str
     record: TextRecord
     conditions: Mapping[str, Tensor]
 
@@ -74,9 +75,9 @@ class TextSearch:
         rule."""
         rules: dict[str, Rule] = {}
         masks = []
-        for name, first in self.samples[0].conditions.items():
+        for name in self.samples[0].conditions:
             targets = [sample.conditions[name] for sample in self.samples]
-            if all(torch.equal(first, target) for target in targets):
+            if not self._depends_on_texts(targets):
                 continue
             if all(len(target.unique()) <= 2 for target in targets):
                 masks.append((name, targets))
@@ -86,11 +87,18 @@ class TextSearch:
             rules[name] = self._find_mask(f"the condition {name}", targets, self.encoded)
         return rules
 
+    def _depends_on_texts(self, targets: Sequence[Tensor]) -> bool:
+        """Return True for values that differ within a branch. Branches may differ in others, such as a picture."""
+        first = {sample.branch: target for sample, target in zip(self.samples, targets, strict=True)}
+        return any(
+            not torch.equal(first[sample.branch], target) for sample, target in zip(self.samples, targets, strict=True)
+        )
+
     def _find_mask(
         self, name: str, targets: Sequence[Tensor], encoded: Mapping[int, Sequence[EncodedText]]
     ) -> TokenMask:
-        counts = {number: [int(text.mask.sum()) for text in texts] for number, texts in encoded.items()}
-        found = find_mask(targets, counts, {number: texts[0].mask.shape[1] for number, texts in encoded.items()})
+        masks = {number: [torch.from_numpy(text.mask) for text in texts] for number, texts in encoded.items()}
+        found = find_mask(targets, {number: torch.cat(rows) for number, rows in masks.items()})
         if found is None:
             raise TextError(f"{name} is no mask of token ids")
         return found
@@ -124,7 +132,7 @@ class TextSearch:
         tokens = self.encoders[encoder].tokens
         if tokens is None or rows.shape[1] != len(self.places[encoder][sample].input(IDS)[0]):
             return rows
-        return torch.nn.functional.pad(rows, (0, 0, 0, tokens.length - rows.shape[1]), value=1)
+        return _complete(rows.mT, tokens, value=1).mT
 
     def find_unmasked(self) -> list[str]:
         """Return the components that got no padding for some text, and no mask that would let them ignore it. In a
@@ -133,7 +141,7 @@ class TextSearch:
             encoder.component
             for encoder, places in zip(self.encoders, self.places, strict=True)
             if encoder.tokens is not None
-            and any(len(place.input(IDS)[0]) < encoder.tokens.length for place in places)
+            and _lacks_padding(places, encoder.tokens)
             and not any(isinstance(rule, TokenMask) for rule in encoder.inputs.values())
         ]
 
@@ -161,6 +169,9 @@ class TextSearch:
         tokens, encoded = self._find_tokens(place.run.component, places)
         floats_first = sorted(place.run.inputs, key=lambda each: not place.run.inputs[each].is_floating_point())
         inputs = {each: self._find_input(place.run.component, each, places, tokens, encoded) for each in floats_first}
+        if tokens is not None and place.run.takes_mask and MASK not in inputs and _lacks_padding(places, tokens):
+            zeros = torch.zeros(tokens.length, dtype=torch.int64)
+            inputs[MASK] = TokenMask(len(self.encoders), 0, 0, tokens.length, 1, 0, zeros)  # in a bundle, it is padded
         self.encoders.append(EncoderCall(place.run.component, place.run.entry, inputs, place.run.options, tokens))
         self.places.append(places)
         if tokens is not None:
@@ -212,18 +223,27 @@ class TextSearch:
         return self._find_blocks(label, values)
 
 
+def _lacks_padding(places: Sequence[RowPlace], tokens: FoundTokens) -> bool:
+    """Return True if an encoder got no padding for some text."""
+    return any(len(place.input(IDS)[0]) < tokens.length for place in places)
+
+
 def list_places(record: TextRecord) -> list[RowPlace]:
     """Return the rows of all runs, the last one first."""
     return [RowPlace(run, row) for run in reversed(record.runs) for row in reversed(range(_count_rows(run)))]
 
 
 def list_sources(places: Sequence[RowPlace]) -> list[tuple[EncoderOutput, Tensor]]:
-    """Return the outputs [rows, columns] at places. An encoder is the number of its place."""
-    return [
+    """Return the outputs [rows, columns] at places. An encoder is the number of its place.
+
+    Those with the fewest rows come first: for a text of full length, a pooled output may equal the last hidden state.
+    """
+    sources = [
         (EncoderOutput(number, path), rows[0])
         for number, place in enumerate(places)
         for path, rows in place.outputs.items()
     ]
+    return sorted(sources, key=lambda source: len(source[1]))
 
 
 def find_outputs(sample: TextSample) -> set[tuple[str, str]]:
@@ -253,8 +273,14 @@ def _renumber(blocks: BlockGrid, known: Mapping[int, int]) -> BlockGrid:
 
 
 def _pad_mask(mask: Tensor, tokens: FoundTokens) -> Tensor:
-    """Return a mask of all ids, from that of the ids up to the padding that this text did not get."""
-    return mask if mask.dim() != 1 else torch.nn.functional.pad(mask, (0, tokens.length - len(mask)))
+    """Return a mask of all ids, from that of the ids without the padding that this text did not get."""
+    return mask if mask.dim() != 1 else _complete(mask, tokens, value=0)
+
+
+def _complete(values: Tensor, tokens: FoundTokens, value: float) -> Tensor:
+    """Return values [..., ids] with others for the padding that a text did not get."""
+    count = tokens.length - values.shape[-1]
+    return torch.nn.functional.pad(values, (count, 0) if tokens.file.pads_first else (0, count), value=value)
 
 
 def _row_outputs(run: NetworkRun) -> dict[str, Tensor]:

@@ -22,7 +22,8 @@ Cleaning = Literal["entities", "quotes", "spaces", "lower", "ends"]
 class Tokens(Strict, frozen=True, omit_defaults=True):
     """An input of the text encoder, int64 [batch, length], and the tokenizer that converts a prompt to its ids.
 
-    The tokenizer adds the start and end ids, and `pad` fills the rest. `mask` names an input of the same shape that is
+    The tokenizer adds the start and end ids, and `pad` fills the rest: after the text, or before it if `pads_first`.
+    `mask` names an input of the same shape that is
     1 for ids of the prompt and 0 for padding. `replaced` maps a token of several embeddings, such as "<cat>", to the
     text that replaces it in prompts, "<cat> <cat>_1".
 
@@ -40,6 +41,7 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     before: str = ""
     after: str = ""
     cleaning: tuple[Cleaning, ...] = ()
+    pads_first: bool = False
 
 
 class StateWords(Strict, frozen=True):

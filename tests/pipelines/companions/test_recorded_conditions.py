@@ -89,7 +89,7 @@ def test_an_encoder_that_also_sees_a_picture_is_refused(sees: bool, monkeypatch:
 
     recorded = recorded_with(monkeypatch, call, "a cat")
     first = TEXTS[0][0]
-    sample = TextSample(first, TextRecord(CallRecord(()), (), ()), encode(first))
+    sample = TextSample(first, COND, TextRecord(CallRecord(()), (), ()), encode(first))
     if not sees:
         refuse_pictures(recorded, rules(), sample)
         return
@@ -106,7 +106,7 @@ def test_a_constant_that_depends_on_the_prompt_is_named(caplog: pytest.LogCaptur
         _, structure = pytree.tree_flatten({"x": 0, "quoted": 0, "guidance": 0})
         call = NetworkCall("transformer", leaves, structure, leaves[x])
         step = SchedulerStep((call,), leaves[x], 1.0, leaves[x], leaves[x])
-        return TextSample(prompt, TextRecord(CallRecord((step,)), (), ()), encode(prompt))
+        return TextSample(prompt, COND, TextRecord(CallRecord((step,)), (), ()), encode(prompt))
 
     recorded: Any = SimpleNamespace(
         built=SimpleNamespace(name="Quoting"),

@@ -1,6 +1,7 @@
 """How a pipeline converts prompts to token ids, with a tokenizer of words."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,11 +42,17 @@ class Words:
 
 
 def rows(
-    prompts: Sequence[str], before: str = "", after: str = "", is_special: bool = True, length: int = LENGTH
+    prompts: Sequence[str],
+    before: str = "",
+    after: str = "",
+    is_special: bool = True,
+    length: int = LENGTH,
+    pads_first: bool = False,
 ) -> list[ReadIds]:
     """Return what an encoder receives for prompts."""
     file = read_file(Words(), is_special)
     assert file is not None
+    file = replace(file, pads_first=pads_first)
     texts = [f"{before}{prompt.lower()}{after}" for prompt in prompts]
     return [
         ReadIds(
@@ -64,6 +71,11 @@ def test_the_template_and_the_cleaning_are_found(is_special: bool) -> None:
     )
     assert (found.before, found.after, found.cleaning, found.length) == ("user: ", " answer", ("lower",), LENGTH)
     assert read_ids(found.file, "cat", 3).ids.tolist() == [[6, 2, 0] if is_special else [6, 0, 0]]
+
+
+def test_padding_in_front_of_the_text_is_found() -> None:
+    found = find_tokens("text_encoder", {"tokenizer": Words()}, rows(["A cat", "a red dog"], pads_first=True))
+    assert found.file.pads_first and read_ids(found.file, "cat", 3).ids.tolist() == [[0, 6, 2]]
 
 
 def test_ids_without_padding_are_those_of_the_longest_text() -> None:

@@ -117,10 +117,17 @@ COUNTS = (2, 4, LENGTH)
     ids=["same", "without template", "added to scores", "after others", "one more, before others", "of a shape"],
 )
 def test_a_mask_is_found_and_computed_for_a_text_of_another_length(change: Callable[[Tensor], Tensor]) -> None:
-    rule = find_mask([change(mask) for mask in masks(COUNTS)], {0: COUNTS}, {0: LENGTH})
+    rule = find_mask([change(mask) for mask in masks(COUNTS)], {0: torch.stack(masks(COUNTS))})
     assert rule is not None
     (other,) = masks([3])
     torch.testing.assert_close(compute_mask(rule, other[None])[0], change(other), rtol=0, atol=0)
+
+
+def test_the_mask_of_a_text_after_its_padding_is_found() -> None:
+    first = [mask.flip(0) for mask in masks(COUNTS)]
+    rule = find_mask([mask[1:] for mask in first], {0: torch.stack(first)})
+    assert rule is not None
+    assert compute_mask(rule, masks([1])[0].flip(0)[None])[0].tolist() == [0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize("before", [0, 2], ids=["alone", "after others"])
@@ -130,7 +137,7 @@ def test_a_mask_is_that_of_a_text_shorter_than_all_recorded_ones(before: int) ->
     def change(mask: Tensor) -> Tensor:
         return torch.cat([torch.ones(before, dtype=torch.long), mask])
 
-    rule = find_mask([change(mask) for mask in masks(COUNTS[1:])], {0: COUNTS[1:]}, {0: LENGTH})
+    rule = find_mask([change(mask) for mask in masks(COUNTS[1:])], {0: torch.stack(masks(COUNTS[1:]))})
     assert rule is not None
     (shorter,) = masks([1])
     assert compute_mask(rule, shorter[None])[0].tolist() == change(shorter).tolist()
@@ -138,8 +145,8 @@ def test_a_mask_is_that_of_a_text_shorter_than_all_recorded_ones(before: int) ->
 
 def test_values_of_different_shapes_are_no_mask() -> None:
     short, long = masks([2, 4])
-    assert find_mask([short[:3], long], {0: (2, 4)}, {0: LENGTH}) is None
+    assert find_mask([short[:3], long], {0: torch.stack(masks((2, 4)))}) is None
 
 
 def test_numbers_that_do_not_follow_the_length_are_no_mask() -> None:
-    assert find_mask([mask.flip(0) for mask in masks(COUNTS)], {0: COUNTS}, {0: LENGTH}) is None
+    assert find_mask([mask.flip(0) for mask in masks(COUNTS)], {0: torch.stack(masks(COUNTS))}) is None

@@ -8,14 +8,15 @@ from torch import Tensor
 
 pytest.importorskip("tokenizers")
 from fewstep.pipelines.recording.call_record import CallRecord
-from fewstep.pipelines.recording.text_calls import NetworkRun, TextRecord, TokenizedText
+from fewstep.pipelines.recording.text_calls import MASK, NetworkRun, TextRecord, TokenizedText
 from fewstep.pipelines.relations.text_forms import TextError
-from fewstep.pipelines.relations.text_rules import BlockGrid
-from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch
+from fewstep.pipelines.relations.text_rules import BlockGrid, EncoderOutput, TokenMask
+from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch, list_places, list_sources
+from fewstep.plans.guidance import COND, UNCOND
 from tests.pipelines.relations.test_text_forms import Words, rows
 
 PROMPTS, LENGTH, WIDTH = ("a cat", "a red dog", "a red red red red red red dog"), 8, 4
-MASK, TEXT = "attention_mask", "text"
+TEXT = "text"
 CALL = CallRecord(())
 
 
@@ -24,7 +25,7 @@ def encode(ids: Tensor) -> Tensor:
     return torch.stack([torch.randn(WIDTH, generator=torch.Generator().manual_seed(int(token))) for token in ids])
 
 
-def sample_of(prompt: str, pads: bool, masks: bool) -> TextSample:
+def sample_of(prompt: str, pads: bool, masks: bool, branch: str = COND, takes_mask: bool = False) -> TextSample:
     """Return the sample of a pipeline that fills up its condition with zeros. `pads`: it also pads the token ids."""
     (read,) = rows([prompt])
     count = int((read.ids != 0).sum())
@@ -33,9 +34,10 @@ def sample_of(prompt: str, pads: bool, masks: bool) -> TextSample:
     hidden = encode(ids)
     condition = torch.zeros(LENGTH, WIDTH)
     condition[:count] = hidden[:count]
-    run = NetworkRun("text_encoder", "forward", inputs, {}, {".hidden": hidden[None]})
+    run = NetworkRun("text_encoder", "forward", inputs, {}, {".hidden": hidden[None]}, takes_mask)
     texts = (TokenizedText("tokenizer", prompt, True),)
-    return TextSample(prompt, TextRecord(CALL, texts, (run,)), {TEXT: condition})
+    picture = torch.full((3, 3), float(branch == COND))
+    return TextSample(prompt, branch, TextRecord(CALL, texts, (run,)), {TEXT: condition, "picture": picture})
 
 
 def search(samples: Sequence[TextSample]) -> TextSearch:
@@ -62,3 +64,22 @@ def test_an_input_of_another_shape_for_some_texts_is_refused() -> None:
         run.inputs["embeddings"] = run.outputs[".hidden"] + 1  # type: ignore[index]
     with pytest.raises(TextError, match="the input embeddings of its text_encoder has another shape"):
         search(samples).find_all()
+
+
+def test_an_encoder_that_got_no_padding_gets_a_mask_if_it_takes_one() -> None:
+    made = search([sample_of(prompt, False, False, takes_mask=True) for prompt in PROMPTS])
+    made.find_all()
+    assert isinstance(made.encoders[0].inputs[MASK], TokenMask) and made.find_unmasked() == []
+
+
+def test_a_condition_that_differs_between_branches_only_follows_from_no_text() -> None:
+    """As a picture, which the unconditional branch does not see."""
+    samples = [sample_of(prompt, True, True, branch) for prompt in PROMPTS for branch in (COND, UNCOND)]
+    assert search(samples).find_all().keys() == {TEXT}
+
+
+def test_a_pooled_output_comes_before_the_hidden_state_that_it_equals() -> None:
+    hidden = torch.ones(1, LENGTH, WIDTH)
+    run = NetworkRun("text_encoder", "forward", {}, {}, {".hidden": hidden, ".pooled": hidden[:, -1]})
+    sources = list_sources(list_places(TextRecord(CALL, (), (run,))))
+    assert [source for source, _ in sources] == [EncoderOutput(0, ".pooled"), EncoderOutput(0, ".hidden")]
