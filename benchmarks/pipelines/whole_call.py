@@ -28,7 +28,7 @@ from fewstep.pipelines.listed.folder import read_recorded_scheduler
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
 from fewstep.pipelines.recording.quiet import silence_libraries
-from fewstep.pipelines.recording.record import record
+from fewstep.pipelines.recording.record import CallError, record
 from fewstep.pipelines.recording.settings import NEGATIVE, OTHERS, OUTPUT, PROMPT, PROMPTS
 from fewstep.pipelines.relations.arguments import branch_values
 from fewstep.pipelines.relations.networks import RecordedNetworks
@@ -89,7 +89,12 @@ def _compare_text(
         call.pop(NEGATIVE, None)
     elif NEGATIVE in call:
         call[NEGATIVE] = negative
-    run = run_networks(built, modules, call)
+    try:
+        run = run_networks(built, modules, call)
+    except CallError:
+        if negative is not None or NEGATIVE not in recorded.settings.usual:
+            raise
+        return _compare_text(bundle, built, recorded, modules, (prompt, ""))  # it needs a negative prompt
     scheduler = find_scheduler(recorded, modules, recorded.built.name)
     mine, theirs = sample_plan(built, modules, call, scheduler, run, partial(_network, bundle, recorded, run, call))
     return relative_difference(mine, theirs)
@@ -133,7 +138,7 @@ def _compare_output(
     call = {**recorded.settings.of_one_sample(), OUTPUT: TENSORS}
     own = record(built, call, SEED, networks=networks)
     decoded = load_autoencoder(bundle, encoder=False).decode_all(own.steps[-1].result.numpy())
-    expected = [to_model_range(tensor).numpy() for tensor in read_tensors(own.returned)]
+    expected = [to_model_range(tensor, is_raw=float(tensor.min()) < 0).numpy() for tensor in read_tensors(own.returned)]
     return max(map(_difference, decoded.values(), expected))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -36,7 +37,7 @@ from fewstep.pipelines.recording.stand_ins import ENTRIES, copy_network
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Role, TensorEntry
 
-TENSORS = "pt"  # output_type of pictures in [0, 1] as tensors
+TENSORS, ARRAYS = "pt", "np"  # output_type of pictures in [0, 1] as tensors, and as arrays [batch, H, W, channels]
 ROLES: Mapping[int, Role] = {2: "sound", 3: "sound", 4: "image", 5: "video"}  # by the number of axes
 COLORS = (1, 3)
 CHANNELS = 8  # most of a sound
@@ -86,7 +87,8 @@ class RecordedDecoding:
 
     settings: the arguments of the call. x_shape: the shape of a sample. calls: the number of calls of the scheduler's
     `step` before those of the last step. components: the networks that it runs. outputs: the tensors that it returns,
-    of one sample. frame_rate, sample_rate: those of a video and of a sound, per second; None if unknown.
+    of one sample. frame_rate, sample_rate: those of a video and of a sound, per second; None if unknown. is_raw: its
+    pictures are in [-1, 1], and are not cut off there, instead of in [0, 1].
     """
 
     built: BuiltPipeline
@@ -97,6 +99,7 @@ class RecordedDecoding:
     outputs: tuple[TensorEntry, ...]
     frame_rate: float | None
     sample_rate: int | None
+    is_raw: bool = False
 
     def finish(
         self, x: Tensor, begin: Callable[[], object] = lambda: None, seed: int = 0, **changes: Any
@@ -119,14 +122,14 @@ class RecordedDecoder(nn.Module):
             steps = stack.enter_context(ExitStack())
             steps.enter_context(_disable_current_modes())  # a trace begins after the last step
             tensors = self.decoding.finish(latent[0], steps.close)
-            return tuple(map(to_model_range, tensors))
+            return tuple(to_model_range(tensor, self.decoding.is_raw) for tensor in tensors)
 
 
-def to_model_range(tensor: Tensor) -> Tensor:
-    """Return a sound as [1, channels, samples], and pictures from [0, 1] in [-1, 1]."""
+def to_model_range(tensor: Tensor, is_raw: bool = False) -> Tensor:
+    """Return a sound as [1, channels, samples], and pictures from [0, 1] in [-1, 1]. `is_raw` pictures are already."""
     if ROLES[tensor.dim()] == "sound":
         return tensor if tensor.dim() == 3 else tensor[:, None]
-    return 2 * tensor - 1
+    return tensor.clamp(-1, 1) if is_raw else 2 * tensor - 1
 
 
 class _CannotDecodeError(Exception):
@@ -165,9 +168,10 @@ def find_decoding(
             components = tuple(dict.fromkeys(called))
             if not components:
                 return NONE
-            outputs = _describe(tensors)
+            is_raw = _is_raw(built, usual, Ending(x, calls), tensors)
+            outputs = _describe(tensors, is_raw)
             rates = _find_frame_rate(built, usual), _find_sample_rate(built, components)
-            decoding = RecordedDecoding(built, usual, x_shape, calls, components, outputs, *rates)
+            decoding = RecordedDecoding(built, usual, x_shape, calls, components, outputs, *rates, is_raw)
             _check_others(decoding, settings, x, tensors)
     except _CannotDecodeError as error:
         return str(error)
@@ -234,7 +238,22 @@ def read_tensors(returned: Any) -> tuple[Tensor, ...]:
     return tensors
 
 
-def _describe(tensors: Sequence[Tensor]) -> tuple[TensorEntry, ...]:
+def _is_raw(built: BuiltPipeline, settings: Mapping[str, Any], ending: Ending, tensors: Sequence[Tensor]) -> bool:
+    """Return True if a call returns pictures in [-1, 1] as tensors, and cuts them off there as arrays in [0, 1]."""
+    (tensor, *others) = tensors
+    if others or tensor.dim() != 4 or _is_picture(tensor):
+        return False
+    arrays = pytree.tree_leaves(finish_call(built, {**settings, OUTPUT: ARRAYS}, ending))
+    expected = (tensor / 2 + 0.5).clamp(0, 1).movedim(1, -1).numpy()
+    (own,) = arrays if len(arrays) == 1 else (None,)
+    return isinstance(own, np.ndarray) and own.shape == expected.shape and np.allclose(own, expected, atol=1e-5)
+
+
+def _is_picture(tensor: Tensor) -> bool:
+    return 0 <= float(tensor.min()) <= float(tensor.max()) <= 1
+
+
+def _describe(tensors: Sequence[Tensor], is_raw: bool) -> tuple[TensorEntry, ...]:
     """Return the entries of what a call returned for one sample: pictures or a video, and sound."""
     entries = list[TensorEntry]()
     for tensor in tensors:
@@ -244,7 +263,7 @@ def _describe(tensors: Sequence[Tensor]) -> tuple[TensorEntry, ...]:
         if role is None or shape[0] != 1 or not fits or not tensor.is_floating_point():
             what = f"its call returns {tensor.dtype} {list(tensor.shape)}, which is no picture, video or sound"
             raise _CannotDecodeError(what)
-        if not is_sound and not 0 <= float(tensor.min()) <= float(tensor.max()) <= 1:
+        if not is_sound and not is_raw and not _is_picture(tensor):
             raise _CannotDecodeError("its call returns pictures that are not in [0, 1]")
         entries.append(TensorEntry(IMAGE if role == "image" else role, role, shape))
     if len({entry.role for entry in entries}) < len(entries):

@@ -23,6 +23,7 @@ from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.element_map import is_close
+from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import LONGEST, NEGATIVE, PICTURE, PROMPT, PROMPTS
 from fewstep.pipelines.recording.stand_ins import is_small
 from fewstep.pipelines.recording.text_calls import TextRecord, find_tokenizers, read_outputs
@@ -234,10 +235,13 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
 
 def find_nothing(recorded: RecordedPipeline, text: RecordedText) -> tuple[str, bool]:
     """Return the text of the unconditional branch if the caller gives no negative prompt, and whether this branch has
-    zeros instead of a text."""
+    zeros instead of a text. It is the empty text for a call that needs a negative prompt."""
     if recorded.arguments.unconditional is None:
         return "", False
-    record, values = record_conditions(recorded, PROMPTS[0], None)
+    try:
+        record, values = record_conditions(recorded, PROMPTS[0], None)
+    except CallError:
+        return "", False
     if UNCOND not in values:  # without a negative prompt, its call has no guidance
         return "", False
     floats = [values[UNCOND][name] for name, rule in text.rules.items() if isinstance(rule, BlockGrid)]

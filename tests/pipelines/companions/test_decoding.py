@@ -101,6 +101,19 @@ def test_a_decoder_does_what_the_call_does_with_a_decoded_picture(tmp_path: Path
     torch.testing.assert_close(picture, expected.clamp(-1, 1))
 
 
+def test_tensors_in_model_range_are_cut_off_as_the_arrays_of_the_call(tmp_path: Path) -> None:
+    """As in Kandinsky, whose tensors are neither converted to [0, 1] nor cut off."""
+    recorded = record(tmp_path, "cogview3")
+    processor, vae = recorded.built.pipeline.image_processor, load_network(tmp_path / "cogview3" / "vae")[0]
+    plain = processor.postprocess
+    processor.postprocess = lambda image, output_type: image if output_type == "pt" else plain(image, output_type)
+    found = find(recorded)
+    assert isinstance(found, RecordedDecoding) and found.is_raw
+    x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
+    (picture,) = RecordedDecoder(found, {"vae": vae})(x)
+    torch.testing.assert_close(picture, vae.decode(x / vae.config.scaling_factor).sample.clamp(-1, 1))
+
+
 def test_a_pipeline_without_an_autoencoder_returns_x(tmp_path: Path) -> None:
     assert find(record(tmp_path, "wan")) == NONE
 

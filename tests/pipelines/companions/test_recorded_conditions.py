@@ -14,6 +14,7 @@ from fewstep.pipelines.companions import recorded_text
 from fewstep.pipelines.companions.recorded_conditions import TEXTS
 from fewstep.pipelines.companions.recorded_text import RecordedText, find_nothing, refuse_pictures, warn_of_constants
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep
+from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import NEGATIVE, PICTURE
 from fewstep.pipelines.recording.text_calls import NetworkRun, TextRecord
 from fewstep.pipelines.relations.arguments import Argument
@@ -68,6 +69,13 @@ def test_the_default_text_is_the_one_with_the_recorded_conditions(
         return {COND: encode(prompt), UNCOND: encode(default if negative is None else negative)}
 
     assert find_nothing(recorded_with(monkeypatch, call, "a cat", "red cat"), rules()) == (default, False)
+
+
+def test_a_call_that_needs_a_negative_prompt_has_the_empty_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(prompt: str, negative: str | None, _: str | None) -> Conditions:
+        raise CallError("its call fails", "give a negative prompt")
+
+    assert find_nothing(recorded_with(monkeypatch, call, "a cat"), rules()) == ("", False)
 
 
 def test_a_default_that_no_text_gives_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
