@@ -16,13 +16,9 @@ from fewstep.export.sources.model_files import CONFIG, hash_files
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.graph.graph import TO
-from fewstep.pipelines.companions.decoding import read_companions, read_from_memory, read_stored
-from fewstep.pipelines.companions.recorded_text import (
-    StoredEncoders,
-    encoders_in_memory,
-    encoders_of_folder,
-    read_recorded_text,
-)
+from fewstep.pipelines.companions.decoding import read_companions
+from fewstep.pipelines.companions.recorded_text import read_recorded_text
+from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_memory, read_stored
 from fewstep.pipelines.comparison import compare_samples, describe_guidance, is_comparable
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network, outline_network
@@ -56,18 +52,11 @@ def load_recorded_folder(
     components without weights: if one is an autoencoder, the source has none."""
     recorded = record_folder(folder, scheduler, given)
     loaded = {name: load_network(folder.path / name) for name in recorded.parts}
-    companions = None
-    if not any(folder.class_of(name).startswith("Autoencoder") for name in without):
-        with silence_libraries():
-            companions = read_companions(
-                str(folder.path),
-                recorded.built,
-                recorded.settings,
-                recorded.x_shape,
-                partial(read_stored, folder),
-            )
+    companions, label, read = None, str(folder.path), partial(read_stored, folder)
     with silence_libraries():
-        companions = _add_text(companions, str(folder.path), recorded, encoders_of_folder(folder), without)
+        if not any(folder.class_of(name).startswith("Autoencoder") for name in without):
+            companions = read_companions(label, recorded.built, recorded.settings, recorded.x_shape, read)
+        companions = _add_text(companions, label, recorded, read, without)
     more = () if companions is None else companions.files
     configs = [folder.path / name / CONFIG for name in loaded]
     files = [file for _, own in loaded.values() for file in own]
@@ -94,10 +83,9 @@ def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, An
         built = build_from_pipeline(pipeline, label)
         other = build_from_pipeline(pipeline, label, seed=1)
         recorded = record_pipeline(built, other, given, scheduler)
-        companions = read_companions(
-            label, built, recorded.settings, recorded.x_shape, partial(read_from_memory, pipeline)
-        )
-        companions = _add_text(companions, label, recorded, encoders_in_memory(pipeline))
+        read = partial(read_from_memory, pipeline)
+        companions = read_companions(label, built, recorded.settings, recorded.x_shape, read)
+        companions = _add_text(companions, label, recorded, read)
 
     def load(name: str) -> nn.Module:
         network: nn.Module = getattr(pipeline, name)
@@ -113,12 +101,12 @@ def _add_text(
     companions: PipelineNetworks | None,
     label: str,
     recorded: RecordedPipeline,
-    stored: StoredEncoders,
+    read: ReadNetwork,
     without: Sequence[str] = (),
 ) -> PipelineNetworks | None:
     """Add the text encoders of a pipeline to its autoencoder, if its conditions follow from texts by rules. `without`
     are components without weights."""
-    found = read_recorded_text(label, recorded, stored, without)
+    found = read_recorded_text(label, recorded, read, without)
     if found is None:
         return companions
     text, zeros = found

@@ -81,7 +81,8 @@ class DummyPipeline:
         is_long = parameter is not None and isinstance(parameter.default, int) and parameter.default > MOST_TOKENS
         inputs = _join_guidance(type(pipeline), inputs)
         short = {TEXT_LENGTH: TOKENS} if is_long else {}
-        enough = {TEXT_LENGTH: MOST_TOKENS} if parameter is not None and _reads_pictures(pipeline, inputs) else {}
+        has_system = hasattr(pipeline, "system_message") or _reads_pictures(pipeline, inputs)
+        enough = {TEXT_LENGTH: MOST_TOKENS} if parameter is not None and has_system else {}
         more = _read_object(inputs) | ({PERTURBATION: 0} if PERTURBATION in call else {})
         return {**short, **_plain_settings(inputs), **more, **enough, **_save_arrays(type(pipeline), inputs, folder)}
 

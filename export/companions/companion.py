@@ -36,6 +36,10 @@ class CompanionFailure(UserError):
     """The module of a companion fails in torch with valid inputs."""
 
 
+class GraphFailure(UserError):
+    """The module of a companion cannot be traced, or its graph computes something else."""
+
+
 @dataclass(frozen=True)
 class Companion:
     """A network besides the denoiser: a module whose `forward(*inputs)` returns its outputs in order.
@@ -66,8 +70,8 @@ class CompanionGraph:
 
 
 def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
-    """Trace a companion, verify it at several batch sizes, and add it to the bundle. Raises UserError naming the tensor
-    that differs.
+    """Trace a companion, verify it at several batch sizes, and add it to the bundle. Raises CompanionFailure if its
+    module fails, GraphFailure if it cannot be traced or a tensor differs, and UserError for values that are not finite.
 
     torch's weights of a large network are freed before the graph runs, as in the export of a denoiser.
     """
@@ -82,13 +86,9 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
     for batch, inputs in feeds.items():
         outputs = run(inputs)
         for tensor, value in zip(companion.outputs, expected[batch], strict=True):
-            if not np.isfinite(value).all():
-                raise UserError(
-                    f"{companion.name} returns {tensor.name!r} with values that are not finite", "check its weights"
-                )
             relative = measure_difference(value, outputs[tensor.name]).relative
             if not relative <= TOLERANCE:
-                raise UserError(
+                raise GraphFailure(
                     f"{companion.name}: the exported graph differs from torch in {tensor.name!r} by {relative:.2g}, "
                     f"batch {batch}",
                     "report the pipeline: this is a bug in fewstep",
@@ -100,7 +100,8 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
 
 
 def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str, Array]) -> list[Array]:
-    """Return torch's outputs for the feeds. Raises CompanionFailure naming the companion whose module fails."""
+    """Return torch's outputs for the feeds. Raises CompanionFailure naming the companion whose module fails, and
+    UserError for values that are not finite."""
     import torch
 
     from fewstep.export.error_text import error_location
@@ -109,15 +110,20 @@ def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[s
     try:
         with torch.no_grad():
             outputs = module(*inputs)
-    except UserError:  # already complete
-        raise
+    except UserError as error:  # already complete
+        raise CompanionFailure(error.what, error.fix) from error
     except Exception as error:
         shapes = " and ".join(
             f"{tensor.name} {list(x.shape)}" for tensor, x in zip(companion.inputs, inputs, strict=True)
         )
         what = f"{companion.name} fails in torch with {shapes}: {first_line(error)}{error_location(error)}"
         raise CompanionFailure(what, FITS) from error
-    return [value.numpy() for value in outputs]
+    values = [value.numpy() for value in outputs]
+    for tensor, value in zip(companion.outputs, values, strict=True):
+        if not np.isfinite(value).all():
+            what = f"{companion.name} returns {tensor.name!r} with values that are not finite"
+            raise UserError(what, "check its weights")
+    return values
 
 
 def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
@@ -132,13 +138,12 @@ def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
     feeds = companion.feeds(TRACE_BATCH if is_free else 1)
     example = tuple(torch.from_numpy(feeds[tensor.name]) for tensor in companion.inputs)
     axes = {0: torch.export.Dim(BATCH, max=BATCH_LIMIT)} if is_free else {}
-    graph, _ = capture(
-        module,
-        example,
-        (tuple(axes for _ in example),),  # forward takes them as *arguments
-        inputs=[tensor.name for tensor in companion.inputs],
-        outputs=[tensor.name for tensor in companion.outputs],
-    )
+    shapes = (tuple(axes for _ in example),)  # forward takes them as *arguments
+    names = [[tensor.name for tensor in ports] for ports in (companion.inputs, companion.outputs)]
+    try:
+        graph, _ = capture(module, example, shapes, *names)
+    except UserError as error:
+        raise GraphFailure(error.what, error.fix) from error
     for kind, wanted, own in (("takes", companion.inputs, graph.inputs), ("returns", companion.outputs, graph.outputs)):
         for tensor, value in zip(wanted, own, strict=True):
             if value.shape != tensor.shape:

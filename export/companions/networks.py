@@ -11,11 +11,10 @@ import numpy as np
 from msgspec.structs import replace
 
 from fewstep.export.companions.autoencoder import AutoencoderSource
-from fewstep.export.companions.companion import Companion, CompanionFailure, add_companion
+from fewstep.export.companions.companion import Companion, CompanionFailure, GraphFailure, add_companion
 from fewstep.export.companions.text import TextSource, TokenInput
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Array
-from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, GraphEntry, Manifest, TextEncoderEntry, Tokens
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.progress import SILENT, Progress
@@ -89,11 +88,11 @@ class PipelineNetworks:
 
 
 def add_autoencoder(writer: Writer, source: AutoencoderSource) -> AutoencoderEntry | None:
-    """Add an autoencoder to a bundle. Returns None, with a warning, if its decoder is code of a pipeline that cannot be
-    traced."""
+    """Add an autoencoder to a bundle. Returns None, with a warning, if its decoder is code of a pipeline that fails, or
+    that its graph does not reproduce. Raises UserError for the same of another decoder, and for all other problems."""
     try:
         decoder = add_companion(writer, source.decoder).graph
-    except UserError as error:
+    except (CompanionFailure, GraphFailure) as error:
         if not source.is_traced:
             raise
         LOG.warning(NOT_TRACED, error.what)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -24,11 +23,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 from fewstep.export.companions.autoencoder import AutoencoderSource
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.networks import PipelineNetworks
-from fewstep.export.sources.model_files import CONFIG, float_bytes
-from fewstep.pipelines.companions.autoencoder import ENCODING, IMAGE, LATENT, random_latents
+from fewstep.pipelines.companions.autoencoder import IMAGE, LATENT, random_latents
 from fewstep.pipelines.companions.picture_encoder import find_latents, make_encoder
-from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.files.loading import find_component_weights, load_component
+from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.element_map import is_close
 from fewstep.pipelines.recording.record import Ending, finish_call, place, record
@@ -49,36 +46,6 @@ NONE = "its call decodes nothing after the last step"
 NO_OUTPUT = "%s: its output is left out, so that the bundle returns x: %s"
 
 LOG = logging.getLogger("fewstep")
-
-
-@dataclass(frozen=True)
-class Networks:
-    """How to load a network with its weights: a function, the bytes of all its weights and of its encoder in float32,
-    and the files that are read."""
-
-    load: Callable[[], nn.Module]
-    total: int
-    encoding: int
-    files: tuple[Path, ...] = ()
-
-
-Read = Callable[[str, type], Networks]  # returns the network of a component and of a class
-
-
-def read_stored(folder: Folder, component: str, made: Any) -> Networks:
-    """Return a network of a folder."""
-    home = folder.path / component
-    files = find_component_weights(home, made).files
-    total, encoding = float_bytes(files), float_bytes(files, ENCODING)
-    return Networks(lambda: load_component(home, made), total, encoding, (home / CONFIG, *files))
-
-
-def read_from_memory(pipeline: Any, component: str, _: type) -> Networks:
-    """Return a network of a pipeline."""
-    network: nn.Module = getattr(pipeline, component)
-    sizes = {name: 4 * parameter.numel() for name, parameter in network.named_parameters()}
-    encoding = sum(size for name, size in sizes.items() if name.startswith(ENCODING))
-    return Networks(lambda: network, sum(sizes.values()), encoding)
 
 
 @dataclass(frozen=True)
@@ -137,7 +104,7 @@ class _CannotDecodeError(Exception):
 
 
 def read_companions(
-    label: str, built: BuiltPipeline, settings: CallSettings, x_shape: tuple[int, ...], read: Read
+    label: str, built: BuiltPipeline, settings: CallSettings, x_shape: tuple[int, ...], read: ReadNetwork
 ) -> PipelineNetworks | None:
     """Return the decoder of a recorded pipeline, with the encoder of its pictures. Returns None if it has none, or,
     with a warning, if it cannot be used."""
@@ -150,7 +117,7 @@ def read_companions(
 
 
 def find_decoding(
-    built: BuiltPipeline, settings: CallSettings, x_shape: tuple[int, ...], read: Read
+    built: BuiltPipeline, settings: CallSettings, x_shape: tuple[int, ...], read: ReadNetwork
 ) -> RecordedDecoding | str:
     """Return the part of a pipeline's call after its last step, or, as text, why it has none that can be used."""
     usual = settings.of_one_sample()
@@ -181,7 +148,7 @@ def find_decoding(
 
 
 @contextmanager
-def _show_stored_values(built: BuiltPipeline, read: Read) -> Iterator[None]:
+def _show_stored_values(built: BuiltPipeline, read: ReadNetwork) -> Iterator[None]:
     """While active, let a pipeline read the stored tensors of large autoencoders, such as the mean and variance of
     FLUX.2's latents. The stand-ins, which have no values, still compute the outputs."""
     shown = dict[str, nn.Module]()
@@ -298,7 +265,7 @@ def _find_sample_rate(built: BuiltPipeline, components: Sequence[str]) -> int | 
     return next((int(value) for value in values if isinstance(value, int | float) and value > 0), None)
 
 
-def _make_autoencoder(found: RecordedDecoding, read: Read) -> AutoencoderSource:
+def _make_autoencoder(found: RecordedDecoding, read: ReadNetwork) -> AutoencoderSource:
     """Return the decoder of x, and the encoder of pictures if the pipeline's decoder has one."""
     networks = {name: read(name, type(getattr(found.built.pipeline, name))) for name in found.components}
     decoder = Companion(

@@ -5,10 +5,9 @@ outputs of its encoders they come.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,9 @@ from torch import Tensor, nn
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
 from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
-from fewstep.export.sources.model_files import CONFIG, find_weights, float_bytes
 from fewstep.pipelines.companions.recorded_conditions import TEXTS, record_conditions, record_samples
-from fewstep.pipelines.companions.text import TRIED, WEIGHTS, converts_prompts, load_encoder, merge_loras
-from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.files.loading import load_network
+from fewstep.pipelines.companions.stored_network import ReadNetwork
+from fewstep.pipelines.companions.text import TRIED, converts_prompts, merge_loras
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.element_map import is_close
 from fewstep.pipelines.recording.record import CallError
@@ -155,46 +152,8 @@ class RecordedText:
         return tuple(made)
 
 
-@dataclass(frozen=True)
-class StoredEncoders:
-    """How to load the networks of a pipeline by component, with their weights, and the files and bytes of each."""
-
-    load: Callable[[str], nn.Module]
-    files: Callable[[str], Sequence[Path]]
-
-
-def encoders_of_folder(folder: Folder) -> StoredEncoders:
-    """Return the networks of a folder."""
-
-    def is_of_diffusers(component: str) -> bool:
-        return folder.class_of_diffusers(component) is not None
-
-    def load(component: str) -> nn.Module:
-        home = folder.path / component
-        if is_of_diffusers(component):
-            return load_network(home)[0].float()
-        return load_encoder(folder, component, folder.class_of(component))
-
-    def files(component: str) -> list[Path]:
-        home = folder.path / component
-        weights = find_weights(home) if is_of_diffusers(component) else find_weights(home, WEIGHTS)
-        return [home / CONFIG, *weights.files]
-
-    return StoredEncoders(load, files)
-
-
-def encoders_in_memory(pipeline: Any) -> StoredEncoders:
-    """Return the networks of a pipeline."""
-
-    def load(component: str) -> nn.Module:
-        network: nn.Module = getattr(pipeline, component)
-        return network
-
-    return StoredEncoders(load, lambda component: ())
-
-
 def read_recorded_text(
-    label: str, recorded: RecordedPipeline, stored: StoredEncoders, without: Sequence[str] = ()
+    label: str, recorded: RecordedPipeline, read: ReadNetwork, without: Sequence[str] = ()
 ) -> tuple[TextSource, bool] | None:
     """Return the text encoders of a recorded pipeline, and whether its unconditional text is all zeros. Returns None if
     its call takes no prompt, or, with a warning, if its conditions do not follow from texts by rules. `without` are
@@ -209,7 +168,7 @@ def read_recorded_text(
         reason = error.what if isinstance(error, UserError) else str(error)
         LOG.warning(NO_PROMPTS, label, reason)
         return None
-    return None if text is None else (_make_source(recorded, text, stored), text.zeros)
+    return None if text is None else (_make_source(recorded, text, read), text.zeros)
 
 
 def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
@@ -321,7 +280,9 @@ def _check(
                 raise TextError(f"the condition {name} depends on the padding of its text")
 
 
-def _make_source(recorded: RecordedPipeline, text: RecordedText, stored: StoredEncoders) -> TextSource:
+def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwork) -> TextSource:
+    pipeline = recorded.built.pipeline
+    stored = {name: read(name, type(getattr(pipeline, name))) for name in text.components}
     tokens = text.token_inputs(converts_prompts(recorded.built.name))
     conditions = {condition.name: condition for condition in recorded.arguments.conditions}
     outputs = [
@@ -331,8 +292,8 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, stored: StoredE
 
     def load(loras: Sequence[Lora] = ()) -> nn.Module:
         networks = {}
-        for name in text.components:
-            network = stored.load(name)
+        for name, each in stored.items():
+            network = each.load()
             if (config := getattr(network, "config", None)) is not None and hasattr(config, "use_cache"):
                 config.use_cache = False
             networks[name] = network
@@ -341,14 +302,14 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, stored: StoredE
                     merge_loras(network, loras, component)
         return RecordedEncoders(networks, text)
 
-    files = tuple(file for name in text.components for file in stored.files(name))
+    files = tuple(file for each in stored.values() for file in each.files)
     companion = Companion(
         "text encoder",
         load,
         text.inputs,
         tuple(outputs),
         lambda batch: tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)]),
-        weights=float_bytes([file for file in files if file.suffix == ".safetensors"]),
+        weights=sum(each.total for each in stored.values()),
     )
     encoders = tuple(component for component in get_args(Component) if component in text.components)
     return TextSource(companion, tokens, files, encoders, load, nothing=text.nothing)

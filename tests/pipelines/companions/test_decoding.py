@@ -12,14 +12,12 @@ from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.pipelines.companions.decoding import (
     NONE,
-    Read,
     RecordedDecoder,
     RecordedDecoding,
     find_decoding,
-    read_from_memory,
-    read_stored,
 )
 from fewstep.pipelines.companions.picture_encoder import find_latents
+from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_memory, read_stored
 from fewstep.pipelines.encode import EncodeOptions, encode
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network
@@ -42,7 +40,7 @@ def record(folder: Path, name: str) -> RecordedPipeline:
     return record_folder(read, read_recorded_scheduler(read), CALLS[name])
 
 
-def find(recorded: RecordedPipeline, read: Read | None = None) -> RecordedDecoding | str:
+def find(recorded: RecordedPipeline, read: ReadNetwork | None = None) -> RecordedDecoding | str:
     read = read or partial(read_from_memory, recorded.built.pipeline)
     return find_decoding(recorded.built, recorded.settings, recorded.x_shape, read)
 

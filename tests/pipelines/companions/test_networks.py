@@ -48,6 +48,20 @@ def test_only_a_traced_decoder_is_left_out_with_a_warning(tmp_path: Path, caplog
             add_autoencoder(writer, AutoencoderSource(decoder, None, ()))
 
 
+def test_a_traced_decoder_whose_values_are_not_finite_is_refused(tmp_path: Path) -> None:
+    """Its weights are damaged, unlike code that cannot be traced."""
+    latent, sound = TensorEntry("latent", "latent", (1, 2, 8)), TensorEntry("sound", "sound", (1, 2, 8))
+    feeds = {"latent": np.zeros((1, 2, 8), np.float32)}
+
+    class Damaged(nn.Module):
+        def forward(self, latent: Tensor) -> tuple[Tensor]:
+            return (latent / latent,)
+
+    decoder = Companion("decoder", Damaged, (latent,), (sound,), lambda batch: feeds, (1,))
+    with open_for_update(tmp_path / "bundle", must_exist=False) as writer, pytest.raises(UserError, match="not finite"):
+        add_autoencoder(writer, AutoencoderSource(decoder, None, (), is_traced=True))
+
+
 @pytest.mark.parametrize(
     ("pipeline", "fields", "zeros"),
     [
