@@ -17,6 +17,7 @@ from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Array
 from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, GraphEntry, Manifest, TextEncoderEntry, Tokens
 from fewstep.runtime.lora.file import Lora
+from fewstep.runtime.lora.keys import T5
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
@@ -46,8 +47,10 @@ class PipelineNetworks:
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """The components that are text encoders, such as "text_encoder_2"."""
-        return self.text.encoders if self.text else ()
+        """The components that are text encoders, such as "text_encoder_2", and the name that LoRA files give a T5."""
+        if self.text is None:
+            return ()
+        return self.text.encoders if self.text.t5 is None else tuple(dict.fromkeys((*self.text.encoders, T5)))
 
     def with_loras(self, loras: Sequence[Lora]) -> "PipelineNetworks":
         """Return these networks with the low-rank updates for the text encoders."""

@@ -13,6 +13,7 @@ from fewstep.runtime.bundle.manifest import PromptForm
 from fewstep.runtime.kinds.companions import Cleaning
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
+from fewstep.runtime.lora.networks import name_t5
 from fewstep.runtime.text import Ids, complete_text, report_tokenizer_errors, token_ids
 
 if TYPE_CHECKING:
@@ -45,10 +46,12 @@ class TextSource:
     load: "Callable[[Sequence[Lora]], nn.Module]"
     form: PromptForm | None = None
     nothing: str = ""  # the text of the unconditional branch
+    t5: Component | None = None  # which of the encoders is a T5
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
         """Return this source with LoRA files, which are merged into the text encoders when these are loaded."""
-        return replace(self, companion=replace(self.companion, load=partial(self.load, loras)))
+        own = tuple(name_t5(lora, self.t5) for lora in loras)
+        return replace(self, companion=replace(self.companion, load=partial(self.load, own)))
 
     def tokenize(self, prompts: Sequence[str]) -> dict[str, Ids]:
         """Return the inputs of the network for prompts."""

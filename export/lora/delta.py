@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fewstep.runtime.lora.file import AlphaScale, has_kronecker
+from fewstep.runtime.lora.shapes import fits_weight
 
 Tensors = Mapping[str, Tensor]  # by the names of `keys.py`, in float32
 
@@ -54,7 +55,7 @@ def apply_update(weight: Tensor, parts: Tensors, scale: AlphaScale, strength: fl
     Raises ValueError with the update's shape if it does not fit the weight.
     """
     change = compute_update(parts, scale)
-    if change.shape[0] != weight.shape[0] or change.numel() != weight.numel():
+    if not fits_weight(change.shape, weight.shape):
         raise ValueError(f"its update is {list(change.shape)}")
     change = change.reshape(weight.shape)
     if (magnitude := parts.get("magnitude")) is not None:

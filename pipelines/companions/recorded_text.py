@@ -17,7 +17,7 @@ from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prom
 from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
 from fewstep.pipelines.companions.recorded_conditions import TEXTS, record_conditions, record_samples
 from fewstep.pipelines.companions.stored_network import ReadNetwork
-from fewstep.pipelines.companions.text import TRIED, converts_prompts, merge_loras
+from fewstep.pipelines.companions.text import TRIED, converts_prompts, find_t5, merge_loras
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.element_map import is_close
 from fewstep.pipelines.recording.record import CallError
@@ -312,4 +312,5 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
         weights=sum(each.total for each in stored.values()),
     )
     encoders = tuple(component for component in get_args(Component) if component in text.components)
-    return TextSource(companion, tokens, files, encoders, load, nothing=text.nothing)
+    kinds = {component: type(getattr(recorded.built.pipeline, component)).__name__ for component in encoders}
+    return TextSource(companion, tokens, files, encoders, load, nothing=text.nothing, t5=find_t5(kinds))

@@ -101,7 +101,13 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
     load = partial(_load_encoders, folder, recipe, text)
     size = sum(float_bytes(find_weights(home, WEIGHTS).files) for home in homes)
     companion = Companion("text encoder", load, tuple(inputs), tuple(outputs), feeds, weights=size)
-    return TextSource(companion, tokens, tuple(files), tuple(recipe.encoders), load)
+    return TextSource(companion, tokens, tuple(files), tuple(recipe.encoders), load, t5=find_t5(recipe.encoders))
+
+
+def find_t5(encoders: Mapping[Component, str]) -> Component | None:
+    """Return the component that is a T5, among the classes of text encoders. None if there is none or several."""
+    found = [component for component, kind in encoders.items() if "T5Encoder" in kind]
+    return found[0] if len(found) == 1 else None
 
 
 def _make_named_encoders(encode: modules.Encode, *names: str) -> Make:

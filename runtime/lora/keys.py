@@ -15,6 +15,7 @@ from fewstep.runtime.lora.aliases import Aliases, Place, aliases
 
 Component = Literal["denoiser", "text_encoder", "text_encoder_2", "text_encoder_3"]
 DENOISER: Component = "denoiser"
+T5: Component = "text_encoder_3"  # trainers' name of a T5, also for a pipeline with one or two encoders
 
 MODULATION = "diff_m"  # ending: the difference of the parameter `modulation` of a block of Wan
 # The ending of a key, and its part. The adapter's name may come before ".weight", as peft writes it.
@@ -43,6 +44,9 @@ ENCODERS: dict[str, Component] = {
     "text_encoder.": "text_encoder",
     "text_encoder_2.": "text_encoder_2",
     "text_encoder_3.": "text_encoder_3",
+    "text_encoders.clip_l.transformer.": "text_encoder",  # ComfyUI's
+    "text_encoders.clip_g.transformer.": "text_encoder_2",
+    "text_encoders.t5xxl.transformer.": "text_encoder_3",
 }
 WRAPPERS = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "transformer.", "module.")
 KOHYA = ("lora_unet_", "lora_transformer_", "lycoris_")

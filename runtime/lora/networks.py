@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.network_name import check_network, list_choices
-from fewstep.runtime.lora.file import PEFT, AdapterConfig, Lora, Parts
-from fewstep.runtime.lora.keys import DENOISER, Component
+from fewstep.runtime.lora.file import OTHER_NETWORK, PEFT, AdapterConfig, Lora, Parts
+from fewstep.runtime.lora.keys import DENOISER, T5, Component
 
 
 def loras_of(network: str, networks: Sequence[str], loras: Sequence[Lora]) -> tuple[Lora, ...]:
@@ -69,3 +69,23 @@ def _configs_of(lora: Lora, network: str) -> Mapping[str, AdapterConfig]:
     is_named = any(_named(layer, [network]) for layer in lora.layers(DENOISER))
     root = f"{network}." * (is_named and network not in lora.configs)
     return {**lora.configs, DENOISER: replace(own, root=root)}
+
+
+def name_t5(lora: Lora, encoder: Component | None) -> Lora:
+    """Return a file whose updates of a T5 are those of `encoder`, a pipeline's T5. None leaves the file as it is.
+
+    kohya and ComfyUI count a T5 as the third encoder, also for FLUX and Chroma, where it is the second or the first.
+    Raises UserError for a file with both names.
+    """
+    if encoder is None or not lora.layers(T5):
+        return lora
+    if encoder != T5 and lora.layers(encoder):
+        what = f"{lora.name} changes layers of {encoder} and of {T5}, which are one network here"
+        raise UserError(what, OTHER_NETWORK)
+    names = {T5: encoder}
+    updates = {(names.get(component, component), layer): parts for (component, layer), parts in lora.updates.items()}
+    return replace(
+        lora,
+        updates=updates,
+        configs={names.get(network, network): own for network, own in lora.configs.items()},  # type: ignore[call-overload]
+    )

@@ -13,6 +13,7 @@ from fewstep.runtime.lora.aliases import Place
 from fewstep.runtime.lora.factors import Factors, factorize
 from fewstep.runtime.lora.file import OTHER_NETWORK, Floats, Lora, Parts, first_few
 from fewstep.runtime.lora.keys import DENOISER
+from fewstep.runtime.lora.shapes import fits_weight, update_shape
 
 LOG = logging.getLogger("fewstep")
 MERGE = "merge it into a bundle: fewstep export SOURCE -o BUNDLE --lora FILE"
@@ -64,8 +65,8 @@ def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, place: Place) -> li
         product = factorize(parts, lora.scale(DENOISER, layer))
     except ValueError:
         raise _misfit_error(lora, layer, shapes, parts) from None
-    columns = {prod(shape[1:]) for shape in shapes}
-    if columns != {product.down.shape[1]} or len(product.up) != sum(shape[0] for shape in shapes):
+    whole = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    if len({prod(shape[1:]) for shape in shapes}) > 1 or not fits_weight(update_shape(parts), whole):
         raise _misfit_error(lora, layer, shapes, parts)
     with np.errstate(over="ignore"):
         up = np.float32(lora.strength) * product.up

@@ -13,6 +13,7 @@ from fewstep.export.lora.slots import SlotRequest, find_slots
 from fewstep.plans.errors import UserError
 from fewstep.runtime.lora.factors import factorize
 from fewstep.runtime.lora.file import AlphaScale, read_lora, read_tensors
+from fewstep.runtime.lora.shapes import fits_weight, update_shape
 from fewstep.runtime.lora.slot_values import slot_values
 from tests.refusals import refuses
 
@@ -60,8 +61,29 @@ def test_every_form_is_a_product_of_two_factors() -> None:
     ):
         scale = AlphaScale(3.0)
         up, down = factorize({name: tensor.numpy() for name, tensor in parts.items()}, scale)
-        expected = compute_update(parts, scale).flatten(1).numpy()
+        change = compute_update(parts, scale)
+        assert update_shape({name: tensor.numpy() for name, tensor in parts.items()}) == change.shape
+        expected = change.flatten(1).numpy()
         np.testing.assert_allclose(up @ down, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("update", "weight", "fits"),
+    [
+        ((6, 4, 3, 3), (6, 4, 3, 3), True),
+        ((6, 36), (6, 4, 3, 3), True),  # a matrix, as LoKr and LoHa have it
+        ((6, 4, 1, 1), (6, 4), True),
+        ((6, 4), (6, 4, 1, 1), True),
+        ((6, 3, 3, 4), (6, 4, 3, 3), False),  # axes in another order
+        ((6, 4, 9), (6, 4, 3, 3), False),
+        ((6, 4, 3, 3), (6, 36), False),
+        ((4, 36), (6, 24), False),
+    ],
+)
+def test_an_update_has_the_dimensions_of_its_weight(
+    update: tuple[int, ...], weight: tuple[int, ...], fits: bool
+) -> None:
+    assert fits_weight(update, weight) is fits
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16", "float8_e5m2", "float8_e4m3fn"])

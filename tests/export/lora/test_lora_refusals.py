@@ -46,6 +46,14 @@ def module() -> nn.Module:
             r"but the file has down \[1, 2, 3, 3\], up \[4, 2, 1, 1\]: these do not fit each other; give a LoRA",
         ),
         (
+            {"0.diff": (4, 3, 3, 2)},
+            r"has a weight of \[4, 2, 3, 3\], .*: its update is \[4, 3, 3, 2\]; give a LoRA that",
+        ),
+        (
+            {"0.lora_A.weight": (1, 2, 9), "0.lora_B.weight": (4, 1, 1)},
+            r"has a weight of \[4, 2, 3, 3\], .*: its update is \[4, 2, 9\]; give a LoRA that",
+        ),
+        (
             {f"x.{n}.lora_{k}.weight": (1, 1) for n in range(5) for k in "AB"} | WHOLE,
             r"Wrapped lacks 5 of the layers that the file changes \(6\): 'x.0', 'x.1', 'x.2' and 2 more",
         ),
