@@ -28,13 +28,16 @@ from fewstep.pipelines.listed.folder import DENOISERS
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import import_package
-from fewstep.runtime.lora.file import first_few
+from fewstep.runtime.lora.file import COPY_AGAIN, first_few
+from fewstep.runtime.lora.keys import group_keys
 
 LOG = logging.getLogger("fewstep")
 NOT_CONFIGS = (".safetensors", ".bin", ".onnx", ".onnx_data", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".gguf")
 # What stands before the names of a network's weights in a file of several networks.
 WRAPPERS = ("model.", "model_ema.", "first_stage_model.", "cond_stage_model.", "conditioner.", "text_encoders.", "vae.")
-BARE = "input_blocks."  # begins the name of a layer of a UNet without its wrapper, with which diffusers reads it
+LDM = "model.diffusion_model."  # stands before the names of a denoiser; diffusers reads those of a UNet with it
+PREFIXES = (LDM, "diffusion_model.")
+BARE = "input_blocks."  # begins the name of a layer of a UNet without a prefix
 GIVE_CONFIG = "give --config FOLDER, a folder of the pipeline that the file was trained for"
 
 
@@ -74,12 +77,11 @@ def _convert(file: Path, config: Path, identity: tuple[tuple[object, ...], ...])
     if denoiser is None:
         raise UserError(f"{config} has none of {', '.join(DENOISERS)}", GIVE_CONFIG)
     _refuse_two_of_a_class(file, folder, networks)
-    if any(name.startswith(BARE) for name in tensors):  # a UNet alone, as GGUF files have it
-        tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in tensors.items()}
     without, read = [], set[str]()
     for component, kind in networks.items():
+        own = _name_denoiser(file, tensors) if component == denoiser else tensors
         with _Operands() as operands:
-            network = _convert_component(tensors, folder, component, kind, must_exist=component == denoiser, file=file)
+            network = _convert_component(own, folder, component, kind, must_exist=component == denoiser, file=file)
         if network is not None:
             with silence_libraries():
                 network.save_pretrained(home / component)
@@ -95,6 +97,17 @@ def _convert(file: Path, config: Path, identity: tuple[tuple[object, ...], ...])
         missing = ", ".join(f"{name} ({folder.class_of(name)})" for name in without)
         LOG.warning("%s and %s have no weights of %s: the bundle is without", file.name, config, missing)
     return ConvertedFile(home, tuple(without))
+
+
+def _name_denoiser(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the denoiser's tensors as diffusers reads them: without a prefix, except for a UNet's. Without a prefix in
+    the file, these are all of its tensors. Raises UserError for one that is there with a prefix and without."""
+    prefix = next((each for each in PREFIXES if any(name.startswith(each) for name in tensors)), "")
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if prefix and (twice := [name for name in own if name in tensors]):
+        raise UserError(f"{file.name} has {first_few(twice)} with and without {prefix!r}", COPY_AGAIN)
+    is_unet = any(name.startswith(BARE) for name in own)
+    return {f"{LDM}{name}": tensor for name, tensor in own.items()} if is_unet else own
 
 
 @cache
@@ -166,7 +179,6 @@ def _convert_component(
     import_package(
         "accelerate", f"{file.name} is converted by diffusers with accelerate, which", "pip install accelerate"
     )
-    import diffusers
     from diffusers.loaders import single_file_model
     from diffusers.loaders import single_file_utils as utils
 
@@ -184,22 +196,34 @@ def _convert_component(
                 network = None
     except (LookupError, AttributeError, utils.SingleFileComponentError) as error:  # keys that the file lacks
         if must_exist:
-            what = f"diffusers {diffusers.__version__} finds no {kind.__name__} in {file.name}: it reads {error}"
-            raise UserError(" ".join(what.split())[:300], GIVE_CONFIG) from error
+            raise _other_names(file, kind, tensors, error) from error
         return None
     except (ValueError, RuntimeError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split()).partition(". If you")[0][:200]  # then diffusers advises its caller
+        if must_exist and reason.startswith("invalid literal"):  # a name where it reads the number of a block
+            raise _other_names(file, kind, tensors) from error
         what = f"{file.name} does not fit the {kind.__name__} in {folder.path / name}: {reason}"
         raise UserError(what, GIVE_CONFIG) from error
     lacking = [] if network is None else [key for key, weight in network.named_parameters() if weight.is_meta]
     if network is None or len(lacking) == sum(1 for _ in network.parameters()):
         if must_exist:
-            raise UserError(f"diffusers {diffusers.__version__} converts no file to a {kind.__name__}", GIVE_CONFIG)
+            raise _other_names(file, kind, tensors)
         return None
     if lacking:
         what = f"{file.name} lacks {len(lacking)} weights of {name}, a {kind.__name__}: {first_few(lacking)}"
         raise UserError(what, GIVE_CONFIG)
     return network
+
+
+def _other_names(file: Path, kind: Any, tensors: Mapping[str, Tensor], error: Exception | None = None) -> UserError:
+    """Return the error for a file whose names are not those of the denoiser. `error` may have a name that it lacks."""
+    import diffusers
+
+    if tensors and not group_keys(tensors)[1]:
+        return UserError(f"{file.name} is a LoRA, which changes a network", f"export its network with --lora {file}")
+    lacks = f", which lacks {error}" if isinstance(error, KeyError) else ""
+    what = f"diffusers {diffusers.__version__} finds no {kind.__name__} in {file.name}{lacks}"
+    return UserError(f"{what}: it has {first_few(tensors)}", GIVE_CONFIG)
 
 
 def _link_weights(source: Path, home: Path) -> bool:

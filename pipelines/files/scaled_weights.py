@@ -62,14 +62,31 @@ def find_scaled_weights(entries: Mapping[str, StoredTensor]) -> ScaledWeights:
             if weight.name in scales:
                 raise UserError(f"{tensor.file} holds two scales of {weight.name!r}", DEQUANTISE)
             scales[weight.name] = tensor
+    _refuse_lost_scales(entries, scales)
     for name in entries:
         layer, _, last = name.rpartition(".")
         if f"{layer}.weight" in scales and last in (*WEIGHT_SCALES, *INPUT_SCALES, FORMAT) or scales and last == MARK:
             others.add(name)
+    for layer, format in formats.items():
+        weight = entries.get(f"{layer}.weight")
+        if weight is not None and weight.dtype in (*FLOAT8, "I8") and weight.dtype != format.dtype:
+            what = f"{weight.file} states {format.name} of {layer!r}, and holds it as {weight.dtype}"
+            raise UserError(what, GIVE_WIDER)
     if lacking := [layer for layer in formats if f"{layer}.weight" not in scales]:
         what = f"the files state {formats[lacking[0]].name} of {lacking[0]!r}, and hold no scale of such a weight"
         raise UserError(what, COPY_AGAIN)
     return ScaledWeights(scales, frozenset(others), formats)
+
+
+def _refuse_lost_scales(entries: Mapping[str, StoredTensor], scales: Mapping[str, StoredTensor]) -> None:
+    """Raise UserError for a weight in float8 without a scale, next to weights that have one: its numbers may be those
+    of the weight, or a scale may be lost."""
+    is_marked = any(name.rpartition(".")[2] == MARK for name in entries)
+    for name, tensor in entries.items():
+        is_weight = name.endswith(".weight") and tensor.dtype in FLOAT8 and name not in scales
+        if (scales or is_marked) and is_weight and tensor.read().dim() > 1:
+            what = f"{tensor.file} stores weights as float8 with scales, and has no scale of {name!r}"
+            raise UserError(what, GIVE_WIDER)
 
 
 def apply_scale(weight: Tensor, scale: StoredTensor) -> Tensor:

@@ -25,6 +25,7 @@ FORMAT = "comfy_quant"  # a layer's tensor of bytes
 FORMATS = "_quantization_metadata"  # in the header of a file: the format of each layer
 INT8 = "int8_tensorwise"
 FACTS = ("format", "convrot", "convrot_groupsize", "full_precision_matrix_mult", "per_row", "orig_dtype")
+TYPES = {INT8: "I8", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}
 USUAL_GROUP = 256  # columns
 OTHERS = {"nvfp4": "NVFP4", "mxfp8": "MXFP8", "w4a4": "4-bit weights", "w4a8": "4-bit weights", "awq": "4-bit weights"}
 GIVE_WIDER = "give the model's file in bfloat16 or float16, or one with float8 or int8_tensorwise weights"
@@ -37,6 +38,11 @@ class StoredFormat:
 
     name: str
     group: int = 0
+
+    @property
+    def dtype(self) -> str | None:
+        """safetensors' name of the type of the stored numbers, or None for a format of another type."""
+        return next((dtype for name, dtype in TYPES.items() if self.name.startswith(name)), None)
 
     def restore(self, weight: Tensor, name: str) -> Tensor:
         """Return the weight [out, in] of a layer before its rotation. Raises UserError if the groups do not fit."""

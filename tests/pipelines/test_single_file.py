@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 pytest.importorskip("diffusers")
 pytest.importorskip("accelerate")
@@ -18,7 +18,7 @@ from fewstep.export.load_source import load_source
 from fewstep.pipelines import single_file
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.gguf_file import read_gguf
-from fewstep.pipelines.single_file import _convert_component, convert_file
+from fewstep.pipelines.single_file import BARE, LDM, _convert_component, _name_denoiser, _other_names, convert_file
 from tests.export.sources.hub_server import serve, use_hub
 from tests.pipelines.original_checkpoints import stable_diffusion_checkpoint, unet_checkpoint, wan_checkpoint
 from tests.recorded_pipelines import wan_with_two_networks
@@ -216,6 +216,26 @@ def test_the_layer_after_the_last_one_of_stable_diffusion_2_is_not_missed(tmp_pa
     single_file._report_unread(tmp_path / "a.safetensors", tmp_path, tensors, read)
     with refuses("resblocks.22.mlp"):
         single_file._report_unread(tmp_path / "a.safetensors", tmp_path, tensors, read - {f"{home}22.mlp.c_fc.weight"})
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])
+def test_a_prefix_of_the_denoiser_is_removed_except_for_a_unet(prefix: str, tmp_path: Path) -> None:
+    """diffusers removes it for some classes only."""
+    weight, other = torch.ones(2, 2), torch.zeros(2)
+    for name, read in (("blocks.0.q.weight", "blocks.0.q.weight"), (f"{BARE}0.weight", f"{LDM}{BARE}0.weight")):
+        vae = {"vae.x.weight": other} if prefix else {}
+        assert _name_denoiser(tmp_path / "a.safetensors", {f"{prefix}{name}": weight, **vae}) == {read: weight}
+    if prefix:
+        with refuses(("'x.weight' with and without", prefix)):
+            _name_denoiser(tmp_path / "a.safetensors", {f"{prefix}x.weight": weight, "x.weight": other})
+
+
+def test_a_lora_as_a_source_is_named(tmp_path: Path) -> None:
+    tensors = {f"lora_unet_x.lora_{side}.weight": torch.ones(2, 2) for side in ("up", "down")}
+    error = _other_names(tmp_path / "a.safetensors", nn.Linear, tensors)
+    assert "a.safetensors is a LoRA" in str(error) and "--lora" in error.fix
+    error = _other_names(tmp_path / "a.safetensors", nn.Linear, {"net.x.weight": torch.ones(2, 2)})
+    assert "no Linear in a.safetensors: it has 'net.x.weight'" in str(error) and "--config" in error.fix
 
 
 def test_a_bias_that_no_layer_reads_is_refused_unless_it_is_0(tmp_path: Path) -> None:

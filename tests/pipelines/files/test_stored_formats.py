@@ -109,6 +109,25 @@ def test_a_format_of_a_weight_that_has_no_scale_is_refused(tmp_path: Path) -> No
         find_scaled_weights(entries(tmp_path, tensors))
 
 
+def test_a_format_of_another_type_than_the_weight_s_is_refused(tmp_path: Path) -> None:
+    tensors = {"a.weight": WEIGHT.to(torch.float8_e4m3fn), "a.weight_scale": torch.tensor(2.0)}
+    for name in ("float8_e5m2", "int8_tensorwise"):
+        with refuses((f"{name} of 'a'", "F8_E4M3"), "bfloat16 or float16"):
+            find_scaled_weights(entries(tmp_path, tensors | {"a.comfy_quant": stated({"format": name})}))
+
+
+@pytest.mark.parametrize("name", ["b.weight_scale", "scaled_fp8"])
+def test_a_float8_weight_that_lost_its_scale_is_refused(tmp_path: Path, name: str) -> None:
+    """Whether other weights have one, or the file says that all have."""
+    small = WEIGHT.to(torch.float8_e4m3fn)
+    tensors = {"a.weight": small, "b.weight": small.clone(), "norm.weight": small[0].clone()}
+    scales = {"b.weight_scale": torch.tensor(2.0)}
+    with refuses(("float8 with scales", "no scale of 'a.weight'"), "bfloat16 or float16"):
+        find_scaled_weights(entries(tmp_path, tensors | scales | {name: torch.tensor(2.0)}))
+    found = find_scaled_weights(entries(tmp_path, tensors | scales | {"a.weight_scale": torch.tensor(2.0)}))
+    assert set(found.scales) == {"a.weight", "b.weight"}
+
+
 def test_groups_that_do_not_divide_a_weight_are_refused(tmp_path: Path) -> None:
     integers, scale, _ = quantised(0)
     format = {"format": "int8_tensorwise", "convrot": True}  # 256 columns
