@@ -32,6 +32,7 @@ from fewstep.pipelines.recording.record import CallError, record
 from fewstep.pipelines.recording.settings import NEGATIVE, OTHERS, OUTPUT, PROMPT, PROMPTS
 from fewstep.pipelines.relations.arguments import branch_values
 from fewstep.pipelines.relations.networks import RecordedNetworks
+from fewstep.pipelines.relations.relations import branch_calls
 from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.pipelines.source import record_folder
 from fewstep.pipelines.stored_steps import find_scheduler
@@ -91,10 +92,13 @@ def _compare_text(
         call[NEGATIVE] = negative
     try:
         run = run_networks(built, modules, call)
+        is_whole = len(list(branch_calls(run.record.steps[0], recorded.relations.x))) == recorded.relations.branches
     except CallError:
-        if negative is not None or NEGATIVE not in recorded.settings.usual:
+        if negative is not None:
             raise
-        return _compare_text(bundle, built, recorded, modules, (prompt, ""))  # it needs a negative prompt
+        is_whole = False
+    if negative is None and not is_whole:  # without a negative prompt, it has no guidance, or fails
+        return _compare_text(bundle, built, recorded, modules, (prompt, ""))
     scheduler = find_scheduler(recorded, modules, recorded.built.name)
     mine, theirs = sample_plan(built, modules, call, scheduler, run, partial(_network, bundle, recorded, run, call))
     return relative_difference(mine, theirs)

@@ -193,7 +193,9 @@ def _static_batch(graph: Graph, spec: Spec, file: str) -> int | None:
     x = next((value for value in graph.inputs if value.name == spec.x), None)
     size = x.shape[0] if x is not None and x.shape else None
     if isinstance(size, int) and size < 1:
-        raise UserError(f"{file} takes {size} samples in {spec.x!r}", "export it with a batch of 1 or more, or a free one")
+        raise UserError(
+            f"{file} takes {size} samples in {spec.x!r}", "export it with a batch of 1 or more, or a free one"
+        )
     return size if isinstance(size, int) else None
 
 

@@ -8,13 +8,14 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils import _pytree as pytree
@@ -28,6 +29,7 @@ from fewstep.pipelines.companions.picture_encoder import find_latents, make_enco
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.element_map import is_close
+from fewstep.pipelines.recording.pictures import MASKS
 from fewstep.pipelines.recording.record import Ending, finish_call, place, record
 from fewstep.pipelines.recording.settings import OTHER, OUTPUT, PICTURE, PROMPT, CallSettings
 from fewstep.pipelines.recording.stand_ins import ENTRIES, copy_network
@@ -119,8 +121,33 @@ def read_companions(
 def find_decoding(
     built: BuiltPipeline, settings: CallSettings, x_shape: tuple[int, ...], read: ReadNetwork
 ) -> RecordedDecoding | str:
-    """Return the part of a pipeline's call after its last step, or, as text, why it has none that can be used."""
-    usual = settings.of_one_sample()
+    """Return the part of a pipeline's call after its last step, or, as text, why it has none that can be used.
+
+    If it also depends on other arguments, the call of a pipeline that keeps a part of x is tried with a mask that keeps
+    none: the final x already has the kept part.
+    """
+    found = _find_decoding(built, settings, settings.of_one_sample(), x_shape, read)
+    masks = {name: _widen(mask) for name, mask in settings.usual.items() if name in MASKS}
+    if isinstance(found, RecordedDecoding) or not masks:
+        return found
+    pictures = {**settings.variants.get(PICTURE, {}), **masks}
+    changed = replace(settings, variants={**settings.variants, PICTURE: pictures})
+    other = _find_decoding(built, changed, {**settings.of_one_sample(), **masks}, x_shape, read)
+    return other if isinstance(other, RecordedDecoding) else found
+
+
+def _widen(mask: Any) -> Any:
+    """Return a mask of the same size that keeps nothing."""
+    return torch.ones_like(mask) if isinstance(mask, Tensor) else Image.new("L", mask.size, 255)
+
+
+def _find_decoding(
+    built: BuiltPipeline,
+    settings: CallSettings,
+    usual: Mapping[str, Any],
+    x_shape: tuple[int, ...],
+    read: ReadNetwork,
+) -> RecordedDecoding | str:
     networks = [each for each in built.pipeline.components.values() if isinstance(each, nn.Module)]
     if OUTPUT not in usual or not any(hasattr(network, DECODE) for network in networks):
         return NONE
@@ -239,7 +266,8 @@ def _describe(tensors: Sequence[Tensor], is_raw: bool) -> tuple[TensorEntry, ...
 
 
 def _check_others(decoding: RecordedDecoding, settings: CallSettings, x: Tensor, tensors: Sequence[Tensor]) -> None:
-    """Raise _CannotDecodeError unless the output is the same for another seed, other texts and other pictures."""
+    """Raise _CannotDecodeError unless the output is the same for another seed, other texts and other pictures, but not
+    for another x."""
     changes = dict(settings.texts[0]) if settings.texts else {}
     for change in (PICTURE,) if settings.texts else (PROMPT, OTHER, PICTURE):
         changes |= settings.variants.get(change, {})
@@ -249,6 +277,8 @@ def _check_others(decoding: RecordedDecoding, settings: CallSettings, x: Tensor,
         if len(others) != len(tensors) or not all(map(is_close, others, tensors)):
             what = "the seed" if not more else "its texts and pictures"
             raise _CannotDecodeError(f"its output depends on {what} besides x")
+    if all(map(is_close, decoding.finish(-x), tensors)):
+        raise _CannotDecodeError("its output does not depend on x")
 
 
 def _find_frame_rate(built: BuiltPipeline, settings: Mapping[str, Any]) -> float | None:

@@ -1,15 +1,19 @@
 """The part of a pipeline's call after its last step: from the final x to pictures, a video or sound."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
+from fewstep.pipelines.companions import decoding
 from fewstep.pipelines.companions.decoding import (
     NONE,
     RecordedDecoder,
@@ -26,6 +30,7 @@ from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording import components
 from fewstep.pipelines.recording.element_map import ElementMap
 from fewstep.pipelines.recording.record import place
+from fewstep.pipelines.recording.settings import PICTURE, CallSettings
 from fewstep.pipelines.source import record_folder
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.sampling.loading import load
@@ -122,6 +127,31 @@ def test_an_output_that_is_not_a_function_of_x_is_refused(tmp_path: Path) -> Non
     plain = processor.postprocess
     processor.postprocess = lambda image, output_type: plain(image + torch.rand(()), output_type=output_type)
     assert find(recorded) == "its output depends on the seed besides x"
+
+
+def test_an_output_that_x_does_not_change_is_refused(tmp_path: Path) -> None:
+    recorded = record(tmp_path, "cogview3")
+    processor = recorded.built.pipeline.image_processor
+    processor.postprocess = lambda image, output_type: torch.full_like(image, 0.5)
+    assert find(recorded) == "its output does not depend on x"
+
+
+def test_a_pipeline_that_keeps_a_part_of_x_is_traced_with_a_mask_that_keeps_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The final x has the kept part, which would otherwise be that of the recorded picture."""
+    mask = Image.fromarray(np.eye(4, dtype=np.uint8) * 255)
+    settings = CallSettings({"mask_image": mask}, {PICTURE: {"mask_image": mask}})
+
+    def finish(_: Any, changed: CallSettings, usual: Mapping[str, Any], *__: Any) -> RecordedDecoding | str:
+        masks = [usual["mask_image"], changed.variants[PICTURE]["mask_image"]]
+        if any(np.asarray(each).min() == 0 for each in masks):
+            return "its output depends on its texts and pictures besides x"
+        return RecordedDecoding(Mock(), usual, (4,), 1, ("vae",), (), None, None)
+
+    monkeypatch.setattr(decoding, "_find_decoding", finish)
+    found = find_decoding(Mock(), settings, (4,), Mock())
+    assert isinstance(found, RecordedDecoding) and found.settings["mask_image"].size == (4, 4)
 
 
 @pytest.mark.slow
