@@ -48,11 +48,20 @@ class OutputBlock:
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """A value of a sample of this shape, which is a grid (rows, columns) of blocks, and zero elsewhere."""
+    """A value of a sample of this shape, which is a grid (rows, columns) of blocks, and zero elsewhere.
+
+    layers: number of parts of the columns that alternate in the value: its column 1 is the first one of the second
+        part.
+    """
 
     shape: tuple[int, ...]
     grid: tuple[int, int]
     blocks: tuple[OutputBlock, ...]
+    layers: int = 1
+
+    def place(self, value: Tensor) -> Tensor:
+        """Return a value [*shape] as the grid of its blocks."""
+        return value.reshape(self.grid) if self.layers == 1 else _separate(value, self.layers)
 
 
 @dataclass(frozen=True)
@@ -115,8 +124,18 @@ def find_blocks(target: Tensor, sources: Sequence[tuple[EncoderOutput, Tensor]])
     shape = tuple(target.shape)
     views = dict.fromkeys([(target[..., 0].numel(), shape[-1]), (shape[0], target[0].numel())] if shape else [])
     found = [_cover(target.reshape(view), shape, sources) for view in views]
+    if len(shape) == 2 and all(cover is None or len(cover.blocks) > 1 for cover in found):  # or alternating columns
+        widths = {rows.shape[1] for _, rows in sources if rows.shape[1] and shape[1] % rows.shape[1] == 0}
+        for layers in sorted({shape[1] // width for width in widths} - {1}):
+            apart = _cover(_separate(target, layers), shape, sources)
+            found.append(None if apart is None else replace(apart, layers=layers))
     covers = [blocks for blocks in found if blocks is not None]
     return min(covers, key=lambda cover: len(cover.blocks), default=None)
+
+
+def _separate(value: Tensor, layers: int) -> Tensor:
+    """Return a value [rows, columns] with the columns of each layer together, which alternate in it."""
+    return value.reshape(len(value), -1, layers).mT.reshape(value.shape)
 
 
 def _cover(target: Tensor, shape: tuple[int, ...], sources: Sequence[tuple[EncoderOutput, Tensor]]) -> BlockGrid | None:
@@ -168,6 +187,8 @@ def combine(rule: BlockGrid, outputs: Mapping[EncoderOutput, Tensor], masks: Map
     if at < rule.grid[0]:
         lines.append(like.new_zeros(like.shape[0], rule.grid[0] - at, rule.grid[1]))
     joined = lines[0] if len(lines) == 1 else torch.cat(lines, dim=1)
+    if rule.layers > 1:
+        joined = joined.reshape(joined.shape[0], rule.grid[0], rule.layers, -1).mT
     return joined.reshape(joined.shape[0], *rule.shape)
 
 

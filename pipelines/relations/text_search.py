@@ -157,7 +157,7 @@ class TextSearch:
         for sample, target in enumerate(targets):
             best = max(
                 (
-                    (_count_equal(own, candidate, target.reshape(blocks.grid)), index, candidate)
+                    (_count_equal(own, candidate, blocks.place(target)), index, candidate)
                     for index, candidate in enumerate(self._candidates(sample, place.run))
                 ),
                 key=lambda scored: scored[:2],

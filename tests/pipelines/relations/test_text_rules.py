@@ -63,6 +63,14 @@ def test_a_target_is_found_with_the_fewest_blocks(target: Tensor, count: int) ->
     torch.testing.assert_close(combine(rule, outputs(), {})[0], target, rtol=0, atol=0)
 
 
+def test_layers_that_alternate_in_a_row_are_found() -> None:
+    """As in LTX 2, which stacks hidden states along a last axis and flattens it."""
+    target = torch.stack([HIDDEN, OTHER], dim=-1).flatten(-2)
+    rule = rule_of(target)
+    assert (rule.layers, len(rule.blocks)) == (2, 2)
+    torch.testing.assert_close(combine(rule, outputs(), {})[0], target, rtol=0, atol=0)
+
+
 def test_the_rule_of_one_text_is_that_of_another() -> None:
     rule, other = rule_of(torch.cat([HIDDEN[1:], OTHER[1:]], dim=1)), random(LENGTH, WIDTH, seed=2)
     expected = torch.cat([other[1:], HIDDEN[1:]], dim=1)
