@@ -43,7 +43,7 @@ def read_metadata(file: Path) -> Baked:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             at = data.find(MARK) if data.find(MARK) >= 0 else data.rfind(UNSEALED)
             text = data[at : at + METADATA_LIMIT].decode(errors="replace") if at >= 0 else ""
-        return msgspec.convert(json.JSONDecoder().raw_decode(text)[0], Baked)
+        return msgspec.convert(json.JSONDecoder().raw_decode(text)[0], Baked, str_keys=True)  # axes are keys
     except (ValueError, RecursionError, msgspec.ValidationError):  # an empty file cannot be mapped
         what = f"{file} is damaged or not a file of `fewstep bake`: it has no fewstep metadata"
         raise UserError(what, BAKE_AGAIN) from None

@@ -220,7 +220,7 @@ def _decode(content: bytes, path: Path) -> Manifest:
             raise UserError(f"{path}: field schema: {schema}, and this fewstep reads 1 to {SCHEMA}", EXPORT_AGAIN)
         if schema < SCHEMA:
             document = msgspec.json.decode(content, type=dict[str, Any])
-            return msgspec.convert(upgrade_manifest(document, schema), Manifest)
+            return msgspec.convert(upgrade_manifest(document, schema), Manifest, str_keys=True)
         return msgspec.json.decode(content, type=Manifest)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `")

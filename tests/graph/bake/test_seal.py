@@ -30,6 +30,7 @@ from fewstep.report.baked_integrity import verify_baked
 from fewstep.runtime import load
 from fewstep.runtime.bundle.manifest import Condition, DType
 from fewstep.runtime.machine.memory import Space
+from tests.free_size_bundle import free
 from tests.graph.bake.run_baked import open_baked, run_file
 from tests.refusals import refuses
 
@@ -51,6 +52,12 @@ def test_the_test_vector_is_a_sample_of_the_file(file: Path, capsys: pytest.Capt
     assert "a baked file of tiny, not a bundle; with a checksum, with a test vector" in capsys.readouterr().out
     for line in (["verify", str(file), "--engines"], ["inspect", str(file), "--operations"]):
         assert main(line) == 1 and "not of a baked file; leave" in capsys.readouterr().err
+
+
+def test_a_file_whose_condition_follows_a_size_is_verified(tiny_bundle: Path, tmp_path: Path) -> None:
+    bake(BakeOptions(free(tiny_bundle), "ddim:2", tmp_path / "s.onnx"))
+    assert read_metadata(tmp_path / "s.onnx").conditions[-1].follows == {1: "height*2", 2: "width"}
+    assert main(["verify", str(tmp_path / "s.onnx")]) == 0
 
 
 def test_every_changed_byte_is_found(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

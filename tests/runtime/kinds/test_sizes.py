@@ -1,5 +1,6 @@
 """Free sizes at run time: the allowed values, and that a sample of any size equals that of a fixed shape."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,13 @@ def bundle(tiny_bundle: Path) -> Path:
 @pytest.fixture
 def sampler(bundle: Path) -> Sampler:
     return load(bundle)
+
+
+@pytest.mark.parametrize("schema", [2, 3])
+def test_a_bundle_of_an_earlier_schema_has_conditions_that_follow_sizes(bundle: Path, schema: int) -> None:
+    manifest = bundle / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema": schema}))
+    assert open_bundle(bundle).manifest.conditions[-1].follows == {1: "height*2", 2: "width"}
 
 
 def picture(height: int, width: int, samples: int = 2) -> np.ndarray:
