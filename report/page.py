@@ -117,7 +117,7 @@ def headline(results: Results) -> Html:
         both = join([milliseconds(race.timings[0].median), " to ", milliseconds(fast.median)])
         engines = f", {first.computed_by} against {ONNXRUNTIME}" if first.body in _other_engines(results) else ""
         note = join([both, f", batch {race.batch}, {race.threads} threads{engines}"])
-        cards.append(card(link_terms("Speedup of int8 over float32"), times(fast.ratio), note))
+        cards.append(card(link_terms("Speedup of int8 over float32 in a mean step"), times(fast.ratio), note))
     if (share := results.int8_share(first.body)) is not None:
         int8, others = (sum(len(getattr(each.coverage, ops)) for each in covered) for ops in ("int8_ops", "float_ops"))
         where = " in the last steps" if any(map(_is_staged, covered)) else ""

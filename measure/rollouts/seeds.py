@@ -231,7 +231,7 @@ def draw_condition(
     if drawn is None:
         raise UserError(
             f"condition {condition.name!r} has no range to draw values from",
-            "give some (--conditions FILE), or `typical` in the spec and export again",
+            "give some (--conditions FILE or FOLDER), or `typical` in the spec and export again",
         )
     is_whole = condition.shape == () and condition.dtype in ("int64", "int32", "uint8", "int8")
     if is_held_out and is_whole and (condition.default is None or is_null_by_default(condition)):

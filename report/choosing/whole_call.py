@@ -36,6 +36,7 @@ from fewstep.report.choosing.saved_choice import today
 from fewstep.runtime.bundle.manifest import CallTime
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.kinds.sizes import sizes_of
 from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.machine.turns import Rounds, take_turns
 from fewstep.runtime.sampling.execution import NO_SETTINGS, PlanCompiler
@@ -75,15 +76,17 @@ def time_calls(
     conditions: returns records of the conditions of a bundle, or None to draw them.
     """
     bundle, timed = open_bundle(path), list[CallTime]()
-    read_once = cache(lambda: conditions(bundle))
+    draw_once = cache(lambda: SeedBatch.from_manifest(bundle.manifest, HELD_OUT_SEEDS[:1], conditions(bundle)))
     time_once = cache(lambda name: time_companions(bundle.with_graphs_of(name), threads))
     for body_or_line in _select_bodies(bundle, bodies, threads):
         if isinstance(body_or_line, str):
             yield body_or_line
             continue
         try:
-            times = _time_body(bundle, body_or_line, read_once())
-            timed.append(_describe(bundle, body_or_line, times, (time_once(FLOAT), time_once(body_or_line.name))))
+            times = _time_body(bundle, body_or_line, draw_once())
+            timed.append(
+                _describe(bundle, body_or_line, draw_once(), times, (time_once(FLOAT), time_once(body_or_line.name)))
+            )
         except UserError as error:
             LOG.info("a call of %s is not timed: %s", body_or_line.name, error)
             yield f"{body_or_line.name}: not timed here, {error.what}"
@@ -114,13 +117,13 @@ def _select_bodies(bundle: Bundle, names: Iterable[str], threads: int) -> Iterat
             yield f"{name}: not timed here, {error.what}"
 
 
-def _time_body(bundle: Bundle, timed: _TimedBody, records: ConditionRecords | None) -> _Times:
+def _time_body(bundle: Bundle, timed: _TimedBody, sample: SeedBatch) -> _Times:
     """Time a call for one sample. A large network is timed after float32 instead of in turns, so that memory holds one.
     Raises UserError if a body does not run here."""
     name, plan = timed.name, timed.plan
     exact_engine, is_large = TimedEngine(REFERENCE, timed.engine.threads, None), bool(bundle.body(name).graph.data)
     exact, own = (
-        partial(_open_call, bundle, body, engine, plan, records, is_large)
+        partial(_open_call, bundle, body, engine, plan, sample, is_large)
         for body, engine in ((FLOAT, exact_engine), (name, timed.engine))
     )
     if is_large:
@@ -148,7 +151,11 @@ def are_decided(rounds: Rounds[float]) -> bool:
 
 
 def _describe(
-    bundle: Bundle, timed: _TimedBody, times: _Times, companions: tuple[float | None, float | None]
+    bundle: Bundle,
+    timed: _TimedBody,
+    sample: SeedBatch,
+    times: _Times,
+    companions: tuple[float | None, float | None],
 ) -> CallTime:
     """Return the time of a call with the companions, whose milliseconds are those of float32 and of the body."""
     (of_float, further), body = (companion or 0.0 for companion in companions), bundle.body(timed.name)
@@ -170,6 +177,7 @@ def _describe(
         share_of_bytes=share_of_bytes(bundle, timed.name, timed.plan),
         companions=companions[1],
         day=today(),
+        sizes=sizes_of(sample.x_shape, bundle.manifest) or {},
     )
 
 
@@ -179,12 +187,11 @@ def _time(process: TimedProcess, call: str) -> float:
 
 
 def _open_call(
-    bundle: Bundle, body: str, engine: TimedEngine, plan: Plan, records: ConditionRecords | None, is_lean: bool
+    bundle: Bundle, body: str, engine: TimedEngine, plan: Plan, sample: SeedBatch, is_lean: bool
 ) -> TimedProcess:
     """Start a body in a separate process, with a call along the plan for one sample.
 
     is_lean: whether the engine holds the weights once.
     """
-    batch = SeedBatch.from_manifest(bundle.manifest, HELD_OUT_SEEDS[:1], records)
-    given = (bundle, body, engine, max_branches(plan), {CALL: plan}, batch, is_lean)
+    given = (bundle, body, engine, max_branches(plan), {CALL: plan}, sample, is_lean)
     return TimedProcess(body, partial(make_sampler_calls, *given))

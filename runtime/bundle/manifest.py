@@ -166,6 +166,7 @@ class CallTime(Strict, frozen=True):
         encoder and the decoder; None if unknown.
     companions: the time of the body's text encoder and decoder, which is part of `milliseconds`; None without either,
         and if they were not timed. day: the date in ISO 8601; "" in older bundles.
+    sizes: the free sizes of the sample; empty if the bundle has none, and in older bundles.
     """
 
     body: str
@@ -182,6 +183,7 @@ class CallTime(Strict, frozen=True):
     share_of_bytes: float | None = None
     companions: float | None = None
     day: str = ""
+    sizes: dict[str, int] = {}
 
 
 class Body(Strict, frozen=True):

@@ -14,6 +14,7 @@ from fewstep.runtime.bundle.manifest import Body, CallTime, GraphEntry, Replaced
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.turns import stop_after_rounds
 from tests.bundles import change_bundle
+from tests.free_size_bundle import free
 from tests.report.choosing.test_call_shares import add_decoder
 from tests.report.judged_bundle import make_bundle
 from tests.timed_here import TimedHere
@@ -27,7 +28,9 @@ INT8 = Body.from_graph(GraphEntry("graphs/a.onnx", (), ()), "int8", "cpu-x86")
 @pytest.mark.parametrize(("slowest", "words"), [(1.1, "faster"), (1.09, "not clearly faster")])
 def test_the_line_says_first_whether_int8_is_faster_in_every_round(slowest: float, words: str) -> None:
     call = msgspec.structs.replace(CALL, milliseconds=22.0, slowest=slowest, fastest=2.1)
-    said = f"{BODY} is {words} on Some CPU (2.00x, {slowest:.2f} to 2.10): a whole call of ddim:1 takes 22 ms"
+    said = (
+        f"{BODY} is {words} on Some CPU (2.00x, rounds from {slowest:.2f} to 2.10): a whole call of ddim:1 takes 22 ms"
+    )
     assert describe_call(call, INT8).startswith(said)
 
 
@@ -79,6 +82,18 @@ def test_bodies_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypat
     monkeypatch.setattr(whole_call, "TimedProcess", TimedProcess)
     monkeypatch.setattr(whole_call, "are_decided", stop_after_rounds(1))
     assert [*time_calls(tiny_bundle, [BODY], threads=1)][0].startswith(BODY)
+
+
+def test_the_line_names_the_sizes_of_the_sample(tiny_bundle: Path) -> None:
+    """Conditions of a user are timed at their own size."""
+    free(tiny_bundle)
+    bodies = open_bundle(tiny_bundle).manifest.bodies
+    body = msgspec.structs.replace(bodies["float32"], precision="int8", target="cpu-x86")
+    change_bundle(tiny_bundle, bodies={**bodies, BODY: body})
+    records = {"class": np.array([3]), "picture": np.zeros((1, 1, 24, 8), np.float32)}
+    (line,) = time_calls(tiny_bundle, [BODY], 1, lambda bundle: records)
+    assert " at height 12, width 8 takes " in line
+    assert open_bundle(tiny_bundle).manifest.calls[0].sizes == {"height": 12, "width": 8}
 
 
 def test_a_call_is_timed_with_its_setup_and_stored(tiny_bundle: Path) -> None:
