@@ -30,7 +30,8 @@ def describe_call(call: CallTime, body: Body) -> str:
     sizes = f" at {', '.join(f'{name} {size}' for name, size in call.sizes.items())}" if call.sizes else ""
     line = (
         f"{call.body} is {words} on {where} ({ratio:.2f}x, rounds from {call.slowest:.2f} to {call.fastest:.2f}): "
-        f"a whole call of {call.plan}{sizes} takes {_format(call.milliseconds)} ms, and {_format(call.float32)} ms in float32"
+        f"a whole call of {call.plan}{sizes} takes {_format(call.milliseconds)} ms, "
+        f"and {_format(call.float32)} ms in float32"
     )
     if call.companions is not None:
         line += f", of which the text encoder and the decoder take {_format(call.companions)} ms"
