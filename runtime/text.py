@@ -101,6 +101,10 @@ class TextEncoder:
         prompts = [format_prompt(prompt, self.form, state) for prompt in check_prompts(prompts)]
         place = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         encoded, rows = BatchSplitter(self.network, BATCH)(self.ids(list(place))), [place[prompt] for prompt in prompts]
+        text = self.bundle.manifest.text
+        if "" in place and text is not None and text.zeros_for_empty:
+            for array in encoded.values():
+                array[place[""]] = 0
         return {name: array[rows] for name, array in encoded.items()}
 
     def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:

@@ -76,7 +76,8 @@ class PipelineNetworks:
         )  # robot tasks have no guidance
         tokens = tuple(_add_tokenizer(writer, each) for each in text.tokens)
         conditions = tuple(self._add_null_value(writer, each, nothing) for each in manifest.conditions)
-        return replace(manifest, text=TextEncoderEntry(added.graph, tokens, text.form), conditions=conditions)
+        entry = TextEncoderEntry(added.graph, tokens, text.form, text.zeros_for_empty)
+        return replace(manifest, text=entry, conditions=conditions)
 
     def _add_null_value(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:
         """Return a text condition whose null value is the encoded empty prompt, or zeros if the pipeline uses zeros."""

@@ -47,6 +47,7 @@ class TextSource:
     form: PromptForm | None = None
     nothing: str = ""  # the text of the unconditional branch
     t5: Component | None = None  # which of the encoders is a T5
+    zeros_for_empty: bool = False  # the conditions of an empty prompt are zeros
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
         """Return this source with LoRA files, which are merged into the text encoders when these are loaded."""

@@ -26,17 +26,15 @@ TEXTS = (  # prompt and negative prompt of the calls; the last ones are the shor
 def record_samples(
     recorded: RecordedPipeline, prompt: str, negative: str | None, keeps: Outputs | None = None
 ) -> list[TextSample]:
-    """Return the samples of a call: its conditional branch, and the unconditional one if it takes a negative prompt. An
-    empty prompt that the pipeline does not encode is left out."""
+    """Return the samples of a call: its conditional branch, and the unconditional one if it takes a negative prompt."""
     record, values = record_conditions(recorded, prompt, negative, keeps)
     texts = {COND: prompt} | (
         {UNCOND: negative} if negative is not None and NEGATIVE in recorded.settings.usual else {}
     )
-    samples = [TextSample(text, branch, record, values[branch]) for branch, text in texts.items() if branch in values]
-    return [sample for sample in samples if not _is_empty(sample)]
+    return [TextSample(text, branch, record, values[branch]) for branch, text in texts.items() if branch in values]
 
 
-def _is_empty(sample: TextSample) -> bool:
+def is_zero(sample: TextSample) -> bool:
     """Return True for an empty prompt whose conditions are zeros, as in pipelines that do not encode it."""
     return not sample.prompt and not any(bool(value.any()) for value in sample.conditions.values())
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
 from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
-from fewstep.pipelines.companions.recorded_conditions import TEXTS, record_conditions, record_samples
+from fewstep.pipelines.companions.recorded_conditions import TEXTS, is_zero, record_conditions, record_samples
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.companions.text import TRIED, converts_prompts, find_t5, merge_loras
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
@@ -90,6 +90,7 @@ class RecordedText:
 
     encoders: calls of networks, in order. rules: those of the conditions, by name, and `dtypes` their types. nothing:
     the text of the unconditional branch if the caller gives none. zeros: that branch then has zeros instead.
+    zeros_for_empty: so have all branches for an empty text.
     """
 
     encoders: tuple[EncoderCall, ...]
@@ -97,6 +98,7 @@ class RecordedText:
     dtypes: Mapping[str, torch.dtype]
     nothing: str = ""
     zeros: bool = False
+    zeros_for_empty: bool = False
 
     @property
     def _all_rules(self) -> list[Rule]:
@@ -177,7 +179,8 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     if isinstance(recorded.settings.usual[PROMPT], Mapping):
         raise TextError("its prompt is a JSON object")
     keeps = {output for sample in record_samples(recorded, LONGEST, LONGEST) for output in find_outputs(sample)}
-    samples = [sample for texts in TEXTS for sample in record_samples(recorded, *texts, keeps)]
+    all_samples = [sample for texts in TEXTS for sample in record_samples(recorded, *texts, keeps)]
+    samples = [sample for sample in all_samples if not is_zero(sample)]
     search = TextSearch(samples, find_tokenizers(recorded.built.pipeline))
     rules = search.find_all()
     if not rules:
@@ -185,7 +188,7 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     dtypes = {each.name: getattr(torch, each.dtype) for each in recorded.arguments.conditions}
     text = RecordedText(tuple(search.encoders), rules, dtypes)
     nothing, zeros = find_nothing(recorded, text)
-    text = replace(text, nothing=nothing, zeros=zeros)
+    text = replace(text, nothing=nothing, zeros=zeros, zeros_for_empty=len(samples) < len(all_samples))
     refuse_pictures(recorded, text, samples[0])
     warn_of_constants(recorded, samples)
     _check(recorded, text, samples, search.find_unmasked())
@@ -313,4 +316,5 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
     )
     encoders = tuple(component for component in get_args(Component) if component in text.components)
     kinds = {component: type(getattr(recorded.built.pipeline, component)).__name__ for component in encoders}
-    return TextSource(companion, tokens, files, encoders, load, nothing=text.nothing, t5=find_t5(kinds))
+    form = None, text.nothing, find_t5(kinds), text.zeros_for_empty
+    return TextSource(companion, tokens, files, encoders, load, *form)

@@ -70,13 +70,15 @@ class PromptForm(Strict, frozen=True, omit_defaults=True):
 
 
 class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
-    """A text encoder. Its graph takes token ids, and returns conditions of the denoiser under the conditions' names."""
+    """A text encoder. Its graph takes token ids, and returns conditions of the denoiser under the conditions' names.
+    `zeros_for_empty`: the conditions of an empty prompt are zeros, whatever the graph returns."""
 
     EXPERTS: ClassVar = "without"
 
     graph: GraphEntry
     tokens: tuple[Tokens, ...]
     form: PromptForm | None = None
+    zeros_for_empty: bool = False
 
     def problem(self, of: DescriptionProtocol) -> str | None:
         wanted: list[TensorEntry] = []

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("tokenizers")
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.graph_entry import DType
 from fewstep.runtime.text import TextEncoder, complete_text, load_text_encoder
 from tests.bundles import change_bundle
@@ -20,6 +20,20 @@ from tests.runtime.text_bundle import LENGTH, TABLE, with_companions
 @pytest.fixture
 def text(tiny_bundle: Path) -> TextEncoder:
     return load_text_encoder(with_companions(tiny_bundle))
+
+
+def with_text(bundle: Bundle, **fields: Any) -> Bundle:
+    """Return a bundle with other fields of its text encoder."""
+    described = msgspec.structs.replace(bundle.manifest.text, **fields)
+    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, text=described))
+
+
+def with_tokens(bundle: Bundle, **fields: Any) -> Bundle:
+    """Return a bundle with other fields of its tokens."""
+    assert bundle.manifest.text is not None
+    return with_text(
+        bundle, tokens=tuple(msgspec.structs.replace(each, **fields) for each in bundle.manifest.text.tokens)
+    )
 
 
 def test_ids_lie_between_start_and_end_and_are_padded(text: TextEncoder) -> None:
@@ -42,29 +56,32 @@ def test_a_prompt_that_is_too_long_is_cut_and_says_what_is_dropped(
 
 def test_a_prompt_is_cleaned_and_put_into_its_template(tiny_bundle: Path) -> None:
     bundle = open_bundle(with_companions(tiny_bundle))
-    described = bundle.manifest.text
-    assert described is not None
-    form: dict[str, Any] = {"before": "red ", "after": " dog", "cleaning": ("entities", "spaces", "ends")}
-    tokens = tuple(msgspec.structs.replace(entry, **form) for entry in described.tokens)
-    manifest = msgspec.structs.replace(bundle.manifest, text=msgspec.structs.replace(described, tokens=tokens))
-    text = load_text_encoder(replace(bundle, manifest=manifest))
-    assert complete_text("  a &lt;\n cat ", tokens[0]) == "red a < cat dog"
+    text = load_text_encoder(with_tokens(bundle, before="red ", after=" dog", cleaning=("entities", "spaces", "ends")))
+    assert complete_text("  a &lt;\n cat ", text.tokens[0]) == "red a < cat dog"
     assert text.ids(["cat"])["ids"].tolist() == load_text_encoder(bundle).ids(["red cat dog"])["ids"].tolist()
 
 
 @pytest.mark.parametrize(("length", "says"), [(2, None), (1, "adds more special tokens than its 1 ids")])
 def test_an_empty_prompt_needs_its_special_tokens_only(tiny_bundle: Path, length: int, says: str | None) -> None:
     """As in Marigold, whose two ids are the start and the end."""
-    bundle = open_bundle(with_companions(tiny_bundle))
-    described = bundle.manifest.text
-    assert described is not None
-    tokens = tuple(msgspec.structs.replace(each, length=length) for each in described.tokens)
-    manifest = msgspec.structs.replace(bundle.manifest, text=msgspec.structs.replace(described, tokens=tokens))
+    bundle = with_tokens(open_bundle(with_companions(tiny_bundle)), length=length)
     if says is None:
-        assert load_text_encoder(replace(bundle, manifest=manifest)).ids(["", "a cat"])["ids"].tolist() == [[1, 2]] * 2
+        assert load_text_encoder(bundle).ids(["", "a cat"])["ids"].tolist() == [[1, 2]] * 2
     else:
         with pytest.raises(UserError, match=says):
-            load_text_encoder(replace(bundle, manifest=manifest))
+            load_text_encoder(bundle)
+
+
+def test_padding_may_come_before_the_text(tiny_bundle: Path) -> None:
+    fed = load_text_encoder(with_tokens(open_bundle(with_companions(tiny_bundle)), pads_first=True)).ids(["A cat"])
+    assert (fed["ids"].tolist(), fed["mask"].tolist()) == ([[0, 0, 1, 4, 5, 2]], [[0, 0, 1, 1, 1, 1]])
+
+
+def test_an_empty_prompt_may_be_zeros(tiny_bundle: Path) -> None:
+    """As in Bria, whose pipeline does not encode it."""
+    bundle = with_text(open_bundle(with_companions(tiny_bundle)), zeros_for_empty=True)
+    rows = load_text_encoder(bundle).encode(["dog", "", "cat"])["text"]
+    assert [bool(row.any()) for row in rows] == [True, False, True]
 
 
 def test_prompts_become_conditions(text: TextEncoder) -> None:
