@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.pipelines.variants import write_call
 from fewstep.export.options.call_option import parse_call
-from fewstep.pipelines.companions.decoding import TENSORS, read_tensors, to_model_range
+from fewstep.pipelines.companions.decoding import COLORS, TENSORS, read_tensors, to_model_range
 from fewstep.pipelines.comparison import (
     SEED,
     ComparedRun,
@@ -52,7 +52,7 @@ class WholeCall:
     """Differences of a bundle from its pipeline's own call. `from_text`: the largest one of the final x, relative to
     its range, over `TEXTS`, with the conditions that the bundle makes from these; None for a bundle that takes no
     prompts. `from_x`: that of its output, relative to the largest value, from the x of the call; None for a bundle
-    without a decoder."""
+    that returns latents."""
 
     from_text: float | None
     from_x: float | None
@@ -69,7 +69,9 @@ def compare_whole_call(folder: Path, bundle: Path, settings: Mapping[str, Any]) 
         modules, manifest = recorded.wrap(networks), open_bundle(bundle).manifest
         has_text = manifest.text is not None
         from_text = max(_compare_text(bundle, built, recorded, modules, texts) for texts in TEXTS) if has_text else None
-        from_x = None if manifest.autoencoder is None else _compare_output(bundle, built, recorded, networks)
+        is_picture = len(recorded.x_shape) == 3 and recorded.x_shape[0] in COLORS
+        returns = manifest.autoencoder is not None or is_picture
+        from_x = _compare_output(bundle, built, recorded, networks) if returns else None
     return WholeCall(from_text, from_x)
 
 
@@ -141,7 +143,8 @@ def _compare_output(
     """Compare what the bundle's decoder makes of the x of a call with what the call returns."""
     call = {**recorded.settings.of_one_sample(), OUTPUT: TENSORS}
     own = record(built, call, SEED, networks=networks)
-    decoded = load_autoencoder(bundle, encoder=False).decode_all(own.steps[-1].result.numpy())
+    x, has_decoder = own.steps[-1].result.numpy(), open_bundle(bundle).manifest.autoencoder is not None
+    decoded = load_autoencoder(bundle, encoder=False).decode_all(x) if has_decoder else {"image": x.clip(-1, 1)}
     expected = [to_model_range(tensor, is_raw=float(tensor.min()) < 0).numpy() for tensor in read_tensors(own.returned)]
     return max(map(_difference, decoded.values(), expected))
 
