@@ -100,7 +100,7 @@ def _compare_text(
             raise
         is_whole = False
     if negative is None and not is_whole:  # without a negative prompt, it has no guidance, or fails
-        return _compare_text(bundle, built, recorded, modules, (prompt, ""))
+        return _compare_text(bundle, built, recorded, modules, (prompt, OTHERS[0]))
     scheduler = find_scheduler(recorded, modules, recorded.built.name)
     mine, theirs = sample_plan(built, modules, call, scheduler, run, partial(_network, bundle, recorded, run, call))
     return relative_difference(mine, theirs)

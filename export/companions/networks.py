@@ -80,12 +80,15 @@ class PipelineNetworks:
         return replace(manifest, text=entry, conditions=conditions)
 
     def _add_null_value(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:
-        """Return a text condition whose null value is the encoded empty prompt, or zeros if the pipeline uses zeros."""
+        """Return a text condition whose null value is the encoded empty prompt, or zeros if the pipeline uses zeros. It
+        has none if that is not finite: attention may have no id of an empty prompt left."""
         if condition.name not in nothing or condition.null is not None:
             return condition
         value = nothing[condition.name][0]
         if self.zeros_for_none and value.dtype.kind == "f":
             return replace(condition, null=0.0)
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            return condition
         stream = io.BytesIO()
         np.save(stream, np.ascontiguousarray(value), allow_pickle=False)
         return replace(condition, null_file=writer.add(stream.getvalue(), FOLDER, f"null-{condition.name}", ".npy"))
