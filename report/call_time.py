@@ -13,11 +13,11 @@ def valid_calls(manifest: Manifest) -> Iterator[CallTime]:
     """Yield the times of calls whose bodies still have the files that were timed."""
     for call in manifest.calls:
         body = manifest.bodies.get(call.body)
-        if body is not None and call.graphs == timed_files(body):
+        if body is not None and call.graphs == body_files(body):
             yield call
 
 
-def timed_files(body: Body) -> tuple[str, ...]:
+def body_files(body: Body) -> tuple[str, ...]:
     """Return the files of a body's graphs, and of those that it runs instead of shared ones."""
     return tuple(graph.file for graph in (*body.graphs, *body.replaces.values()))
 

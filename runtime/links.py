@@ -83,7 +83,7 @@ class Home:
             raise
         if not os.path.samestat(there, now) or not stat.S_ISREG(there.st_mode):
             opened.close()
-            raise _replaced(file)
+            raise _replacement_error(file)
         return opened
 
     @contextmanager
@@ -94,7 +94,7 @@ class Home:
         yield
         for file, identity in before.items():
             if self._identity(file) != identity:
-                raise _replaced(file)
+                raise _replacement_error(file)
 
     def _identity(self, file: Path) -> tuple[object, ...]:
         """Return what changes if a path leads to another file, or if that file is written."""
@@ -114,7 +114,7 @@ def keep_folder(folder: Path, suffixes: Collection[str], first: Iterable[str]) -
     return Home(folder, there).keep(file for file in files if file.suffix in suffixes and not file.is_dir())
 
 
-def _replaced(file: Path) -> UserError:
+def _replacement_error(file: Path) -> UserError:
     what = f"{file} changed while it was read: the path or its link now leads to another file"
     return UserError(what, "run the command again when no other program writes there")
 

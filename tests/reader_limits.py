@@ -176,7 +176,7 @@ def limits() -> dict[str, int]:
     return dict(toml(FILE)["limits"])
 
 
-def warned_above() -> dict[str, int]:
+def warning_limits() -> dict[str, int]:
     """The figures above which a test warns: they show where to look, and a split for the number alone helps nobody."""
     return dict(toml(FILE)["warnings"])
 
@@ -194,7 +194,7 @@ def code_lines() -> dict[str, int]:
 
 
 def main() -> None:
-    figures, allowed, named = measure(), limits() | warned_above(), exceptions()
+    figures, allowed, named = measure(), limits() | warning_limits(), exceptions()
     for limit, of_names in figures.by_name().items():
         over = sorted(((figure, name) for name, figure in of_names.items() if figure > allowed[limit]), reverse=True)
         print(f"{limit}: {len(over)} above {allowed[limit]}")

@@ -35,10 +35,10 @@ def test_every_exception_still_exceeds_its_limit(figures: reader_limits.Figures)
 
 
 @ONE_PROCESS
-@pytest.mark.parametrize("name", reader_limits.warned_above())
+@pytest.mark.parametrize("name", reader_limits.warning_limits())
 def test_other_figures_only_warn(figures: reader_limits.Figures, name: str) -> None:
     of_names = figures.by_name().get(name) or {name: figures.totals[name]}
-    if above := {key: figure for key, figure in of_names.items() if figure > reader_limits.warned_above()[name]}:
+    if above := {key: figure for key, figure in of_names.items() if figure > reader_limits.warning_limits()[name]}:
         warnings.warn(f"{name}: {above}", stacklevel=1)
 
 

@@ -176,7 +176,7 @@ def refine_bits(recipe: WeightRecipe, recorded: RecordedRun, runs: int, policy: 
 
     errors = attribute_errors(error, len(coarse), runs, policy.remainder)
     measured = OperationErrors(tuple(owners[code].name for code in coarse), errors, float(exact.var()))
-    ranking = rank_operations(measured, _added_bytes(recipe, [owners[code] for code in coarse]))
+    ranking = rank_operations(measured, _bytes_of_next_form(recipe, [owners[code] for code in coarse]))
     of_bytes = replace(
         policy, price=policy.byte_price, nearly_free=policy.nearly_free_bytes, furthest=float(ranking.time[-1])
     )
@@ -193,7 +193,7 @@ def constant_bytes(*graphs: Graph) -> int:
     return sum(array.nbytes for graph in graphs for array in graph.constants.values())
 
 
-def _added_bytes(recipe: WeightRecipe, ops: Sequence[WeightedOp]) -> NDArray[np.float64]:
+def _bytes_of_next_form(recipe: WeightRecipe, ops: Sequence[WeightedOp]) -> NDArray[np.float64]:
     """Return the bytes that the next finer form of each weight adds, as a fraction of the body's bytes."""
     weights = recipe.prepared.constants
     sizes = {op.code: stored_bytes(weights[op.weight], recipe.bits.get(op.code, FLOAT_BITS)) for op in ops}

@@ -32,7 +32,7 @@ class Publication:
         return written | {name: path.stat().st_size for name, path in self.files.items()}
 
 
-def published_manifest(bundle: Bundle) -> Manifest:
+def manifest_to_publish(bundle: Bundle) -> Manifest:
     """Return the manifest without files that are not published: engines, which are native code for one device, and the
     page of the report, whose figures are in the card. Sources are named without folders, which are private. Raises
     UserError for a file of another type."""

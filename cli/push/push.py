@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from fewstep.cli.push.card import build_card
-from fewstep.cli.push.files import Publication, collect, published_manifest
+from fewstep.cli.push.files import Publication, collect, manifest_to_publish
 from fewstep.cli.push.upload import Commit, connect, upload
 from fewstep.plans.errors import UserError
 from fewstep.report.integrity import VerifyOptions, verify
@@ -70,7 +70,7 @@ def _collect(bundle: Bundle, options: PushOptions, progress: Progress) -> Public
         more = f" (and {len(others)} more; fewstep verify lists them)" * bool(others)
         raise UserError(f"{first.what}{more}", first.fix)
     licence = _licence(options, bundle.manifest.provenance.licence)
-    bundle = replace(bundle, manifest=published_manifest(bundle))
+    bundle = replace(bundle, manifest=manifest_to_publish(bundle))
     return collect(bundle, build_card(bundle, options.name, licence))
 
 

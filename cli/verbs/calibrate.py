@@ -43,7 +43,7 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     value = describe_calibration(options, calibration)
     targets = {name: body.target for name, body in calibration.bodies.items()}
     gain = describe_gain(options.bundle, targets, time_once(), options.threads)
-    calls = time_calls(options.bundle, targets, options.threads, options.timed_conditions)
+    calls = time_calls(options.bundle, targets, options.threads, options.timing_conditions)
     lines = (*calibration_lines(options, calibration), *gain, *calls)
     return Outcome(value, lines, then=next_after_calibration(options, calibration))
 

@@ -70,17 +70,17 @@ def _count_nodes(model: onnx.ModelProto, name: str) -> int:
     depths: dict[Key, int] = {}
     try:
         for key in TopologicalSorter(inner).static_order():
-            counts[key] = _expanded(functions[key], counts)
+            counts[key] = _sum_counts(functions[key], counts)
             depths[key] = 1 + max((depths[callee] for callee in inner[key]), default=0)
     except CycleError as error:
         _, (_, function, _), *_ = error.args[1]
         raise UserError(f"{name}: the function {function!r} calls itself", WITHOUT_FUNCTIONS) from None
     if (depth := max(depths.values(), default=0)) > MOST_NESTED:
         raise UserError(f"{name} nests {depth:,} functions, more than {MOST_NESTED}", WITHOUT_FUNCTIONS)
-    return _expanded(_calls(model.graph.node), counts)
+    return _sum_counts(_calls(model.graph.node), counts)
 
 
-def _expanded(called: dict[Key, int], counts: dict[Key, int]) -> int:
+def _sum_counts(called: dict[Key, int], counts: dict[Key, int]) -> int:
     """Return the number of nodes for these calls. A node that is not a function counts once."""
     return sum(times * counts.get(key, 1) for key, times in called.items())
 

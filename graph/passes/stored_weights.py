@@ -57,7 +57,7 @@ def store_weights(graph: Graph, weights: Mapping[str, StoredWeight]) -> Graph:
     for op in select_stored_ops(graph):
         weight = weights.get(op.code)
         if isinstance(weight, GroupedWeight):
-            constants |= _packed_constants(op, weight)
+            constants |= _pack_weight(op, weight)
             nodes.setdefault(_scales(op), Node("Cast", (f"{_scales(op)}16",), (_scales(op),), {"to": 1}))
             changed[op.name] = _product_nodes(op, weight)
         elif weight is not None:
@@ -110,7 +110,7 @@ def _scales(op: WeightedOp) -> str:
     return f"{op.code}/scales"
 
 
-def _packed_constants(op: WeightedOp, weight: GroupedWeight) -> dict[str, Array]:
+def _pack_weight(op: WeightedOp, weight: GroupedWeight) -> dict[str, Array]:
     """Return the constants of MatMulNBits for a weight: two codes in each byte, the first one in the low half."""
     outputs, groups = weight.scales.shape
     codes = np.zeros((outputs, groups * weight.group), np.uint8)

@@ -62,7 +62,7 @@ class Adapter(nn.Module):
         self.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
         return self.eval().requires_grad_(False)
 
-    def merged(self) -> nn.Module:
+    def merge(self) -> nn.Module:
         """Return the network with the changes added to its weights."""
         network = self._network[0]
         network.load_state_dict(dict(self.weights()), strict=False)

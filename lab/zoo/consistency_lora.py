@@ -65,4 +65,4 @@ def trained() -> Adapter:
 
 def make() -> tuple[nn.Module, Spec]:
     """Return the network with the file merged into its weights, and its spec."""
-    return trained().merged(), SPEC
+    return trained().merge(), SPEC

@@ -30,7 +30,7 @@ from fewstep.measure.rollouts.quality_range import mean_range, share_range
 from fewstep.measure.rollouts.record_sizes import join_rows
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.user_call import NamedCall
-from fewstep.plans.names.user_file import loaded_digests
+from fewstep.plans.names.user_file import digests_of
 from fewstep.runtime.bundle.figures import Figure, JudgeScore
 from fewstep.runtime.bundle.reading import file_sha256
 
@@ -144,7 +144,7 @@ def judge_of_call(name: str, call: NamedCall, function: Callable[[Values, Values
     folder, and files among the call's arguments."""
     digests = dict[Path, str]()
     for file in call.files or _source_files(call.function):
-        loaded = loaded_digests(file)
+        loaded = digests_of(file)
         digests |= {path: loaded[path] for path in sorted(loaded)} or {file.absolute(): file_sha256(file)}
     return Judge(name, sha256(" ".join(digests.values()).encode()).hexdigest(), function, tuple(digests))
 

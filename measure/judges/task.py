@@ -25,7 +25,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.user_call import NamedCall, resolve_call
 from fewstep.plans.names.user_code import report_errors, split_code
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.kinds.policies import action_origin, executed_actions, policy_of
+from fewstep.runtime.kinds.policies import action_origin, actions_to_execute, policy_of
 
 FORM = "write task:FILE.py:FUNCTION,LIMIT, where LIMIT is the lowest share of successes that is enough, such as 0.9"
 
@@ -59,7 +59,7 @@ class TaskJudge:
             action_origin(self.manifest, {name: values[place] for name, values in conditions.items()})
             for place in range(len(samples))
         ]
-        actions = policy.snap_discrete(executed_actions(self.manifest, samples) + np.stack(origins)[:, None])
+        actions = policy.snap_discrete(actions_to_execute(self.manifest, samples) + np.stack(origins)[:, None])
         solved = np.zeros(len(actions), np.bool)
         for place, sequence in enumerate(actions):
             environment.reset({name: values[place] for name, values in conditions.items()})

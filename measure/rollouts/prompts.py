@@ -82,7 +82,7 @@ class ConditionOptions(Options):
         """Return the conditions for the comparison with float32, by `given_conditions`."""
         return given_conditions(bundle, self.conditions, self.prompts, HELD_OUT)
 
-    def timed_conditions(self, bundle: Bundle) -> ConditionRecords | None:
+    def timing_conditions(self, bundle: Bundle) -> ConditionRecords | None:
         """Return a record to time calls with, or None if the conditions of a timing are drawn."""
         if self.conditions is None and bundle.manifest.text is not None:
             prompts = HELD_OUT if self.prompts is None else read_prompts(self.prompts)

@@ -63,7 +63,7 @@ class RecordedRun(ReferenceRun):
         runs with them, and is compared with the same samples."""
         calls = self.batch.at_size(sampler).step_call(self.plan, len(self.batch.seeds), self.batch.conditions)
         steps = enumerate(zip(self.plan.steps, self.feeds, strict=True))
-        feeds = tuple({**fed, **_fixed(calls.feeds(index), fed)} if fed else {} for index, (_, fed) in steps)
+        feeds = tuple({**fed, **_select_inputs(calls.feeds(index), fed)} if fed else {} for index, (_, fed) in steps)
         return replace(self, feeds=feeds)
 
     @property
@@ -92,7 +92,7 @@ class RecordedRun(ReferenceRun):
         return list(self.batch.run(self.plan, body.step_network))
 
 
-def _fixed(feeds: Arrays, names: Collection[str]) -> Arrays:
+def _select_inputs(feeds: Arrays, names: Collection[str]) -> Arrays:
     """Return the inputs of these names, without the range group."""
     return {name: value for name, value in feeds.items() if name in names and name != GROUP}
 

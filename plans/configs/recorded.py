@@ -98,7 +98,7 @@ def read_recorded(fields: Mapping[str, Any]) -> Recorded | None:
         return None
     try:
         recorded = msgspec.convert(_with_shaping(stored), Recorded, str_keys=True)
-        problem = _recorded_problem(recorded)
+        problem = _numbers_problem(recorded)
     except (msgspec.ValidationError, OverflowError) as error:
         problem = str(error)
     if problem is not None:
@@ -134,7 +134,7 @@ def _with_shaping(stored: Any) -> Any:
     return fields if projection is None else {**fields, "shaping": projection}
 
 
-def _recorded_problem(recorded: Recorded) -> str | None:
+def _numbers_problem(recorded: Recorded) -> str | None:
     """Return what is wrong with the numbers, as text, or None if nothing is."""
     listed = [number for sigmas in recorded.sigmas for number in sigmas]
     if not all(isfinite(number) for number in (*(recorded.mu or ()), recorded.eta or 0.0, *listed)):

@@ -65,7 +65,7 @@ def load_file(home: str) -> ModuleType:
     return module
 
 
-def loaded_digests(file: Path) -> dict[Path, str]:
+def digests_of(file: Path) -> dict[Path, str]:
     """Return the SHA-256 of a file that was loaded, and of those that it imported from its folder; {} for others."""
     return LOADED[file.absolute()][1] if file.absolute() in LOADED else {}
 

@@ -26,7 +26,7 @@ from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.any_plan import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan
-from fewstep.report.call_time import FASTER, describe_call, timed_files, valid_calls
+from fewstep.report.call_time import FASTER, body_files, describe_call, valid_calls
 from fewstep.report.choosing.call_shares import share_of_bytes, share_of_macs
 from fewstep.report.choosing.companion_times import time_companions
 from fewstep.report.choosing.deployment_times import SETUP, estimate_call_time, make_sampler_calls
@@ -164,7 +164,7 @@ def _describe(
     float32, milliseconds = exact + of_float, (exact + of_float) / median(speeds)
     return CallTime(
         body=timed.name,
-        graphs=timed_files(body),
+        graphs=body_files(body),
         plan=timed.plan.name,
         float32=float32,
         milliseconds=milliseconds,

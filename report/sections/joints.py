@@ -8,7 +8,7 @@ from fewstep.measure.results import JointError, Quality, Results
 from fewstep.report.elements import Html, count, data, join, paragraph, percent, section, table
 from fewstep.report.glossary import lead_paragraph
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.kinds.policies import executed_actions
+from fewstep.runtime.kinds.policies import actions_to_execute
 from fewstep.runtime.sampling.execute import Array
 
 HEAD = ("joint", "RMS error", "99th percentile", "largest", "RMS, of its spread")
@@ -24,7 +24,7 @@ def joint_errors(manifest: Manifest, samples: Array, reference: Array) -> tuple[
     policy = manifest.policy
     if policy is None or len(manifest.x_shape) != 2:
         return ()
-    ours, exact = (executed_actions(manifest, actions) for actions in (samples, reference))
+    ours, exact = (actions_to_execute(manifest, actions) for actions in (samples, reference))
     levels = {place: np.asarray(values) for place, values in policy.discrete.items()}
     error, moved = np.abs(ours - exact), policy.snap_discrete(ours) != policy.snap_discrete(exact)
     return tuple(

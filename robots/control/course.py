@@ -49,7 +49,7 @@ class Course:
         if self.chunk is None:
             return "waiting"
         if self.motion.progress >= self.chunk.end:
-            return "held" if most_held is None or self.motion.rested < most_held else "stopped"
+            return "held" if most_held is None or self.motion.rest_ticks < most_held else "stopped"
         return "late" if self.motion.tick >= self.next_call + self.delay else "planned"
 
     def remaining(self, most_held: int | None) -> Float32 | None:

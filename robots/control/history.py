@@ -47,12 +47,12 @@ class History:
         self.has_observed = False  # whether an observation was ever added, also before `clear`
 
     @property
-    def observed(self) -> Mapping[str, Condition]:
+    def tick_conditions(self) -> Mapping[str, Condition]:
         """The conditions of one observation, by name."""
         return self._takes
 
     @property
-    def unobserved(self) -> Mapping[str, Condition]:
+    def episode_conditions(self) -> Mapping[str, Condition]:
         """The conditions that are not observed at each tick, by name."""
         return {condition.name: condition for condition in self._others}
 

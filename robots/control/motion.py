@@ -37,7 +37,7 @@ class Motion:
         self.executed_at = self.tick
 
     @property
-    def rested(self) -> int:
+    def rest_ticks(self) -> int:
         """The ticks before this one since the last executed action, or since the episode began."""
         return self.tick if self.executed_at is None else max(self.tick - self.executed_at - 1, 0)
 
@@ -47,5 +47,5 @@ class Motion:
 
         is_held: whether the next action repeats the last one. An arm may sag meanwhile, and must not follow that.
         """
-        rests = self.executed_at is None or self.rested > 0
+        rests = self.executed_at is None or self.rest_ticks > 0
         return self.pose if rests and self.pose is not None and not is_held else self.sent

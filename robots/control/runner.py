@@ -240,12 +240,12 @@ class PolicyRunner:
         elif not sending.executes:
             record.record_action(sending.value, joins=False)
         else:
-            if motion.rested:
+            if motion.rest_ticks:
                 is_bounded = sending.base is not None and self._sender.bounds.limits_change
                 where = course.place, course.age
-                start = Start(motion.rested, dict(record.waited), *where, is_bounded, motion.every_tick)
+                start = Start(motion.rest_ticks, dict(record.waited), *where, is_bounded, motion.every_tick)
                 record.record_start(start, sending.base)
-            record.record_action(sending.value, motion.rested > 0 or motion.progress in course.joins)
+            record.record_action(sending.value, motion.rest_ticks > 0 or motion.progress in course.joins)
             motion.execute()
             record.waited.clear()
         return sending

@@ -72,7 +72,7 @@ class LeRobotSession:
         timed = read_observation(content)
         measured = {name: value for name, value in timed.values.items() if isinstance(value, MEASURED)}
         measured |= arrange_features(measured, self._instructions)
-        self._episode.observe(self._policy.observed.arrange(measured, resizes=True), timed.step)
+        self._episode.observe(self._policy.observations.arrange(measured, resizes=True), timed.step)
         self._latest = timed
         return timed.must_go or timed.step != self._last_step
 

@@ -13,7 +13,7 @@ from fewstep.runtime.bundle.manifest import Condition
 
 
 @dataclass(frozen=True)
-class Observed:
+class Observations:
     """The observations that a policy takes.
 
     conditions: by name. The shape of one is that of a single observation: numbers [n], or a picture [3, H, W].

@@ -30,7 +30,7 @@ def answer_observation(
     prompt = observation.pop(PROMPT, None)
     if prompt is not None and not isinstance(prompt, str):
         raise UserError(f"the prompt is {describe_value(prompt)}", "send text")
-    episode.observe(policy.observed.arrange(observation))
+    episode.observe(policy.observations.arrange(observation))
     actions = episode.sample(prompt)
     return encode_actions(actions, 1e3 * (time.perf_counter() - began), previous_ms)
 

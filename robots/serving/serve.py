@@ -203,7 +203,9 @@ def _serve_lines(
     assert options.rate is not None
     plan = sampler.compile(options.plan)
     history = History(sampler)
-    observation = {name: np.zeros(condition.shape, condition.dtype) for name, condition in history.observed.items()}
+    observation = {
+        name: np.zeros(condition.shape, condition.dtype) for name, condition in history.tick_conditions.items()
+    }
     prompt = None if text is None else PROMPT
     rhythm, safety = Rhythm(options.rate, [plan]), Safety(most_held=0)
     with PolicyRunner(sampler, rhythm, safety, text=text) as runner:

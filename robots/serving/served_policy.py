@@ -15,7 +15,7 @@ from fewstep.robots.control.chunk import Float32
 from fewstep.robots.control.history import History
 from fewstep.robots.control.language import EpisodePrompt
 from fewstep.robots.control.statistics import Quantiles, quantiles
-from fewstep.robots.serving.observations import Observed
+from fewstep.robots.serving.observations import Observations
 from fewstep.runtime.kinds.policies import action_shape, policy_of
 from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.text import TextEncoder
@@ -43,7 +43,7 @@ class ServedPolicy:
     ) -> None:
         self.sampler, self.plan, self.text = sampler, plan, text
         history = History(sampler)
-        self.observed = Observed({**history.observed, **history.unobserved}, renamed or {})
+        self.observations = Observations({**history.tick_conditions, **history.episode_conditions}, renamed or {})
         self._first = seed
         self._forget_calls()
 
@@ -57,7 +57,7 @@ class ServedPolicy:
         return {
             "server": "fewstep",
             "policy": manifest.name,
-            "observations": {name: list(each.shape) for name, each in self.observed.conditions.items()},
+            "observations": {name: list(each.shape) for name, each in self.observations.conditions.items()},
             "prompt": self.text is not None,
             "actions": [manifest.x_shape[0] - policy.first, *action_shape(manifest)],
             "executed": policy.actions,
@@ -65,7 +65,7 @@ class ServedPolicy:
 
     def warm_up(self) -> None:
         """Sample twice, from observations of zeros, so that the first call of a robot is not slow."""
-        zeros = {name: np.zeros(each.shape, each.dtype) for name, each in self.observed.conditions.items()}
+        zeros = {name: np.zeros(each.shape, each.dtype) for name, each in self.observations.conditions.items()}
         episode = self.begin_episode()
         for _ in range(2):
             episode.observe(zeros)
@@ -111,7 +111,7 @@ class Episode:
             self._history.clear()
         self._step = None  # a rejected observation leaves a gap
         self._history.add(observation)
-        names = self._history.unobserved.keys() & observation.keys()
+        names = self._history.episode_conditions.keys() & observation.keys()
         self._fixed = {name: observation[name] for name in names}
         self._step = step
 

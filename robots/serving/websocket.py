@@ -66,7 +66,7 @@ class WebSocketServer:
             process_request=self._admit,
             origins=[None],  # a browser names the origin of its page
             compression=None,
-            max_size=SPARE + 2 * self._policy.observed.most_bytes,
+            max_size=SPARE + 2 * self._policy.observations.most_bytes,
             max_queue=1,
             open_timeout=HANDSHAKE,
             close_timeout=CLOSING,

@@ -195,7 +195,7 @@ def action_origin(manifest: PolicyFacts, window: Mapping[str, NDArray[Any]]) -> 
     return origin
 
 
-def executed_actions(manifest: PolicyFacts, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def actions_to_execute(manifest: PolicyFacts, samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the actions [N, actions, ...] that a robot executes of sequences [N, *x_shape] in model range, without x's
     padding. They are in the robot's units, if the bundle states some, are not rounded to discrete values, and relative
     ones are without what they are relative to."""

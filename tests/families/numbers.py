@@ -46,7 +46,7 @@ def outputs(bundle: Bundle, name: str) -> list[Arrays]:
     return [network(probe_feeds(graph, {"batch": ROWS, **sizes_of_probe(bundle)}, seed)) for seed in range(CALLS)]
 
 
-def stored(path: Path, network: str, graph: str) -> Path:
+def output_file(path: Path, network: str, graph: str) -> Path:
     return path.with_name(f"{path.name}-{network}-{graph.replace('/', '-')}.npz")
 
 
@@ -78,7 +78,7 @@ def store(path: Path) -> None:
         for graph, _ in graphs_of(bundle):
             calls = enumerate(outputs(bundle, graph))
             values: dict[str, Any] = {f"{call} {name}": each for call, all in calls for name, each in all.items()}
-            np.savez(stored(path, network, graph), **values)
+            np.savez(output_file(path, network, graph), **values)
 
 
 def compare(folder: Path) -> int:
@@ -87,7 +87,7 @@ def compare(folder: Path) -> int:
     for path in sorted(folder.glob("*/bundle")):
         for network, bundle in parts_of(path):
             for graph, precision in graphs_of(bundle):
-                with np.load(stored(path, network, graph)) as expected:
+                with np.load(output_file(path, network, graph)) as expected:
                     try:
                         calls = enumerate(outputs(bundle, graph))
                     except UserError as error:

@@ -100,11 +100,11 @@ def test_matcha_has_even_times() -> None:
 def test_f5_has_sway_sampling_and_adds_its_strength_to_a_weight_of_1() -> None:
     even, strength = np.linspace(0, 1, 33), 2.0
 
-    def guided(x: np.ndarray, time: float) -> np.ndarray:
+    def predict(x: np.ndarray, time: float) -> np.ndarray:
         predicted, null = (-toward_noise(x, 1 - time, branch) for branch in ("cond", UNCOND))
         return predicted + (predicted - null) * strength
 
-    there = from_noise_to_data(even - (np.cos(np.pi / 2 * even) - 1 + even), guided)
+    there = from_noise_to_data(even - (np.cos(np.pi / 2 * even) - 1 + even), predict)
     assert np.abs(plan_sample("euler:32@sway", 1 + strength) - there).max() < 1e-10
     assert "`euler:32@sway`" in row_of("F5-TTS") and "1 + `cfg_strength`" in row_of("F5-TTS")
 
@@ -112,11 +112,11 @@ def test_f5_has_sway_sampling_and_adds_its_strength_to_a_weight_of_1() -> None:
 def test_cosyvoice_has_cosine_times_and_adds_its_rate_to_a_weight_of_1() -> None:
     rate = 0.7
 
-    def guided(x: np.ndarray, time: float) -> np.ndarray:
+    def predict(x: np.ndarray, time: float) -> np.ndarray:
         predicted, null = (-toward_noise(x, 1 - time, branch) for branch in ("cond", UNCOND))
         return (1 + rate) * predicted - rate * null
 
-    there = from_noise_to_data(1 - np.cos(np.linspace(0, 1, 11) * 0.5 * np.pi), guided)
+    there = from_noise_to_data(1 - np.cos(np.linspace(0, 1, 11) * 0.5 * np.pi), predict)
     assert np.abs(plan_sample("euler:10@sway", 1.7) - there).max() < 1e-12
     assert "`euler:10@sway`" in row_of("CosyVoice") and "1 + `inference_cfg_rate`" in row_of("CosyVoice")
 

@@ -213,11 +213,11 @@ def test_a_null_value_that_adds_too_much_is_in_doubt_though_x_shows_what_it_is(o
     stated, rows, network = SpecReading(ScheduleSpec("cosine"), "sample"), np.arange(32), of_levels(0.3, None)
     data = (0.15 * RNG.normal(size=(32, *SHAPE)) + 0.3 * (OTHERS - 2.0)[:, None, None, None]).astype(np.float32)
 
-    def moved(x: np.ndarray, times: np.ndarray, given: dict[str, Any]) -> np.ndarray:
+    def predict(x: np.ndarray, times: np.ndarray, given: dict[str, Any]) -> np.ndarray:
         is_null = (given["class"][: len(x)] == 5)[:, None, None, None]
         return network(x, times, given) + np.float32(offset * (times[0] > 500)) * is_null  # type: ignore[no-any-return]
 
-    result = check_nulls(moved, stated, data, {"class": OTHERS}, {"class": np.full(32, 5)}, rows)
+    result = check_nulls(predict, stated, data, {"class": OTHERS}, {"class": np.full(32, 5)}, rows)
     assert result.mistake == "" and (result.unknown == "") == is_right
     assert is_right or "they add too much error for right ones" in result.unknown
 

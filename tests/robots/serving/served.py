@@ -15,7 +15,9 @@ STATE = np.array([0.5, -0.5], np.float32)
 CAMERA = Condition("observation.images.top", "top", (1, 3, 4, 6), "uint8", low=0, high=255)
 
 
-def served(bundle: Path, observations: int = 1, others: tuple[Condition, ...] = (), **options: Any) -> ServedPolicy:
+def make_policy(
+    bundle: Path, observations: int = 1, others: tuple[Condition, ...] = (), **options: Any
+) -> ServedPolicy:
     sampler = tiny_policy(bundle, ramp, Policy(observations, 0, EXECUTED), others)
     return ServedPolicy(sampler, sampler.compile("ddim:1"), **options)
 
@@ -34,7 +36,7 @@ class RemotePolicyConfig(TimedObservation):
 HELPERS = "lerobot.async_inference.helpers"
 
 
-def pickled(kind: type, module: str = HELPERS, protocol: int = 4, **fields: Any) -> bytes:
+def pickle_object(kind: type, module: str = HELPERS, protocol: int = 4, **fields: Any) -> bytes:
     """Return the pickle of an object of LeRobot, with the name of its module in place of this one's."""
     content = pickle.dumps(kind(**fields), protocol)
     own = kind.__module__
@@ -50,7 +52,7 @@ def pickled(kind: type, module: str = HELPERS, protocol: int = 4, **fields: Any)
 
 def observation(step: int = 0, must_go: bool = False, protocol: int = 4, **values: Any) -> bytes:
     fields = {"timestamp": 100.0 + step, "timestep": step, "observation": values, "must_go": must_go}
-    return pickled(TimedObservation, protocol=protocol, **fields)
+    return pickle_object(TimedObservation, protocol=protocol, **fields)
 
 
 FEATURES = {
@@ -60,7 +62,7 @@ FEATURES = {
 
 
 def instructions(actions: Any = 8, features: Any = FEATURES, **renamed: str) -> bytes:
-    return pickled(
+    return pickle_object(
         RemotePolicyConfig,
         policy_type="diffusion",
         pretrained_name_or_path="somewhere",

@@ -8,14 +8,22 @@ import pytest
 from fewstep.plans.errors import UserError
 from fewstep.robots.serving.lerobot import LeRobotSession, read_chunk, read_setup, write_actions
 from fewstep.robots.serving.pickles import read_pickle
-from tests.robots.serving.served import CAMERA, FEATURES, TimedObservation, instructions, observation, pickled, served
+from tests.robots.serving.served import (
+    CAMERA,
+    FEATURES,
+    TimedObservation,
+    instructions,
+    make_policy,
+    observation,
+    pickle_object,
+)
 
 JOINTS = {"a.pos": 0.5, "b.pos": -0.5}
 
 
 @pytest.fixture
 def session(tiny_bundle: Path) -> LeRobotSession:
-    session = LeRobotSession(served(tiny_bundle), 20.0)
+    session = LeRobotSession(make_policy(tiny_bundle), 20.0)
     session.instruct(instructions(actions=3))
     return session
 
@@ -40,7 +48,7 @@ def test_a_step_is_sampled_twice_only_if_the_robot_has_no_actions(session: LeRob
 
 
 def test_consecutive_observations_are_the_policys_history(tiny_bundle: Path) -> None:
-    policy = served(tiny_bundle, observations=2)
+    policy = make_policy(tiny_bundle, observations=2)
     windows: list[np.ndarray] = []
     policy.sample = lambda window: windows.append(window["state"]) or np.zeros((4, 2), np.float32)  # type: ignore
     session = LeRobotSession(policy, 20.0)
@@ -52,7 +60,7 @@ def test_consecutive_observations_are_the_policys_history(tiny_bundle: Path) -> 
 
 
 def test_a_picture_is_resized_as_lerobots_server_does(tiny_bundle: Path) -> None:
-    policy = served(tiny_bundle, others=(CAMERA,))
+    policy = make_policy(tiny_bundle, others=(CAMERA,))
     windows: list[np.ndarray] = []
     policy.sample = lambda window: windows.append(window[CAMERA.name]) or np.zeros((4, 2), np.float32)  # type: ignore
     session = LeRobotSession(policy, 20.0)
@@ -65,7 +73,7 @@ def test_a_picture_is_resized_as_lerobots_server_does(tiny_bundle: Path) -> None
 
 
 def test_a_picture_of_numbers_from_0_to_1_is_not_made_black(tiny_bundle: Path) -> None:
-    session = LeRobotSession(served(tiny_bundle, others=(CAMERA,)), 20.0)
+    session = LeRobotSession(make_policy(tiny_bundle, others=(CAMERA,)), 20.0)
     session.instruct(instructions())
     with pytest.raises(UserError, match=r"images\.top"):
         session.observe(observation(top=np.full((8, 12, 3), 0.5, np.float32), **JOINTS))
@@ -76,7 +84,7 @@ def test_a_picture_of_numbers_from_0_to_1_is_not_made_black(tiny_bundle: Path) -
     [
         (b"", "not a pickle"),
         (
-            pickled(TimedObservation, module="os.path.join.somewhere.else.xxxx", a=1),
+            pickle_object(TimedObservation, module="os.path.join.somewhere.else.xxxx", a=1),
             "not a TimedObservation of LeRobot",
         ),
         (instructions(), "not a TimedObservation of LeRobot"),
@@ -85,11 +93,11 @@ def test_a_picture_of_numbers_from_0_to_1_is_not_made_black(tiny_bundle: Path) -
         (observation(0, **{"a.pos": 0.5}), "the observation has no 'b.pos'"),
         (observation(0, **{"a.pos": "x", "b.pos": 1.0}), "the observation has no 'a.pos'"),
         (observation(0, **{"a.pos": float("nan"), "b.pos": 1.0}), "state"),
-        (pickled(TimedObservation, timestamp=float("inf"), timestep=0, observation={}), "the timestamp"),
-        (pickled(TimedObservation, timestamp=10**400, timestep=0, observation={}), "the timestamp"),
-        (pickled(TimedObservation, timestamp=1.0, timestep=["x" * 99] * 99, observation={}), "is a list"),
+        (pickle_object(TimedObservation, timestamp=float("inf"), timestep=0, observation={}), "the timestamp"),
+        (pickle_object(TimedObservation, timestamp=10**400, timestep=0, observation={}), "the timestamp"),
+        (pickle_object(TimedObservation, timestamp=1.0, timestep=["x" * 99] * 99, observation={}), "is a list"),
         (observation(0, **{"a.pos": ["x" * 99] * 99, "b.pos": 1.0}), "the observation has no 'a.pos'"),
-        (pickled(TimedObservation, timestamp=1.0, timestep=0, observation=[1]), "not a dict of measurements"),
+        (pickle_object(TimedObservation, timestamp=1.0, timestep=0, observation=[1]), "not a dict of measurements"),
     ],
 )
 def test_an_unusable_observation_is_one_line_and_the_next_is_used(
@@ -103,7 +111,7 @@ def test_an_unusable_observation_is_one_line_and_the_next_is_used(
 
 def test_an_observation_before_the_instructions_is_refused(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="before the instructions"):
-        LeRobotSession(served(tiny_bundle), 20.0).observe(observation(0, **JOINTS))
+        LeRobotSession(make_policy(tiny_bundle), 20.0).observe(observation(0, **JOINTS))
 
 
 @pytest.mark.parametrize(
@@ -122,11 +130,11 @@ def test_an_observation_before_the_instructions_is_refused(tiny_bundle: Path) ->
 )
 def test_unusable_instructions_are_one_line(tiny_bundle: Path, content: bytes, line: str) -> None:
     with pytest.raises(UserError, match=line):
-        LeRobotSession(served(tiny_bundle), 20.0).instruct(content)
+        LeRobotSession(make_policy(tiny_bundle), 20.0).instruct(content)
 
 
 def test_features_without_names_are_refused(tiny_bundle: Path) -> None:
-    session = LeRobotSession(served(tiny_bundle), 20.0)
+    session = LeRobotSession(make_policy(tiny_bundle), 20.0)
     session.instruct(instructions(features={"observation.state": {**FEATURES["observation.state"], "names": None}}))
     with pytest.raises(UserError, match=r"the observation has no 'observation\.state'"):
         session.observe(observation(0, **JOINTS))

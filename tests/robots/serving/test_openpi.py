@@ -9,13 +9,13 @@ import pytest
 
 from fewstep.plans.errors import UserError
 from fewstep.robots.serving.openpi import answer_observation, decode_observation
-from tests.robots.serving.served import CAMERA, STATE, served
+from tests.robots.serving.served import CAMERA, STATE, make_policy
 
 
-def packed(value: Any) -> Any:
+def pack_value(value: Any) -> Any:
     """Arrays and numbers as `openpi_client.msgpack_numpy` writes them."""
     if isinstance(value, dict):
-        return {name: packed(each) for name, each in value.items()}
+        return {name: pack_value(each) for name, each in value.items()}
     if isinstance(value, np.ndarray):
         return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
     if isinstance(value, np.generic):
@@ -24,7 +24,7 @@ def packed(value: Any) -> Any:
 
 
 def message(**values: Any) -> bytes:
-    return msgspec.msgpack.encode(packed(values))
+    return msgspec.msgpack.encode(pack_value(values))
 
 
 def test_arrays_numbers_and_texts_are_read() -> None:
@@ -34,7 +34,7 @@ def test_arrays_numbers_and_texts_are_read() -> None:
 
 
 def array(**changes: Any) -> dict[bytes, Any]:
-    return packed(STATE) | {name.encode(): value for name, value in changes.items()}
+    return pack_value(STATE) | {name.encode(): value for name, value in changes.items()}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_maps_within_maps_are_limited() -> None:
         decode_observation(msgspec.msgpack.encode(nested))
 
 
-def decoded(answer: bytes) -> dict[str, Any]:
+def decode_answer(answer: bytes) -> dict[str, Any]:
     content: dict[str, Any] = msgspec.msgpack.decode(answer)
     actions = content["actions"]
     content["actions"] = np.frombuffer(actions[b"data"], actions[b"dtype"]).reshape(actions[b"shape"])
@@ -85,8 +85,8 @@ def decoded(answer: bytes) -> dict[str, Any]:
 
 
 def test_an_observation_is_answered_by_a_sequence(tiny_bundle: Path) -> None:
-    policy = served(tiny_bundle, renamed={"joints": "state"})
-    answer = decoded(answer_observation(policy, policy.begin_episode(), message(joints=STATE, prompt="go"), 12.5))
+    policy = make_policy(tiny_bundle, renamed={"joints": "state"})
+    answer = decode_answer(answer_observation(policy, policy.begin_episode(), message(joints=STATE, prompt="go"), 12.5))
     assert answer["actions"].shape == (16, 2) and answer["actions"].dtype == np.float32
     assert np.allclose(answer["actions"][:3, 1], [0, 0.01, 0.02], atol=1e-6)
     assert answer["server_timing"]["prev_total_ms"] == 12.5 and answer["server_timing"]["infer_ms"] >= 0
@@ -103,7 +103,7 @@ def test_an_observation_is_answered_by_a_sequence(tiny_bundle: Path) -> None:
     ],
 )
 def test_an_unusable_observation_is_one_line(tiny_bundle: Path, values: dict[str, Any], line: str) -> None:
-    policy = served(tiny_bundle)
+    policy = make_policy(tiny_bundle)
     episode = policy.begin_episode()
     with pytest.raises(UserError, match=line):
         answer_observation(policy, episode, message(**values))
@@ -112,26 +112,26 @@ def test_an_unusable_observation_is_one_line(tiny_bundle: Path, values: dict[str
 
 @pytest.mark.parametrize("name", ["observation/images/top", "observation.images.top"])
 def test_a_picture_is_taken_in_either_layout(tiny_bundle: Path, name: str) -> None:
-    policy = served(tiny_bundle, others=(CAMERA,))
+    policy = make_policy(tiny_bundle, others=(CAMERA,))
     picture = np.arange(72, dtype=np.uint8).reshape(3, 4, 6)
     for given in (picture, np.moveaxis(picture, 0, -1)):
-        arranged = policy.observed.arrange(decode_observation(message(**{"state": STATE, name: given, "other": 1})))
+        arranged = policy.observations.arrange(decode_observation(message(**{"state": STATE, name: given, "other": 1})))
         assert {*arranged} == {"state", CAMERA.name} and np.array_equal(arranged[CAMERA.name], picture)
 
 
 def test_a_measurement_under_two_names_is_refused(tiny_bundle: Path) -> None:
-    policy = served(tiny_bundle, renamed={"joints": "state"})
+    policy = make_policy(tiny_bundle, renamed={"joints": "state"})
     with pytest.raises(UserError, match="has 'state' twice"):
-        policy.observed.arrange({"joints": STATE, "state": STATE})
+        policy.observations.arrange({"joints": STATE, "state": STATE})
 
 
 def test_a_name_for_no_condition_is_refused(tiny_bundle: Path) -> None:
     with pytest.raises(UserError, match="no condition 'stat'; rename to state"):
-        served(tiny_bundle, renamed={"joints": "stat"})
+        make_policy(tiny_bundle, renamed={"joints": "stat"})
 
 
 def test_sequences_have_their_own_seeds(tiny_bundle: Path) -> None:
-    policy = served(tiny_bundle, seed=5)
+    policy = make_policy(tiny_bundle, seed=5)
     policy.warm_up()
     assert policy.latencies.count == 0
     episode = policy.begin_episode()

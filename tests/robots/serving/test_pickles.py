@@ -48,7 +48,7 @@ def test_what_a_pickle_names_is_not_called() -> None:
     assert read == Made(Name("posix", "system"), ("echo attacked",))
 
 
-def doubled(times: int) -> bytes:
+def double(times: int) -> bytes:
     value: list[Any] = []
     for _ in range(times):
         value = [value, value]
@@ -114,7 +114,7 @@ def test_small_pickles_that_would_become_large_are_refused(content: bytes, line:
         pytest.param(b"\x80\x04cos\nsystem\n\x94cbuiltins\ngetattr\n\x93.", id="names are no text"),
         pytest.param(b"\x80\x05\x97.", id="a buffer beside it"),
         pytest.param(b"\x80\x02P1\n.", id="a persistent id"),
-        pytest.param(doubled(40), id="doubled 40 times"),
+        pytest.param(double(40), id="doubled 40 times"),
         pytest.param(circle(), id="a circle"),
         pytest.param(pickle.dumps(list(range(200_000))), id="too many opcodes"),
         pytest.param(pickle.dumps(np.array([{}], object)), id="objects"),

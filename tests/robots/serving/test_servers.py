@@ -22,8 +22,8 @@ from fewstep.robots.serving.listening import Listening
 from fewstep.robots.serving.pickles import read_pickle
 from fewstep.robots.serving.serve import Server
 from fewstep.robots.serving.served_policy import ServedPolicy
-from tests.robots.serving.served import STATE, instructions, observation, served
-from tests.robots.serving.test_openpi import decoded, message
+from tests.robots.serving.served import STATE, instructions, make_policy, observation
+from tests.robots.serving.test_openpi import decode_answer, message
 
 pytest.importorskip("websockets")
 pytest.importorskip("grpc")
@@ -58,7 +58,7 @@ def of_openpi(bundle: Path, token: str | None = None, robots: int = 1) -> Iterat
     from fewstep.robots.serving.websocket import WebSocketServer
 
     listening = Listening(HOST, 0, token, robots)
-    with running(lambda worker, said: WebSocketServer(served(bundle), listening, worker, said.append)) as there:
+    with running(lambda worker, said: WebSocketServer(make_policy(bundle), listening, worker, said.append)) as there:
         yield there
 
 
@@ -66,12 +66,12 @@ def of_openpi(bundle: Path, token: str | None = None, robots: int = 1) -> Iterat
 def of_lerobot(bundle: Path, robots: int = 1, policy: ServedPolicy | None = None) -> Iterator[tuple[int, list[str]]]:
     from fewstep.robots.serving.grpc_server import GrpcServer
 
-    listening, own = Listening(HOST, 0, None, robots), policy or served(bundle)
+    listening, own = Listening(HOST, 0, None, robots), policy or make_policy(bundle)
     with running(lambda worker, said: GrpcServer(own, listening, 20.0, worker, said.append)) as there:
         yield there
 
 
-def connected(port: int, token: str | None = None, path: str = "") -> Any:
+def open_connection(port: int, token: str | None = None, path: str = "") -> Any:
     from websockets.sync.client import connect
 
     headers = None if token is None else {"Authorization": f"Api-Key {token}"}
@@ -80,11 +80,11 @@ def connected(port: int, token: str | None = None, path: str = "") -> Any:
 
 def ask(robot: Any) -> Any:
     robot.send(message(state=STATE))
-    return decoded(robot.recv(10))["actions"]
+    return decode_answer(robot.recv(10))["actions"]
 
 
 def test_a_robot_gets_metadata_and_then_sequences(tiny_bundle: Path) -> None:
-    with of_openpi(tiny_bundle) as (port, said), connected(port) as robot:
+    with of_openpi(tiny_bundle) as (port, said), open_connection(port) as robot:
         metadata = msgspec.msgpack.decode(robot.recv(10))
         assert metadata["actions"] == [16, 2] and metadata["observations"] == {"state": [2]}
         assert [ask(robot).shape for _ in range(3)] == [(16, 2)] * 3
@@ -95,13 +95,13 @@ def test_another_robot_is_refused_until_the_first_has_ended(tiny_bundle: Path) -
     from websockets.exceptions import InvalidStatus
 
     with of_openpi(tiny_bundle) as (port, said):
-        with connected(port) as robot:
+        with open_connection(port) as robot:
             robot.recv(10)
             for _ in range(3):
                 with pytest.raises(InvalidStatus, match="503"):
-                    connected(port)
+                    open_connection(port)
                 assert ask(robot).shape == (16, 2)
-        with connected(port) as robot:
+        with open_connection(port) as robot:
             robot.recv(10)
             assert ask(robot).shape == (16, 2)
     assert sum("another robot is served" in line for line in said) == 3
@@ -113,8 +113,8 @@ def test_a_client_without_the_token_is_refused(tiny_bundle: Path) -> None:
     with of_openpi(tiny_bundle, TOKEN) as (port, said):
         for token in (None, "", TOKEN[:-1], "é"):
             with pytest.raises(InvalidStatus, match="401"):
-                connected(port, token)
-        with connected(port, TOKEN) as robot:
+                open_connection(port, token)
+        with open_connection(port, TOKEN) as robot:
             robot.recv(10)
             assert ask(robot).shape == (16, 2)
         with socket.create_connection((HOST, port), timeout=10) as health:
@@ -129,12 +129,12 @@ def test_a_silent_robot_loses_its_place_only_to_another(tiny_bundle: Path, monke
     from fewstep.robots.serving import websocket
 
     monkeypatch.setattr(websocket, "SILENT", 0.2)
-    with of_openpi(tiny_bundle) as (port, said), connected(port) as robot:
+    with of_openpi(tiny_bundle) as (port, said), open_connection(port) as robot:
         robot.recv(10)
         time.sleep(0.4)
         assert ask(robot).shape == (16, 2)
         time.sleep(0.4)
-        with connected(port) as other:
+        with open_connection(port) as other:
             other.recv(10)
             with pytest.raises(ConnectionClosedError, match="another robot asks for the place"):
                 ask(robot)
@@ -148,13 +148,13 @@ def test_a_page_in_a_browser_is_refused(tiny_bundle: Path) -> None:
     with of_openpi(tiny_bundle) as (port, said):
         with pytest.raises(InvalidStatus, match="403"):
             connect(f"ws://{HOST}:{port}", origin="http://localhost")  # type: ignore[arg-type]
-        with connected(port) as robot:
+        with open_connection(port) as robot:
             robot.recv(10)
             assert ask(robot).shape == (16, 2)
 
 
 def test_a_message_that_is_no_observation_is_answered_by_a_line(tiny_bundle: Path) -> None:
-    with of_openpi(tiny_bundle) as (port, said), connected(port) as robot:
+    with of_openpi(tiny_bundle) as (port, said), open_connection(port) as robot:
         robot.recv(10)
         for content in ("text", b"", b"\xc1", message(), message(state=np.zeros(3)), b"\x91" * 100_000):
             robot.send(content)
@@ -165,7 +165,7 @@ def test_a_message_that_is_no_observation_is_answered_by_a_line(tiny_bundle: Pat
 
 
 def test_a_robot_is_served_while_connections_say_nothing_or_nonsense(tiny_bundle: Path) -> None:
-    with of_openpi(tiny_bundle) as (port, said), connected(port) as robot:
+    with of_openpi(tiny_bundle) as (port, said), open_connection(port) as robot:
         robot.recv(10)
         silent = [socket.create_connection((HOST, port), timeout=10) for _ in range(20)]
         for number, content in enumerate((b"\x00" * 100, b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"GET /" + b"a" * 20_000)):
@@ -180,7 +180,11 @@ def test_a_robot_is_served_while_connections_say_nothing_or_nonsense(tiny_bundle
 def test_a_message_that_is_too_large_ends_its_connection_alone(tiny_bundle: Path) -> None:
     from websockets.exceptions import ConnectionClosed
 
-    with of_openpi(tiny_bundle, robots=2) as (port, said), connected(port) as robot, connected(port) as other:
+    with (
+        of_openpi(tiny_bundle, robots=2) as (port, said),
+        open_connection(port) as robot,
+        open_connection(port) as other,
+    ):
         robot.recv(10)
         other.recv(10)
         with pytest.raises(ConnectionClosed):
@@ -289,7 +293,7 @@ def test_a_robot_whose_call_is_long_keeps_its_place(tiny_bundle: Path, monkeypat
     from fewstep.robots.serving import grpc_server
 
     monkeypatch.setattr(grpc_server, "SILENT", 0.05)
-    policy, started, proceed = served(tiny_bundle), threading.Event(), threading.Event()
+    policy, started, proceed = make_policy(tiny_bundle), threading.Event(), threading.Event()
     sample = policy.sample
     policy.sample = lambda window: (started.set(), proceed.wait(10), sample(window))[2]  # type: ignore
     with of_lerobot(tiny_bundle, policy=policy) as (port, said), ThreadPoolExecutor(1) as thread:
@@ -304,7 +308,7 @@ def test_a_robot_whose_call_is_long_keeps_its_place(tiny_bundle: Path, monkeypat
 
 
 def test_a_robot_that_ends_while_its_actions_are_sampled_leaves_its_place(tiny_bundle: Path) -> None:
-    policy, begun, proceed = served(tiny_bundle), threading.Event(), threading.Event()
+    policy, begun, proceed = make_policy(tiny_bundle), threading.Event(), threading.Event()
     sample = policy.sample
     policy.sample = lambda window: (begun.set(), proceed.wait(10), sample(window))[2]  # type: ignore
     with of_lerobot(tiny_bundle, policy=policy) as (port, said), ThreadPoolExecutor(1) as thread:
@@ -337,7 +341,7 @@ def test_the_open_calls_of_one_robot_are_limited_and_another_is_served(tiny_bund
 def test_a_fault_of_the_policy_is_one_line(tiny_bundle: Path) -> None:
     import grpc
 
-    policy = served(tiny_bundle)
+    policy = make_policy(tiny_bundle)
     policy.sample = lambda window: {}["a"]  # type: ignore
     with of_lerobot(tiny_bundle, policy=policy) as (port, said):
         with pytest.raises(grpc.RpcError) as failure:

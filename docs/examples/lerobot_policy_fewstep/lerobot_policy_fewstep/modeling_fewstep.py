@@ -95,7 +95,7 @@ class FewstepPolicy(PreTrainedPolicy):
         """Take an observation of each row of a batch."""
         if not self._histories:
             self._histories = [History(self._sampler) for _ in range(_rows(batch))]
-        values = {name: _values(batch[name]) for name in self._histories[0].observed if name in batch}
+        values = {name: _values(batch[name]) for name in self._histories[0].tick_conditions if name in batch}
         for row, history in enumerate(self._histories):
             history.add({name: value[row] for name, value in values.items()})
 
