@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -46,7 +45,7 @@ class Pipeline:
     """A folder of diffusers that is read from its configs, and the arguments of its run."""
 
     name: str
-    write: Callable[[Path], Any]
+    write: Callable[[Path], object]
     run: tuple[str, ...] = GUIDED
 
 

@@ -267,7 +267,7 @@ class GraphReplacer:
         shape = self.task.sampler.bundle.manifest.x_shape
         return next((run for run in judging.recorded if run.batch.x_shape == shape), judging.recorded[0])
 
-    def _body_latents(self, body: CalibratedBody[Any]) -> Floats:
+    def _body_latents(self, body: CalibratedBody[AnyRecipe]) -> Floats:
         """Return the samples of a body from the noise of `_float_pictures`."""
         recipe = body.recipe
         if not self._latents or self._latents[0][0] is not body.trial:
@@ -276,7 +276,7 @@ class GraphReplacer:
             self._latents[:] = [(body.trial, run.final_samples(run.run(graphs))[:PICTURES])]
         return self._latents[0][1]
 
-    def _picture_quality(self, body: CalibratedBody[Any], graphs: Graphs) -> tuple[float, float]:
+    def _picture_quality(self, body: CalibratedBody[AnyRecipe], graphs: Graphs) -> tuple[float, float]:
         """Return the PSNR of the pictures of a body's samples, before and after an own decoder or encoder. Errors of
         the body and of the graph add up."""
         latents, exact = self._float_pictures

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import import_package
@@ -33,7 +33,7 @@ class Download:
     unanswered: the error if the hub could not be asked for the commit; files then come from the cache.
     """
 
-    hub: Any  # the module huggingface_hub
+    hub: ModuleType  # huggingface_hub
     text: str
     model: str
     revision: str | None
@@ -45,7 +45,7 @@ class Download:
 
         commit: the commit that an earlier call returned. Raises a one-line UserError if the download fails.
         """
-        download: Callable[..., Any] = self.hub.snapshot_download
+        download: Callable[..., str] = self.hub.snapshot_download
         revision, is_local = commit or self.revision, self.unanswered is not None
         try:
             folder = download(self.model, revision=revision, allow_patterns=[*patterns], local_files_only=is_local)
@@ -73,14 +73,14 @@ def is_name(text: str) -> bool:
     return match is not None and not Path(text).exists() and Path(match["model"]).suffix.lower() not in FILES
 
 
-def import_hub(label: str) -> Any:
+def import_hub(label: str) -> ModuleType:
     """Return the module huggingface_hub. Raises UserError with `label`, which says what needs it, if it is not
     installed."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # huggingface_hub reads this variable when it is imported
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     fix = "pip install 'fewstep[hub]'"
-    hub = import_package("huggingface_hub", label, fix)
+    hub: ModuleType = import_package("huggingface_hub", label, fix)
     for part in ("constants", "errors"):  # attributes of the package only after their import
         import_package(f"huggingface_hub.{part}", label, fix)
     return hub
@@ -121,7 +121,7 @@ def fetch_bundle(text: str) -> Path:
     return folder
 
 
-def _hub_error(hub: Any, model: str, revision: str | None) -> Exception | None:
+def _hub_error(hub: ModuleType, model: str, revision: str | None) -> Exception | None:
     """Return the error if the hub cannot be asked which commit a revision is, otherwise None. Raises UserError if the
     hub has no such revision.
 
@@ -138,7 +138,7 @@ def _hub_error(hub: Any, model: str, revision: str | None) -> Exception | None:
     return None
 
 
-def explain_failure(hub: Any, error: Exception, model: str, revision: str | None) -> UserError:
+def explain_failure(hub: ModuleType, error: Exception, model: str, revision: str | None) -> UserError:
     """Return the UserError for a download's error of huggingface_hub, the module `hub`. Subclasses are tested before
     their base classes."""
     errors = hub.errors

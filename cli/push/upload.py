@@ -1,7 +1,8 @@
 """Upload a publication to a hub as one commit, with huggingface_hub, and explain what the hub refuses."""
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from types import ModuleType
+from typing import NoReturn
 
 import msgspec
 
@@ -34,7 +35,7 @@ class _Listed(msgspec.Struct):
     files: dict[str, str]
 
 
-def connect() -> Any:
+def connect() -> ModuleType:
     """Return the module huggingface_hub. Raises UserError if it cannot upload: without it, offline or without a
     token."""
     hub = import_hub("push sends files by huggingface_hub, which")
@@ -45,7 +46,7 @@ def connect() -> Any:
     return hub
 
 
-def upload(hub: Any, publication: Publication, name: str, private: bool) -> Commit:
+def upload(hub: ModuleType, publication: Publication, name: str, private: bool) -> Commit:
     """Upload the files as one commit, and remove files of the model's former bundle that this one lacks.
 
     huggingface_hub sends large files before the commit, and leaves out those that the hub has. Raises a one-line
@@ -74,7 +75,7 @@ def upload(hub: Any, publication: Publication, name: str, private: bool) -> Comm
     return Commit(name, commit.oid, commit.commit_url, len(sizes), sum(sizes.values()))
 
 
-def _former_files(hub: Any, name: str, commit: str, there: set[str]) -> set[str]:
+def _former_files(hub: ModuleType, name: str, commit: str, there: set[str]) -> set[str]:
     """Return the files of the bundle that the model holds now. Raises UserError if it holds something else."""
     if MANIFEST not in there:
         others = sorted(there - {".gitattributes", "README.md"})
@@ -89,7 +90,7 @@ def _former_files(hub: Any, name: str, commit: str, there: set[str]) -> set[str]
     return there & listed.keys()
 
 
-def _refuse(hub: Any, error: Exception, name: str) -> NoReturn:
+def _refuse(hub: ModuleType, error: Exception, name: str) -> NoReturn:
     """Raise the UserError for an error of huggingface_hub."""
     causes = list_causes(error)
     reason = describe_error(causes[-1])  # the first error

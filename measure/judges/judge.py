@@ -113,7 +113,7 @@ class Judge:
         score, limit = returned
         return Scores(self._read_score(score, count), self._read_limit(limit))
 
-    def _read_score(self, score: Any, count: int) -> Values:
+    def _read_score(self, score: object, count: int) -> Values:
         try:
             values = np.asarray(score)
         except (ValueError, TypeError, RuntimeError):  # rows of different lengths, tensors on a GPU or with a gradient
@@ -129,7 +129,7 @@ class Judge:
             raise UserError(f"judge {self.name} returned the score {bad}", fix)
         return values if values.dtype == bool else values.astype(np.float64)
 
-    def _read_limit(self, limit: Any) -> float:
+    def _read_limit(self, limit: object) -> float:
         if isinstance(limit, bool | np.bool) or not isinstance(limit, Real | np.number) or not isfinite(limit):
             raise UserError(f"judge {self.name} returned {_describe(limit)} as its limit", RETURNS)
         return float(limit)
@@ -149,7 +149,7 @@ def judge_of_call(name: str, call: NamedCall, function: Callable[[Values, Values
     return Judge(name, sha256(" ".join(digests.values()).encode()).hexdigest(), function, tuple(digests))
 
 
-def _source_files(function: Callable[..., Any]) -> tuple[Path, ...]:
+def _source_files(function: Callable[..., object]) -> tuple[Path, ...]:
     """Return the file of an installed function, or that of the class of a callable object; () for compiled code."""
     plain = inspect.unwrap(function)
     for code in (plain, type(plain)):

@@ -1,7 +1,6 @@
 """The option that names a judge, and the judge that a text names."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from fewstep.measure.judges.judge import Conditions, Judge, Values, judge_of_call
 from fewstep.measure.rollouts.record_sizes import join_rows
@@ -52,7 +51,7 @@ def open_judge(text: str, manifest: Manifest) -> Judge:
         raise UserError(f"unknown judge {text!r}", CHOICE)
     call = resolve_call("judge", text, 3)
 
-    def score(samples: Values, reference: Values, conditions: Conditions) -> Any:
+    def score(samples: Values, reference: Values, conditions: Conditions) -> object:
         ours, exact = (_convert_to_units(manifest, values) for values in (samples, reference))
         return call.function(ours, exact, conditions, *call.arguments)
 

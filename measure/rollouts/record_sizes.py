@@ -32,7 +32,7 @@ def record_shapes(records: Arrays) -> list[Hashable]:
     return [tuple(array[place].shape for array in ragged) for place in range(count)]
 
 
-def select_records(records: Arrays, places: Any) -> dict[str, NDArray[Any]]:
+def select_records(records: Arrays, places: slice | Sequence[int] | NDArray[np.integer]) -> dict[str, NDArray[Any]]:
     """Return some records. Those of one shape become an array [N, *shape]."""
     return {name: stack_rows(array[places]) for name, array in records.items()}
 

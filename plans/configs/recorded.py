@@ -87,7 +87,7 @@ class Recorded(Strict, frozen=True, omit_defaults=True):
         return fields
 
 
-def read_recorded(fields: Mapping[str, Any]) -> Recorded | None:
+def read_recorded(fields: Mapping[str, object]) -> Recorded | None:
     """Return what a scheduler's config has recorded of a pipeline, or None. Raises UserError for fields that export
     does not write."""
     if not isinstance(fields.get(PIPELINE), str | None):
@@ -106,14 +106,14 @@ def read_recorded(fields: Mapping[str, Any]) -> Recorded | None:
     return recorded
 
 
-def read_steps(fields: Mapping[str, Any]) -> dict[int, RecordedSteps] | None:
+def read_steps(fields: Mapping[str, object]) -> dict[int, RecordedSteps] | None:
     """Return the recorded steps of a scheduler's config by their number; None if it has none. Raises UserError as
     `read_recorded` does."""
     recorded = read_recorded(fields)
     return None if recorded is None or not recorded.steps else recorded.steps
 
 
-def needs_mu(fields: Mapping[str, Any], pipeline: str | None) -> bool:
+def needs_mu(fields: Mapping[str, object], pipeline: str | None) -> bool:
     """Return whether a config has a dynamic shift, and neither the rules of the pipeline nor a recording determine
     it."""
     recorded, rules = read_recorded(fields), PIPELINES.get(pipeline or "")
@@ -122,7 +122,7 @@ def needs_mu(fields: Mapping[str, Any], pipeline: str | None) -> bool:
     return bool(fields.get("use_dynamic_shifting")) and (rules is None or rules.patch is None)
 
 
-def _with_shaping(stored: Any) -> Any:
+def _with_shaping(stored: object) -> object:
     """Return stored fields with a field `shaping`, also those of a bundle from before it was one field."""
     if not isinstance(stored, Mapping):
         return stored

@@ -13,7 +13,7 @@ LONGEST_AXIS = 2**31 - 1
 SHOWN = (str, bytes, int, float, bool, type(None))  # classes whose values are printed
 
 
-def make_array(content: Any, dtype: "np.dtype[Any]", shape: Any, is_fortran: bool = False) -> NDArray[Any]:
+def make_array(content: object, dtype: "np.dtype[Any]", shape: object, is_fortran: bool = False) -> NDArray[Any]:
     """Return the array [*shape] of some bytes, which it shares. Raises ValueError or TypeError for what is none."""
     if not isinstance(content, bytes | bytearray):
         raise ValueError("an array has no bytes")
@@ -26,14 +26,14 @@ def make_array(content: Any, dtype: "np.dtype[Any]", shape: Any, is_fortran: boo
     return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
-def read_dtype(text: Any) -> "np.dtype[Any]":
+def read_dtype(text: object) -> "np.dtype[Any]":
     """Return the type of numbers that a text such as <f4 names. Raises ValueError for any other."""
     if not isinstance(text, str) or not TYPE.fullmatch(text):
         raise ValueError(f"an array has the type {describe_value(text)}")
     return np.dtype(text)
 
 
-def describe_value(value: Any) -> str:
+def describe_value(value: object) -> str:
     """Return a short text of a client's value: a number, the beginning of a text, or the class of anything else. If a
     list has another one twice, and so on for 30 levels, its own text has 2^30 elements."""
     if not isinstance(value, SHOWN):

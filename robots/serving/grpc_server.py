@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -36,6 +36,7 @@ BEGIN, MIDDLE, END = 1, 2, 3  # transfer states of the parts of an observation
 EMPTY = b""
 
 Say = Callable[[str], None]
+Result = TypeVar("Result")
 Context = Any  # grpc.aio.ServicerContext
 
 
@@ -176,12 +177,12 @@ class GrpcServer:
             await self._refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"the robot has {CALLS} open calls")
         return robot.open_call()
 
-    async def _run(self, context: Context, robot: RemoteRobot, call: Callable[[], Any]) -> Any:
+    async def _run(self, context: Context, robot: RemoteRobot, call: Callable[[], Result]) -> Result:
         """Run a call of a robot. It waits for the robot's own calls, and for one call of each other robot."""
         async with robot.busy:
             return await self._work(context, call)
 
-    async def _work(self, context: Context, call: Callable[[], Any]) -> Any:
+    async def _work(self, context: Context, call: Callable[[], Result]) -> Result:
         """Run a call in the worker's thread. A failure ends the client's call with one line."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._worker, call)

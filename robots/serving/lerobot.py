@@ -39,7 +39,7 @@ class TimedObservation:
     """An observation at a step. `module`: LeRobot's module of its class. `must_go`: whether the robot has no actions
     left, so that the observation must not be left out."""
 
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     timestamp: float
     step: int
     must_go: bool
@@ -71,8 +71,8 @@ class LeRobotSession:
             raise UserError("an observation came before the instructions", FIX)
         timed = read_observation(content)
         measured = {name: value for name, value in timed.values.items() if isinstance(value, MEASURED)}
-        measured |= arrange_features(measured, self._instructions)
-        self._episode.observe(self._policy.observations.arrange(measured, resizes=True), timed.step)
+        arranged = {**measured, **arrange_features(measured, self._instructions)}
+        self._episode.observe(self._policy.observations.arrange(arranged, resizes=True), timed.step)
         self._latest = timed
         return timed.must_go or timed.step != self._last_step
 
@@ -101,7 +101,7 @@ def read_instructions(content: bytes) -> Instructions:
     return Instructions(features, actions, renamed, " ".join(asked))
 
 
-def _is_feature(feature: Any) -> bool:
+def _is_feature(feature: object) -> bool:
     """Return whether a feature has a type as text, and names that are a list of texts, or none."""
     if not isinstance(feature, dict) or not isinstance(feature.get("dtype"), str):
         return False
@@ -122,7 +122,7 @@ def read_observation(content: bytes) -> TimedObservation:
     return TimedObservation(values, float(timestamp), step, state.get("must_go") is True, module)
 
 
-def _read_fields(content: bytes, kind: str) -> tuple[dict[str, Any], str]:
+def _read_fields(content: bytes, kind: str) -> tuple[dict[str, object], str]:
     """Return the fields of a pickled dataclass of LeRobot, and its module."""
     message = read_pickle(content)
     if not isinstance(message, Made) or message.kind.name != kind or message.kind.module not in MODULES:
@@ -132,10 +132,10 @@ def _read_fields(content: bytes, kind: str) -> tuple[dict[str, Any], str]:
     return message.state, message.kind.module
 
 
-def arrange_features(values: Mapping[str, Any], instructions: Instructions) -> dict[str, Any]:
+def arrange_features(values: Mapping[str, object], instructions: Instructions) -> dict[str, object]:
     """Return a robot's measurements by LeRobot's names of features, as its `build_dataset_frame` does: the motors as
     one vector, and each camera's picture."""
-    arranged: dict[str, Any] = {}
+    arranged = dict[str, object]()
     for name, feature in instructions.features.items():
         kind, source = feature.get("dtype"), name.removeprefix(PICTURES)
         policy_name = instructions.renamed.get(name, name)

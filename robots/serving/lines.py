@@ -16,9 +16,12 @@ import math
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 HOST, PORT = "127.0.0.1", 5757
 TOKEN = "token"  # field of the first message, where the server asks for it
@@ -53,7 +56,7 @@ class Incoming(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: "WriteableBuffer") -> int:
         left = self.until - time.monotonic()
         if left <= 0:
             raise TimeoutError("a message takes too long")
@@ -61,7 +64,7 @@ class Incoming(io.RawIOBase):
         return self.connection.recv_into(buffer)
 
 
-def receive(stream: Any, seconds: float) -> Message | None:
+def receive(stream: "io.BufferedReader[Incoming]", seconds: float) -> Message | None:
     """Return the next message from an `Incoming` within this time, or None after the last one. Raises an error for
     anything else."""
     stream.raw.until = time.monotonic() + seconds

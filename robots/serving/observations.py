@@ -33,12 +33,12 @@ class Observations:
         condition = self.renamed.get(name, name.replace("/", "."))
         return condition if condition in self.conditions else None
 
-    def arrange(self, measured: Mapping[str, Any], resizes: bool = False) -> dict[str, Any]:
+    def arrange(self, measured: Mapping[str, object], resizes: bool = False) -> dict[str, object]:
         """Return a client's measurements by the names of conditions, pictures as [3, H, W]. Others are left out.
 
         resizes: whether uint8 pictures of another size are resized, as LeRobot's server does.
         """
-        arranged = {}
+        arranged = dict[str, object]()
         for name, value in measured.items():
             if (condition := self.condition_of(name)) is None:
                 continue
@@ -53,7 +53,7 @@ class Observations:
         return sum(8 * math.prod(condition.shape) for condition in self.conditions.values())
 
 
-def _arrange_picture(value: Any, shape: tuple[int, ...], resizes: bool) -> Any:
+def _arrange_picture(value: object, shape: tuple[int, ...], resizes: bool) -> object:
     """Return a picture [H, W, 3] as [3, H, W], of this shape's size if `resizes`. Other values are unchanged."""
     if len(shape) != 3 or not isinstance(value, np.ndarray) or value.ndim < 3:
         return value

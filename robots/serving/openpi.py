@@ -4,7 +4,7 @@ Nothing is unpickled: an array has a type of numbers. The format is that of `ope
 """
 
 import time
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import numpy as np
@@ -35,7 +35,7 @@ def answer_observation(
     return encode_actions(actions, 1e3 * (time.perf_counter() - began), previous_ms)
 
 
-def decode_observation(message: bytes | str) -> dict[str, Any]:
+def decode_observation(message: bytes | str) -> dict[str, object]:
     """Return the observation of a message: values by name. Maps within it are joined with slashes, as openpi does.
 
     Raises UserError for anything else.
@@ -51,7 +51,7 @@ def decode_observation(message: bytes | str) -> dict[str, Any]:
     return dict(_flatten(content, "", DEEPEST))
 
 
-def _flatten(content: dict[Any, Any], start: str, depth: int) -> Any:
+def _flatten(content: Mapping[object, object], start: str, depth: int) -> Iterator[tuple[str, object]]:
     if not depth:
         raise UserError(f"the observation has more than {DEEPEST} maps within maps", FIX)
     for name, value in content.items():
@@ -63,7 +63,7 @@ def _flatten(content: dict[Any, Any], start: str, depth: int) -> Any:
             yield start + name, _decode_value(start + name, value)
 
 
-def _decode_value(name: str, value: Any) -> Any:
+def _decode_value(name: str, value: object) -> object:
     """Return a value whose arrays are numpy arrays."""
     if not isinstance(value, dict):
         return value
@@ -88,11 +88,11 @@ def encode_actions(actions: Float32, infer_ms: float, previous_ms: float | None)
     return msgspec.msgpack.encode({"actions": _encode_array(actions), "server_timing": timing})
 
 
-def encode_metadata(metadata: dict[str, Any]) -> bytes:
+def encode_metadata(metadata: Mapping[str, object]) -> bytes:
     """Return the first message of a connection, which openpi's clients return as the server's metadata."""
     return msgspec.msgpack.encode(metadata)
 
 
-def _encode_array(array: Float32) -> dict[bytes, Any]:
+def _encode_array(array: Float32) -> dict[bytes, object]:
     content = np.ascontiguousarray(array)
     return {ARRAY: True, b"data": content.tobytes(), b"dtype": content.dtype.str, b"shape": list(content.shape)}

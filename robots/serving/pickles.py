@@ -39,7 +39,7 @@ class Made:
     state: Any = None
 
 
-def read_pickle(content: bytes) -> Any:
+def read_pickle(content: bytes) -> object:
     """Return the object of a pickle. Arrays and numbers of numpy are built, and other objects are `Made`.
 
     Raises UserError for anything else.
@@ -52,10 +52,10 @@ def read_pickle(content: bytes) -> Any:
         raise UserError(f"the message is not a pickle that can be read: {first_line(error):.200}", FIX) from None
 
 
-def _run(content: bytes) -> Any:
+def _run(content: bytes) -> object:
     """Run the opcodes of a pickle, and return the object at its end."""
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
+    stack: list[object] = []
+    memo: dict[int, object] = {}
     for count, (opcode, operand, _) in enumerate(pickletools.genops(content)):
         name, argument = opcode.name, cast(Any, operand)
         if count > MOST_OPCODES:
@@ -85,7 +85,7 @@ VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE
 VALUES |= {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 
 
-def _take(stack: list[Any]) -> list[Any]:
+def _take(stack: list[object]) -> list[object]:
     """Remove and return the items above the last mark."""
     place = next((place for place in reversed(range(len(stack))) if stack[place] is MARK), None)
     if place is None:
@@ -95,7 +95,7 @@ def _take(stack: list[Any]) -> list[Any]:
     return items
 
 
-def _pop(stack: list[Any], count: int) -> tuple[Any, ...]:
+def _pop(stack: list[object], count: int) -> tuple[object, ...]:
     items = tuple(stack[len(stack) - count :])
     if len(items) < count or any(item is MARK for item in items):
         raise ValueError("it takes more than it has made")
@@ -103,13 +103,13 @@ def _pop(stack: list[Any], count: int) -> tuple[Any, ...]:
     return items
 
 
-def _extend_list(stack: list[Any], items: Sequence[Any]) -> None:
+def _extend_list(stack: list[object], items: Sequence[object]) -> None:
     if not isinstance(stack[-1], list):
         raise ValueError("it appends to what is not a list")
     stack[-1].extend(items)
 
 
-def _extend_dict(stack: list[Any], items: Sequence[Any]) -> None:
+def _extend_dict(stack: list[object], items: Sequence[object]) -> None:
     if not isinstance(stack[-1], dict) or len(items) % 2:
         raise ValueError("it sets an item of what is not a dict")
     if not all(isinstance(key, str) for key in items[::2]):  # the hash of others can take hours
@@ -117,28 +117,28 @@ def _extend_dict(stack: list[Any], items: Sequence[Any]) -> None:
     stack[-1].update(zip(items[::2], items[1::2]))
 
 
-def _name_from_stack(stack: list[Any]) -> None:
+def _name_from_stack(stack: list[object]) -> None:
     module, name = _pop(stack, 2)
     if not (isinstance(module, str) and isinstance(name, str)):
         raise ValueError("a name in it is not text")
     stack.append(Name(module, name))
 
 
-def _make(stack: list[Any]) -> None:
+def _make(stack: list[object]) -> None:
     kind, arguments = _pop(stack, 2)
     if not isinstance(kind, Name):
         raise ValueError("it calls what has no name")
     stack.append(Made(kind, arguments))
 
 
-def _set_state(stack: list[Any]) -> None:
+def _set_state(stack: list[object]) -> None:
     (state,) = _pop(stack, 1)
     if not isinstance(stack[-1], Made):
         raise ValueError("it sets the state of what it has not made")
     stack[-1].state = state
 
 
-STACK: dict[str, Callable[[list[Any]], None]] = {
+STACK: dict[str, Callable[[list[object]], None]] = {
     "NONE": lambda stack: stack.append(None),
     "NEWTRUE": lambda stack: stack.append(True),
     "NEWFALSE": lambda stack: stack.append(False),
@@ -168,7 +168,7 @@ class ValueBuilder:
 
     left: int = MOST_OPCODES
 
-    def build(self, value: Any, depth: int = 32) -> Any:
+    def build(self, value: object, depth: int = 32) -> object:
         self.left -= 1
         if not depth or self.left < 0:
             raise ValueError("it has too many objects within others")
@@ -183,7 +183,7 @@ class ValueBuilder:
         return Made(value.kind, self.build(value.arguments, depth - 1), self.build(value.state, depth - 1))
 
 
-def _build_array(made: Made) -> Any:
+def _build_array(made: Made) -> object:
     """Return an array or a number of numpy."""
     name = made.kind.name
     if name == "_reconstruct":
@@ -199,7 +199,7 @@ def _build_array(made: Made) -> Any:
     return array[()] if name == "scalar" else array
 
 
-def _dtype(made: Any) -> "np.dtype[Any]":
+def _dtype(made: object) -> "np.dtype[Any]":
     """Return a type of numbers. Its state begins with a version and the order of its bytes."""
     if not isinstance(made, Made) or made.kind != Name("numpy", "dtype"):
         raise ValueError("an array has no type")

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -179,7 +179,7 @@ def run_until_stopped(server: Server, ready: Callable[[int], None]) -> None:
 
 
 @contextmanager
-def _on_signals(call: Callable[[], Any]) -> Iterator[None]:
+def _on_signals(call: Callable[[], object]) -> Iterator[None]:
     """Call a function at SIGINT and SIGTERM within the block. Only the main thread receives signals."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -50,7 +50,7 @@ class ServedPolicy:
     def begin_episode(self) -> "Episode":
         return Episode(self)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Return what a client may want to know: the policy's name, its observations, and the shape of its actions."""
         manifest = self.sampler.bundle.manifest
         policy = policy_of(manifest)

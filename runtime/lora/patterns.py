@@ -51,7 +51,7 @@ def _compile(key: str) -> re.Pattern[str]:
     return re.compile(rf"(.*\.)?({key})$")
 
 
-def read_number(name: str, value: Any) -> float | None:
+def read_number(name: str, value: object) -> float | None:
     """Return a number of the configuration, or None if it is missing. Raises ValueError for anything else."""
     if value is None:
         return None
