@@ -36,7 +36,7 @@ from fewstep.runtime.bundle.manifest import Manifest, Trial
 from fewstep.runtime.bundle.platforms import INT8_WEIGHTS
 
 AnyRecipe = TypeVar("AnyRecipe", Recipe, WeightRecipe)
-NARROW = 1.0  # dB: width of both ranges of a quality from which no further seeds judge
+NARROW = 1.0  # dB; once both ranges of a quality are at most this wide, no further seeds are judged
 
 
 @dataclass(frozen=True)

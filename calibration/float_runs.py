@@ -116,8 +116,8 @@ def try_judge_of(task: Task) -> None:
 
 
 def further_seeds(task: Task) -> list[range]:
-    """Return the seeds on which a body that is written is judged besides BODY_SEEDS, in parts: as many in all as
-    trajectories. None for a large network, which is not open together with a body."""
+    """Return the further seeds on which a body that is written is judged, in parts. With BODY_SEEDS they are as many as
+    the trajectories. None for a large network, which is not open together with a body."""
     if task.sampler.body.graph.data:
         return []
     seeds, size = VERDICT_SEEDS[: max(0, len(task.seeds) - len(BODY_SEEDS))], len(BODY_SEEDS)

@@ -3,8 +3,8 @@ decoder and encoder of an autoencoder, with integers as in the body itself.
 
 A graph is kept if what it saves is worth its loss. A conditioner, a prologue and a text encoder are judged by the
 samples that their outputs lead to, from the same seeds. A decoder is judged by its pictures of float32's samples, and
-an encoder by the pictures that float32's decoder makes of its latents. The loss of these two is that of the picture as
-a whole, to which the error of the body's own samples belongs.
+an encoder by the pictures that float32's decoder makes of its latents. The loss of these two is that of the whole
+picture, including the error of the body's own samples.
 """
 
 import logging
@@ -60,7 +60,7 @@ from fewstep.runtime.text import format_prompt, open_text_encoder
 LOG = logging.getLogger("fewstep")
 CONDITIONS = 16  # trajectories whose conditions give a conditioner's ranges
 PICTURES = 4  # samples whose pictures judge a decoder: decoding takes longer than a step
-POSITIONS = 256  # of each row of a text encoder's layer in second moments: more than most prompts have
+POSITIONS = 256  # rows of a text encoder's layer that enter second moments for one prompt: more than most prompts have
 
 Graphs = Mapping[str, OtherGraph]
 
@@ -119,8 +119,8 @@ class GraphReplacer:
 
     @cached_property
     def exported(self) -> dict[str, Graph]:
-        """The shared graphs, as they are exported, without those that nothing judges: a text encoder without prompts,
-        and an autoencoder of videos or sound, or without samples of its size."""
+        """The shared graphs as exported, except those that nothing can judge: a text encoder without prompts, and an
+        autoencoder of videos or sound, or without samples of its size."""
         bundle = self.task.sampler.bundle
         entries = shared_graphs(bundle.manifest)
         if TEXT_ENCODER in entries and not self.task.prompts:
@@ -183,7 +183,7 @@ class GraphReplacer:
             yield "8 bits", lambda: {name: store_graph(graph, 8) for name, graph in exported.items()}
 
     def _share(self, recipe: Recipe | WeightRecipe, exported: Mapping[str, Graph], graphs: Graphs) -> tuple[float, str]:
-        """Return the part of a call that graphs save, and of what: of its products, or of the body's bytes."""
+        """Return the fraction that graphs save, and of what: of a call's products, or of the body's bytes."""
         coverages = [form.coverage for form in graphs.values() if form.coverage is not None]
         if coverages:
             rows = sum(len(step.branches) for step in self.task.plan.steps)
@@ -212,8 +212,8 @@ class GraphReplacer:
         return self._tables[name]
 
     def _feeds(self, name: str) -> Sequence[Arrays]:
-        """Return inputs of a graph that calibration has: those of its trajectories, its prompts, or float32's samples
-        that no body is judged by."""
+        """Return inputs of a graph that calibration has: those of its trajectories, its prompts, or samples of float32
+        on which no body is judged."""
         if name == CONDITIONER:
             return conditioner_feeds(self.task)
         if name == TEXT_ENCODER:
@@ -277,8 +277,8 @@ class GraphReplacer:
         return self._latents[0][1]
 
     def _picture_quality(self, body: CalibratedBody[AnyRecipe], graphs: Graphs) -> tuple[float, float]:
-        """Return the PSNR of the pictures of a body's samples, before and after an own decoder or encoder. Errors of
-        the body and of the graph add up."""
+        """Return the PSNR of the pictures of a body's samples, first with float32's decoder and encoder, then with
+        these graphs. Errors of the body and of the graph add up."""
         latents, exact = self._float_pictures
         decode = partial(run_one, self._float_decoder, self.exported[DECODER])
         before = float(psnr(decode(self._body_latents(body)), exact).mean())

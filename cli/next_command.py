@@ -89,7 +89,7 @@ def _first_plan(bundle: "Bundle") -> str:
 
 
 def _may_be_student(bundle: "Bundle") -> bool:
-    """Return whether the name of a bundle's source, or its scheduler, has a sign of a student of few steps."""
+    """Return whether the name of a bundle's source, or its scheduler, suggests a student of few steps."""
     from fewstep.pipelines.listed.students import find_signs
     from fewstep.runtime.sampling.scheduler_plans import read_scheduler_config
 

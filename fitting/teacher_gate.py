@@ -47,8 +47,8 @@ class TeacherGate:
         return f"{own}, less than {TEACHER_MARGIN:g} dB above the {self.before.judged:.1f} dB of {self.replaced}"
 
     def check_fitted(self, plan: Plan) -> TeacherCheck:
-        """Return the check of the teacher against a fitted plan; that before the fit, if no plan has twice the
-        teacher's steps."""
+        """Return the check of the teacher against a fitted plan, or the check from before the fit if no plan has twice
+        the teacher's steps."""
         return self.before if self.before.exactness is None else self.check_against(plan)
 
     def is_shut_after(self, after: TeacherCheck) -> bool:

@@ -1,7 +1,7 @@
 """Estimates of the time that sampling takes, before it starts.
 
 Other programs delay calls that are longer than a time slice of the system, and few of the shorter ones. So one short
-call says little about a long work on a busy machine: calls are repeated for many time slices.
+call says little about long work on a busy machine, and calls are repeated over many time slices.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from fewstep.runtime.progress import ESTIMATES
 from fewstep.runtime.sampling.sampler import Sampler
 
 LEAST_ANNOUNCED = 20.0  # seconds from which work announces its duration
-LEAST_REPEATED = 5.0  # seconds of work from which the timed calls are repeated
+LEAST_REPEATED = 5.0  # seconds; for at least this much work, the timed calls are repeated
 TIMED = 0.2  # seconds of repeated calls, and of processor time to measure a load: many time slices of a system
-BUSY = 1.3  # load from which a machine is busy
+BUSY = 1.3  # the load at which a machine counts as busy
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _time_evaluation(sampler: Sampler, plan: AnyPlan, records: ConditionRecords 
     last = max(min(runs.index(name) + 1, len(runs) - 1) for name in set(runs))
     states = chain(
         *(sampler.steps(plan, batch.seeds, batch.conditions, plan.guidance) for _ in range(repeats))
-    )  # all are begun
+    )  # all have begun
     seconds, start = dict[str, float](), perf_counter()
     for state in islice(states, last + 1):
         seconds[state.step.network], start = perf_counter() - start, perf_counter()

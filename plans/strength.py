@@ -41,7 +41,7 @@ class AllSteps:
 
     def __post_init__(self) -> None:
         if (self.strength is None) == (self.noise is None):
-            raise UserError(f"{self} has not one start", "give either a strength or a noise")
+            raise UserError(f"{self} does not have exactly one start", "give either a strength or a noise")
         if self.strength is not None:
             check_strength(self.strength)
         elif not (isinstance(self.noise, Real) and not isinstance(self.noise, bool) and 0 < float(self.noise) < inf):
@@ -88,7 +88,7 @@ def share_of(strength: Strength | None) -> float | None:
 def refuse_all_steps(strength: Strength | None, plan: object) -> float | None:
     """Return a strength for a plan that has its own steps. Raises UserError for `AllSteps`."""
     if isinstance(strength, AllSteps):
-        what = f"plan '{plan}' has its own steps, of which a strength runs some: it cannot keep all of them"
+        what = f"plan '{plan}' has its own steps, and a strength runs only some of them"
         raise UserError(what, "give a strength alone, or SOLVER:STEPS")
     return strength
 
@@ -202,8 +202,8 @@ def least_strength(steps: int, total: int) -> float:
 
 
 def warn_of_start(plan: Plan, strength: float, steps: int, rule: StrengthRule) -> None:
-    """Log a warning if a plan of a number of steps starts at another noise level than its strength, which is rounded to
-    one of the steps."""
+    """Log a warning if a plan starts at another noise level than its strength, because the strength is rounded to a
+    step."""
     run = rule(strength, steps)
     if abs(run / steps - strength) <= NEAR:
         return

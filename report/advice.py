@@ -149,8 +149,8 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> 
 
 
 def _loss_of_steps(results: Results) -> tuple[EndQuality | None, str]:
-    """Return float32's quality against the teacher and "". Without a teacher, or with one that is no reference, return
-    None and the reason, if there is one to say."""
+    """Return float32's quality against the teacher and "". Without a teacher, or with one that cannot be a reference,
+    return None and the reason, or "" if there is none."""
     if (further := results.further_teacher) is not None:
         return None, f"More steps do not help: {further}"
     return results.float_against_teacher, ""
@@ -172,8 +172,8 @@ def _advise(verdict: str, options: LongWork, path: str) -> Advice:
 
 
 def _advise_finer(said: str, calibrate: LongWork, precision: str, quality: str, path: str) -> Advice:
-    """Return advice for a body that is nearer to float32: one of this quality or, if only weights are quantized, which
-    takes no --quality, one of 8 bits, or float32 itself."""
+    """Return advice on a body that is nearer to float32: one of this quality. If only weights are quantized, --quality
+    does not apply: then a body of 8 bits, or float32 itself."""
     if precision == INT8_WEIGHTS.precision:
         return Advice(said, f"fewstep run {path} --precision float32")
     is_weights_only = precision in WEIGHTS_ONLY

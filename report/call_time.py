@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from fewstep.runtime.backends import RUN_ONCE
 from fewstep.runtime.bundle.manifest import Body, CallTime, Manifest
 
-FASTER = 1.1  # speed, relative to float32, from which int8 is faster
-LEAST_SETUP = 0.1  # share of a call from which conditioner and prologue are worth naming
+FASTER = 1.1  # speed relative to float32 at which int8 counts as faster
+LEAST_SETUP = 0.1  # share of a call at which conditioner and prologue are named
 
 
 def valid_calls(manifest: Manifest) -> Iterator[CallTime]:

@@ -14,7 +14,7 @@ samples count. There are limits for the PSNR and for the signal-to-error ratio (
 
 If the user gave a judge (`fewstep.measure.judges`), its limit decides instead of all limits of PSNR: good to ship if
 the score reaches it, also at the low end of its range on other seeds, not usable if it does not. A body that loses the
-direction of guidance is then looked at. The PSNR is still said.
+direction of guidance is then looked at. The PSNR is still reported.
 """
 
 from collections.abc import Sequence
@@ -116,7 +116,7 @@ def _word_of_score(judged: JudgeScore) -> tuple[str, str]:
 
 
 def _move(near: Nearness, psnr: float) -> Nearness:
-    """Return the figures of samples with another PSNR. Their ratio of signal to error differs by as much."""
+    """Return the figures of samples with another PSNR. Their ratio of signal to error changes by the same amount."""
     return Nearness(psnr, None if near.snr is None else near.snr - (near.psnr - psnr))
 
 

@@ -30,7 +30,7 @@ class Download:
     """A revision of a model whose files are fetched.
 
     text: the name that the user gave. revision: None for the newest commit.
-    unanswered: the error if the hub could not be asked for the commit; files then come from the cache.
+    unanswered: the error if the hub did not answer which commit it is; files then come from the cache.
     """
 
     hub: ModuleType  # huggingface_hub
@@ -87,7 +87,7 @@ def import_hub(label: str) -> ModuleType:
 
 
 def start_download(text: str) -> Download:
-    """Ask the hub for a revision. Raises UserError if the text is no name, or if the hub has no such revision."""
+    """Ask the hub for a revision. Raises UserError if the text is not a name, or if the hub has no such revision."""
     match = NAME.fullmatch(text)
     if match is None:
         raise UserError(f"{text!r} is not the name of a model", "give ORG/NAME, or ORG/NAME@REVISION")

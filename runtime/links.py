@@ -54,7 +54,7 @@ class Home:
         """Return the file to which a path in the folder leads. The path need not exist.
 
         Raises UserError if the file is a link to another place, or has several hard links. Raises OSError and
-        ValueError for what is no path.
+        ValueError for an invalid path.
         """
         try:
             real = file.resolve()
@@ -120,7 +120,7 @@ def _replacement_error(file: Path) -> UserError:
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    """Open a path that has no links. Raises OSError if it is one by now."""
+    """Open a path that has no links. Raises OSError if it has become one."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
 
 

@@ -160,8 +160,8 @@ def coarsest_bits(target: Target, prepared: Graph, kept: Sequence[str] = ()) -> 
 
 
 def refine_bits(recipe: WeightRecipe, recorded: RecordedRun, runs: int, policy: CalibrationPolicy) -> WeightRecipe:
-    """Return the recipe with finer weights where they cause much of the error of samples, for their bytes. At most
-    `runs` runs along the recorded one measure the errors."""
+    """Return the recipe with finer weights where few more bytes remove much of the error of samples. The errors are
+    measured in at most `runs` runs along the recorded one."""
     owners = weight_owners(recipe.prepared)
     least = min(recipe.bits.values())
     coarse = tuple(code for code, bits in recipe.bits.items() if bits == least)

@@ -36,8 +36,8 @@ class PushOptions(BundleOptions):
 def push(options: PushOptions, progress: Progress = SILENT) -> Commit:
     """Verify a bundle, and upload its files and its card as one commit.
 
-    An interrupted push leaves the model on the hub as it was. The next one does not send files again that arrived.
-    Raises UserError if the bundle is damaged, if the hub refuses, and if the name belongs to a model that is no bundle.
+    An interrupted push leaves the model on the hub as it was. The next one skips files that have arrived. Raises
+    UserError if the bundle is damaged, if the hub refuses, and if the name belongs to a model that is not a bundle.
     """
     bundle = _open(options)
     hub = connect()  # before the files are read, which can take minutes

@@ -66,7 +66,7 @@ def check_run(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -
     if described is not None and not options.latents:
         decoder, (output, *_) = described.decoder, described.decoder.outputs
         if output.role != "image":
-            raise UserError(f"the decoder of {bundle.path} returns {output.role}, no image", "bake with --latents")
+            raise UserError(f"the decoder of {bundle.path} returns {output.role}, not an image", "bake with --latents")
         is_single = options.batch == 1 or (options.batch is None and options.parts)
         if not is_single and decoder.inputs[0].shape[0] == 1:
             raise UserError(f"the decoder of {bundle.path} decodes one sample", "bake with --batch 1, or --latents")

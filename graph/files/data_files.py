@@ -30,7 +30,9 @@ def data_file(path: Path, home: Home, location: str) -> Path:
         file = home.resolve(path.parent / location)
         is_file = file.is_file()
     except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a zero byte
-        what = f"{path.name} has its weights in {location[:80]!r}, which is no path, or a link to itself ({error})"
+        what = (
+            f"{path.name} has its weights in {location[:80]!r}, which is not a path, or is a link to itself ({error})"
+        )
         raise UserError(what, WRITE_AGAIN) from error
     if not is_file:
         raise UserError(f"{location}, the weights of {path.name}, is missing", WRITE_AGAIN)

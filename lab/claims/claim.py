@@ -141,8 +141,8 @@ def alike(guidance: float | None) -> Figure:
 
 @cache
 def alike_in_many_steps(guidance: float | None) -> Figure:
-    """Return the figure of `alike` next to a teacher that no solver with 20 steps is itself. Its control has up to 1000
-    steps, so seeds are few."""
+    """Return the figure of `alike` against a teacher of many steps, which no compared solver with 20 steps equals. Its
+    control has up to 1000 steps, so seeds are few."""
     score = scores.teacher_distance(guidance, scores.TEACHER)
     return Figure("-FD to the teacher in 80 steps", score, "an eighth of the samples, jackknifed", FEW)
 

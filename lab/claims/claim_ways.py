@@ -54,7 +54,7 @@ def select_all(film: Floats) -> list[int]:
 
 def select_changed(film: Floats) -> list[int]:
     """Return the places of frames whose pixels differ from the last selected one by more than `CHANGE` on average, and
-    of those before which as many frames were left out as the filter skips in a row."""
+    of frames before which as many were skipped as the filter allows in a row."""
     places = [0]
     for place, frame in enumerate(film):
         if place - places[-1] > SimilarityFilter().most or np.abs(frame - film[places[-1]]).mean() > CHANGE:

@@ -59,8 +59,8 @@ class SamplePairs:
 
 
 class Scores(NamedTuple):
-    """What a judge returned: values [N], or [] for one score of all samples, which are booleans if they are successes,
-    otherwise float64; and their limit."""
+    """What a judge returned. `values` are [N], or [] for one score of all samples: booleans if they are successes,
+    otherwise float64. `limit` is the lowest mean that is good enough."""
 
     values: Values
     limit: float

@@ -86,9 +86,7 @@ def open_task_judge(text: str, manifest: Manifest) -> Judge:
         raise UserError(f"--judge task:{text} cannot be read", FORM)
     observation = policy_of(manifest).relative_to
     if observation is not None and observation not in {condition.name for condition in manifest.conditions}:
-        what = (
-            f"actions are relative to {observation!r}, which is no condition, so that the judge task does not know it"
-        )
+        what = f"actions are relative to {observation!r}, which is not a condition, so the judge task does not know it"
         raise UserError(what, "write a judge FILE.py:FUNCTION")
     call = resolve_call("environment", code, 0)
     judge = TaskJudge(manifest, _maker(call, code), limit, call.text)

@@ -1,6 +1,6 @@
 """The first call of a judge: with two samples of float32, before the work whose results it decides on.
 
-A judge that fails, or returns something else than a score and a limit, would otherwise be noticed after minutes.
+A judge that fails, or returns anything but a score and a limit, would otherwise be noticed only after minutes.
 """
 
 from fewstep.measure.judges.judge import Judge, SamplePairs
@@ -17,7 +17,7 @@ from fewstep.runtime.sampling.sampler import Sampler
 
 def try_judge(judge: Judge, sampler: Sampler, plan: AnyPlan, records: ConditionRecords | None) -> None:
     """Let a judge score float32's samples of OPERATION_SEEDS along a plan. Raises UserError if it fails; if the samples
-    are useless, which may be why, the error says that.
+    are useless, which may be the cause, the error says so.
 
     Errors of sampling are ignored: the work that follows raises them again, and says more. sampler: the sampler of
     float32. records: user-supplied conditions, or None.

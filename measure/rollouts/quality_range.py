@@ -1,8 +1,8 @@
 """The range in which a quality lies on other seeds: prediction intervals of the mean, of a share, and of the 5th
 percentile.
 
-A judgement on OTHERS further seeds lies in its range with a probability of LEVEL. So the range contains the chance of
-both sets of seeds, and does not shrink to nothing with more of them.
+A judgement on OTHERS further seeds lies in its range with a probability of LEVEL. So the range accounts for the chance
+in both sets of seeds, and does not shrink to zero as seeds are added.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from statistics import NormalDist, mean, stdev
 
 OTHERS = 64  # further seeds whose quality a range predicts
 LEVEL = 0.95
-FEWEST = 3  # seeds, from which the approximation of Student's quantile is close
+FEWEST = 3  # seeds; the approximation of Student's quantile is close from here on
 P5_PLACE = 4  # of the 5th percentile in OTHERS sorted values, counted from 1
 DEVIATIONS = 1.645  # from the mean to the 5th percentile of normal values
 P5_VARIANCE = 4.47  # of the 5th percentile of normal values, times the number of values: 0.05 * 0.95 / density**2

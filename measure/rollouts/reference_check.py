@@ -2,14 +2,14 @@
 
 An epsilon denoiser in one step divides its error by a tiny alpha, and a clip then moves every value to a limit. All
 bodies agree on such samples, so that a PSNR of 200 dB says nothing. The share of values at a limit does not show this:
-the background of drawings lies there too. How far beyond the limit values were predicted does.
+the background of drawings lies there too. The distance of the predictions beyond the limit does.
 
 Samples that are not better than the mean of the data are found by its statistics, which `export --check` stores
 (`data_distance`). For samples that are all the mean of the data, the distance is the variance of the data. Without
-stored statistics, nothing is said.
+stored statistics, this is not checked.
 
-A deterministic policy of one step has nearly one answer to an observation. So samples of two seeds may be alike, but
-not equal up to rounding.
+A deterministic policy of one step has nearly a single answer to an observation. So samples of two seeds may be similar,
+but not equal up to rounding.
 """
 
 from collections.abc import Iterator
@@ -36,12 +36,12 @@ from fewstep.runtime.sampling.finite_checks import ANY_DATA, BEYOND, clip_advice
 from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import Sampler
 
-BEYOND_CLIP = 2.0  # times the clip, from which a predicted value is far beyond it
-MOST_BEYOND = 0.5  # the share of values that may be
+BEYOND_CLIP = 2.0  # times the clip; predicted values above this are far beyond it
+MOST_BEYOND = 0.5  # the largest share of values that may be far beyond the clip
 LEAST_EFFECT = 1e-6  # of seeds, of conditions and of positions, relative to the size of samples: float32 rounding
 MAGNITUDE = "magnitude"  # the name of a figure
 MOST_DISTANCE = 0.9  # of the distance that the mean of the data has: a deviation of 0.05 or 1.95 times that of the data
-MOST_STEPS = 16  # of a plan that is tried instead
+MOST_STEPS = 16  # of a plan that is tried in place of the given one
 
 
 def check_reference(sampler: Sampler, run: ReferenceRun) -> ReferenceCheck:

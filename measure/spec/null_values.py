@@ -26,14 +26,15 @@ LEAST_COST = 0.25  # share of the data's variance, summed over times; below it, 
 LEAST_COST_IN_DATA = 0.1  # the same for null values that samples of the data have
 # The error that null values add, over that which the values of other samples add. Right ones predict the mean over all
 # values, whose squared distance to them is half of that between two of them: at most IDEAL. A class adds 1 on average.
-# A null value is far from right if it adds over FAR, and a standard error less is over IDEAL. So were no right
-# ones of exact denoisers in 36 and 256 dimensions, 5 % at most in 1 and 4, and none of 46 small networks whose
-# conditions were dropped in training. Of 16 that no limit was chosen on, right ones added 0.37 to 0.63 and wrong ones
-# 0.52 to 1.7: 37 of 48 wrong ones were refused, and none was called right.
+# A null value is far from right if it adds more than FAR, and more than IDEAL after a standard error is subtracted.
+# Among right ones this held for none of exact denoisers in 36 and 256 dimensions, for at most 5 % in 1 and 4, and for
+# none of 46 small networks whose conditions were dropped in training. On 16 other networks, which did not set the
+# limits, right ones added 0.37 to 0.63 and wrong ones 0.52 to 1.7: 37 of 48 wrong ones were refused, and none was
+# called right.
 IDEAL, FAR = 0.5, 0.75
 BROKEN = 2.0  # times the errors of a linear denoiser: refused in any case; right ones of these networks had 1.29
 BORDERLINE = 0.55  # from here on, null values that samples of the data have are refused, and others in doubt
-VAGUE = 0.25  # standard error of the share from which it does not keep a null value from being called right
+VAGUE = 0.25  # above this standard error, the share does not keep a null value from being called right
 # Predictions with null values, along the line from those with another sample's values (-0.5) to those with the sample's
 # own (0.5). In the mean over pairs a class is at 0: on analytic denoisers and two trained ones no class was above 0.08,
 # or 0.8 standard errors. At the time where it is clearest, a right null value is above both limits.
@@ -58,8 +59,9 @@ class NullVerdict:
 
 @dataclass(frozen=True)
 class _Added:
-    """The error that null values add to that with a sample's own values, as a share of what the values of other samples
-    add, with its standard error. `cost` is the latter; both sum over times, in variances of the data."""
+    """The error that null values add to that with a sample's own values: `share`, as a fraction of what the values of
+    other samples add, and `error`, the standard error of this fraction. `cost` is what the values of other samples add,
+    summed over times, in variances of the data."""
 
     share: float
     error: float
@@ -104,9 +106,9 @@ def check_nulls(
 
     rows: the samples whose errors are measured. A right null value denoises as the mean over all values does: it raises
     the errors half as much as the values of other samples do. The less noise there is, the nearer its predictions are
-    to those with the sample's own values, since x shows what the sample is. Those of a class stay as far from them as
-    from those with the values of other samples. A class that is like several others has this sign too, so a null value
-    that samples of the file have is never recognized by it: they are of that class, or unlabelled.
+    to those with the sample's own values, since x shows what the sample is. The predictions with a class stay as far
+    from them as from those with the values of other samples. A class that resembles several others also gets nearer, so
+    a null value that occurs in the file is never recognized by this: its samples are of that class, or unlabelled.
     """
     partners = _pair_rows(len(rows))
     others, expected = _exchange_conditions({name: conditions[name] for name in nulls}, rows, partners)

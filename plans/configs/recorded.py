@@ -142,7 +142,7 @@ def _numbers_problem(recorded: Recorded) -> str | None:
     if not all(len(sigmas) in (0, number) for number, sigmas in enumerate(recorded.sigmas, 1)):
         return "sigmas are not listed for 1 step, for 2 steps and so on"
     if min(listed, default=0.0) < 0 or (recorded.sigmas and not listed):
-        return "sigmas are negative, or none"
+        return "sigmas are negative or missing"
     if recorded.shaping is not None and (problem := shaping_problem(recorded.shaping)) is not None:
         return problem
     problems = ((number, _steps_problem(steps)) for number, steps in recorded.steps.items())

@@ -140,8 +140,8 @@ def _time_body(bundle: Bundle, timed: _TimedBody, sample: SeedBatch) -> _Times:
 
 
 def are_decided(rounds: Rounds[float]) -> bool:
-    """Return whether rounds (float32, body) say if the body is FASTER than float32: if all of at least ROUNDS do, and
-    the 95 % interval of the mean speed too. MOST_ROUNDS are enough."""
+    """Return whether rounds (float32, body) decide if the body is FASTER than float32: if there are at least ROUNDS,
+    and all of them and the 95 % interval of the mean speed agree. MOST_ROUNDS always decide."""
     if len(rounds) < ROUNDS:
         return False
     speeds = [log(exact / own) for exact, own in rounds]

@@ -26,8 +26,8 @@ def delay_ticks(seconds: float, rate: float) -> int:
 
 
 def describe_drop(ticks: int, horizon: int, rate: float) -> str:
-    """Return why a sequence was dropped whose call took `ticks` ticks. Its actions are fewer than those that the robot
-    executed meanwhile, or, for velocities, than the ticks that passed."""
+    """Return why a sequence was dropped: in the `ticks` ticks of its call, the robot executed more actions than the
+    sequence has or, for velocities, more ticks passed."""
     return (
         f"a sequence was dropped: its call took {ticks} ticks ({ticks / rate:.3g} s), and its horizon is {horizon} "
         f"actions ({horizon / rate:.3g} s)"

@@ -45,7 +45,8 @@ class Motion:
         """Return the action or pose that the next action continues: after a rest the measured pose, otherwise the last
         action that was sent. None if neither is known.
 
-        is_held: whether the next action repeats the last one. An arm may sag meanwhile, and must not follow that.
+        is_held: whether the next action repeats the last one. An arm may sag in the meantime, and the action must not
+            follow it.
         """
         rests = self.executed_at is None or self.rest_ticks > 0
         return self.pose if rests and self.pose is not None and not is_held else self.sent

@@ -14,7 +14,7 @@ from fewstep.robots.control.latency import latency_quantile
 from fewstep.runtime.sampling.sampler import Sampler
 
 WINDOW = 200  # calls that a quantile is taken over
-RECENT = 20  # calls that the expected delay is taken over
+RECENT = 20  # calls from which the expected delay is computed
 PATIENCE = 200  # calls without this plan after which its warm-up time is assumed again
 
 

@@ -57,7 +57,7 @@ class _Flight:
     """A running job.
 
     tick, progress: those of its observation. epoch: the number of its episode. place: the index of its plan. decided:
-    the number of actions of the previous sequence that the robot is expected to execute meanwhile.
+    the number of actions of the previous sequence that the robot is expected to execute during the call.
     """
 
     running: Running
@@ -358,7 +358,7 @@ class PolicyRunner:
         delay = self._delay_ticks(flight.place)
         period = ticks_between(self._execute, delay)
         if delay >= self._length and not self._every_tick:
-            # the robot executes the whole sequence meanwhile: the next one must begin so late that it goes further
+            # the robot executes the whole sequence during a call: the next one must begin late enough to extend it
             period = self._motion.tick + chunk.origin + self._execute - self._motion.progress - flight.tick
         shared = 0 if self._continuity == "none" else flight.decided
         self._course.take_over(chunk, flight.tick, period, shared, self._fade, self._discrete)

@@ -162,8 +162,8 @@ class Record:
         self._joins.append(joins)
 
     def record_wait(self, source: Source) -> None:
-        """Record a tick at which no action of a sequence was executed. A limit kept that of a planned or late tick
-        back."""
+        """Record a tick at which no action of a sequence was executed. At a planned or late tick, a limit held the
+        action back."""
         self.waited[LIMITED if source in ("planned", "late") else source] += 1
 
     def record_start(self, start: Start, base: Float32 | None) -> None:

@@ -194,8 +194,8 @@ class GrootHead(nn.Module):
     data.
 
     It is conditioned on the normalised state [B, state], padded with zeros, and on the last hidden states of the
-    vision-language model, `features` [B, S, n]. `seen` [B, S] is 1 for tokens that are no padding, and `pictures`
-    [B, S] is 1 for those of pictures. Padding has no effect.
+    vision-language model, `features` [B, S, n]. `seen` [B, S] is 1 for tokens that are not padding, and `pictures` [B,
+    S] is 1 for those of pictures. Padding has no effect.
     """
 
     def __init__(self, shape: GrootShape) -> None:
@@ -265,7 +265,9 @@ def load_groot_head(
         network = GrootHead(shape)
         network.load_state_dict(_one_embodiment(tensors, embodiment))
     except (KeyError, RuntimeError) as error:
-        raise ValueError(f"the weights are no action head of GR00T N1.7 ({error}); {GIVE_WEIGHTS}") from error
+        raise ValueError(
+            f"the weights are not those of an action head of GR00T N1.7 ({error}); {GIVE_WEIGHTS}"
+        ) from error
     return network.eval()
 
 

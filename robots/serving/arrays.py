@@ -14,7 +14,8 @@ SHOWN = (str, bytes, int, float, bool, type(None))  # classes whose values are p
 
 
 def make_array(content: object, dtype: "np.dtype[Any]", shape: object, is_fortran: bool = False) -> NDArray[Any]:
-    """Return the array [*shape] of some bytes, which it shares. Raises ValueError or TypeError for what is none."""
+    """Return the array [*shape] of some bytes, which it shares. Raises ValueError or TypeError if they do not describe
+    one."""
     if not isinstance(content, bytes | bytearray):
         raise ValueError("an array has no bytes")
     if not isinstance(shape, list | tuple) or len(shape) > MOST_AXES:
@@ -34,8 +35,8 @@ def read_dtype(text: object) -> "np.dtype[Any]":
 
 
 def describe_value(value: object) -> str:
-    """Return a short text of a client's value: a number, the beginning of a text, or the class of anything else. If a
-    list has another one twice, and so on for 30 levels, its own text has 2^30 elements."""
+    """Return a short text of a client's value: a number, the beginning of a text, or the class of anything else. Lists
+    are not printed: if each holds the next one twice, the text of 30 lists has 2^30 elements."""
     if not isinstance(value, SHOWN):
         return f"a {type(value).__name__}"
     if isinstance(value, int) and value.bit_length() > 64:

@@ -27,7 +27,7 @@ from fewstep.robots.serving.lerobot import (
 from fewstep.robots.serving.listening import Listening
 from fewstep.robots.serving.served_policy import ServedPolicy
 
-POLLING = 2.0  # seconds after which a request for actions is answered by none, as LeRobot's server does
+POLLING = 2.0  # seconds after which the answer to a request for actions is empty, as with LeRobot's server
 SILENT = 10.0  # seconds without a call after which a robot is taken to be gone
 OBSERVING = 10.0  # seconds within which an observation must have been sent
 CALLS = 3  # open calls of a robot: LeRobot's client sends observations and asks for actions

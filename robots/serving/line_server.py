@@ -42,8 +42,8 @@ def _serve_robot(runner: PolicyRunner, listening: Listening, connection: socket.
     seconds = lines.FIRST
     while (message := receive(stream, seconds)) is not None:
         if not is_ready and not listening.admits(_token(message)):
-            Message({"error": "the first message has not the token; send it with a reset"}).send(connection)
-            raise PermissionError("it has not the token")
+            Message({"error": "the first message does not have the token; send it with a reset"}).send(connection)
+            raise PermissionError("it does not have the token")
         seconds = lines.SILENT
         try:
             if "reset" in message.fields:

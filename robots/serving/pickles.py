@@ -171,7 +171,7 @@ class ValueBuilder:
     def build(self, value: object, depth: int = 32) -> object:
         self.left -= 1
         if not depth or self.left < 0:
-            raise ValueError("it has too many objects within others")
+            raise ValueError("it nests too many objects")
         if isinstance(value, list | tuple):
             return type(value)(self.build(item, depth - 1) for item in value)
         if isinstance(value, dict):

@@ -82,7 +82,7 @@ class WebSocketServer:
         given = request.headers.get_all("Authorization")
         token = given[0].removeprefix(KEY) if len(given) == 1 and given[0].startswith(KEY) else None
         if not self._listening.admits(token):
-            self._say(f"{_peer(connection)} was refused: it has not the token")
+            self._say(f"{_peer(connection)} was refused: it does not have the token")
             return connection.respond(
                 http.HTTPStatus.UNAUTHORIZED, "give the token: WebsocketClientPolicy(api_key=...)\n"
             )

@@ -1,9 +1,9 @@
 """Check that an inference engine computes a graph as it was computed when it was exported.
 
-An export stores a probe of each small float graph in its manifest entry: for two calls with made inputs, the largest
-value and a few random projections of each output. On every other machine, and after every update of the engine, the
-first load repeats these calls (`refuse_wrong`), and `fewstep verify` always does. The user's cache folder stores that
-a graph agrees.
+An export stores a probe of each small float graph in its manifest entry: for two calls with synthetic inputs, the
+largest value and a few random projections of each output. On every other machine, and after every update of the engine,
+the first load repeats these calls (`refuse_wrong`), and `fewstep verify` always does. The user's cache folder stores
+that a graph agrees.
 
 Graphs of int8 bodies have no probe: kernels of different processors round differently by as much as errors change.
 """
@@ -36,7 +36,7 @@ Probe = tuple[tuple[float, ...], ...]  # for each call, the numbers of all outpu
 
 def measure_probe(graph: GraphEntry, network: LoadedGraph, sizes: Mapping[str, int], batch: int = 1) -> Probe:
     """Return the probe of a graph on an engine: for each call and output, the largest magnitude, then `PROJECTIONS`
-    sums of its values with random signs, over the root of their number.
+    sums of its values with random signs, divided by the square root of their number.
 
     sizes: the free sizes. batch: the rows of a call, all equal; only the first row of the outputs counts.
     """
@@ -92,8 +92,8 @@ def agreement_key(bundle: Bundle, graph: GraphEntry, *engine: str) -> str:
 
 
 def probe_feeds(graph: GraphEntry, sizes: Mapping[str, int], seed: int) -> Feeds:
-    """Return made inputs of a graph by name: times from 0 to 1, zeros for types other than float (an index or a mask),
-    and noise of variance 1. The bits are equal on every machine: only exact operations make them."""
+    """Return synthetic inputs of a graph by name: times from 0 to 1, zeros for types other than float (an index or a
+    mask), and noise of variance 1. The bits are equal on every machine: only exact operations make them."""
     bits = np.random.PCG64(seed)  # numpy promises its stream, unlike that of distributions
     return {tensor.name: _make_input(tensor, sizes, bits) for tensor in graph.inputs}
 

@@ -6,8 +6,8 @@ from fewstep.plans.spec import Strict
 class Figure(Strict, frozen=True):
     """A measured number with the limit that it must keep.
 
-    is_most: whether the limit is the largest allowed value; otherwise it is the smallest. problem: the clause that a
-        verdict says if the limit is missed.
+    is_most: whether the limit is the largest allowed value; otherwise it is the smallest. problem: the clause of a
+        verdict if the limit is missed.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ReferenceCheck(Strict, frozen=True):
         missed = next((figure for figure in self.figures if not figure.is_kept), None)
         if missed is None:
             return None
-        tried = "" if self.instead is None else f"; the samples of --plan {self.instead} are not so"
+        tried = "" if self.instead is None else f"; the samples of --plan {self.instead} are usable"
         return f"float32 itself: {missed.problem}{tried}"
 
 
@@ -60,8 +60,8 @@ class JudgeScore(Strict, frozen=True):
 
     @property
     def problem(self) -> str | None:
-        """The clause that a verdict says if the samples miss the limit, such as "scores 0.4 by edges, less than 0.5";
-        None if they keep it. It is about float32 if float32 misses its own limit too."""
+        """The clause of a verdict if the samples miss the limit, such as "scores 0.4 by edges, less than 0.5"; None if
+        they keep it. It is about float32 if float32 misses its own limit too."""
         if self.score.is_kept:
             return None
         if self.float32.is_kept:

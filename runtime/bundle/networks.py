@@ -25,8 +25,8 @@ def networks(manifest: Manifest) -> tuple[str, ...]:
 
 
 def network_names(manifest: Manifest) -> dict[str, str]:
-    """Return, by the name that options use for a network, its name in a plan's steps. The denoiser is the first, and
-    has the name of its component if that is known. A light network, whose weights are the denoiser's, is left out."""
+    """Map the name that options use for each network to its name in a plan's steps. The denoiser is the first, and has
+    the name of its component if that is known. A light network, whose weights are the denoiser's, is left out."""
     return {manifest.component or DENOISER: DENOISER} | {name: name for name in interval_ends(manifest)}
 
 

@@ -130,7 +130,7 @@ def suits(platform: Platform, cpu: Cpu) -> bool:
 
 def needs_wide_sums(target: str, kept: Platform | None = None) -> bool:
     """Return whether ONNX Runtime must add the 8-bit products of a target's bodies in 32 bits on this CPU, because it
-    would add them in 16, and they may exceed these. With VNNI this would only be slower. `kept` is the platform that a
+    would add them in 16 bits, which they may exceed. With VNNI this would only be slower. `kept` is the platform that a
     body stores."""
     platform = platform_of(target, kept)
     return platform is not None and not suits(platform, this_cpu())

@@ -28,7 +28,7 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     text that replaces it in prompts, "<cat> <cat>_1".
 
     `cleaning` changes a prompt first, in this order: `entities` replaces those of HTML, such as &amp;, `quotes` makes
-    curly quotes straight, `spaces` makes one space of several, `lower` makes letters small, and `ends` removes spaces
+    curly quotes straight, `spaces` merges consecutive spaces, `lower` converts to lower case, and `ends` removes spaces
     at both ends. The tokenizer reads it between the texts `before` and `after`, such as those of a chat template.
     """
 

@@ -197,8 +197,8 @@ def action_origin(manifest: PolicyFacts, window: Mapping[str, NDArray[Any]]) -> 
 
 def actions_to_execute(manifest: PolicyFacts, samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the actions [N, actions, ...] that a robot executes of sequences [N, *x_shape] in model range, without x's
-    padding. They are in the robot's units, if the bundle states some, are not rounded to discrete values, and relative
-    ones are without what they are relative to."""
+    padding. They are in the robot's units, if the bundle states some. They are not rounded to discrete values, and the
+    observation is not added to relative ones."""
     policy = policy_of(manifest)
     values = samples if manifest.units is None else to_units(manifest, samples)
     executed = np.asarray(values, np.float32)[:, policy.first : policy.first + policy.actions]

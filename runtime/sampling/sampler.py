@@ -150,7 +150,7 @@ class Sampler(AbstractContextManager["Sampler"]):
             cancel: an event or a function, checked before each evaluation. `Cancelled` is raised once it is set or
                 true.
             carried: the slots that an earlier run returned (`carry_on`), for the same plan and number of samples. None
-                starts afresh.
+                starts with empty ones.
         """
         return self.runs.sample(plan, seeds, condition, guidance, settings)
 

@@ -121,7 +121,7 @@ def test_relative_actions_are_added_to_the_observation(manifest: Manifest, file:
     still = np.zeros((2, 6, 3), np.float32)
     judged = open_judge(f"task:{file}:Four,1", relative).judge(SamplePairs(still, still, {"state": observation}))
     assert judged.score.value == 1.0
-    with refuses("'state', which is no condition", "FILE.py:FUNCTION"):
+    with refuses("'state', which is not a condition", "FILE.py:FUNCTION"):
         open_judge(f"task:{file}:Reach,1", msgspec.structs.replace(relative, conditions=()))
 
 

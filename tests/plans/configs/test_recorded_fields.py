@@ -27,7 +27,7 @@ WRONG = [
     ({"sigmas": 3}, r"\$.sigmas"),
     ({"sigmas": [[1.0], 2]}, r"\$.sigmas\[1\]"),
     ({"sigmas": [[1.0], [1.0, "x"]]}, r"\$.sigmas\[1\]\[1\]"),
-    ({"sigmas": [[]]}, "sigmas are negative, or none"),
+    ({"sigmas": [[]]}, "sigmas are negative or missing"),
     ({"sigmas": [[1.0], [1.0]]}, "sigmas are not listed for 1 step, for 2 steps"),
     ({"sigmas": [[1.0], [1.0, -0.5]]}, "sigmas are negative"),
     ({"eta": float("inf")}, "not finite"),

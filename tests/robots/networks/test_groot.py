@@ -157,5 +157,5 @@ def test_sizes_that_the_weights_do_not_have_are_refused(sizes: dict[str, int], s
 def test_weights_of_another_network_are_refused(missing: str) -> None:
     weights = checkpoint()
     del weights[missing]
-    with pytest.raises(ValueError, match=r"the weights are no action head of GR00T N1.7 \("):
+    with pytest.raises(ValueError, match=r"the weights are not those of an action head of GR00T N1.7 \("):
         load_groot_head(weights, EMBODIMENT, HORIZON, **HEADS)

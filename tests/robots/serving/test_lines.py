@@ -160,7 +160,7 @@ TOKEN = "right-token-of-20-characters"
 def test_a_robot_without_the_token_is_refused(port: int, said: list[str]) -> None:
     for token in (None, "wrong"):
         robot = lines.Robot(port, token=token)
-        with pytest.raises(RuntimeError, match="the first message has not the token"):
+        with pytest.raises(RuntimeError, match="the first message does not have the token"):
             robot.reset()
         robot.close()
     robot = lines.Robot(port, token=TOKEN)

@@ -85,7 +85,7 @@ class FewstepPolicy(PreTrainedPolicy):
         """Return the actions [B, n, elements] from this step on. The steps since the last call were not observed, so
         for a policy of several observations this one stands for the earlier ones too.
 
-        inference_delay: the number of actions of `prev_chunk_left_over` that are executed meanwhile.
+        inference_delay: the number of actions of `prev_chunk_left_over` that are executed during the call.
         """
         self._histories = []
         self._observe(batch)

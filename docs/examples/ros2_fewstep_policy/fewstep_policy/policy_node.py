@@ -115,7 +115,7 @@ class PolicyNode(Node):
         return response
 
     def stop(self, request: Any, response: Any) -> Any:
-        """Stop to publish actions, until the next start."""
+        """Stop publishing actions until the next start."""
         self._runs = False
         response.success, response.message = True, str(self.runner.statistics)
         return response
