@@ -94,7 +94,7 @@ def test_an_adapter_changes_nothing_at_first_and_what_it_stores_is_merged() -> N
     nn.init.ones_(own.get_submodule("0.lora_B").weight)
     changed = own(x)
     assert (changed - plain).abs().max() > 0.01
-    torch.testing.assert_close(own.merged()(x), changed)
+    torch.testing.assert_close(own.merge()(x), changed)
 
 
 @pytest.mark.slow
