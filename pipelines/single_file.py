@@ -23,7 +23,7 @@ from fewstep.export.sources.model_files import CONFIG, Weights
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.gguf_file import GGUF, read_gguf
 from fewstep.pipelines.files.scaled_weights import find_scaled_weights
-from fewstep.pipelines.files.weight_entries import DEQUANTISE, FLOATS, read_entries
+from fewstep.pipelines.files.weight_entries import DEQUANTIZE, FLOATS, read_entries
 from fewstep.pipelines.listed.folder import DENOISERS
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.plans.errors import UserError
@@ -123,7 +123,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     scaled = find_scaled_weights(entries)
     for name, entry in entries.items():  # diffusers would convert the integers to float
         if name.endswith(".weight") and entry.dtype not in FLOATS and name not in scaled.scales:
-            raise UserError(f"{file.name} stores {name!r} as {entry.dtype}, which is not a float type", DEQUANTISE)
+            raise UserError(f"{file.name} stores {name!r} as {entry.dtype}, which is not a float type", DEQUANTIZE)
     tensors = {name: tensor for name, tensor in load_file(file).items() if name not in scaled.others}
     for name in scaled.scales:
         tensors[name] = scaled.restore(name, tensors[name])
@@ -262,7 +262,7 @@ def _report_unread(file: Path, config: Path, tensors: Mapping[str, Tensor], read
     unread = [name for name in tensors if name not in read]
     if parts := [name for name in unread if _is_part(name, read) and bool((tensors[name] != 0).any())]:
         what = f"{file.name} has {len(parts)} tensors of layers that no network of {config} reads: {first_few(parts)}"
-        raise UserError(what, f"{GIVE_CONFIG}; if they are scales, {DEQUANTISE}")
+        raise UserError(what, f"{GIVE_CONFIG}; if they are scales, {DEQUANTIZE}")
     floats = [name for name in unread if tensors[name].is_floating_point() and tensors[name].ndim > 1]
     weights = [name for name in floats if next(_homes([name])) in homes and name not in AFTER_THE_LAST_LAYER]
     if weights:

@@ -1,4 +1,4 @@
-"""Read the tensors of a GGUF file, dequantised to float32."""
+"""Read the tensors of a GGUF file, dequantized to float32."""
 
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,15 @@ def read_gguf(file: Path) -> dict[str, Tensor]:
     gguf = import_package("gguf", f"{file.name} is read by the package gguf, which", "pip install gguf")
     try:
         reader = gguf.GGUFReader(str(file))
-        return {tensor.name: _dequantise(gguf, reader, tensor) for tensor in reader.tensors}
+        return {tensor.name: _dequantize(gguf, reader, tensor) for tensor in reader.tensors}
     except NotImplementedError as error:
-        what = f"{file.name} has a format that this version of gguf does not dequantise ({error})"
+        what = f"{file.name} has a format that this version of gguf does not dequantize ({error})"
         raise UserError(what, f"pip install -U gguf, or {GIVE_WIDER}") from error
     except (ValueError, KeyError, IndexError, OSError) as error:
         raise UserError(f"{file.name} is not a whole GGUF file ({error})", "copy it again") from error
 
 
-def _dequantise(gguf: Any, reader: Any, tensor: Any) -> Tensor:
+def _dequantize(gguf: Any, reader: Any, tensor: Any) -> Tensor:
     values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
     field = reader.get_field(f"{SHAPE}{tensor.name}")
     shape = tensor.shape[::-1] if field is None else [field.parts[index][0] for index in field.data]

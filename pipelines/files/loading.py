@@ -18,7 +18,7 @@ from fewstep.export.sources.remote_code import NO_CODE
 from fewstep.pipelines.files.folder import read_config
 from fewstep.pipelines.files.scaled_weights import ScaledWeights, find_scaled_weights
 from fewstep.pipelines.files.stored_formats import GIVE_WIDER
-from fewstep.pipelines.files.weight_entries import DEQUANTISE, check_entries, read_entries, unwrap_names
+from fewstep.pipelines.files.weight_entries import DEQUANTIZE, check_entries, read_entries, unwrap_names
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.memory_pages import drop_pages
 
@@ -82,8 +82,8 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
     if the folder does not fit the class, lacks a weight, or has one that the class does not read."""
     if method := read_json(home / CONFIG).get("quantization_config"):
         kind = method.get("quant_method") if isinstance(method, dict) else None
-        fix = GIVE_WIDER if str(kind).startswith("nunchaku") else DEQUANTISE
-        raise UserError(f"{home / CONFIG} says that the weights are quantised ({kind})", fix)
+        fix = GIVE_WIDER if str(kind).startswith("nunchaku") else DEQUANTIZE
+        raise UserError(f"{home / CONFIG} says that the weights are quantized ({kind})", fix)
     if library.__name__ == "transformers":
         options |= NO_CODE
     entries = read_entries(stored)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fewstep.export.sources.model_files import COPY_AGAIN
 from fewstep.pipelines.files.stored_formats import FORMAT, GIVE_WIDER, INT8, StoredFormat, read_formats
-from fewstep.pipelines.files.weight_entries import DEQUANTISE, FLOATS, StoredTensor
+from fewstep.pipelines.files.weight_entries import DEQUANTIZE, FLOATS, StoredTensor
 from fewstep.plans.errors import UserError
 
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
@@ -48,7 +48,7 @@ class ScaledWeights:
 
 def find_scaled_weights(entries: Mapping[str, StoredTensor]) -> ScaledWeights:
     """Return the weights that a component's files store in float8 or int8 with a scale. Raises UserError for any other
-    quantised format."""
+    quantized format."""
     formats = read_formats(entries)
     scales: dict[str, StoredTensor] = {}
     others = set()
@@ -60,7 +60,7 @@ def find_scaled_weights(entries: Mapping[str, StoredTensor]) -> ScaledWeights:
                 what = f"{tensor.file} holds {weight.name!r} as int8 with a scale, and does not state {INT8}"
                 raise UserError(f"{what}: the weights may be rotated", GIVE_WIDER)
             if weight.name in scales:
-                raise UserError(f"{tensor.file} holds two scales of {weight.name!r}", DEQUANTISE)
+                raise UserError(f"{tensor.file} holds two scales of {weight.name!r}", DEQUANTIZE)
             scales[weight.name] = tensor
     _refuse_lost_scales(entries, scales)
     for name in entries:
@@ -93,11 +93,11 @@ def apply_scale(weight: Tensor, scale: StoredTensor) -> Tensor:
     """Return a weight [out, in, ...] multiplied by its scale, in float32. Raises UserError for a scale whose shape does
     not fit, and for a scale of integers."""
     if scale.dtype not in SCALE_TYPES:  # whole numbers are exponents in the MX formats
-        raise UserError(f"{scale.file} holds {scale.name!r} as {scale.dtype}, which is not a float type", DEQUANTISE)
+        raise UserError(f"{scale.file} holds {scale.name!r} as {scale.dtype}, which is not a float type", DEQUANTIZE)
     factor, wide = scale.read().float(), weight.float()
     blocks = [-(-size // BLOCK) for size in weight.shape]
     if not torch.isfinite(factor).all():
-        raise UserError(f"{scale.file} holds {scale.name!r}, which is not finite", DEQUANTISE)
+        raise UserError(f"{scale.file} holds {scale.name!r}, which is not finite", DEQUANTIZE)
     if factor.numel() == 1:
         return wide * factor.reshape(())
     if scale.name.endswith("_inv") and weight.dim() == 2 and list(factor.shape) == blocks:
@@ -106,4 +106,4 @@ def apply_scale(weight: Tensor, scale: StoredTensor) -> Tensor:
     if not scale.name.endswith("_inv") and factor.shape[0] == factor.numel() == weight.shape[0]:
         return wide * factor.reshape([-1] + [1] * (weight.dim() - 1))
     what = f"{scale.file} holds {scale.name!r} of shape {list(factor.shape)} for a weight {list(weight.shape)}"
-    raise UserError(f"{what}, which is not a per-tensor, per-row or per-block scale", DEQUANTISE)
+    raise UserError(f"{what}, which is not a per-tensor, per-row or per-block scale", DEQUANTIZE)

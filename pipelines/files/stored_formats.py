@@ -1,4 +1,4 @@
-"""Formats of quantised weights, as a file states them: in a tensor LAYER.comfy_quant of JSON bytes, or in the header.
+"""Formats of quantized weights, as a file states them: in a tensor LAYER.comfy_quant of JSON bytes, or in the header.
 
 | format | a weight is |
 |---|---|

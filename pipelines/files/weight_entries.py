@@ -1,6 +1,6 @@
 """Check stored weights: the network must read each of them, and compute in its type.
 
-diffusers and transformers load a file with more tensors than the network reads, such as the scales of quantised
+diffusers and transformers load a file with more tensors than the network reads, such as the scales of quantized
 weights, and convert any stored type. Tensors that they leave unread are refused here, unless no output can depend on
 them.
 """
@@ -29,8 +29,8 @@ SCALES = (
     "SCB",
     "qweight",
     "qzeros",
-)  # parts of the names of dequantisation tensors
-DEQUANTISE = "write the weights in float16 or float32, dequantised by the program that quantised them"
+)  # parts of the names of dequantization tensors
+DEQUANTIZE = "write the weights in float16 or float32, dequantized by the program that quantized them"
 NAMED = 3  # names that an error lists
 
 
@@ -96,19 +96,19 @@ def unwrap_names(home: Path, names: Iterable[str]) -> dict[str, str]:
 
 def check_entries(network: nn.Module, home: Path, entries: Mapping[str, StoredTensor], info: Mapping[str, Any]) -> None:
     """Raise UserError for a weight that the files lack, for a stored tensor that the network does not read, and for a
-    weight that is stored quantised. `info` is the loading info that diffusers or transformers returns."""
+    weight that is stored quantized. `info` is the loading info that diffusers or transformers returns."""
     unread = {name: _entry(entries, name) for name in sorted(info["unexpected_keys"])}
     for name, tensor in unread.items():
         if tensor is not None and (dtype := _type_of_scaled_weight(tensor.name, entries)):
             what = f"{home} stores weights as {dtype} with scales, such as {name!r}, which the network does not read"
-            raise UserError(what, f"{DEQUANTISE}, and leave the scales out")
+            raise UserError(what, f"{DEQUANTIZE}, and leave the scales out")
     if missing := sorted(info["missing_keys"]):
         raise _missing_weights(network, home, missing, entries, unread)
     for name, weight in network.state_dict().items():
         stored = _entry(entries, name)
         is_number = weight.is_floating_point() or weight.is_complex()  # libraries may keep the stored type
         if is_number and stored is not None and stored.dtype not in FLOATS:
-            raise UserError(f"{home} stores {name!r} as {stored.dtype}, which is not a float type", DEQUANTISE)
+            raise UserError(f"{home} stores {name!r} as {stored.dtype}, which is not a float type", DEQUANTIZE)
     counters = [name for name, each in unread.items() if name in COUNTERS and each and each.read().numel() == 1]
     own = dict(network.named_buffers())
     kept = [name for name, each in unread.items() if name in own and each and _same(own[name], each.read())]

@@ -322,7 +322,7 @@ def test_a_file_of_one_of_two_networks_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["F32", "BF16", "Q8_0", "Q4_0"])
-def test_a_gguf_file_has_the_values_that_gguf_dequantises(
+def test_a_gguf_file_has_the_values_that_gguf_dequantizes(
     format: str, pipeline: Any, configs: Path, tmp_path: Path
 ) -> None:
     """Weights whose rows are whole blocks of 32 numbers are stored in such a format, as converters do."""

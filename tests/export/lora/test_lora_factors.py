@@ -95,7 +95,7 @@ def test_files_of_every_float_are_read_without_torch(tmp_path: Path, dtype: str)
 
 
 def test_updates_in_whole_numbers_are_refused(tmp_path: Path) -> None:
-    """They are quantised, without their scales in the file."""
+    """They are quantized, without their scales in the file."""
     parts = {"lora_down.weight": torch.ones(1, 3), "lora_up.weight": torch.ones(5, 1).char(), "alpha": torch.tensor(1)}
     save_file({f"lora_unet_0.{part}": each for part, each in parts.items()}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="stores 'lora_unet_0.lora_up.weight' as integers"):

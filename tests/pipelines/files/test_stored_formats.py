@@ -26,11 +26,11 @@ def entries(home: Path, tensors: dict[str, Tensor], **metadata: str) -> dict[str
     return read_entries(find_weights(home))
 
 
-def stated(format: object) -> Tensor:
+def encode_format(format: object) -> Tensor:
     return torch.tensor([*json.dumps(format).encode()], dtype=torch.uint8)
 
 
-def quantised(group: int, by_row: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+def quantize(group: int, by_row: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """Integers and scales of WEIGHT, rotated in groups of columns by the definition, and the weight that they mean."""
     rotation = torch.ones(1, 1, dtype=torch.float64)
     while len(rotation) < group:
@@ -53,13 +53,13 @@ def test_the_matrix_is_symmetric_and_orthogonal_with_equal_sums_of_rows(size: in
 @pytest.mark.parametrize("is_in_header", [True, False])
 @pytest.mark.parametrize(("group", "by_row"), [(0, True), (0, False), (4, True), (16, True), (64, False)])
 def test_int8_weights_are_restored(tmp_path: Path, group: int, by_row: bool, is_in_header: bool) -> None:
-    integers, scale, meant = quantised(group, by_row)
+    integers, scale, meant = quantize(group, by_row)
     format: dict[str, Any] = {"format": "int8_tensorwise", "per_row": by_row, "orig_dtype": "torch.bfloat16"}
     if group:
         format |= {"convrot": True, "convrot_groupsize": group}
     tensors = {"a.weight": integers, "a.weight_scale": scale, "a.bias": torch.zeros(24)}
     header = {"_quantization_metadata": json.dumps({"layers": {"a": format}})} if is_in_header else {}
-    tensors |= {} if is_in_header else {"a.comfy_quant": stated(format)}
+    tensors |= {} if is_in_header else {"a.comfy_quant": encode_format(format)}
     scaled = find_scaled_weights(entries(tmp_path, tensors, **header))
     torch.testing.assert_close(scaled.restore("a.weight", integers), meant, atol=2e-6, rtol=0)
     assert (meant - WEIGHT).abs().max() < 0.05  # the other sign or order of the rotation would be off by 1 and more
@@ -83,28 +83,28 @@ def test_int8_weights_are_restored(tmp_path: Path, group: int, by_row: bool, is_
     ],
 )
 def test_other_formats_and_facts_are_refused_by_name(tmp_path: Path, format: object, says: str) -> None:
-    integers, scale, _ = quantised(0)
-    tensors = {"a.weight": integers, "a.weight_scale": scale, "a.comfy_quant": stated(format)}
+    integers, scale, _ = quantize(0)
+    tensors = {"a.weight": integers, "a.weight_scale": scale, "a.comfy_quant": encode_format(format)}
     with refuses(says, "bfloat16 or float16"):
         find_scaled_weights(entries(tmp_path, tensors))
 
 
 def test_int8_without_a_format_is_refused_since_it_may_be_rotated(tmp_path: Path) -> None:
-    integers, scale, _ = quantised(16)
+    integers, scale, _ = quantize(16)
     with refuses(("'a.weight' as int8 with a scale", "may be rotated"), "bfloat16 or float16"):
         find_scaled_weights(entries(tmp_path, {"a.weight": integers, "a.weight_scale": scale}))
 
 
 def test_two_formats_of_a_layer_are_refused(tmp_path: Path) -> None:
-    integers, scale, _ = quantised(16)
+    integers, scale, _ = quantize(16)
     plain, rotated = {"format": "int8_tensorwise"}, {"format": "int8_tensorwise", "convrot": True}
-    tensors = {"a.weight": integers, "a.weight_scale": scale, "a.comfy_quant": stated(rotated)}
+    tensors = {"a.weight": integers, "a.weight_scale": scale, "a.comfy_quant": encode_format(rotated)}
     with refuses("two formats of 'a'"):
         read_formats(entries(tmp_path, tensors, _quantization_metadata=json.dumps({"layers": {"a": plain}})))
 
 
 def test_a_format_of_a_weight_that_has_no_scale_is_refused(tmp_path: Path) -> None:
-    tensors = {"a.weight": WEIGHT, "a.comfy_quant": stated({"format": "int8_tensorwise"})}
+    tensors = {"a.weight": WEIGHT, "a.comfy_quant": encode_format({"format": "int8_tensorwise"})}
     with refuses(("int8_tensorwise of 'a'", "no scale")):
         find_scaled_weights(entries(tmp_path, tensors))
 
@@ -129,9 +129,9 @@ def test_a_float8_weight_that_lost_its_scale_is_refused(tmp_path: Path, name: st
 
 
 def test_groups_that_do_not_divide_a_weight_are_refused(tmp_path: Path) -> None:
-    integers, scale, _ = quantised(0)
+    integers, scale, _ = quantize(0)
     format = {"format": "int8_tensorwise", "convrot": True}  # 256 columns
-    tensors = {"a.weight": integers, "a.weight_scale": scale, "a.comfy_quant": stated(format)}
+    tensors = {"a.weight": integers, "a.weight_scale": scale, "a.comfy_quant": encode_format(format)}
     with refuses(("'a.weight'", "groups of 256 columns")):
         find_scaled_weights(entries(tmp_path, tensors)).restore("a.weight", integers)
 

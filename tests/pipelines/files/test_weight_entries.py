@@ -59,7 +59,7 @@ def float8_convolutions(tensors: Tensors, ending: str) -> Tensors:
 def test_other_scales_of_float8_weights_are_refused_by_name(plain: Path, ending: str, tmp_path: Path) -> None:
     home = rewritten(plain, tmp_path / "f", lambda tensors: float8_convolutions(tensors, ending))
     with pytest.raises(
-        UserError, match=rf"as F8_E4M3 with scales, such as 'conv_in.{ending}'.*dequantised by the program"
+        UserError, match=rf"as F8_E4M3 with scales, such as 'conv_in.{ending}'.*dequantized by the program"
     ):
         load_network(home)
 
@@ -173,11 +173,11 @@ def test_a_weight_with_and_without_a_prefix_is_refused(plain: Path, tmp_path: Pa
         load_network(home)
 
 
-def test_a_config_of_quantised_weights_is_refused(plain: Path, tmp_path: Path) -> None:
+def test_a_config_of_quantized_weights_is_refused(plain: Path, tmp_path: Path) -> None:
     shutil.copytree(plain, tmp_path / "f")
     config = json.loads((plain / "config.json").read_text())
-    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
-    (tmp_path / "f" / "config.json").write_text(json.dumps(config | quantised))
+    quantized = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
+    (tmp_path / "f" / "config.json").write_text(json.dumps(config | quantized))
     with refuses("bitsandbytes", "float16"):
         load_network(tmp_path / "f")
 
