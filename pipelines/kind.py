@@ -58,8 +58,8 @@ def _weight_files(folder: Path) -> list[str]:
 
 def _half_weight_files(folder: Path) -> list[str]:
     """Return the weight files in half precision of the networks that lack a file in full precision."""
-    wanted = zip(_files_of_networks(folder, None), _files_of_networks(folder, FP16), strict=True)
-    return [name for full, half in wanted if not _has_files(folder, full) for name in half]
+    pairs = zip(_files_of_networks(folder, None), _files_of_networks(folder, FP16), strict=True)
+    return [name for full, half in pairs if not _has_files(folder, full) for name in half]
 
 
 def _files_of_networks(folder: Path, variant: str | None) -> Iterator[list[str]]:

@@ -178,7 +178,7 @@ def _check_start(built: BuiltPipeline, settings: CallSettings, base: CallRecord,
     same_seed = [encoded]
     if PROMPT in settings.variants:
         same_seed.append(record(built, settings.of(PROMPT), 0))
-    if all(starts_alike(base, each) for each in same_seed) or base.starts_from_picture:
+    if all(starts_alike(base, other) for other in same_seed) or base.starts_from_picture:
         return
     if starts_alike(base, record(built, settings.of(), 0)):
         raise recording_error(f"{built.name} starts from a different x when the prompt or the image changes")
@@ -187,26 +187,26 @@ def _check_start(built: BuiltPipeline, settings: CallSettings, base: CallRecord,
 def relate(
     built: BuiltPipeline,
     settings: CallSettings,
-    found: Mapping[str, Relations],
+    relations: Mapping[str, Relations],
     records: Records,
     config: Mapping[str, Any],
 ) -> RecordedPipeline:
     """Return the pipeline with what its recordings show, except the rules of its scheduler.
 
-    found: the relations of each network in the usual call, which are checked in the other recordings. config: that of
+    relations: those of each network in the usual call, which are checked in the other recordings. config: that of
     the scheduler. Raises UserError for behaviour that no relation describes.
     """
     name, base, larger = built.name, records.base, records.variants.get(BATCH)
     for setting, variant in records.variants.items():
         if setting != ENCODERS:
-            check_parts(name, found, variant, setting)
-    row_lists, first = frozenset[str](), next(iter(found.values()))
+            check_parts(name, relations, variant, setting)
+    row_lists, first = frozenset[str](), next(iter(relations.values()))
     if larger is not None:
         second = find_second_axes(first, base, larger)
-        found = {component: replace(each, second_axes=second) for component, each in found.items()}
+        relations = {component: replace(own, second_axes=second) for component, own in relations.items()}
         row_lists = find_row_lists(first, base, larger)
-    weights = tuple(row for longer in records.longer for row in check_parts(name, found, longer, STEP_NUMBER))
-    parts = _sort_arguments(name, found, records, row_lists)
+    weights = tuple(row for longer in records.longer for row in check_parts(name, relations, longer, STEP_NUMBER))
+    parts = _sort_arguments(name, relations, records, row_lists)
     mask = find_held_part(name, base)
     return RecordedPipeline(
         built,
@@ -216,7 +216,7 @@ def relate(
         weights,
         records.batch,
         heads=_count_heads(name, records, parts) if config.get("variance_type") in LEARNED else 1,
-        until=find_boundary(name, built.pipeline, list(records), list(found)),
+        until=find_boundary(name, built.pipeline, list(records), list(relations)),
         config=config,
         rules=Recorded(shaping=_find_shaping(name, parts)),
         rules_error=None,
@@ -284,8 +284,8 @@ def _count_heads(name: str, records: Iterable[CallRecord], parts: Mapping[str, P
         part = parts[step.calls[0].component]
         call, branch = list(branch_calls(step, part.relations.x))[part.arguments.conditional]
         output = select_rows(call.output, branch, len(step.sample))
-        found = read_variance(output, step.sample) if output.dim() == step.sample.dim() else None
-        if found is None or step.variance is None or not torch.equal(found, step.variance):
+        variance = read_variance(output, step.sample) if output.dim() == step.sample.dim() else None
+        if variance is None or step.variance is None or not torch.equal(variance, step.variance):
             what = f"{name} passes its scheduler a variance that is not the second half of its conditional output"
             raise recording_error(what)
     return 2
@@ -327,9 +327,9 @@ def _record_settings(
         built, first = replace(built, converts=True), remove_x(first)
     other = replace(other, form=built.form, converts=built.converts)
     pair = first, record(built, settings.of(), 1, deviation=SMALL)
-    found = find_parts(built.name, *pair)
+    relations = find_parts(built.name, *pair)
     records = record_all(built, other, settings, pair)
-    return add_rules(relate(built, settings, found, records, without_inversion(scheduler)), records)
+    return add_rules(relate(built, settings, relations, records, without_inversion(scheduler)), records)
 
 
 def name_guider(error: UserError, built: BuiltPipeline) -> UserError:
@@ -353,7 +353,7 @@ def find_form(built: BuiltPipeline, base: CallRecord, reseeded: CallRecord) -> B
         if form.output is None:  # as much as is known without the combination of the outputs
             return replace(built, form=form)
         try:
-            find_parts(built.name, *(form.rewrite(built.name, each) for each in (base, reseeded)))
+            find_parts(built.name, *(form.rewrite(built.name, recording) for recording in (base, reseeded)))
         except UserError as own:
             error = error or own
         else:

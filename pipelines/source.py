@@ -106,10 +106,10 @@ def _add_text(
 ) -> PipelineNetworks | None:
     """Add the text encoders of a pipeline to its autoencoder, if its conditions follow from texts by rules. `without`
     are components without weights."""
-    found = read_recorded_text(label, recorded, read, without)
-    if found is None:
+    text_and_zeros = read_recorded_text(label, recorded, read, without)
+    if text_and_zeros is None:
         return companions
-    text, zeros = found
+    text, zeros = text_and_zeros
     return PipelineNetworks(text, None if companions is None else companions.autoencoder, zeros)
 
 
@@ -139,7 +139,7 @@ def _make_source(
 ) -> TorchSource:
     """Wrap denoisers with their weights, and compare samples with those of their pipeline. An expert is loaded from
     `stored` again when the main network is exported."""
-    modules = recorded.wrap({name: each.float().eval() for name, each in networks.items()})
+    modules = recorded.wrap({name: network.float().eval() for name, network in networks.items()})
     with silence_libraries():
         scheduler = find_scheduler(recorded, modules, origin.label)
     _compare(recorded, modules, scheduler, origin)
@@ -160,7 +160,10 @@ def _make_source(
         return replace(wrap(component, stored.load(component).float().eval()), companions=None)
 
     until = recorded.until or inf
-    experts = tuple(Expert(each, until, partial(load_expert, each), partial(stored.outline, each)) for each in others)
+    experts = tuple(
+        Expert(component, until, partial(load_expert, component), partial(stored.outline, component))
+        for component in others
+    )
     return replace(wrap(name, networks[name]), experts=experts, component=name)
 
 

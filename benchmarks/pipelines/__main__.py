@@ -229,12 +229,12 @@ def _line(error: Exception) -> str:
 def summarize(outcomes: Sequence[Outcome], count: int) -> str:
     """Return one line: how many classes exported, and what became of the others."""
     by_result = {
-        result: sum(each.result == result for each in outcomes) for result in (EXPORTED, LOADED, REFUSED, UNMADE)
+        result: sum(outcome.result == result for outcome in outcomes) for result in (EXPORTED, LOADED, REFUSED, UNMADE)
     }
-    differences = [each.difference for each in outcomes if each.difference is not None]
+    differences = [outcome.difference for outcome in outcomes if outcome.difference is not None]
     worst = f"; largest difference of x {max(differences):.1g}, over {len(differences)}" if differences else ""
-    worst += _count([each.from_text for each in outcomes], "{} go from a prompt to the pipeline's own x")
-    worst += _count([each.from_x for each in outcomes], "{} end with the pipeline's own output")
+    worst += _count([outcome.from_text for outcome in outcomes], "{} go from a prompt to the pipeline's own x")
+    worst += _count([outcome.from_x for outcome in outcomes], "{} end with the pipeline's own output")
     listed = ", ".join(f"{number} {result}" for result, number in by_result.items())
     return f"{count} classes: {listed}, {count - sum(by_result.values())} {ABSENT}{worst}"
 

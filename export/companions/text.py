@@ -64,13 +64,13 @@ def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> di
     from tokenizers import Tokenizer
 
     fed: dict[str, Ids] = {}
-    for each in tokens:
-        with report_tokenizer_errors(f"the tokenizer of {each.input!r}", COPY_AGAIN):
-            tokenizer = Tokenizer.from_str(each.tokenizer.content.decode())
-            texts = [complete_text(prompt, each) for prompt in prompts]
-            file = each.tokenizer
-            ids = token_ids(texts, tokenizer, each.length, file.pad, each.replaced, file.pads_first)
-        fed[each.input] = ids.ids
-        if each.mask is not None:
-            fed[each.mask] = ids.mask
+    for entry in tokens:
+        with report_tokenizer_errors(f"the tokenizer of {entry.input!r}", COPY_AGAIN):
+            tokenizer = Tokenizer.from_str(entry.tokenizer.content.decode())
+            texts = [complete_text(prompt, entry) for prompt in prompts]
+            file = entry.tokenizer
+            ids = token_ids(texts, tokenizer, entry.length, file.pad, entry.replaced, file.pads_first)
+        fed[entry.input] = ids.ids
+        if entry.mask is not None:
+            fed[entry.mask] = ids.mask
     return fed

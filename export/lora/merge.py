@@ -84,7 +84,7 @@ def _check_fit(lora: Lora, layer: str, targets: "Targets", parts: "Tensors") -> 
     try:
         _updates(targets, {part: tensor.to("meta") for part, tensor in parts.items() if part != "alpha"}, AlphaScale())
     except (ValueError, IndexError, RuntimeError) as error:
-        shapes = ", ".join(str(list(each.weight.shape)) for each in targets.layers)
+        shapes = ", ".join(str(list(target.weight.shape)) for target in targets.layers)
         update = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in parts.items() if part != "alpha")
         reason = error if isinstance(error, ValueError) else "these do not fit each other"  # replaces torch's message
         what = f"{lora.name}: {layer!r} has a weight of {shapes}, but the file has {update}: {reason}"

@@ -34,10 +34,10 @@ def has_zeros_for_none(folder: Folder) -> bool:
     the pipeline's class holds."""
     import diffusers  # takes seconds, and --help does not need it
 
-    made = getattr(diffusers, folder.pipeline, None)
-    if made is None:
+    pipeline = getattr(diffusers, folder.pipeline, None)
+    if pipeline is None:
         return bool(folder.index.get(ZEROS_FOR_NONE))
-    argument = inspect.signature(made.__init__).parameters.get(ZEROS_FOR_NONE)
+    argument = inspect.signature(pipeline.__init__).parameters.get(ZEROS_FOR_NONE)
     return argument is not None and bool(folder.index.get(ZEROS_FOR_NONE, argument.default))
 
 

@@ -67,10 +67,10 @@ def find_latents(autoencoder: Any, finish: Callable[[Tensor], object], x_shape: 
         digits = [numbers // DIGIT**power % DIGIT for power in range(3)]  # of the index of each element
         sources = torch.stack([digit for digit in digits if digit.any()]).reshape(-1, *x_shape).float()
         targets = [((decode(source) - shift) / scale).round() + 0.0 for source in sources]  # -0 becomes 0
-        found = find(sources, torch.stack(targets))
-        if found is None or not torch.equal(found.order.sort().values, numbers):
+        elements = find(sources, torch.stack(targets))
+        if elements is None or not torch.equal(elements.order.sort().values, numbers):
             return None
-        latents = ElementMap(found.order, x_shape, tuple(scale.shape), scale, shift)
+        latents = ElementMap(elements.order, x_shape, tuple(scale.shape), scale, shift)
         x = torch.randn(x_shape, generator=torch.Generator().manual_seed(0))
         return latents if is_close(latents(x[None])[0], decode(x)) else None
     except _NotOneTensorError:

@@ -144,14 +144,14 @@ class RecordedText:
     def token_inputs(self, converts: bool) -> tuple[TokenInput, ...]:
         """Return the inputs of token ids with their tokenizers. `converts`: tokens of several embeddings are
         replaced."""
-        made = []
+        inputs = []
         for number, (ids, mask) in self.names.items():
             tokens = self.encoders[number].tokens
             assert tokens is not None, "only these have names"
             replaced = tokens_of_several_embeddings(tokens.file) if converts else {}
             form = tokens.before, tokens.after, tokens.cleaning
-            made.append(TokenInput(ids, tokens.file, tokens.length, mask, replaced, *form))
-        return tuple(made)
+            inputs.append(TokenInput(ids, tokens.file, tokens.length, mask, replaced, *form))
+        return tuple(inputs)
 
 
 def read_recorded_text(
@@ -185,7 +185,7 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     rules = search.find_all()
     if not rules:
         return None
-    dtypes = {each.name: getattr(torch, each.dtype) for each in recorded.arguments.conditions}
+    dtypes = {condition.name: getattr(torch, condition.dtype) for condition in recorded.arguments.conditions}
     text = RecordedText(tuple(search.encoders), rules, dtypes)
     nothing, zeros = find_nothing(recorded, text)
     text = replace(text, nothing=nothing, zeros=zeros, zeros_for_empty=len(samples) < len(all_samples))

@@ -25,21 +25,21 @@ from fewstep.runtime.machine.memory_pages import drop_pages
 
 def outline_network(home: Path) -> nn.Module:
     """Return the network of a component without memory for its weights, on the device "meta"."""
-    made = _class_of(home)
+    network_class = _class_of(home)
     with torch.device("meta"):
-        network: nn.Module = made.from_config(made.load_config(home, local_files_only=True))
+        network: nn.Module = network_class.from_config(network_class.load_config(home, local_files_only=True))
     return network
 
 
 def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     """Return the network of a component with its weights, and their files. diffusers also reads the layer names of its
     earlier versions."""
-    stored, made = find_weights(home), _class_of(home)
+    stored, network_class = find_weights(home), _class_of(home)
     import diffusers
 
-    stays_float32 = bool(getattr(made, "_keep_in_fp32_modules", None))
+    stays_float32 = bool(getattr(network_class, "_keep_in_fp32_modules", None))
     with _release_copied_weights():  # the only way in which diffusers loads networks with layers that stay in float32
-        network = load_pretrained(diffusers, made.__name__, home, stored, low_cpu_mem_usage=stays_float32)
+        network = load_pretrained(diffusers, network_class.__name__, home, stored, low_cpu_mem_usage=stays_float32)
     gc.collect()  # otherwise the files stay mapped
     return network.requires_grad_(False), list(stored.files)
 

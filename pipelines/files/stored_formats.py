@@ -70,7 +70,7 @@ def read_formats(entries: Mapping[str, StoredTensor]) -> dict[str, StoredFormat]
     not read, and for files of Nunchaku and NVFP4 weights, which state none."""
     _refuse_unstated(entries)
     formats: dict[str, StoredFormat] = {}
-    for file in {each.file for each in entries.values()}:
+    for file in {entry.file for entry in entries.values()}:
         stated = _parse((_read_metadata(file).get(FORMATS) or "{}").encode())
         layers = stated.get("layers") if isinstance(stated, dict) else None
         for layer, described in (layers if isinstance(layers, dict) else {}).items():

@@ -10,8 +10,8 @@ from fewstep.pipelines.recording.fit import TOLERANCE, fit
 def adds_x(record: CallRecord) -> bool:
     """Return True if a pipeline adds a multiple of x to its network's outputs, as one that converts a predicted x0 to a
     velocity does."""
-    found = _fit_with_x(record.steps[0])
-    return found is not None and abs(found[1]) > TOLERANCE
+    factors = _fit_with_x(record.steps[0])
+    return factors is not None and abs(factors[1]) > TOLERANCE
 
 
 def remove_x(record: CallRecord) -> CallRecord:
@@ -19,9 +19,9 @@ def remove_x(record: CallRecord) -> CallRecord:
     multiple of x rewritten to pass only the sum, whose weights sum to 1. Other steps are unchanged."""
     steps = []
     for step in record.steps:
-        found = _fit_with_x(step)
-        if found is not None:
-            total, of_x = found
+        factors = _fit_with_x(step)
+        if factors is not None:
+            total, of_x = factors
             output = (step.model_output.double() - of_x * step.sample.double()) / total
             step = replace(step, model_output=output.float())
         steps.append(step)

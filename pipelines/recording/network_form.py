@@ -107,7 +107,7 @@ class NetworkForm(nn.Module):
 
     def _read_output(self, tensors: Sequence[Tensor]) -> Tensor:
         assert self.output is not None, "the caller tests it"
-        rows = [each.flatten(1) for each in tensors]
+        rows = [tensor.flatten(1) for tensor in tensors]
         prediction: Tensor = self.output(torch.cat(rows, dim=1) if len(rows) > 1 else rows[0])
         return prediction
 
@@ -119,22 +119,26 @@ def find_forms(name: str, base: CallRecord, reseeded: CallRecord) -> Iterator[Ne
     step, other = base.steps[0], reseeded.steps[0]
     call, second = step.calls[0], other.calls[0]
     lists = _row_lists(call)
-    (leaves, _), (others, _) = (_stack_lists(name, each, lists) for each in (call, second))
+    (leaves, _), (others, _) = (_stack_lists(name, own_call, lists) for own_call in (call, second))
     x, rows, inputs = torch.stack([step.sample[0], other.sample[0]]), len(call.output), dict[str, ElementMap]()
     x_shape, has_one = tuple(step.sample.shape[1:]), step.joined == 1 and not call.more and not call.is_list
     for path, leaf in leaves.items():
-        pair = [each for each in (leaf, others.get(path)) if isinstance(each, Tensor) and each.dtype == torch.float32]
+        pair = [
+            value for value in (leaf, others.get(path)) if isinstance(value, Tensor) and value.dtype == torch.float32
+        ]
         if len(pair) < 2 or pair[0].shape != pair[1].shape or pair[0].dim() < 2 or len(pair[0]) != rows:
             continue
-        elements = None if torch.equal(*pair) else find(x, torch.stack([each[0] for each in pair]))
+        elements = None if torch.equal(*pair) else find(x, torch.stack([value[0] for value in pair]))
         if elements is not None:
             inputs[path] = elements
     if has_one:
-        yield from (NetworkForm((), {path: each}, None, x_shape) for path, each in inputs.items() if each.inserts)
-    known = [each.order[each.order >= 0] for each in inputs.values()]
+        yield from (
+            NetworkForm((), {path: elements}, None, x_shape) for path, elements in inputs.items() if elements.inserts
+        )
+    known = [elements.order[elements.order >= 0] for elements in inputs.values()]
     if not known or len(torch.cat(known).unique()) != x[0].numel():
         return
-    sizes = [each[0].numel() for each in (call.output, *call.more)]
+    sizes = [output[0].numel() for output in (call.output, *call.more)]
     for order in _possible_outputs(sizes, inputs, x[0].numel()):
         yield NetworkForm(lists, inputs, ElementMap(order, (sum(sizes),), x_shape), x_shape)
 
@@ -142,8 +146,8 @@ def find_forms(name: str, base: CallRecord, reseeded: CallRecord) -> Iterator[Ne
 def _possible_outputs(sizes: Sequence[int], inputs: Mapping[str, ElementMap], size: int) -> Iterator[Tensor]:
     """Yield possible positions of the prediction in the network's outputs of these sizes, as an index for each element
     of x. The prediction is in the same place as x in the input, or in the order of x."""
-    if sizes == [len(each.order) for each in inputs.values()]:
-        yield invert(torch.cat([each.order for each in inputs.values()]), size)
+    if sizes == [len(elements.order) for elements in inputs.values()]:
+        yield invert(torch.cat([elements.order for elements in inputs.values()]), size)
     if sum(sizes) == size:
         yield torch.arange(size)
 
@@ -164,10 +168,10 @@ def _stack_lists(name: str, call: NetworkCall, lists: tuple[str, ...]) -> tuple[
     if not lists:
         return dict(call.leaves), call.structure
     arguments = call.arguments
-    for each in lists:
-        if len({tensor.shape for tensor in arguments[each]}) != 1:
-            raise length_error(f"{name} passes tensors of different shapes to its network in the list {each}")
-        arguments[each] = torch.stack(arguments[each])
+    for path in lists:
+        if len({tensor.shape for tensor in arguments[path]}) != 1:
+            raise length_error(f"{name} passes tensors of different shapes to its network in the list {path}")
+        arguments[path] = torch.stack(arguments[path])
     return _flatten(arguments)
 
 

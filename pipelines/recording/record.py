@@ -95,12 +95,12 @@ def record(
         the scheduler's last step, and ChangedNetworkError if it changes a denoiser.
     """
     recorder, returned, failure = _run_call(built, settings, seed, networks or {}, None, deviation, stops)
-    scheduler, made = built.pipeline.scheduler, drop_copies(recorder.finish(returned, failure))
-    made = made if built.form is None else built.form.rewrite(built.name, made)
-    made = remove_x(made) if built.converts else made
+    scheduler, call_record = built.pipeline.scheduler, drop_copies(recorder.finish(returned, failure))
+    call_record = call_record if built.form is None else built.form.rewrite(built.name, call_record)
+    call_record = remove_x(call_record) if built.converts else call_record
     if is_inverted(scheduler):
-        return turn_around(made, scheduler.config.num_train_timesteps)
-    return to_flow(made, scheduler.config.sigma_data) if is_trigflow(scheduler) else made
+        return turn_around(call_record, scheduler.config.num_train_timesteps)
+    return to_flow(call_record, scheduler.config.sigma_data) if is_trigflow(scheduler) else call_record
 
 
 def finish_call(built: BuiltPipeline, settings: Mapping[str, Any], ending: Ending, seed: int = 0) -> Any:
@@ -176,10 +176,10 @@ def _watch_networks(
         else:
             answer = partial(_run, network.forward)
         stack.enter_context(place(built.pipeline, {name: network}))
-        for each in (stand_in, network):  # the pipeline may have kept the first one elsewhere too
-            watch = Watch(f"{built.name} changes its network {name}", each, partial(_fix_of_change, built.pipeline))
+        for watched in (stand_in, network):  # the pipeline may have kept the first one elsewhere too
+            watch = Watch(f"{built.name} changes its network {name}", watched, partial(_fix_of_change, built.pipeline))
             forward = _recording_forward(recorder, built.name, name, watch, answer)
-            stack.enter_context(patch.object(each, "forward", forward, create=True))
+            stack.enter_context(patch.object(watched, "forward", forward, create=True))
             watches.append(watch)
     return watches
 

@@ -61,12 +61,12 @@ def copy_network(network: nn.Module) -> nn.Module:
 def copy_module(network: nn.Module) -> nn.Module:
     """Return a copy. Tensors that a module computes from its weights, as `weight_norm` does, are copied by value."""
     computed = (
-        each
+        tensor
         for module in network.modules()
-        for each in vars(module).values()
-        if isinstance(each, torch.Tensor) and not each.is_leaf
+        for tensor in vars(module).values()
+        if isinstance(tensor, torch.Tensor) and not tensor.is_leaf
     )
-    return copy.deepcopy(network, {id(each): each.detach().clone() for each in computed})
+    return copy.deepcopy(network, {id(tensor): tensor.detach().clone() for tensor in computed})
 
 
 def is_small(module: nn.Module) -> bool:

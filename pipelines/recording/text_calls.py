@@ -69,8 +69,8 @@ def record_texts(built: BuiltPipeline, settings: Mapping[str, Any], keeps: Outpu
     """
     log = _Log(keeps)
     with _recording(built, log):
-        made = record(built, settings, 0, stops=True)
-    return TextRecord(made, tuple(log.texts), tuple(log.runs))
+        call_record = record(built, settings, 0, stops=True)
+    return TextRecord(call_record, tuple(log.texts), tuple(log.runs))
 
 
 def find_tokenizers(pipeline: Any) -> dict[str, Any]:

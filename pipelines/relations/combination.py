@@ -81,14 +81,14 @@ def find_combination(
             if branch == known.branch and (weights := fit_weights(known.shaping, steps)) is not None:
                 return _combine(place, known, weights)
     try:
-        found = _find_fixed(name, record)
+        fixed = _find_fixed(name, record)
     except UserError:  # of one sample, a projection is a sum too, with weights that do not sum to 1
         if small is None or (projected := _find_projected(record, small)) is None:
             raise
         return projected
-    if small is not None and len(set(found.weights)) > 1:
-        return _find_projected(record, small) or found
-    return found
+    if small is not None and len(set(fixed.weights)) > 1:
+        return _find_projected(record, small) or fixed
+    return fixed
 
 
 def _find_projected(record: CallRecord, small: CallRecord) -> Combination | None:
@@ -115,13 +115,17 @@ def _list_guided_steps(record: CallRecord) -> Iterator[tuple[ElementMap, int, li
     if first.model_output.shape != first.sample.shape:
         return
     for place in boxes(tuple(first.sample.shape[1:]), tuple(first.calls[0].output.shape[1:])):
-        outputs = [[place(each).double().numpy() for each in branch_outputs(step)] for step in record.steps]
-        if any(len(each) != 2 for each in outputs):
+        outputs = [[place(output).double().numpy() for output in branch_outputs(step)] for step in record.steps]
+        if any(len(branches) != 2 for branches in outputs):
             return
         targets = [step.model_output.double().numpy() for step in record.steps]
         for branch in (0, 1):
             pairs = zip(outputs, targets, strict=True)
-            yield place, branch, [GuidedStep(each[branch], each[1 - branch], target) for each, target in pairs]
+            yield (
+                place,
+                branch,
+                [GuidedStep(branches[branch], branches[1 - branch], target) for branches, target in pairs],
+            )
 
 
 def _find_fixed(name: str, record: CallRecord) -> Combination:
@@ -129,23 +133,23 @@ def _find_fixed(name: str, record: CallRecord) -> Combination:
     determine it. Raises CombinationError if there is none."""
     forms, weights = set(), []
     for step in record.steps:
-        found = _fit_step(name, step)
-        total = sum(found.weights)
+        combination = _fit_step(name, step)
+        total = sum(combination.weights)
         sign = 1 if total > 0 else -1
         if abs(abs(total) - 1) > 10 * TOLERANCE:
             what = f"{name}: the weights of its network's outputs sum to {total:.4g}, not to 1"
             raise CombinationError(what, UNRECORDED)
-        forms.add((found.place.selects, sign, found.change))
-        weights.append(round_weights([sign * each for each in found.weights]))
-    if len(forms) != 1 or len({len(each) for each in weights}) != 1:
+        forms.add((combination.place.selects, sign, combination.change))
+        weights.append(round_weights([sign * weight for weight in combination.weights]))
+    if len(forms) != 1 or len({len(of_step) for of_step in weights}) != 1:
         raise recording_error(f"{name} combines its network's outputs differently at different steps")
     _, sign, change = forms.pop()
-    return Combination(found.place, tuple(weights), sign, change)
+    return Combination(combination.place, tuple(weights), sign, change)
 
 
 def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
     """Return the combination of one step. Raises UserError for a combination that fewstep does not know."""
-    target, outputs = step.model_output.double(), [each.double() for each in branch_outputs(step)]
+    target, outputs = step.model_output.double(), [output.double() for output in branch_outputs(step)]
     if target.shape != step.sample.shape:
         shapes = f"{tuple(target.shape)} for x {tuple(step.sample.shape)}"
         raise recording_error(f"{name} passes its scheduler an output of a different shape: {shapes}")
@@ -155,14 +159,14 @@ def _fit_step(name: str, step: SchedulerStep) -> _StepCombination:
         raise recording_error(f"{name} changes the shape of its network's output, {shapes}, before the step")
     residuals = []
     for place in places:
-        parts = [place(each) for each in outputs]
+        parts = [place(output) for output in outputs]
         (*weights, of_x), residual = fit([*parts, step.sample], target)
         if residual <= TOLERANCE and abs(of_x) > TOLERANCE:
             raise recording_error(f"{name} adds {of_x:.4g} times x to its network's output")
         if residual <= TOLERANCE:
             return _StepCombination(place, tuple(weights))
-        if found := _fit_norm(parts, target) or _fit_channels(parts, target) or _fit_frames(parts, target):
-            return _StepCombination(place, *found)
+        if guided := _fit_norm(parts, target) or _fit_channels(parts, target) or _fit_frames(parts, target):
+            return _StepCombination(place, *guided)
         residuals.append(residual)
     raise CombinationError(
         f"{name} combines its network's outputs neither with fixed weights nor in another way that fewstep knows "
@@ -182,15 +186,15 @@ def _fit_norm(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float, .
         return None
     for axis in range(-1, -target.dim(), -1):
         along = torch.nn.functional.normalize(target, dim=axis)
-        across = [each - along * (along * each).sum(dim=axis, keepdim=True) for each in outputs]
+        across = [output - along * (along * output).sum(dim=axis, keepdim=True) for output in outputs]
         gram = torch.tensor([[float((one * other).sum()) for other in across] for one in across], dtype=torch.float64)
         smallest = torch.linalg.eigh(gram).eigenvectors[:, 0]
         if float(smallest.sum().abs()) < 1e-3:  # weights of 1000 and more, which no guidance has
             continue
         shares = smallest / smallest.sum()
-        total = sum((share * each for share, each in zip(shares, outputs, strict=True)), torch.zeros_like(target))
+        total = sum((share * output for share, output in zip(shares, outputs, strict=True)), torch.zeros_like(target))
         for branch, output in enumerate(outputs):
-            norms = [torch.linalg.vector_norm(each, dim=axis, keepdim=True) for each in (output, total)]
+            norms = [torch.linalg.vector_norm(value, dim=axis, keepdim=True) for value in (output, total)]
             matched = total * norms[0] / norms[1]
             sign = 1.0 if float((matched * target).sum()) > 0 else -1.0
             if float((sign * matched - target).abs().max() / target.abs().max()) <= TOLERANCE:
@@ -207,7 +211,7 @@ def _fit_channels(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[floa
             count = int(differs.transpose(0, 1).flatten(1).any(dim=1).sum())
             if count in (0, target.shape[1]) or bool(differs[:, count:].any()):
                 continue
-            weights, residual = fit([each[:, :count] for each in outputs], target[:, :count])
+            weights, residual = fit([values[:, :count] for values in outputs], target[:, :count])
             if residual <= TOLERANCE:
                 return weights, GuidedChange(GuideChannels(count), branch)
     return None
@@ -220,7 +224,7 @@ def _fit_frames(outputs: Sequence[Tensor], target: Tensor) -> tuple[tuple[float,
     count = target.shape[1]
     if len(outputs) != 2 or target.dim() < 3 or count < 2:
         return None
-    fits = [fit([each[:, frame] for each in outputs], target[:, frame]) for frame in range(count)]
+    fits = [fit([values[:, frame] for values in outputs], target[:, frame]) for frame in range(count)]
     if any(residual > TOLERANCE or abs(sum(weights) - 1) > 10 * TOLERANCE for weights, residual in fits):
         return None
     for branch in (0, 1):

@@ -58,10 +58,10 @@ def find_parts(name: str, base: CallRecord, reseeded: CallRecord) -> dict[str, R
     parts, others = split_record(name, base), split_record(name, reseeded)
     if len(parts) > 2 or list(parts) != list(others):
         raise recording_error(f"{name} calls {len(parts)} networks: {', '.join(parts)}")
-    found = {each: find_relations(name, parts[each], others[each]) for each in parts}
-    if len({(each.x, each.branches) for each in found.values()}) != 1:
-        raise recording_error(f"{name} passes x to its networks in different ways: {', '.join(found)}")
-    return found
+    relations = {component: find_relations(name, parts[component], others[component]) for component in parts}
+    if len({(relation.x, relation.branches) for relation in relations.values()}) != 1:
+        raise recording_error(f"{name} passes x to its networks in different ways: {', '.join(relations)}")
+    return relations
 
 
 def check_parts(

@@ -90,7 +90,7 @@ def _fit_without_limit(candidate: Project, small: Sequence[GuidedStep]) -> Proje
         return None
     step = small[index]
     rest = step.target - _base(candidate, step)
-    columns = [_across(candidate, each.difference, step.cond) for each in small[index::-1]]
+    columns = [_across(candidate, earlier.difference, step.cond) for earlier in small[index::-1]]
     factors, residual = fit(columns, _across(candidate, rest, step.cond))
     if residual > TOLERANCE or abs(factors[0]) < TOLERANCE:
         return None

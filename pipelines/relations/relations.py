@@ -105,8 +105,8 @@ def gets_x(record: CallRecord) -> bool:
     step = record.steps[0]
     if step.joined > 1 or not step.calls or step.calls[0].more or step.calls[0].is_list:
         return False
-    rows = (each for each in step.calls[0].leaves.values() if isinstance(each, Tensor) and each.dim() > 1)
-    return any(_is_x(select_rows(each, 0, len(step.sample)), step.sample) for each in rows)
+    rows = (tensor for tensor in step.calls[0].leaves.values() if isinstance(tensor, Tensor) and tensor.dim() > 1)
+    return any(_is_x(select_rows(tensor, 0, len(step.sample)), step.sample) for tensor in rows)
 
 
 def _check_arguments(name: str, moving: Sequence[str], record: CallRecord) -> None:

@@ -98,10 +98,10 @@ class TextSearch:
         self, name: str, targets: Sequence[Tensor], encoded: Mapping[int, Sequence[EncodedText]]
     ) -> TokenMask:
         masks = {number: [torch.from_numpy(text.mask) for text in texts] for number, texts in encoded.items()}
-        found = find_mask(targets, {number: torch.cat(rows) for number, rows in masks.items()})
-        if found is None:
+        mask = find_mask(targets, {number: torch.cat(rows) for number, rows in masks.items()})
+        if mask is None:
             raise TextError(f"{name} is no mask of token ids")
-        return found
+        return mask
 
     def _find_blocks(self, name: str, targets: Sequence[Tensor]) -> BlockGrid:
         if len({target.shape for target in targets}) > 1:
@@ -109,14 +109,14 @@ class TextSearch:
         counts = [int((target != 0).sum()) for target in targets]
         longest = counts.index(max(counts))
         places = list_places(self.samples[longest].record)
-        found = find_blocks(targets[longest], list_sources(places))
-        if found is None or not found.blocks:
+        blocks = find_blocks(targets[longest], list_sources(places))
+        if blocks is None or not blocks.blocks:
             raise TextError(f"{name} is not a rearrangement of outputs of its text encoders")
         known = {
-            number: self._encoder(name, found, number, places[number], longest, targets)
-            for number in dict.fromkeys(block.source.encoder for block in found.blocks)
+            number: self._encoder(name, blocks, number, places[number], longest, targets)
+            for number in dict.fromkeys(block.source.encoder for block in blocks.blocks)
         }
-        rule = _renumber(found, known)
+        rule = _renumber(blocks, known)
         return with_masks(name, rule, [self._match(rule, sample, target) for sample, target in enumerate(targets)])
 
     def _match(self, rule: BlockGrid, sample: int, target: Tensor) -> TextTarget:
@@ -167,8 +167,8 @@ class TextSearch:
                 raise TextError(f"{name} has values of {place.run.component} for some texts only")
             places.append(best[2] if sample != longest else place)
         tokens, encoded = self._find_tokens(place.run.component, places)
-        floats_first = sorted(place.run.inputs, key=lambda each: not place.run.inputs[each].is_floating_point())
-        inputs = {each: self._find_input(place.run.component, each, places, tokens, encoded) for each in floats_first}
+        floats_first = sorted(place.run.inputs, key=lambda path: not place.run.inputs[path].is_floating_point())
+        inputs = {path: self._find_input(place.run.component, path, places, tokens, encoded) for path in floats_first}
         if tokens is not None and place.run.takes_mask and MASK not in inputs and _lacks_padding(places, tokens):
             zeros = torch.zeros(tokens.length, dtype=torch.int64)
             inputs[MASK] = TokenMask(len(self.encoders), 0, 0, tokens.length, 1, 0, zeros)  # in a bundle, it is padded
@@ -255,8 +255,8 @@ def find_outputs(sample: TextSample) -> set[tuple[str, str]]:
     seen: set[int] = set()
     while targets:
         target = targets.pop()
-        found = find_blocks(target, sources) if target.is_floating_point() and target.dim() else None
-        for block in () if found is None else found.blocks:
+        blocks = find_blocks(target, sources) if target.is_floating_point() and target.dim() else None
+        for block in () if blocks is None else blocks.blocks:
             place = places[block.source.encoder]
             outputs.add((place.run.component, block.source.path))
             if block.source.encoder not in seen:

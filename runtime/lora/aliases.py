@@ -42,7 +42,7 @@ def aliases(names: Collection[str]) -> Aliases:
     for name in names:
         if match := re.fullmatch(r"([a-z_.]+)\.(\d+)\.(.+)", name):
             numbers.setdefault(f"{match[1]}.N.{match[3]}", []).append(match[2])
-    family = next((each for each in FAMILIES if each.mark in numbers or each.mark in names), None)
+    family = next((candidate for candidate in FAMILIES if candidate.mark in numbers or candidate.mark in names), None)
     if family is not None:
         yield from _original_names(family, numbers, names)
 

@@ -125,8 +125,8 @@ class Lora:
         """
         changed = self.layers(component)
         layers = layers_of(names, changed)
-        found = {layer: layers.find(layer) for layer in changed}
-        places = {layer: place for layer, place in found.items() if place is not None}
+        by_name = {layer: layers.find(layer) for layer in changed}
+        places = {layer: place for layer, place in by_name.items() if place is not None}
         if missing := [layer for layer in changed if layer not in places]:
             what = f"{self.name}: {network} lacks {len(missing)} of the layers that the file changes ({len(changed)})"
             fix = OTHER_NETWORK if places else f"{OTHER_NETWORK}, or rename its keys as the layers of {network}"

@@ -16,19 +16,19 @@ def loras_of(network: str, networks: Sequence[str], loras: Sequence[Lora]) -> tu
     does. Updates of text encoders stay with the first of `networks`. Raises UserError for a file that names none of
     several networks.
     """
-    found = []
+    own_loras = []
     for number, lora in enumerate(loras):
         own = _updates_of(lora, network, networks)
         if network == networks[0] and not _is_repeated(lora, loras[:number]):
             own |= {place: parts for place, parts in lora.updates.items() if place[0] != DENOISER}
         if own:
-            found.append(replace(lora, updates=own, configs=_configs_of(lora, network)))
-    return tuple(found)
+            own_loras.append(replace(lora, updates=own, configs=_configs_of(lora, network)))
+    return tuple(own_loras)
 
 
 def _updates_of(lora: Lora, network: str, networks: Sequence[str]) -> dict[tuple[Component, str], Parts]:
     """Return a file's updates of one network, without the network's name in their keys."""
-    names = {layer: _named(layer, networks) for layer in lora.layers(DENOISER)}
+    names = {layer: _match_network(layer, networks) for layer in lora.layers(DENOISER)}
     if lora.network is not None:
         check_network(lora.network, networks, lora.name)
     elif len(networks) > 1 and None in names.values():
@@ -46,7 +46,7 @@ def _updates_of(lora: Lora, network: str, networks: Sequence[str]) -> dict[tuple
     }
 
 
-def _named(layer: str, networks: Sequence[str]) -> str | None:
+def _match_network(layer: str, networks: Sequence[str]) -> str | None:
     """Return the network whose name begins a key, or None."""
     name = layer.removeprefix(PEFT).partition(".")[0]
     return name if name in networks else None
@@ -58,7 +58,7 @@ def _without(layer: str, name: str | None) -> str:
 
 def _is_repeated(lora: Lora, earlier: Sequence[Lora]) -> bool:
     """Return True if the file was given before for another network, so that its text encoders are changed already."""
-    return any(each.sha256 == lora.sha256 and each.network != lora.network for each in earlier)
+    return any(other.sha256 == lora.sha256 and other.network != lora.network for other in earlier)
 
 
 def _configs_of(lora: Lora, network: str) -> Mapping[str, AdapterConfig]:
@@ -66,7 +66,7 @@ def _configs_of(lora: Lora, network: str) -> Mapping[str, AdapterConfig]:
     own = lora.configs.get(network, lora.configs.get(DENOISER))
     if own is None:
         return lora.configs
-    is_named = any(_named(layer, [network]) for layer in lora.layers(DENOISER))
+    is_named = any(_match_network(layer, [network]) for layer in lora.layers(DENOISER))
     root = f"{network}." * (is_named and network not in lora.configs)
     return {**lora.configs, DENOISER: replace(own, root=root)}
 
