@@ -41,13 +41,13 @@ def autoencoder_checkpoint(network: nn.Module, prefix: str = "first_stage_model.
         ("conv_shortcut", "nin_shortcut"),
         ("conv_norm_out", "norm_out"),
     )
-    made = {}
+    weights = {}
     for name, tensor in network.state_dict().items():
         is_matrix = tensor.ndim == 2 and "attentions" in name
         for pattern, new in rules:
             name = re.sub(pattern, new, name)
-        made[prefix + name] = tensor[..., None, None] if is_matrix else tensor
-    return made
+        weights[prefix + name] = tensor[..., None, None] if is_matrix else tensor
+    return weights
 
 
 def clip_checkpoint(network: nn.Module, prefix: str = "cond_stage_model.transformer.") -> dict[str, Tensor]:
@@ -70,14 +70,14 @@ def wan_checkpoint(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
 def _renamed(network: nn.Module, table: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the weights in the names of a table without fused layers."""
     own = {name: alias for alias, name in table.items()}
-    made = {}
+    weights = {}
     for name, tensor in network.state_dict().items():
         layer, kind = _split(name)
         number = match[1] if (match := re.search(r"\.(\d+)\.", name)) else ""
-        form, whole = (each.replace(f".{number}.", ".N.", 1) if number else each for each in (layer, name))
+        form, whole = (text.replace(f".{number}.", ".N.", 1) if number else text for text in (layer, name))
         new = own[whole] if whole in own else f"{own.get(form, own.get(layer, form))}.{kind}" if kind else form
-        made[new.replace(".N.", f".{number}.")] = tensor
-    return made
+        weights[new.replace(".N.", f".{number}.")] = tensor
+    return weights
 
 
 def _split(name: str) -> tuple[str, str]:

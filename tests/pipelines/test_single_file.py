@@ -134,7 +134,9 @@ def test_a_changed_file_is_converted_again(pipeline: Any, configs: Path) -> None
     save_file({name: 2 * tensor for name, tensor in whole.items()}, file)
     os.utime(file, ns=(time, time))
     second = convert_file(file, configs)
-    old, new = (load_file(each.folder / "unet/diffusion_pytorch_model.safetensors") for each in (first, second))
+    old, new = (
+        load_file(conversion.folder / "unet/diffusion_pytorch_model.safetensors") for conversion in (first, second)
+    )
     assert all(torch.equal(2 * old[name], new[name]) for name in old)
     (configs / "scheduler/scheduler_config.json").write_text("{}")
     assert (convert_file(file, configs).folder / "scheduler/scheduler_config.json").read_text() == "{}"
@@ -280,7 +282,7 @@ def test_the_source_has_the_name_of_the_file(pipeline: Any, configs: Path) -> No
     save_file(stable_diffusion_checkpoint(pipeline), file)
     own, source = load_source(str(pipeline.home)), load_source(str(file), config=str(configs))
     assert (source.spec.name, source.label) == ("mine", str(file))
-    ours, theirs = (each.module.state_dict() for each in (source, own))  # type: ignore[attr-defined]
+    ours, theirs = (of_source.module.state_dict() for of_source in (source, own))  # type: ignore[attr-defined]
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert source.companions is not None and set(source.companions.encoders) == {"text_encoder"}
 

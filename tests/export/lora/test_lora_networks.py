@@ -67,7 +67,7 @@ def test_a_file_that_names_no_network_is_refused_with_their_names(tmp_path: Path
     lora = lora_of(write(tmp_path / "a.safetensors", "diffusion_model.a"), 1.0)
     with refuses(("a.safetensors", "transformer_2, transformer"), "a.safetensors@transformer_2 or a.safetensors@trans"):
         loras_of("transformer", TWO, [lora])
-    assert [each.layers("denoiser") for each in loras_of("unet", ("unet",), [lora])] == [("diffusion_model.a",)]
+    assert [other.layers("denoiser") for other in loras_of("unet", ("unet",), [lora])] == [("diffusion_model.a",)]
 
 
 @pytest.mark.parametrize("networks", [TWO, ("unet",)])
@@ -86,10 +86,10 @@ def test_a_file_of_both_networks_is_not_put_into_one(tmp_path: Path) -> None:
 def test_layers_of_text_encoders_are_changed_once(tmp_path: Path) -> None:
     file = write(tmp_path / "a.safetensors", "a", "text_encoder.b")
     loras = [read_lora(f"{file}@{network}") for network in TWO]
-    (quiet,), (noisy,) = ([each for each in loras_of(name, TWO, loras) if each.layers("denoiser")] for name in TWO)
+    (quiet,), (noisy,) = ([own for own in loras_of(name, TWO, loras) if own.layers("denoiser")] for name in TWO)
     assert quiet.layers("text_encoder") == ("b",) and noisy.layers("text_encoder") == ()
     both = loras_of(TWO[0], TWO, [*loras, *loras])
-    assert sum(bool(each.layers("text_encoder")) for each in both) == 1
+    assert sum(bool(own.layers("text_encoder")) for own in both) == 1
 
 
 def test_each_network_has_the_alpha_of_its_own_metadata(tmp_path: Path) -> None:
@@ -142,10 +142,10 @@ def test_a_lora_changes_the_network_that_the_user_names(layers_of_experts: Path,
     base = digests(open_bundle(layers_of_experts).manifest)
     for name, other in (("denoiser", "noisy"), ("noisy", "denoiser")):
         file = write(tmp_path / "a.safetensors", "inner", width=WIDTHS[name])
-        made = export(options_of(layers_of_experts, tmp_path / name, lora=(f"{file}:0.5@{name}",)))
-        assert digests(made)[name] != base[name] and digests(made)[other] == base[other]
-        assert f"--lora a.safetensors:0.5@{name}" in made.provenance.commands[0]
-        assert [each.network for each in made.provenance.adapters] == [name]
+        manifest = export(options_of(layers_of_experts, tmp_path / name, lora=(f"{file}:0.5@{name}",)))
+        assert digests(manifest)[name] != base[name] and digests(manifest)[other] == base[other]
+        assert f"--lora a.safetensors:0.5@{name}" in manifest.provenance.commands[0]
+        assert [lora.network for lora in manifest.provenance.adapters] == [name]
         with pytest.raises(UserError, match="does not say which network it changes"):
             export(options_of(layers_of_experts, tmp_path / "none", lora=(str(file),)))
         assert not (tmp_path / "none" / "manifest.json").exists()
@@ -158,10 +158,10 @@ def test_adapters_at_run_time_are_the_merged_files(layers_of_experts: Path, tmp_
     }
     texts = [f"{file}@{name}" for name, file in files.items()]
     slots = options_of(layers_of_experts, tmp_path / "slots", lora_slots=("inner",), rank=4)
-    made = export(slots)
-    assert made.lora_slots is not None and made.networks["noisy"].lora_slots is not None
+    manifest = export(slots)
+    assert manifest.lora_slots is not None and manifest.networks["noisy"].lora_slots is not None
     export(options_of(layers_of_experts, tmp_path / "merged", lora=tuple(texts)))
-    base, merged, own = (load(each) for each in (layers_of_experts, tmp_path / "merged", tmp_path / "slots"))
+    base, merged, own = (load(path) for path in (layers_of_experts, tmp_path / "merged", tmp_path / "slots"))
     expected = merged.sample(PLAN, [0, 1])
     sampled = own.with_options(adapters=dict.fromkeys(texts, 1.0)).sample(PLAN, [0, 1])
     assert np.abs(sampled - expected).max() < 1e-5 < 1e-2 < np.abs(sampled - base.sample(PLAN, [0, 1])).max()

@@ -85,14 +85,14 @@ def wan_layers(prefix: str, dot: str = ".") -> dict[str, tuple[int, int]]:
     return {f"{prefix}blocks{dot}{n}{dot}{layer}": size for n in range(2) for layer, size in sizes.items()}
 
 
-def merged(base: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> nn.Module:
+def merge_file(base: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> nn.Module:
     save_file(dict(tensors), file)
     module = copy.deepcopy(base)
     merge(module, read_lora(str(file)))
     return module
 
 
-def fused(base: nn.Module, tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, Tensor]:
+def fuse(base: nn.Module, tensors: Mapping[str, Tensor], pipeline: Any) -> dict[str, Tensor]:
     """Return the weights after diffusers' load_lora_weights and fuse_lora."""
     pytest.importorskip("peft")
     others = dict.fromkeys(list(inspect.signature(pipeline).parameters))
@@ -118,9 +118,9 @@ def test_a_file_of_wan_is_merged_as_by_diffusers(form: str, wan: nn.Module, tmp_
         tensors |= factors({COMFY + name: size for name, size in HEAD.items()}, alpha=None)
     elif form == "bias":
         tensors |= {f"{COMFY}blocks.0.ffn.0.diff_b": torch.randn(HIDDEN)}
-    state = fused(wan, tensors, diffusers.WanPipeline)
+    state = fuse(wan, tensors, diffusers.WanPipeline)
     assert sum(not torch.equal(value, wan.state_dict()[name]) for name, value in state.items()) >= 20
-    assert_same(merged(wan, tensors, tmp_path / "a.safetensors"), state)
+    assert_same(merge_file(wan, tensors, tmp_path / "a.safetensors"), state)
 
 
 def test_differences_of_norms_and_of_modulations_are_added(wan: nn.Module, tmp_path: Path) -> None:
@@ -136,14 +136,14 @@ def test_differences_of_norms_and_of_modulations_are_added(wan: nn.Module, tmp_p
     for key, name in sizes.items():
         tensors[COMFY + key] = torch.randn(expected[name].shape)
         expected[name] += tensors[COMFY + key]
-    assert_same(merged(wan, tensors, tmp_path / "a.safetensors"), expected)
+    assert_same(merge_file(wan, tensors, tmp_path / "a.safetensors"), expected)
 
 
 def test_a_bias_of_diffusers_has_the_scale_of_its_factors(wan: nn.Module, tmp_path: Path) -> None:
     """The bias of `lora_B`, with which diffusers writes a file that had `diff_b`."""
     layer, bias = "blocks.0.attn1.to_q", torch.randn(WIDTH)
     tensors = factors({f"transformer.{layer}": (WIDTH, WIDTH)}, ("lora_A", "lora_B"))
-    module = merged(wan, tensors | {f"transformer.{layer}.lora_B.bias": bias}, tmp_path / "a.safetensors")
+    module = merge_file(wan, tensors | {f"transformer.{layer}.lora_B.bias": bias}, tmp_path / "a.safetensors")
     change = module.get_submodule(layer).bias - wan.get_submodule(layer).bias  # type: ignore[operator]
     torch.testing.assert_close(change, ALPHA / RANK * bias)
 
@@ -152,20 +152,22 @@ def test_layers_of_another_network_are_listed(wan: nn.Module, tmp_path: Path) ->
     """A file for images in a network for texts: diffusers drops these layers."""
     tensors = factors(wan_layers(COMFY) | {f"{COMFY}blocks.0.cross_attn.k_img": (WIDTH, WIDTH)})
     with refuses(("WanTransformer3DModel", "blocks.0.cross_attn.k_img"), "trained for this network"):
-        merged(wan, tensors, tmp_path / "a.safetensors")
+        merge_file(wan, tensors, tmp_path / "a.safetensors")
 
 
 def test_a_layer_that_a_file_changes_under_two_names_is_refused(z_image: nn.Module, tmp_path: Path) -> None:
     home = "diffusion_model.layers.0.attention"
     with refuses(("twice", f"{home}.qkv", f"{home}.to_q")):
-        merged(z_image, factors({f"{home}.qkv": (48, 16), f"{home}.to_q": (16, 16)}), tmp_path / "a.safetensors")
+        merge_file(z_image, factors({f"{home}.qkv": (48, 16), f"{home}.to_q": (16, 16)}), tmp_path / "a.safetensors")
 
 
 def test_a_file_of_z_image_is_merged_as_by_diffusers(z_image: nn.Module, tmp_path: Path) -> None:
     home = "diffusion_model.layers.0"
     sizes = {f"{home}.attention.qkv": (48, 16), f"{home}.adaLN_modulation.0": (64, 16)}
     tensors = factors(sizes, ("lora.down", "lora.up"))
-    assert_same(merged(z_image, tensors, tmp_path / "a.safetensors"), fused(z_image, tensors, diffusers.ZImagePipeline))
+    assert_same(
+        merge_file(z_image, tensors, tmp_path / "a.safetensors"), fuse(z_image, tensors, diffusers.ZImagePipeline)
+    )
 
 
 def test_a_file_of_xlabs_is_merged_as_by_diffusers(flux: nn.Module, tmp_path: Path) -> None:
@@ -180,9 +182,9 @@ def test_a_file_of_xlabs_is_merged_as_by_diffusers(flux: nn.Module, tmp_path: Pa
         key.replace(".lora.down", ".down").replace(".lora.up", ".up"): tensor
         for key, tensor in factors(sizes, ("lora.down", "lora.up"), alpha=None).items()
     }
-    state = fused(flux, tensors, diffusers.FluxPipeline)
+    state = fuse(flux, tensors, diffusers.FluxPipeline)
     assert sum(not torch.equal(value, flux.state_dict()[name]) for name, value in state.items()) == 12
-    assert_same(merged(flux, tensors, tmp_path / "a.safetensors"), state)
+    assert_same(merge_file(flux, tensors, tmp_path / "a.safetensors"), state)
 
 
 def test_a_file_of_fal_is_that_of_the_original_names(flux: nn.Module, tmp_path: Path) -> None:
@@ -195,14 +197,14 @@ def test_a_file_of_fal_is_that_of_the_original_names(flux: nn.Module, tmp_path: 
         "final_layer.linear": (4, 16),
     }
     own = factors(sizes, ("lora_A", "lora_B"), alpha=None)
-    of_fal = merged(
+    of_fal = merge_file(
         flux, {f"base_model.model.{key}": tensor for key, tensor in own.items()}, tmp_path / "a.safetensors"
     )
     state = of_fal.state_dict()
     changed = {name for name, value in state.items() if not torch.equal(value, flux.state_dict()[name])}
     assert len(changed) == 10
     assert_same(
-        merged(flux, {f"diffusion_model.{key}": tensor for key, tensor in own.items()}, tmp_path / "b.safetensors"),
+        merge_file(flux, {f"diffusion_model.{key}": tensor for key, tensor in own.items()}, tmp_path / "b.safetensors"),
         state,
     )
     single = "single_transformer_blocks.0."
@@ -230,9 +232,9 @@ def test_a_file_of_ltx_2_is_merged_as_by_diffusers(tmp_path: Path) -> None:
     }
     layers = {f"{COMFY}{name}": tuple(network.get_submodule(own).weight.shape) for name, own in names.items()}
     tensors = factors(layers, ("lora_A", "lora_B"), alpha=None)
-    state = fused(network, tensors, diffusers.LTX2Pipeline)
+    state = fuse(network, tensors, diffusers.LTX2Pipeline)
     assert sum(not torch.equal(value, network.state_dict()[name]) for name, value in state.items()) == len(names)
-    assert_same(merged(network, tensors, tmp_path / "a.safetensors"), state)
+    assert_same(merge_file(network, tensors, tmp_path / "a.safetensors"), state)
 
 
 def test_the_modulation_of_texts_is_swapped_in_the_last_block_only(tmp_path: Path) -> None:
@@ -243,11 +245,11 @@ def test_the_modulation_of_texts_is_swapped_in_the_last_block_only(tmp_path: Pat
     network = diffusers.SD3Transformer2DModel(**heads, **sizes).requires_grad_(False)
     name, layer = "joint_blocks.{}.context_block.adaLN_modulation.1", "transformer_blocks.{}.norm1_context.linear"
     tensors = factors({COMFY + name.format(0): (96, 16), COMFY + name.format(1): (32, 16)})
-    module = merged(network, tensors, tmp_path / "a.safetensors")
+    module = merge_file(network, tensors, tmp_path / "a.safetensors")
     for number, shift in ((0, 0), (1, 16)):
         parts = (tensors[f"{COMFY}{name.format(number)}.lora_{part}.weight"] for part in ("up", "down"))
         up, down = parts
-        own, former = (each.get_submodule(layer.format(number)).weight for each in (module, network))
+        own, former = (whole.get_submodule(layer.format(number)).weight for whole in (module, network))
         torch.testing.assert_close(own - former, (ALPHA / RANK * up @ down).roll(shift, 0), atol=1e-6, rtol=1e-6)
 
 
@@ -272,9 +274,9 @@ def test_every_form_may_change_a_fused_layer(form: str, z_image: nn.Module, tmp_
         tensors = factors({layer: (48, 16)}) | {f"{layer}.dora_scale": torch.rand(48, 1) + 0.5}
         moved = weight + ALPHA / RANK * tensors[f"{layer}.lora_up.weight"] @ tensors[f"{layer}.lora_down.weight"]
         expected = tensors[f"{layer}.dora_scale"] * moved / moved.norm(dim=1, keepdim=True)
-    module = merged(z_image, tensors, tmp_path / "a.safetensors")
-    found = torch.cat([module.get_parameter(f"layers.0.attention.to_{part}.weight") for part in "qkv"])
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    module = merge_file(z_image, tensors, tmp_path / "a.safetensors")
+    weights = torch.cat([module.get_parameter(f"layers.0.attention.to_{part}.weight") for part in "qkv"])
+    torch.testing.assert_close(weights, expected, atol=1e-6, rtol=1e-6)
 
 
 def test_slots_take_the_same_files(z_image: nn.Module, wan: nn.Module, tmp_path: Path) -> None:
@@ -283,12 +285,12 @@ def test_slots_take_the_same_files(z_image: nn.Module, wan: nn.Module, tmp_path:
         "wan": (wan, factors(wan_layers(KOHYA, "_"))),
     }
     for name, (base, tensors) in files.items():
-        module = merged(base, tensors, tmp_path / f"{name}.safetensors")
-        shapes = {each: tuple(own.weight.shape) for each, own in layers_with_weights(base).items()}
-        linear = {each: shape for each, shape in shapes.items() if len(shape) == 2}
+        module = merge_file(base, tensors, tmp_path / f"{name}.safetensors")
+        shapes = {layer: tuple(own.weight.shape) for layer, own in layers_with_weights(base).items()}
+        linear = {layer: shape for layer, shape in shapes.items() if len(shape) == 2}
         slots = LoraSlots(4, linear, tuple(shapes), {})
         inputs = slot_values(slots, [lora_of(tmp_path / f"{name}.safetensors", 1.0)])
-        changed = {each.removeprefix("lora_up.") for each in inputs if each.startswith("lora_up.")}
+        changed = {key.removeprefix("lora_up.") for key in inputs if key.startswith("lora_up.")}
         assert len(changed) == {"qkv": 3, "wan": 20}[name]
         for layer in changed:
             update = inputs[slot_port(layer, "down")] @ inputs[slot_port(layer, "up")]

@@ -77,8 +77,8 @@ def test_the_way_back_is_the_inverse() -> None:
 
 
 def test_constant_axes_of_a_scale_are_not_stored() -> None:
-    made = latent_map()
-    assert (made.scale.shape, made.shift.shape) == ((1, 2, 1, 1), (1, 1, 1, 1))
+    latents = latent_map()
+    assert (latents.scale.shape, latents.shift.shape) == ((1, 2, 1, 1), (1, 1, 1, 1))
 
 
 def test_packed_latents_are_unpacked_scaled_and_shifted(tmp_path: Path) -> None:
@@ -95,11 +95,15 @@ def test_a_decoder_does_what_the_call_does_with_a_decoded_picture(tmp_path: Path
     processor, vae = recorded.built.pipeline.image_processor, load_network(tmp_path / "cogview3" / "vae")[0]
     plain = processor.postprocess
     processor.postprocess = lambda image, output_type: plain(-image, output_type=output_type)
-    found = find(recorded)
-    assert isinstance(found, RecordedDecoding)
-    assert (found.components, found.outputs[0].role, found.outputs[0].shape) == (("vae",), "image", (1, 3, 16, 16))
+    decoding = find(recorded)
+    assert isinstance(decoding, RecordedDecoding)
+    assert (decoding.components, decoding.outputs[0].role, decoding.outputs[0].shape) == (
+        ("vae",),
+        "image",
+        (1, 3, 16, 16),
+    )
     x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
-    (picture,) = RecordedDecoder(found, {"vae": vae})(x)
+    (picture,) = RecordedDecoder(decoding, {"vae": vae})(x)
     expected = -vae.decode(x / vae.config.scaling_factor).sample
     torch.testing.assert_close(picture, expected.clamp(-1, 1))
 
@@ -110,10 +114,10 @@ def test_tensors_in_model_range_are_cut_off_as_the_arrays_of_the_call(tmp_path: 
     processor, vae = recorded.built.pipeline.image_processor, load_network(tmp_path / "cogview3" / "vae")[0]
     plain = processor.postprocess
     processor.postprocess = lambda image, output_type: image if output_type == "pt" else plain(image, output_type)
-    found = find(recorded)
-    assert isinstance(found, RecordedDecoding) and found.is_raw
+    decoding = find(recorded)
+    assert isinstance(decoding, RecordedDecoding) and decoding.is_raw
     x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
-    (picture,) = RecordedDecoder(found, {"vae": vae})(x)
+    (picture,) = RecordedDecoder(decoding, {"vae": vae})(x)
     torch.testing.assert_close(picture, vae.decode(x / vae.config.scaling_factor).sample.clamp(-1, 1))
 
 
@@ -162,9 +166,9 @@ def test_the_scale_and_the_shift_that_an_autoencoder_stores_are_found(
     if not is_small:  # a stand-in without weights
         monkeypatch.setattr(components, "is_small", lambda network: type(network).__name__ != "AutoencoderKLFlux2")
     recorded = record(tmp_path, "flux2_klein")
-    found = find(recorded, partial(read_stored, Folder(tmp_path / "flux2_klein")))
-    assert isinstance(found, RecordedDecoding)
-    latents = map_of(found, load_network(tmp_path / "flux2_klein" / "vae")[0])
+    decoding = find(recorded, partial(read_stored, Folder(tmp_path / "flux2_klein")))
+    assert isinstance(decoding, RecordedDecoding)
+    latents = map_of(decoding, load_network(tmp_path / "flux2_klein" / "vae")[0])
     z = latents(torch.ones(1, *latents.source_shape))[0, 0]
     variances, means = torch.tensor([4.0, 9.0, 0.25, 1.0]), torch.tensor([0.5, -0.5, 1.0, 2.0])
     torch.testing.assert_close(z[:2, :2].flatten(), variances.add(1e-4).sqrt() + means)
@@ -192,10 +196,12 @@ def test_the_output_of_a_bundle_is_that_of_the_pipeline(
     options = tuple(f"{key}={value}" for key, value in call.items())
     bundle = tmp_path / "bundle"
     export(ExportOptions(str(folder), bundle, call=options, verify="quick"))
-    made = encode(EncodeOptions(folder, ("a cat",), "a dog", call=options, output=tmp_path / "p.npz"))
+    encoded = encode(EncodeOptions(folder, ("a cat",), "a dog", call=options, output=tmp_path / "p.npz"))
     prefix = "uncond."
-    conditions = {name: rows for name, rows in made.items() if not name.startswith(prefix)}
-    branches = {"uncond": {name.removeprefix(prefix): rows for name, rows in made.items() if name.startswith(prefix)}}
+    conditions = {name: rows for name, rows in encoded.items() if not name.startswith(prefix)}
+    branches = {
+        "uncond": {name.removeprefix(prefix): rows for name, rows in encoded.items() if name.startswith(prefix)}
+    }
     sampler = load(bundle)
     x = sampler.sample("scheduler:3", [0], conditions, guidance=4.0, branches=branches)
     noise = torch.from_numpy(sampler.draws([0])(0).copy())

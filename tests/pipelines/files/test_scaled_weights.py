@@ -120,8 +120,8 @@ def test_a_network_with_int8_weights_is_loaded(plain: Path, tmp_path: Path) -> N
     integers = (weight / scale.reshape(-1, 1, 1, 1)).round().to(torch.int8)
     format = torch.tensor([*json.dumps({"format": "int8_tensorwise"}).encode()], dtype=torch.uint8)
     stored = {"conv_in.weight": integers, "conv_in.weight_scale": scale, "conv_in.comfy_quant": format}
-    found = load_tensors(plain, tmp_path / "f", tensors | stored)
-    assert torch.equal(found["conv_in.weight"], integers.float() * scale.reshape(-1, 1, 1, 1))
+    tensors_of_network = load_tensors(plain, tmp_path / "f", tensors | stored)
+    assert torch.equal(tensors_of_network["conv_in.weight"], integers.float() * scale.reshape(-1, 1, 1, 1))
 
 
 def read(folder: Path, name: str, scale: Tensor) -> StoredTensor:

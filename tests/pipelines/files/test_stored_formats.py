@@ -113,7 +113,7 @@ def test_a_format_of_another_type_than_the_weight_s_is_refused(tmp_path: Path) -
     tensors = {"a.weight": WEIGHT.to(torch.float8_e4m3fn), "a.weight_scale": torch.tensor(2.0)}
     for name in ("float8_e5m2", "int8_tensorwise"):
         with refuses((f"{name} of 'a'", "F8_E4M3"), "bfloat16 or float16"):
-            find_scaled_weights(entries(tmp_path, tensors | {"a.comfy_quant": stated({"format": name})}))
+            find_scaled_weights(entries(tmp_path, tensors | {"a.comfy_quant": encode_format({"format": name})}))
 
 
 @pytest.mark.parametrize("name", ["b.weight_scale", "scaled_fp8"])

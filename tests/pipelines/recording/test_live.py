@@ -170,8 +170,8 @@ def test_projected_guidance_is_that_of_the_plan(file: Path, caplog: pytest.LogCa
     file.write_text(FILE.replace(plain, projected))
     scheduler = load_source(f"{file}:make").scheduler
     assert scheduler is not None
-    found = scheduler["_recorded"]["shaping"]
-    assert (found["eta"], found["limit"], found["momentum"]) == (0.2, 6.0, -0.5)
+    shaping = scheduler["_recorded"]["shaping"]
+    assert (shaping["eta"], shaping["limit"], shaping["momentum"]) == (0.2, 6.0, -0.5)
     assert "--guidance 3, with projected guidance" in caplog.text
 
 

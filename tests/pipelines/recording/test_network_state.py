@@ -247,5 +247,5 @@ def test_the_state_of_an_unchanged_network_is_equal() -> None:
     assert find_changes(before, read_state(network)) == []
     network(torch.ones(2, 2))  # in training mode, which counts batches
     now = read_state(network)
-    found = [describe_change(place, now) for place in find_changes(before, now)]
-    assert found == ["the buffer 1.num_batches_tracked"]
+    changes = [describe_change(place, now) for place in find_changes(before, now)]
+    assert changes == ["the buffer 1.num_batches_tracked"]

@@ -51,9 +51,9 @@ def record_call(monkeypatch: pytest.MonkeyPatch, fails: bool = False, keeps: Any
 
 
 def test_texts_and_runs_are_recorded_without_those_of_denoisers(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, made = record_call(monkeypatch)
-    assert made.texts == tuple(TokenizedText("tokenizer", text, False) for text in ("a cat", "a red dog"))
-    (run,) = made.runs
+    _, text_record = record_call(monkeypatch)
+    assert text_record.texts == tuple(TokenizedText("tokenizer", text, False) for text in ("a cat", "a red dog"))
+    (run,) = text_record.runs
     assert (run.component, run.entry, run.options) == ("text_encoder", "forward", {"scale": 3.0})
     assert run.inputs["input_ids"].tolist() == [[2], [3]]
     assert {path: output.tolist() for path, output in run.outputs.items()} == {"['hidden']": [[12.0], [18.0]]}

@@ -31,8 +31,8 @@ def record_frames(*, has_layers: bool = False) -> tuple[RecordedNetwork, dict[st
     """The adapter of a recording with a given first frame of time 3, and the arguments of its last call."""
     records = [in_frames(seed, still=3.0) for seed in (0, 1)]
     form = next(find_forms("Pipe", *records))
-    base, other = (form.rewrite("Pipe", each) for each in records)
-    found, (call,) = find_relations("Pipe", base, other), base.steps[-1].calls
+    base, other = (form.rewrite("Pipe", one_record) for one_record in records)
+    relations, (call,) = find_relations("Pipe", base, other), base.steps[-1].calls
     around = f'["{AROUND}{SAMPLE}"]'
     arguments = {
         SAMPLE: Argument(SAMPLE, call.leaves[SAMPLE]),
@@ -44,9 +44,9 @@ def record_frames(*, has_layers: bool = False) -> tuple[RecordedNetwork, dict[st
         names = [path[2:-2] for path in paths]
         _, structure = torch.utils._pytree.tree_flatten(dict.fromkeys([*names, "layers"], 0))
         paths, arguments = (*paths, LAYERS), arguments | {LAYERS: Argument(LAYERS, torch.tensor([[1.0, 10.0]]), 1)}
-        found = replace(found, second_axes=frozenset([LAYERS]))
+        relations = replace(relations, second_axes=frozenset([LAYERS]))
     sorted_ones = NetworkArguments(paths, structure, arguments, {}, 0, None, {TIME: (6,)})
-    return RecordedNetwork(Network(), found, sorted_ones, form=form), records[0].steps[-1].calls[0].leaves
+    return RecordedNetwork(Network(), relations, sorted_ones, form=form), records[0].steps[-1].calls[0].leaves
 
 
 def test_x_has_its_place_and_a_given_frame_its_time() -> None:

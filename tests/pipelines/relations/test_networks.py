@@ -65,15 +65,15 @@ def test_a_lora_changes_the_network_that_its_keys_or_the_user_name(tmp_path: Pat
         (other,) = base.keys() - {name}
         others[other] = own[other].state_dict()
     for name, network in base.items():
-        weights = {each: value.clone() for each, value in network.state_dict().items()}
-        assert all(torch.equal(weights[each], value) for each, value in others[name].items())
+        weights = {weight: value.clone() for weight, value in network.state_dict().items()}
+        assert all(torch.equal(weights[weight], value) for weight, value in others[name].items())
         pipe = WanPipeline(None, None, None, FlowMatchEulerDiscreteScheduler(), **base)
         pipe.load_lora_weights(dict(tensors), load_into_transformer_2=name == "transformer_2")
         pipe.fuse_lora(components=[name])
         pipe.unload_lora_weights()
         fused = network.state_dict()
-        assert max(float((fused[each] - weights[each]).abs().max()) for each in weights) > 0.1
-        assert max(float((fused[each] - read[name][each]).abs().max()) for each in weights) < 1e-6
+        assert max(float((fused[weight] - weights[weight]).abs().max()) for weight in weights) > 0.1
+        assert max(float((fused[weight] - read[name][weight]).abs().max()) for weight in weights) < 1e-6
 
 
 @pytest.mark.slow

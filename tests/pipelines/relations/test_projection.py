@@ -30,7 +30,7 @@ def make_steps(deviation: float, weight: float, form: Project, count: int = 4) -
                 not form.from_uncond,
                 form.axis,
             )
-        steps.append(GuidedStep(*(each.double().numpy() for each in (cond, uncond, target))))
+        steps.append(GuidedStep(*(output.double().numpy() for output in (cond, uncond, target))))
     return steps
 
 

@@ -282,15 +282,15 @@ def in_frames(seed: int, still: float = 0.0, moved: bool = False) -> CallRecord:
 
 
 def test_the_time_of_a_given_frame_is_kept() -> None:
-    found = find_relations("Pipe", *rewrite(in_frames(0, still=3.0), in_frames(1, still=3.0)))
-    assert found.times == {"['timestep']": (1.0, 0.0)}
-    assert found.still_times["['timestep']"].nan_to_num(-1).tolist() == [3.0, -1, -1, -1, -1, -1]
+    relations = find_relations("Pipe", *rewrite(in_frames(0, still=3.0), in_frames(1, still=3.0)))
+    assert relations.times == {"['timestep']": (1.0, 0.0)}
+    assert relations.still_times["['timestep']"].nan_to_num(-1).tolist() == [3.0, -1, -1, -1, -1, -1]
 
 
 def test_a_given_frame_with_another_time_in_another_recording_is_refused() -> None:
-    found = find_relations("Pipe", *rewrite(in_frames(0), in_frames(1)))
+    relations = find_relations("Pipe", *rewrite(in_frames(0), in_frames(1)))
     with refuses(("['timestep']", "constant in other recordings")):
-        check_relations("Pipe", found, rewrite(in_frames(2, still=5.0), in_frames(3))[0], "prompt")
+        check_relations("Pipe", relations, rewrite(in_frames(2, still=5.0), in_frames(3))[0], "prompt")
 
 
 def test_times_of_positions_that_change_in_other_ways_are_refused() -> None:

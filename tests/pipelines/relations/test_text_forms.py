@@ -66,16 +66,16 @@ def rows(
 
 @pytest.mark.parametrize("is_special", [False, True])
 def test_the_template_and_the_cleaning_are_found(is_special: bool) -> None:
-    found = find_tokens(
+    tokens = find_tokens(
         "text_encoder", {"tokenizer": Words()}, rows(["A cat", "a red dog"], "user: ", " answer", is_special)
     )
-    assert (found.before, found.after, found.cleaning, found.length) == ("user: ", " answer", ("lower",), LENGTH)
-    assert read_ids(found.file, "cat", 3).ids.tolist() == [[6, 2, 0] if is_special else [6, 0, 0]]
+    assert (tokens.before, tokens.after, tokens.cleaning, tokens.length) == ("user: ", " answer", ("lower",), LENGTH)
+    assert read_ids(tokens.file, "cat", 3).ids.tolist() == [[6, 2, 0] if is_special else [6, 0, 0]]
 
 
 def test_padding_in_front_of_the_text_is_found() -> None:
-    found = find_tokens("text_encoder", {"tokenizer": Words()}, rows(["A cat", "a red dog"], pads_first=True))
-    assert found.file.pads_first and read_ids(found.file, "cat", 3).ids.tolist() == [[0, 6, 2]]
+    tokens = find_tokens("text_encoder", {"tokenizer": Words()}, rows(["A cat", "a red dog"], pads_first=True))
+    assert tokens.file.pads_first and read_ids(tokens.file, "cat", 3).ids.tolist() == [[0, 6, 2]]
 
 
 def test_ids_without_padding_are_those_of_the_longest_text() -> None:
@@ -84,9 +84,9 @@ def test_ids_without_padding_are_those_of_the_longest_text() -> None:
 
 
 def test_a_default_text_is_read_from_its_ids() -> None:
-    found = find_tokens("text_encoder", {"tokenizer": Words()}, rows(["a cat", "a dog"], "user: "))
+    tokens = find_tokens("text_encoder", {"tokenizer": Words()}, rows(["a cat", "a dog"], "user: "))
     (other,) = rows(["red cat"], "user: ")
-    assert find_text(found, other.ids, other.texts) == "red cat"
+    assert find_text(tokens, other.ids, other.texts) == "red cat"
 
 
 def test_ids_of_another_text_are_refused() -> None:

@@ -52,9 +52,9 @@ def test_rows_of_padding_are_zeros_also_if_the_encoder_got_no_padding(pads: bool
 
 @pytest.mark.parametrize(("pads", "masks", "named"), [(False, False, True), (True, False, False), (False, True, False)])
 def test_an_encoder_without_padding_and_mask_is_named(pads: bool, masks: bool, named: bool) -> None:
-    made = search([sample_of(prompt, pads, masks) for prompt in PROMPTS])
-    made.find_all()
-    assert made.find_unmasked() == (["text_encoder"] if named else [])
+    text_search = search([sample_of(prompt, pads, masks) for prompt in PROMPTS])
+    text_search.find_all()
+    assert text_search.find_unmasked() == (["text_encoder"] if named else [])
 
 
 def test_an_input_of_another_shape_for_some_texts_is_refused() -> None:
@@ -67,9 +67,9 @@ def test_an_input_of_another_shape_for_some_texts_is_refused() -> None:
 
 
 def test_an_encoder_that_got_no_padding_gets_a_mask_if_it_takes_one() -> None:
-    made = search([sample_of(prompt, False, False, takes_mask=True) for prompt in PROMPTS])
-    made.find_all()
-    assert isinstance(made.encoders[0].inputs[MASK], TokenMask) and made.find_unmasked() == []
+    text_search = search([sample_of(prompt, False, False, takes_mask=True) for prompt in PROMPTS])
+    text_search.find_all()
+    assert isinstance(text_search.encoders[0].inputs[MASK], TokenMask) and text_search.find_unmasked() == []
 
 
 def test_a_condition_that_differs_between_branches_only_follows_from_no_text() -> None:
