@@ -106,7 +106,9 @@ def _refuse_folder(path: Path) -> NoReturn:
     if (path / MANIFEST).is_file():
         fix = f"give its original source, or run it: fewstep run {quote_path(path)}"
         raise UserError(f"{path} is a bundle, the output of an export", fix)
-    raise UserError(f"{path} is no folder of a denoiser: it has neither model_index.json nor config.json", GIVE_FOLDER)
+    raise UserError(
+        f"{path} is not a folder of a denoiser: it has neither model_index.json nor config.json", GIVE_FOLDER
+    )
 
 
 def _refuse_options(text: str, given: "dict[Option, Any]", takes: "Sequence[Option]" = ()) -> None:

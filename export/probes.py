@@ -20,14 +20,15 @@ def add_probe(writer: Writer, entry: GraphEntry, graph: Graph | None, spec: Spec
     """Return the entry of a graph with its probe, computed by onnxruntime on one thread.
 
     Graphs of more than `MOST_MACS` get none, because every machine would run them at the first load. Neither do graphs
-    that compute in float16, which engines round differently, nor those whose outputs are not finite at made inputs.
+    that compute in float16, which engines round differently, nor those whose outputs are not finite for synthetic
+    inputs.
     """
     if graph is None or not _is_small(graph) or any(array.dtype == np.float16 for array in graph.constants.values()):
         return entry
     try:
         network = OnnxRuntime(threads=1).open(writer.bundle / entry.file, has_own_weights=bool(entry.data))
         probe = measure_probe(entry, network, default_sizes(spec.x_shape, spec.sizes))
-    except UserError:  # made inputs may be outside of what the network accepts
+    except UserError:  # synthetic inputs may be outside of what the network accepts
         return entry
     return msgspec.structs.replace(entry, probe=probe) if np.isfinite(probe).all() else entry
 

@@ -53,7 +53,8 @@ def convert_file(file: Path, config: Path) -> ConvertedFile:
     """Write the weights of a file to a temporary folder, which exists until the process ends, with the configs of a
     pipeline's folder. The same files are converted once.
 
-    Raises UserError if the file lacks the denoiser's weights, has weights that it does not read, or changes meanwhile.
+    Raises UserError if the file lacks the denoiser's weights, has weights that it does not read, or changes while it is
+    read.
     """
     return _convert(file, config, _identify(file, config))
 

@@ -115,7 +115,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class LoneParameter:
-    """A parameter that is no layer's weight or bias, such as a table of modulations."""
+    """A parameter that is not the weight or bias of a layer, such as a table of modulations."""
 
     owner: "torch.nn.Module"
     name: str
@@ -165,7 +165,7 @@ def _parameter(value: "torch.Tensor") -> "torch.nn.Parameter":
 
 
 def lone_parameters(module: "torch.nn.Module") -> dict[str, LoneParameter]:
-    """Return the parameters of a module that are no layer's weight or bias, by name."""
+    """Return the parameters of a module that are not the weight or bias of a layer, by name."""
     return {
         f"{path}.{name}" if path else name: LoneParameter(owner, name)
         for path, owner in module.named_modules()

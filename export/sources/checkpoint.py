@@ -34,7 +34,7 @@ def load_checkpoint(file: Path, config: Path, given: Mapping[Option, Any], label
         raise UserError(f"there is no file {file}", "check the path")
     kind = find_folder_kind(config)
     if kind is None or kind.load_file is None:
-        raise UserError(f"--config {label} is no folder of a diffusers pipeline, with model_index.json", GIVE_CONFIG)
+        raise UserError(f"--config {label} is not a folder of a diffusers pipeline, with model_index.json", GIVE_CONFIG)
     with keep_folder(config, SUFFIXES, (INDEX, CONFIG)):
         return kind.load_file(file, config, **{str(name): value for name, value in given.items()})
 

@@ -255,7 +255,7 @@ def _describe(tensors: Sequence[Tensor], is_raw: bool) -> tuple[TensorEntry, ...
         is_sound = role == "sound"
         fits = shape[1] <= CHANNELS if is_sound else bool(shape) and shape[-3] in COLORS
         if role is None or shape[0] != 1 or not fits or not tensor.is_floating_point():
-            what = f"its call returns {tensor.dtype} {list(tensor.shape)}, which is no picture, video or sound"
+            what = f"its call returns {tensor.dtype} {list(tensor.shape)}, which is not a picture, a video or sound"
             raise _CannotDecodeError(what)
         if not is_sound and not is_raw and not _is_picture(tensor):
             raise _CannotDecodeError("its call returns pictures that are not in [0, 1]")

@@ -50,7 +50,7 @@ from fewstep.runtime.lora.keys import Component
 
 LOG = logging.getLogger("fewstep")
 CONSTANT = "%s: the network's argument %s is constant in the bundle, but depends on prompts such as %r"
-NO_PROMPTS = "%s: the bundle takes encoded texts (fewstep encode), no prompts: %s"
+NO_PROMPTS = "%s: the bundle takes encoded texts (fewstep encode), not prompts: %s"
 
 
 class RecordedEncoders(nn.Module):

@@ -100,7 +100,7 @@ class TextSearch:
         masks = {number: [torch.from_numpy(text.mask) for text in texts] for number, texts in encoded.items()}
         mask = find_mask(targets, {number: torch.cat(rows) for number, rows in masks.items()})
         if mask is None:
-            raise TextError(f"{name} is no mask of token ids")
+            raise TextError(f"{name} is not a mask of token ids")
         return mask
 
     def _find_blocks(self, name: str, targets: Sequence[Tensor]) -> BlockGrid:
@@ -219,7 +219,7 @@ class TextSearch:
                 label, [value if tokens is None else _pad_mask(value, tokens) for value in values], known
             )
         if not values[0].is_floating_point() or not has_rows:
-            raise TextError(f"{label} is no mask of its token ids")
+            raise TextError(f"{label} is not a mask of its token ids")
         return self._find_blocks(label, values)
 
 

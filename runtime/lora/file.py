@@ -297,8 +297,8 @@ def _configs(file: Path, is_folder: bool, metadata: Mapping[str, str], updates: 
 
 
 def _of(network: str, updates: Updates) -> dict[str, Parts]:
-    """Return the updates of one network, by layer. For a network that is no component, these are the denoiser's whose
-    keys begin with its name."""
+    """Return the updates of one network, by layer. For a network that is not a component, these are the denoiser's
+    whose keys begin with its name."""
     if network in get_args(Component):
         return {layer: parts for (component, layer), parts in updates.items() if component == network}
     return {layer: parts for (_, layer), parts in updates.items() if layer.startswith(f"{network}.")}

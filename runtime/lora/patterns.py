@@ -26,7 +26,7 @@ def read_pattern(name: str, field: str, fields: Mapping[str, Any], layers: Colle
         try:
             _compile(key)
         except re.error as error:
-            raise ValueError(f"{field} has {key!r:.40}, which is no regular expression: {error}") from error
+            raise ValueError(f"{field} has {key!r:.40}, which is not a regular expression: {error}") from error
         is_long = any(sign in key for sign in "*+") and any(len(layer) > LONGEST for layer in layers)
         if is_long or not is_simple(key):
             what = f"{name}: its {field} has {key!r:.40}, a regular expression that may take too long to match"

@@ -197,9 +197,9 @@ def test_a_file_may_not_take_the_place_of_a_module_of_python(tmp_path: Path) -> 
     ("files", "text", "says"),
     [
         ({"source.py": "def make():\n    return {}['weights']\n"}, "source.py:make", r"KeyError: 'weights' \(line 2\)"),
-        ({"C:model/a": ""}, "C:model", "C:model is no folder of a denoiser"),
-        ({"model.onnx/a": ""}, "model.onnx", "model.onnx is no folder of a denoiser"),
-        ({"model.py/a": ""}, "model.py", "model.py is no folder of a denoiser"),
+        ({"C:model/a": ""}, "C:model", "C:model is not a folder of a denoiser"),
+        ({"model.onnx/a": ""}, "model.onnx", "model.onnx is not a folder of a denoiser"),
+        ({"model.py/a": ""}, "model.py", "model.py is not a folder of a denoiser"),
         ({"text.txt": "hello"}, "text.txt", r"text\.txt is not a file with a denoiser; give ORG/NAME of a hub"),
         (
             {"near.py": "kind = type\n", "source.py": "from near import kind\ndef make(): return kind"},
