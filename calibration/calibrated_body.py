@@ -67,7 +67,7 @@ def judge_body(
         takes it, which has more seeds.
     """
     target, method = recipe.target, "" if recipe.table is None else recipe.table.method
-    graphs = open_graphs([(until, each.graph) for until, each in recipe.graphs], target, by_rows)
+    graphs = open_graphs([(until, part.graph) for until, part in recipe.graphs], target, by_rows)
     made = judging_run.run(graphs)
     quality = judging_run.quality(made)
     trial = Trial(method, **_describe_quality(quality, target), is_chosen=True)
@@ -90,7 +90,7 @@ def judge_further(
     by_rows: as in `judge_body`. judge: the user's measure, which scores the same samples.
     """
     recipe, judged, pairs = body.recipe, list[RecordedRun](), list[tuple[Floats, Floats]]()
-    graphs = open_graphs([(until, each.graph) for until, each in recipe.graphs], recipe.target, by_rows)
+    graphs = open_graphs([(until, part.graph) for until, part in recipe.graphs], recipe.target, by_rows)
     for recorded in chain(run.recorded, further):
         judged.append(recorded)
         pairs.append((recorded.final_samples(recorded.run(graphs)), recorded.sample))
@@ -111,7 +111,7 @@ def _describe_quality(quality: EndQuality, target: Target) -> dict[str, Any]:
         what = f"samples in {_describe_target(target)} are not finite"
         raise UserError(what, "calibrate for another --target")
     ranges = {"psnr_range": quality.mean_range, "p5_range": quality.p5_range}
-    rounded = {name: each and (round(each[0], 2), round(each[1], 2)) for name, each in ranges.items()}
+    rounded = {name: ends and (round(ends[0], 2), round(ends[1], 2)) for name, ends in ranges.items()}
     return {"psnr": round(quality.mean, 2), "p5": round(quality.p5, 2), "seeds": quality.seeds, **rounded}
 
 

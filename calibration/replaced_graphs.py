@@ -272,7 +272,7 @@ class GraphReplacer:
         recipe = body.recipe
         if not self._latents or self._latents[0][0] is not body.trial:
             run = self.with_graphs(recipe.replaces, recipe.target, self._first_run)
-            graphs = open_graphs([(until, each.graph) for until, each in recipe.graphs], recipe.target, True)
+            graphs = open_graphs([(until, part.graph) for until, part in recipe.graphs], recipe.target, True)
             self._latents[:] = [(body.trial, run.final_samples(run.run(graphs))[:PICTURES])]
         return self._latents[0][1]
 

@@ -51,13 +51,13 @@ class JudgingRun(Protocol):
         """Run the graphs of a body, one per range group, at the steps of the recorded run. Return what `samples`,
         `quality` and `details` read."""
 
-    def samples(self, made: Any) -> Values:
+    def samples(self, outputs: Any) -> Values:
         """Return the samples of a run from what `run` returned for it."""
 
-    def quality(self, made: Any) -> EndQuality:
+    def quality(self, outputs: Any) -> EndQuality:
         """Return the quality of a run from what `run` returned for it."""
 
-    def details(self, made: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
+    def details(self, outputs: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
         """Return values for further fields of the body's `Trial`, rounded."""
 
 
@@ -92,14 +92,16 @@ class ContinuousJudgingRun:
     def run(self, graphs: Sequence[LoadedGraph]) -> list[list[StepState]]:
         return [run.run(graphs) for run in self.recorded]
 
-    def samples(self, made: list[list[StepState]]) -> Values:
-        return join_rows([run.final_samples(states) for run, states in zip(self.recorded, made, strict=True)])
+    def samples(self, outputs: list[list[StepState]]) -> Values:
+        return join_rows([run.final_samples(states) for run, states in zip(self.recorded, outputs, strict=True)])
 
-    def quality(self, made: list[list[StepState]]) -> EndQuality:
-        pairs = [(run.final_samples(states), run.sample) for run, states in zip(self.recorded, made, strict=True)]
+    def quality(self, outputs: list[list[StepState]]) -> EndQuality:
+        pairs = [(run.final_samples(states), run.sample) for run, states in zip(self.recorded, outputs, strict=True)]
         return compare_samples(pairs, f"float32, {self.recorded[0].plan.name}")
 
-    def details(self, made: Any, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
+    def details(
+        self, outputs: list[list[StepState]], quality: EndQuality, graphs: Sequence[LoadedGraph]
+    ) -> Mapping[str, Any]:
         of_runs = zip(*(body_differences(run, graphs) for run in self.recorded), strict=True)
         guidance, condition = (_worst_difference([*chain.from_iterable(lists)]) for lists in of_runs)
         differences = {"guidance": guidance, "condition": condition, "reference": self.reference}
@@ -150,14 +152,14 @@ class TokenJudgingRun:
     def run(self, graphs: Sequence[LoadedGraph]) -> TokenOutputs:
         return self.recorded.run(graphs)
 
-    def samples(self, made: TokenOutputs) -> Values:
-        return made.ids
+    def samples(self, outputs: TokenOutputs) -> Values:
+        return outputs.ids
 
-    def quality(self, made: TokenOutputs) -> EndQuality:
-        return self.recorded.quality(made)
+    def quality(self, outputs: TokenOutputs) -> EndQuality:
+        return self.recorded.quality(outputs)
 
-    def details(self, made: TokenOutputs, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
-        return {"tokens": self.recorded.agreement(made)}
+    def details(self, outputs: TokenOutputs, quality: EndQuality, graphs: Sequence[LoadedGraph]) -> Mapping[str, Any]:
+        return {"tokens": self.recorded.agreement(outputs)}
 
 
 def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -> JudgingRun:

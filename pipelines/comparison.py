@@ -75,7 +75,7 @@ def compare_samples(
     except UserError as error:
         what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
         raise length_error(what) from error
-    if settings.other_steps is not None and all(is_small(each.network) for each in modules.modules.values()):
+    if settings.other_steps is not None and all(is_small(module.network) for module in modules.modules.values()):
         compare(settings.of(None, {STEP_COUNT: settings.other_steps}))
     return differences
 
@@ -89,7 +89,7 @@ class ComparedRun:
 
 
 def run_networks(built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any]) -> ComparedRun:
-    networks = {name: each.network for name, each in modules.modules.items()}
+    networks = {name: module.network for name, module in modules.modules.items()}
     with keep_draws(type(built.pipeline.scheduler)) as draws:
         return ComparedRun(record(built, settings, SEED, networks=networks), draws)
 

@@ -103,7 +103,7 @@ def _convert(file: Path, config: Path, identity: tuple[tuple[object, ...], ...])
 def _name_denoiser(file: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the denoiser's tensors as diffusers reads them: without a prefix, except for a UNet's. Without a prefix in
     the file, these are all of its tensors. Raises UserError for one that is there with a prefix and without."""
-    prefix = next((each for each in PREFIXES if any(name.startswith(each) for name in tensors)), "")
+    prefix = next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in tensors)), "")
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if prefix and (twice := [name for name in own if name in tensors]):
         raise UserError(f"{file.name} has {first_few(twice)} with and without {prefix!r}", COPY_AGAIN)

@@ -134,7 +134,7 @@ def read_body_contents(
         for each in body.graphs
         if each.until is not None and each.coverage is not None
     )
-    replaces = {which: read_graph_contents(bundle, each, runs_here)[0] for which, each in body.replaces.items()}
+    replaces = {which: read_graph_contents(bundle, graph, runs_here)[0] for which, graph in body.replaces.items()}
     uncounted = _why_uncounted(prepared)
     if prepared is None or uncounted:
         return msgspec.structs.replace(_make_uncounted_body(body, contents, earlier, uncounted), replaces=replaces)

@@ -105,8 +105,8 @@ def _free_text(text: str) -> str:
 def _strip_folder(text: str) -> str:
     """Return the last name of a path. A text NAME=PATH or NAME:PATH keeps its NAME, unless that is a drive's letter."""
     for mark in "=:":
-        name, found, path = text.partition(mark)
-        if found and name.isidentifier() and (mark == "=" or len(name) > 1):
+        name, separator, path = text.partition(mark)
+        if separator and name.isidentifier() and (mark == "=" or len(name) > 1):
             return f"{name}{mark}{Path(path).name}"
     return Path(text).name
 

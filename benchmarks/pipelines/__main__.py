@@ -241,8 +241,8 @@ def summarize(outcomes: Sequence[Outcome], count: int) -> str:
 
 def _count(differences: Sequence[float | None], what: str) -> str:
     """Return a part of the last line: how many classes agree within `AGREES`, and the largest difference of those."""
-    near = [each for each in differences if each is not None and each <= AGREES]
-    far = sum(each is not None for each in differences) - len(near)
+    near = [number for number in differences if number is not None and number <= AGREES]
+    far = sum(number is not None for number in differences) - len(near)
     counted = f"; {what.format(len(near))} within {max(near):.1g}" if near else ""
     return counted + (f", {far} differ by more than {AGREES:g}" if far else "")
 

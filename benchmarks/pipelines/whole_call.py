@@ -75,8 +75,8 @@ def compare_whole_call(folder: Path, bundle: Path, settings: Mapping[str, Any]) 
     return WholeCall(from_text, from_x)
 
 
-def _load(home: Path, made: Any) -> nn.Module:
-    return load_component(home, made).float()
+def _load(home: Path, network_class: Any) -> nn.Module:
+    return load_component(home, network_class).float()
 
 
 def _compare_text(

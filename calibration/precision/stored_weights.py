@@ -62,7 +62,7 @@ class RoundedWeights:
         """Return the graph with weights of these bits. Raises UserError if a weight is not finite."""
         ops = [op for op in weight_owners(self.prepared).values() if op.code in bits]
         weights = map_threads(lambda op: self._round(op, bits[op.code]), ops)
-        return store_weights(self.prepared, {op.code: each for op, each in zip(ops, weights, strict=True)})
+        return store_weights(self.prepared, {op.code: weight for op, weight in zip(ops, weights, strict=True)})
 
     def _round(self, op: WeightedOp, bits: int) -> StoredWeight:
         key = op.code, bits

@@ -98,7 +98,7 @@ class Judge:
     def score(self, samples: Values, pairs: SamplePairs) -> Scores:
         """Return the scores of samples with the references and the conditions of `pairs`."""
         arguments = _read_only(samples), _read_only(pairs.reference)
-        returned = self.function(*arguments, {name: _read_only(each) for name, each in pairs.conditions.items()})
+        returned = self.function(*arguments, {name: _read_only(values) for name, values in pairs.conditions.items()})
         try:
             return self._read(returned, len(samples))
         except UserError:

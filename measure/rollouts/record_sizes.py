@@ -45,11 +45,11 @@ def alternate_sizes(records: Arrays) -> dict[str, NDArray[Any]]:
 def alternate(keys: Sequence[Hashable]) -> list[int]:
     """Return the indices of `keys` in an order in which equal keys are spread evenly, up to SUCCESSIVE together. Equal
     keys keep their order."""
-    counts, seen, positions = Counter(keys), Counter[Hashable](), list[float]()
+    counts, used, positions = Counter(keys), Counter[Hashable](), list[float]()
     for key in keys:
         turns = -(-counts[key] // SUCCESSIVE)
-        positions.append((seen[key] // SUCCESSIVE + 0.5) / turns)
-        seen[key] += 1
+        positions.append((used[key] // SUCCESSIVE + 0.5) / turns)
+        used[key] += 1
     first = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return sorted(range(len(keys)), key=lambda place: (positions[place], first[keys[place]], place))
 

@@ -149,7 +149,7 @@ def _measure_added(predictions: _Predictions, partners: NDArray[np.intp], expect
     with np.errstate(all="ignore"):
         by_null, by_other = (
             sum(
-                (values[lam].of_samples - each.of_samples for lam, each in predictions.own.items()),
+                (values[lam].of_samples - prediction.of_samples for lam, prediction in predictions.own.items()),
                 np.zeros(len(partners)),
             )
             for values in (predictions.null, predictions.other)

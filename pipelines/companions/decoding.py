@@ -110,11 +110,11 @@ def read_companions(
 ) -> PipelineNetworks | None:
     """Return the decoder of a recorded pipeline, with the encoder of its pictures. Returns None if it has none, or,
     with a warning, if it cannot be used."""
-    found = find_decoding(built, settings, x_shape, read)
-    if isinstance(found, RecordedDecoding):
-        return PipelineNetworks(None, _make_autoencoder(found, read), zeros_for_none=False)
-    if found != NONE:
-        LOG.warning(NO_OUTPUT, label, found)
+    decoding = find_decoding(built, settings, x_shape, read)
+    if isinstance(decoding, RecordedDecoding):
+        return PipelineNetworks(None, _make_autoencoder(decoding, read), zeros_for_none=False)
+    if decoding != NONE:
+        LOG.warning(NO_OUTPUT, label, decoding)
     return None
 
 
@@ -126,14 +126,14 @@ def find_decoding(
     If it also depends on other arguments, the call of a pipeline that keeps a part of x is tried with a mask that keeps
     none: the final x already has the kept part.
     """
-    found = _find_decoding(built, settings, settings.of_one_sample(), x_shape, read)
+    decoding = _find_decoding(built, settings, settings.of_one_sample(), x_shape, read)
     masks = {name: _widen(mask) for name, mask in settings.usual.items() if name in MASKS}
-    if isinstance(found, RecordedDecoding) or not masks:
-        return found
+    if isinstance(decoding, RecordedDecoding) or not masks:
+        return decoding
     pictures = {**settings.variants.get(PICTURE, {}), **masks}
     changed = replace(settings, variants={**settings.variants, PICTURE: pictures})
     other = _find_decoding(built, changed, {**settings.of_one_sample(), **masks}, x_shape, read)
-    return other if isinstance(other, RecordedDecoding) else found
+    return other if isinstance(other, RecordedDecoding) else decoding
 
 
 def _widen(mask: Any) -> Any:
@@ -148,7 +148,7 @@ def _find_decoding(
     x_shape: tuple[int, ...],
     read: ReadNetwork,
 ) -> RecordedDecoding | str:
-    networks = [each for each in built.pipeline.components.values() if isinstance(each, nn.Module)]
+    networks = [component for component in built.pipeline.components.values() if isinstance(component, nn.Module)]
     if OUTPUT not in usual or not any(hasattr(network, DECODE) for network in networks):
         return NONE
     usual = {**usual, OUTPUT: TENSORS}
@@ -295,25 +295,25 @@ def _find_sample_rate(built: BuiltPipeline, components: Sequence[str]) -> int | 
     return next((int(value) for value in values if isinstance(value, int | float) and value > 0), None)
 
 
-def _make_autoencoder(found: RecordedDecoding, read: ReadNetwork) -> AutoencoderSource:
+def _make_autoencoder(decoding: RecordedDecoding, read: ReadNetwork) -> AutoencoderSource:
     """Return the decoder of x, and the encoder of pictures if the pipeline's decoder has one."""
-    networks = {name: read(name, type(getattr(found.built.pipeline, name))) for name in found.components}
+    networks = {name: read(name, type(getattr(decoding.built.pipeline, name))) for name in decoding.components}
     decoder = Companion(
         "decoder",
-        lambda: RecordedDecoder(found, {name: network.load() for name, network in networks.items()}),
-        (TensorEntry(LATENT, "latent", (1, *found.x_shape)),),
-        found.outputs,
-        lambda batch: {LATENT: random_latents(batch, found.x_shape)},
+        lambda: RecordedDecoder(decoding, {name: network.load() for name, network in networks.items()}),
+        (TensorEntry(LATENT, "latent", (1, *decoding.x_shape)),),
+        decoding.outputs,
+        lambda batch: {LATENT: random_latents(batch, decoding.x_shape)},
         (1,),
         sum(network.total - network.encoding for network in networks.values()),
     )
-    (image, *_), (only, *others) = found.outputs, networks.values()
+    (image, *_), (only, *others) = decoding.outputs, networks.values()
     encoder: Companion | None = None
     if image.role == "image" and not others:
         autoencoder = only.load()
-        with place(found.built.pipeline, {found.components[0]: autoencoder}):
-            latents = find_latents(autoencoder, found.finish, found.x_shape)
+        with place(decoding.built.pipeline, {decoding.components[0]: autoencoder}):
+            latents = find_latents(autoencoder, decoding.finish, decoding.x_shape)
         if latents is not None and hasattr(autoencoder, "encode"):
             encoder = make_encoder(only.load, only.encoding, latents, tuple(map(int, image.shape[1:])))
     files = tuple(file for network in networks.values() for file in network.files)
-    return AutoencoderSource(decoder, encoder, files, True, found.frame_rate, found.sample_rate)
+    return AutoencoderSource(decoder, encoder, files, True, decoding.frame_rate, decoding.sample_rate)

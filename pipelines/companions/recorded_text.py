@@ -295,8 +295,8 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
 
     def load(loras: Sequence[Lora] = ()) -> nn.Module:
         networks = {}
-        for name, each in stored.items():
-            network = each.load()
+        for name, entry in stored.items():
+            network = entry.load()
             if (config := getattr(network, "config", None)) is not None and hasattr(config, "use_cache"):
                 config.use_cache = False
             networks[name] = network
@@ -305,14 +305,14 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
                     merge_loras(network, loras, component)
         return RecordedEncoders(networks, text)
 
-    files = tuple(file for each in stored.values() for file in each.files)
+    files = tuple(file for network in stored.values() for file in network.files)
     companion = Companion(
         "text encoder",
         load,
         text.inputs,
         tuple(outputs),
         lambda batch: tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)]),
-        weights=sum(each.total for each in stored.values()),
+        weights=sum(network.total for network in stored.values()),
     )
     encoders = tuple(component for component in get_args(Component) if component in text.components)
     kinds = {component: type(getattr(recorded.built.pipeline, component)).__name__ for component in encoders}

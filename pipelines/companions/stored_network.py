@@ -28,14 +28,14 @@ class StoredNetwork:
 ReadNetwork = Callable[[str, type], StoredNetwork]  # returns the network of a component and of a class
 
 
-def read_stored(folder: Folder, component: str, made: Any) -> StoredNetwork:
+def read_stored(folder: Folder, component: str, component_class: Any) -> StoredNetwork:
     """Return a network of a folder. The attention of one of transformers is "eager", which exports as written."""
     home = folder.path / component
-    files = find_component_weights(home, made).files
+    files = find_component_weights(home, component_class).files
     total, encoding = float_bytes(files), float_bytes(files, ENCODING)
 
     def load() -> nn.Module:
-        return load_component(home, made, dtype=torch.float32, attn_implementation="eager").float()
+        return load_component(home, component_class, dtype=torch.float32, attn_implementation="eager").float()
 
     return StoredNetwork(load, total, encoding, (home / CONFIG, *files))
 

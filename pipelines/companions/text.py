@@ -106,8 +106,8 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
 
 def find_t5(encoders: Mapping[Component, str]) -> Component | None:
     """Return the component that is a T5, among the classes of text encoders. None if there is none or several."""
-    found = [component for component, kind in encoders.items() if "T5Encoder" in kind]
-    return found[0] if len(found) == 1 else None
+    candidates = [component for component, kind in encoders.items() if "T5Encoder" in kind]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _make_named_encoders(encode: modules.Encode, *names: str) -> Make:

@@ -44,24 +44,26 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     return network.requires_grad_(False), list(stored.files)
 
 
-def find_component_weights(home: Path, made: Any) -> Weights:
+def find_component_weights(home: Path, component_class: Any) -> Weights:
     """Return the weights of a component of a class of diffusers or transformers."""
-    return find_weights(home, *(("model",) if made.__module__.startswith("transformers.") else ()))
+    return find_weights(home, *(("model",) if component_class.__module__.startswith("transformers.") else ()))
 
 
-def load_component(home: Path, made: Any, **options: Any) -> nn.Module:
+def load_component(home: Path, component_class: Any, **options: Any) -> nn.Module:
     """Return a component with its weights. Its class may be one of diffusers, one of transformers, or one that is
     defined next to its pipeline. `options` are those of transformers' `from_pretrained`."""
-    if made.__module__.startswith("transformers."):
-        library, stored = import_transformers(home), find_component_weights(home, made)
-        return load_pretrained(library, made.__name__, home, stored, **options).requires_grad_(False)
-    if hasattr(import_module("diffusers"), made.__name__):
+    if component_class.__module__.startswith("transformers."):
+        library, stored = import_transformers(home), find_component_weights(home, component_class)
+        return load_pretrained(library, component_class.__name__, home, stored, **options).requires_grad_(False)
+    if hasattr(import_module("diffusers"), component_class.__name__):
         return load_network(home)[0]
     try:
-        network: nn.Module = made.from_pretrained(home, local_files_only=True, use_safetensors=True)
+        network: nn.Module = component_class.from_pretrained(home, local_files_only=True, use_safetensors=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{home} cannot be loaded as a {made.__name__} ({reason})", "copy the folder again") from error
+        raise UserError(
+            f"{home} cannot be loaded as a {component_class.__name__} ({reason})", "copy the folder again"
+        ) from error
     return network.requires_grad_(False)
 
 

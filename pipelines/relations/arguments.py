@@ -92,9 +92,9 @@ def sort_arguments(
     return NetworkArguments(paths, call.structure, arguments, repeats, conditional, unconditional, shapes)
 
 
-def rows_first(call: NetworkCall, found: Relations) -> dict[str, Any]:
+def rows_first(call: NetworkCall, relations: Relations) -> dict[str, Any]:
     """Return a call's arguments by path, each with its rows along the first axis."""
-    return {path: leaf.movedim(1, 0) if path in found.second_axes else leaf for path, leaf in call.leaves.items()}
+    return {path: leaf.movedim(1, 0) if path in relations.second_axes else leaf for path, leaf in call.leaves.items()}
 
 
 def branch_values(step: SchedulerStep, found: Relations, path: str, repeats: int) -> Iterator[Any]:

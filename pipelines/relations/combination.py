@@ -96,8 +96,8 @@ def _find_projected(record: CallRecord, small: CallRecord) -> Combination | None
     for (place, branch, steps), (*_, others) in zip(
         _list_guided_steps(record), _list_guided_steps(small), strict=False
     ):
-        if (found := find_projection(steps, others)) is not None:
-            form, weights = found
+        if (projection := find_projection(steps, others)) is not None:
+            form, weights = projection
             return _combine(place, GuidedChange(form, branch), weights)
     return None
 

@@ -123,13 +123,14 @@ def find_blocks(target: Tensor, sources: Sequence[tuple[EncoderOutput, Tensor]])
     it has other values than those of the sources and zeros."""
     shape = tuple(target.shape)
     views = dict.fromkeys([(target[..., 0].numel(), shape[-1]), (shape[0], target[0].numel())] if shape else [])
-    found = [_cover(target.reshape(view), shape, sources) for view in views]
-    if len(shape) == 2 and all(cover is None or len(cover.blocks) > 1 for cover in found):  # or alternating columns
+    candidates = [_cover(target.reshape(view), shape, sources) for view in views]
+    # or alternating columns
+    if len(shape) == 2 and all(cover is None or len(cover.blocks) > 1 for cover in candidates):
         widths = {rows.shape[1] for _, rows in sources if rows.shape[1] and shape[1] % rows.shape[1] == 0}
         for layers in sorted({shape[1] // width for width in widths} - {1}):
             apart = _cover(_separate(target, layers), shape, sources)
-            found.append(None if apart is None else replace(apart, layers=layers))
-    covers = [blocks for blocks in found if blocks is not None]
+            candidates.append(None if apart is None else replace(apart, layers=layers))
+    covers = [blocks for blocks in candidates if blocks is not None]
     return min(covers, key=lambda cover: len(cover.blocks), default=None)
 
 

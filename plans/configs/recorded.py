@@ -76,7 +76,7 @@ class Recorded(Strict, frozen=True, omit_defaults=True):
         if not self.sigmas:
             return None
         if steps > len(self.sigmas) or not self.sigmas[steps - 1]:
-            counts = [number for number, each in enumerate(self.sigmas, 1) if each]
+            counts = [number for number, sigmas in enumerate(self.sigmas, 1) if sigmas]
             fix = f"give another number, from {counts[0]} to {counts[-1]}"
             raise UserError(f"the recorded pipeline has no sigmas for {steps} steps", fix)
         return self.sigmas[steps - 1]

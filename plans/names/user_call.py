@@ -68,7 +68,10 @@ def _argument_types(function: Callable[..., Any], bound: inspect.BoundArguments)
         return [None] * len(bound.args)
     kinds = [(name, each.kind) for name, each in bound.signature.parameters.items() if name in bound.arguments]
     repeats = {name: len(bound.arguments[name]) for name, kind in kinds if kind is inspect.Parameter.VAR_POSITIONAL}
-    hints = {name: None if each.annotation is each.empty else each.annotation for name, each in parameters.items()}
+    hints = {
+        name: None if parameter.annotation is parameter.empty else parameter.annotation
+        for name, parameter in parameters.items()
+    }
     return [hints[name] for name, _ in kinds for _ in range(repeats.get(name, 1))]
 
 

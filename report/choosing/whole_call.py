@@ -109,7 +109,9 @@ def _select_bodies(bundle: Bundle, names: Iterable[str], threads: int) -> Iterat
             if not (backend := cpu_backend(body.target)):
                 raise UserError(f"since {body.target} does not run on CPUs", "measure it on its device")
             groups = {other: bundle.select_network(other).body(name).groups for other in networks(bundle.manifest)}
-            compiler = PlanCompiler(bundle, body, {other: each for other, each in groups.items() if other != DENOISER})
+            compiler = PlanCompiler(
+                bundle, body, {other: edges for other, edges in groups.items() if other != DENOISER}
+            )
             plan = check_compiled(compiler.compile_as_calibrated(None, None, NO_SETTINGS))
             yield _TimedBody(name, TimedEngine(backend, threads, None), plan)
         except UserError as error:

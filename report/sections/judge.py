@@ -25,7 +25,7 @@ def judge_section(results: Results) -> Html | None:
         f"The verdict is that of {name}, a measure that the user gave. Higher is better, and the limit is the lowest "
         "score that is good enough. float32 itself is scored with its own samples in place of those of the body."
     )
-    return section("Judge", lead, table(HEAD, [[body, *_cells(each)] for body, each in judged.items()]))
+    return section("Judge", lead, table(HEAD, [[body, *_cells(scores)] for body, scores in judged.items()]))
 
 
 def _cells(judged: JudgeScore) -> list[Content]:

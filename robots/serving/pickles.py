@@ -183,27 +183,27 @@ class ValueBuilder:
         return Made(value.kind, self.build(value.arguments, depth - 1), self.build(value.state, depth - 1))
 
 
-def _build_array(made: Made) -> object:
+def _build_array(call: Made) -> object:
     """Return an array or a number of numpy."""
-    name = made.kind.name
+    name = call.kind.name
     if name == "_reconstruct":
-        _, shape, dtype, is_fortran, content = made.state
+        _, shape, dtype, is_fortran, content = call.state
     elif name == "_frombuffer":
-        content, dtype, shape, order = made.arguments
+        content, dtype, shape, order = call.arguments
         is_fortran = order == "F"
     elif name == "scalar":
-        (dtype, content), shape, is_fortran = made.arguments, (), False
+        (dtype, content), shape, is_fortran = call.arguments, (), False
     else:
-        raise ValueError(f"it names {made.kind.module}.{name}")
+        raise ValueError(f"it names {call.kind.module}.{name}")
     array = make_array(content, _dtype(dtype), shape, bool(is_fortran))
     return array[()] if name == "scalar" else array
 
 
-def _dtype(made: object) -> "np.dtype[Any]":
+def _dtype(call: object) -> "np.dtype[Any]":
     """Return a type of numbers. Its state begins with a version and the order of its bytes."""
-    if not isinstance(made, Made) or made.kind != Name("numpy", "dtype"):
+    if not isinstance(call, Made) or call.kind != Name("numpy", "dtype"):
         raise ValueError("an array has no type")
-    dtype, order = read_dtype(made.arguments[0]), "|" if made.state is None else made.state[1]
+    dtype, order = read_dtype(call.arguments[0]), "|" if call.state is None else call.state[1]
     if order == "<":
         return dtype.newbyteorder("<")
     return dtype.newbyteorder(">") if order == ">" else dtype

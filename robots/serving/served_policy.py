@@ -57,7 +57,7 @@ class ServedPolicy:
         return {
             "server": "fewstep",
             "policy": manifest.name,
-            "observations": {name: list(each.shape) for name, each in self.observations.conditions.items()},
+            "observations": {name: list(condition.shape) for name, condition in self.observations.conditions.items()},
             "prompt": self.text is not None,
             "actions": [manifest.x_shape[0] - policy.first, *action_shape(manifest)],
             "executed": policy.actions,
@@ -65,7 +65,9 @@ class ServedPolicy:
 
     def warm_up(self) -> None:
         """Sample twice, from observations of zeros, so that the first call of a robot is not slow."""
-        zeros = {name: np.zeros(each.shape, each.dtype) for name, each in self.observations.conditions.items()}
+        zeros = {
+            name: np.zeros(condition.shape, condition.dtype) for name, condition in self.observations.conditions.items()
+        }
         episode = self.begin_episode()
         for _ in range(2):
             episode.observe(zeros)

@@ -57,7 +57,7 @@ def probe_difference(graph: GraphEntry, probe: Probe) -> float:
     in the call that agrees better."""
     if len(graph.probe) != len(probe):  # a damaged manifest, or one of a later version
         return inf
-    return min(_row_difference(stored, found) for stored, found in zip(graph.probe, probe, strict=True))
+    return min(_row_difference(stored, measured) for stored, measured in zip(graph.probe, probe, strict=True))
 
 
 def refuse_wrong(bundle: Bundle, graph: GraphEntry, network: LoadedGraph, engine: str, fix: str) -> None:

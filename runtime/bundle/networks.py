@@ -120,7 +120,7 @@ def with_graphs_of(manifest: Manifest, body: str, shared: Mapping[str, GraphEntr
     runs instead."""
     replaced = manifest.bodies[body].replaces if body in manifest.bodies else {}
     fields_of = GraphEntry.__struct_fields__
-    own = {name: GraphEntry(*(getattr(each, field) for field in fields_of)) for name, each in replaced.items()}
+    own = {name: GraphEntry(*(getattr(graph, field) for field in fields_of)) for name, graph in replaced.items()}
     graphs = {**shared, **own}
     if graphs == shared_graphs(manifest):
         return manifest

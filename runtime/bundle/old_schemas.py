@@ -15,7 +15,7 @@ def upgrade_manifest(document: dict[str, Any], schema: int) -> dict[str, Any]:
     if isinstance(bodies, dict):
         document = document | {"bodies": {name: _upgrade_body(body) for name, body in bodies.items()}}
     if isinstance(networks := document.get("networks"), dict):
-        document = document | {"networks": {name: _upgrade_network(each) for name, each in networks.items()}}
+        document = document | {"networks": {name: _upgrade_network(network) for name, network in networks.items()}}
     if schema == 1:  # the float16 body was named after its only engine
         if isinstance(bodies, dict) and FORMER_HALF in bodies:
             renamed = {HALF if name == FORMER_HALF else name: body for name, body in document["bodies"].items()}

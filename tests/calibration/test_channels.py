@@ -46,11 +46,11 @@ def test_uneven_channels_are_rounded_as_even_ones_are(kind: str, target: Target)
     ranges = seen(uneven, given(uneven))
     own = ranges["a"].by_channel
     assert own is not None and own.factors == tuple(REACH)
-    found, expected = result(uneven, ranges, target), result(even, seen(even, given(even)), target)
-    np.testing.assert_array_equal(found, expected)
+    shared, expected = result(uneven, ranges, target), result(even, seen(even, given(even)), target)
+    np.testing.assert_array_equal(shared, expected)
     exact = run(uneven, given(uneven), ["b"])["b"]
     one = sqnr(exact, result(uneven, one_scale(ranges), target))
-    assert sqnr(exact, found) > one + 15
+    assert sqnr(exact, shared) > one + 15
 
 
 @both
@@ -257,12 +257,12 @@ def test_a_division_that_costs_nothing_is_the_product_it_replaces(
         assert gone == Counter(Mul=3, Add=3) and after - before == Counter(BatchNormalization=3)
     for group in range(groups):
         fed = feeds(prepared) | ({GROUP: np.array([group])} if groups > 1 else {})
-        found, expected = (open_exact(graph, ["h3_biased"])(fed) for graph in (joined, apart))
+        joined_outputs, expected = (open_exact(graph, ["h3_biased"])(fed) for graph in (joined, apart))
         for name in ("h3_biased", "output"):
             if spatial == 1:
-                np.testing.assert_allclose(found[name], expected[name], rtol=2e-6, atol=1e-6)
+                np.testing.assert_allclose(joined_outputs[name], expected[name], rtol=2e-6, atol=1e-6)
             else:
-                np.testing.assert_array_equal(found[name], expected[name])
+                np.testing.assert_array_equal(joined_outputs[name], expected[name])
 
 
 def test_a_product_without_a_bias_after_it_is_joined_too() -> None:

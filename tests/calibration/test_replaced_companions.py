@@ -225,7 +225,7 @@ def test_a_bundle_of_the_schema_before_opens(copied: Path) -> None:
 @pytest.mark.slow
 def test_an_int8_body_has_an_int8_text_encoder_and_autoencoder(copied: Path) -> None:
     body = calibrate(replace(options(copied), target=(EXACT_TARGET,))).bodies[EXACT_BODY]
-    counted = {name: each.coverage and each.coverage.int8_ops for name, each in body.replaces.items()}
+    counted = {name: graph.coverage and graph.coverage.int8_ops for name, graph in body.replaces.items()}
     assert counted == {TEXT_ENCODER: ("p0", "p1"), DECODER: ("c1", "c2"), ENCODER: ("c1", "c2")}
     exact, int8 = (pictures(copied, name) for name in ("float32", EXACT_BODY))
     assert body.trials[0].picture_psnr == pytest.approx(psnr(int8, exact).mean(), abs=0.1)

@@ -335,12 +335,12 @@ def test_all_steps_run_from_a_picture(tiny_bundle: Path, tmp_path: Path) -> None
     picture = draw(tmp_path, "picture.png", 204, 204)
     asked = options_of_tiles(tmp_path, tiny_bundle, tiles=None, image=picture, strength=0.2)
     asked = replace(asked, samples=1, plan="ddim:4")
-    kept, share = run(replace(asked, keep_steps=True)).x, run(asked).x
+    all_steps, share = run(replace(asked, keep_steps=True)).x, run(asked).x
     with load(tiny_bundle) as sampler:
         plan = sampler.compile("ddim:4", strength=AllSteps(0.2))
-    assert len(plan.steps) == 4 and np.abs(kept - share).max() > 1e-3
+    assert len(plan.steps) == 4 and np.abs(all_steps - share).max() > 1e-3
     noise = plan.steps[0].sigma
-    np.testing.assert_array_equal(run(replace(asked, strength=None, start_noise=noise)).x, kept)
+    np.testing.assert_array_equal(run(replace(asked, strength=None, start_noise=noise)).x, all_steps)
     with refuses("'scheduler:4' has its own steps", "SOLVER:STEPS"):
         run(replace(asked, keep_steps=True, plan="scheduler:4"))
 

@@ -1,7 +1,7 @@
 """The plug-in in LeRobot's own process: `python ask_plugin.py BUNDLE`, in an environment with LeRobot and the plug-in.
 
 Prints one line of JSON: actions of two environments, a sequence that continues another, whether LeRobot's real-time
-chunking takes the policy, and what is said about numbers of executed actions that a sequence does not have.
+chunking accepts the policy, and the error for more executed actions than a sequence has.
 """
 
 import json

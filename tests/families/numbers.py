@@ -77,7 +77,7 @@ def store(path: Path) -> None:
     for network, bundle in parts_of(path):
         for graph, _ in graphs_of(bundle):
             calls = enumerate(outputs(bundle, graph))
-            values: dict[str, Any] = {f"{call} {name}": each for call, all in calls for name, each in all.items()}
+            values: dict[str, Any] = {f"{call} {name}": output for call, all in calls for name, output in all.items()}
             np.savez(output_file(path, network, graph), **values)
 
 

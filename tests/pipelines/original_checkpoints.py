@@ -11,7 +11,7 @@ from fewstep.export.lora.merge import layers_with_weights
 from fewstep.runtime.lora.aliases import aliases
 from fewstep.runtime.lora.original_names import WAN
 
-NORMS = {"in_layers.0": "norm1", "out_layers.0": "norm2"}  # of a residual block, beside the layers that a LoRA changes
+NORMS = {"in_layers.0": "norm1", "out_layers.0": "norm2"}  # of a residual block, besides the layers that a LoRA changes
 
 
 def unet_checkpoint(unet: nn.Module, prefix: str = "model.diffusion_model.") -> dict[str, Tensor]:
@@ -60,7 +60,7 @@ def stable_diffusion_checkpoint(pipeline: Any) -> dict[str, Tensor]:
     parts = unet_checkpoint(pipeline.unet), autoencoder_checkpoint(pipeline.vae), clip_checkpoint(pipeline.text_encoder)
     positions = {"cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None]}
     schedule = {"alphas_cumprod": torch.linspace(1, 0, 1000)}
-    return {name: each.contiguous() for part in (*parts, positions, schedule) for name, each in part.items()}
+    return {name: tensor.contiguous() for part in (*parts, positions, schedule) for name, tensor in part.items()}
 
 
 def wan_checkpoint(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:

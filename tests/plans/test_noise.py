@@ -62,12 +62,12 @@ def test_a_seed_outside_64_bits_is_refused():
 
 def test_streams_share_no_counter(monkeypatch):
     """The fourth words of the particles of a large population, and of all other draws."""
-    seen, rounds = [], noise._philox_rounds
+    calls, rounds = [], noise._philox_rounds
     monkeypatch.setattr(
-        noise, "_philox_rounds", lambda counter, key: seen.extend(counter[3].ravel().tolist()) or rounds(counter, key)
+        noise, "_philox_rounds", lambda counter, key: calls.extend(counter[3].ravel().tolist()) or rounds(counter, key)
     )
     particle_normals(7, 0, (1,), 100_000)
-    particles = set(seen)
+    particles = set(calls)
     assert len(particles) == 100_000 and noise.NORMALS in particles
     others = [noise.CONDITIONS, noise.STEPS, noise.CHANCES]
     assert len(set(others)) == 3 and particles.isdisjoint(others)

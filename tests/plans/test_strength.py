@@ -1,4 +1,4 @@
-"""Runs from an image: the steps of a strength, and what is said where rounding moves their start."""
+"""Runs from an image: the steps of a strength, and the warning where rounding moves their start."""
 
 import logging
 

@@ -42,7 +42,7 @@ def test_a_link_put_there_between_the_check_and_the_opening_is_refused(
 def test_a_folder_swapped_between_the_check_and_the_opening_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last part of the path is no link, so that only the identity of the file shows the change."""
+    """The last part of the path is not a link, so only the identity of the file shows the change."""
     opener, outside = links._open_no_link, folder.parent / "outside"
     (folder / "sub").mkdir()
     (folder / "sub/w.bin").write_bytes(b"right")

@@ -58,9 +58,9 @@ class Uploads:
         (self.models[name] / ".gitattributes").touch()
         return 200, {"url": f"{self.address}/{name}"}
 
-    def _batch_entry(self, wanted: Mapping[str, str]) -> dict[str, object]:
-        upload = {"upload": {"href": f"{self.address}/lfs/{wanted['oid']}"}}
-        return {**wanted, **({} if wanted["oid"] in self.blobs else {"actions": upload})}
+    def _batch_entry(self, entry: Mapping[str, str]) -> dict[str, object]:
+        upload = {"upload": {"href": f"{self.address}/lfs/{entry['oid']}"}}
+        return {**entry, **({} if entry["oid"] in self.blobs else {"actions": upload})}
 
     def _store(self, digest: str, body: bytes) -> Answer:
         if self.full is not None and len(self.sent) >= self.full:

@@ -100,7 +100,7 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
         "HF_HUB_DISABLE_XET": True,
         "HF_HUB_OFFLINE": False,
     }
-    disable_progress_bars()  # as `push` does where stderr is no terminal
+    disable_progress_bars()  # as `push` does where stderr is not a terminal
     for name, value in settings.items():
         monkeypatch.setattr(constants, name, value)
 

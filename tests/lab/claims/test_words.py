@@ -99,7 +99,7 @@ def test_the_titles_without_a_system_have_a_line_each() -> None:
 
 def test_commits_that_pages_name_are_in_the_history() -> None:
     if not (ROOT / ".git").exists() or _git("rev-parse", "--is-shallow-repository") == "true\n":
-        pytest.skip("this folder is no clone with a history")
+        pytest.skip("this folder is not a clone with a history")
     named = {commit for page in PAGES for commit in _commits(page)}
     asked = "".join(f"{commit}^{{commit}}\n" for commit in sorted(named))
     answers = _git("cat-file", "--batch-check", given=asked).splitlines()

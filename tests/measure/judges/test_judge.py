@@ -72,7 +72,7 @@ def test_a_share_of_successes_has_a_range_even_if_all_succeed() -> None:
 
 
 def test_numbers_of_0_and_1_are_no_successes() -> None:
-    """Samples that are all equal to float32's have a similarity of 1.0, which is no share."""
+    """Samples that are all equal to float32's have a similarity of 1.0, which is not a share of successes."""
     judged = judge_by(lambda samples, *_: (np.ones(len(samples)), 0.99)).judge(PAIRS)
     assert judged.score_range == (1.0, 1.0)
 

@@ -120,7 +120,7 @@ def test_samples_of_one_value_are_not_usable() -> None:
 
 
 def test_samples_are_far_from_data_if_their_mean_magnitude_exceeds_the_largest_in_the_data() -> None:
-    """A few values beyond it are no reason: guided samples have them."""
+    """A few values beyond it are not enough: guided samples have them."""
 
     def ten(x: NDArray[Any], step: Step, conditions: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         return 10 * (answer(conditions) + x)

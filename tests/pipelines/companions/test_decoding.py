@@ -50,9 +50,9 @@ def find(recorded: RecordedPipeline, read: ReadNetwork | None = None) -> Recorde
     return find_decoding(recorded.built, recorded.settings, recorded.x_shape, read)
 
 
-def map_of(found: RecordedDecoding, autoencoder: Any) -> ElementMap:
-    with place(found.built.pipeline, {"vae": autoencoder}):
-        latents = find_latents(autoencoder, found.finish, found.x_shape)
+def map_of(recorded_decoding: RecordedDecoding, autoencoder: Any) -> ElementMap:
+    with place(recorded_decoding.built.pipeline, {"vae": autoencoder}):
+        latents = find_latents(autoencoder, recorded_decoding.finish, recorded_decoding.x_shape)
     assert latents is not None
     return latents
 
@@ -65,10 +65,10 @@ def latent_map(seed: int = 0) -> ElementMap:
 
 
 def test_elements_are_rearranged_then_scaled_and_shifted() -> None:
-    made, x = latent_map(), torch.arange(24.0).reshape(1, 6, 4)
+    latents, x = latent_map(), torch.arange(24.0).reshape(1, 6, 4)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0)).float().reshape(2, 3, 4)
     expected = torch.stack([2 * order[0], 4 * order[1]]) + 0.5
-    assert torch.equal(made(x)[0], expected)
+    assert torch.equal(latents(x)[0], expected)
 
 
 def test_the_way_back_is_the_inverse() -> None:
@@ -83,11 +83,11 @@ def test_constant_axes_of_a_scale_are_not_stored() -> None:
 
 def test_packed_latents_are_unpacked_scaled_and_shifted(tmp_path: Path) -> None:
     recorded = record(tmp_path, "bria")
-    found, pipeline = find(recorded), recorded.built.pipeline
-    assert isinstance(found, RecordedDecoding)
+    recorded_decoding, pipeline = find(recorded), recorded.built.pipeline
+    assert isinstance(recorded_decoding, RecordedDecoding)
     x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
     unpacked = pipeline._unpack_latents(x, 16, 16, pipeline.vae_scale_factor)
-    torch.testing.assert_close(map_of(found, pipeline.vae)(x), unpacked / 0.18215 + 0.1)
+    torch.testing.assert_close(map_of(recorded_decoding, pipeline.vae)(x), unpacked / 0.18215 + 0.1)
 
 
 def test_a_decoder_does_what_the_call_does_with_a_decoded_picture(tmp_path: Path) -> None:
@@ -95,15 +95,15 @@ def test_a_decoder_does_what_the_call_does_with_a_decoded_picture(tmp_path: Path
     processor, vae = recorded.built.pipeline.image_processor, load_network(tmp_path / "cogview3" / "vae")[0]
     plain = processor.postprocess
     processor.postprocess = lambda image, output_type: plain(-image, output_type=output_type)
-    decoding = find(recorded)
-    assert isinstance(decoding, RecordedDecoding)
-    assert (decoding.components, decoding.outputs[0].role, decoding.outputs[0].shape) == (
+    recorded_decoding = find(recorded)
+    assert isinstance(recorded_decoding, RecordedDecoding)
+    assert (recorded_decoding.components, recorded_decoding.outputs[0].role, recorded_decoding.outputs[0].shape) == (
         ("vae",),
         "image",
         (1, 3, 16, 16),
     )
     x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
-    (picture,) = RecordedDecoder(decoding, {"vae": vae})(x)
+    (picture,) = RecordedDecoder(recorded_decoding, {"vae": vae})(x)
     expected = -vae.decode(x / vae.config.scaling_factor).sample
     torch.testing.assert_close(picture, expected.clamp(-1, 1))
 
@@ -114,10 +114,10 @@ def test_tensors_in_model_range_are_cut_off_as_the_arrays_of_the_call(tmp_path: 
     processor, vae = recorded.built.pipeline.image_processor, load_network(tmp_path / "cogview3" / "vae")[0]
     plain = processor.postprocess
     processor.postprocess = lambda image, output_type: image if output_type == "pt" else plain(image, output_type)
-    decoding = find(recorded)
-    assert isinstance(decoding, RecordedDecoding) and decoding.is_raw
+    recorded_decoding = find(recorded)
+    assert isinstance(recorded_decoding, RecordedDecoding) and recorded_decoding.is_raw
     x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
-    (picture,) = RecordedDecoder(decoding, {"vae": vae})(x)
+    (picture,) = RecordedDecoder(recorded_decoding, {"vae": vae})(x)
     torch.testing.assert_close(picture, vae.decode(x / vae.config.scaling_factor).sample.clamp(-1, 1))
 
 
@@ -154,8 +154,8 @@ def test_a_pipeline_that_keeps_a_part_of_x_is_traced_with_a_mask_that_keeps_none
         return RecordedDecoding(Mock(), usual, (4,), 1, ("vae",), (), None, None)
 
     monkeypatch.setattr(decoding, "_find_decoding", finish)
-    found = find_decoding(Mock(), settings, (4,), Mock())
-    assert isinstance(found, RecordedDecoding) and found.settings["mask_image"].size == (4, 4)
+    recorded_decoding = find_decoding(Mock(), settings, (4,), Mock())
+    assert isinstance(recorded_decoding, RecordedDecoding) and recorded_decoding.settings["mask_image"].size == (4, 4)
 
 
 @pytest.mark.slow
@@ -166,9 +166,9 @@ def test_the_scale_and_the_shift_that_an_autoencoder_stores_are_found(
     if not is_small:  # a stand-in without weights
         monkeypatch.setattr(components, "is_small", lambda network: type(network).__name__ != "AutoencoderKLFlux2")
     recorded = record(tmp_path, "flux2_klein")
-    decoding = find(recorded, partial(read_stored, Folder(tmp_path / "flux2_klein")))
-    assert isinstance(decoding, RecordedDecoding)
-    latents = map_of(decoding, load_network(tmp_path / "flux2_klein" / "vae")[0])
+    recorded_decoding = find(recorded, partial(read_stored, Folder(tmp_path / "flux2_klein")))
+    assert isinstance(recorded_decoding, RecordedDecoding)
+    latents = map_of(recorded_decoding, load_network(tmp_path / "flux2_klein" / "vae")[0])
     z = latents(torch.ones(1, *latents.source_shape))[0, 0]
     variances, means = torch.tensor([4.0, 9.0, 0.25, 1.0]), torch.tensor([0.5, -0.5, 1.0, 2.0])
     torch.testing.assert_close(z[:2, :2].flatten(), variances.add(1e-4).sqrt() + means)

@@ -1,4 +1,4 @@
-"""Which text the unconditional branch has by default, and which conditions are no functions of texts."""
+"""Which text the unconditional branch has by default, and which conditions are not functions of texts."""
 
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace

@@ -124,8 +124,8 @@ def test_a_float8_weight_that_lost_its_scale_is_refused(tmp_path: Path, name: st
     scales = {"b.weight_scale": torch.tensor(2.0)}
     with refuses(("float8 with scales", "no scale of 'a.weight'"), "bfloat16 or float16"):
         find_scaled_weights(entries(tmp_path, tensors | scales | {name: torch.tensor(2.0)}))
-    found = find_scaled_weights(entries(tmp_path, tensors | scales | {"a.weight_scale": torch.tensor(2.0)}))
-    assert set(found.scales) == {"a.weight", "b.weight"}
+    weights = find_scaled_weights(entries(tmp_path, tensors | scales | {"a.weight_scale": torch.tensor(2.0)}))
+    assert set(weights.scales) == {"a.weight", "b.weight"}
 
 
 def test_groups_that_do_not_divide_a_weight_are_refused(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class Mine(DiffusionPipeline):
     def __call__(self, prompt, num_inference_steps=10, extra_scale=EXTRA, generator=None):
         prompts = [prompt] if isinstance(prompt, str) else prompt
         x = randn_tensor((len(prompts), 3, 8, 8), generator=generator)
-        label = torch.tensor([[sum(map(ord, each)) % n / n for n in (7, 11, 13, 17)] for each in prompts])
+        label = torch.tensor([[sum(map(ord, text)) % n / n for n in (7, 11, 13, 17)] for text in prompts])
         net, block = self.net, self.net.blocks[0]
         self.scheduler.set_timesteps(num_inference_steps)
         FIRST

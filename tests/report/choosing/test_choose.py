@@ -47,10 +47,10 @@ PLANS = ("ddim:2", "ddim:4", "ddim:8")
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Record the precision of each call of a network in this process; a call takes CALL, and every body runs on
     onnxruntime."""
-    made, call = list[str](), Network.__call__
+    opened, call = list[str](), Network.__call__
 
     def count_call(network: Network, x: np.ndarray, *rest: Any) -> GraphCall:
-        made.append(network.body.precision)
+        opened.append(network.body.precision)
         return call(network, x, *rest)
 
     def ratios(
@@ -68,7 +68,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(choosing, "find_fastest_engine", fastest_engine)
     monkeypatch.setattr(choosing, "describe_small_speedup", lambda *_: None)
     monkeypatch.setattr(cost, "measure_opening", lambda *_: 0.5)
-    return made
+    return opened
 
 
 def test_a_note_says_where_int8_is_not_worth_its_calibration(

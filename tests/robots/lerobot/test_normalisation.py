@@ -176,7 +176,7 @@ def stack_actions(*factors: float) -> Change:
     def change(folder: Path) -> None:
         for file in folder.glob(PROCESSORS):
             tensors = load_file(file)
-            stacked = {name: torch.stack([each * factor for factor in factors]) for name, each in tensors.items()}
+            stacked = {name: torch.stack([values * factor for factor in factors]) for name, values in tensors.items()}
             save_file({name: stacked[name] if name.startswith("action.") else tensors[name] for name in tensors}, file)
 
     return change

@@ -59,14 +59,14 @@ def actions(alternates: bool) -> np.ndarray:
         __getattr__ = dict.__getitem__
 
     is_seen = fed["seen"][0].bool()
-    seen = Batch(
+    tokens = Batch(
         backbone_features=fed["features"][:, is_seen],
         backbone_attention_mask=fed["seen"][:, is_seen].bool(),
         image_mask=fed["pictures"][:, is_seen].bool(),
     )
     robot = Batch(state=fed["state"][:, None], embodiment_id=torch.tensor([EMBODIMENT]))
     with mock.patch.object(torch, "randn", lambda size, **_: fed["noise"].clone()):
-        return head.get_action(seen, robot)["action_pred"][0].numpy()
+        return head.get_action(tokens, robot)["action_pred"][0].numpy()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tests.robots.serving.served import CAMERA, STATE, make_policy
 def pack_value(value: Any) -> Any:
     """Arrays and numbers as `openpi_client.msgpack_numpy` writes them."""
     if isinstance(value, dict):
-        return {name: pack_value(each) for name, each in value.items()}
+        return {name: pack_value(content) for name, content in value.items()}
     if isinstance(value, np.ndarray):
         return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
     if isinstance(value, np.generic):
