@@ -41,7 +41,7 @@ def graphs_of(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 
 def outputs(bundle: Bundle, name: str) -> list[Arrays]:
-    """Return the outputs of a graph for made inputs. Raises UserError if it is refused."""
+    """Return the outputs of a graph for synthetic inputs. Raises UserError if it is refused."""
     network, graph = OnnxRuntime(threads=1).load(bundle, name), find_graph(bundle, name)
     return [network(probe_feeds(graph, {"batch": ROWS, **sizes_of_probe(bundle)}, seed)) for seed in range(CALLS)]
 
