@@ -27,6 +27,7 @@ from fewstep.runtime.kinds.sizes import (
 
 METADATA = "fewstep.sizes"  # the key of the metadata in a file
 FACTORS = 2  # sizes multiplied in one dimension: the tokens of a picture are height * width / 64
+DIVISORS = (2, 3, 5)  # by which networks divide sizes
 LIMIT = 8  # maximum number of sizes in a file, which is untrusted
 
 
@@ -76,7 +77,8 @@ def fix_batch(graph: Graph, batch: int) -> Graph:
 
 def probe_sizes(extents: Mapping[str, Extent]) -> list[dict[str, int]]:
     """Return several choices of all free sizes: the defaults, one choice for each size in which only that size is
-    changed, and one in which all are changed. They suffice to determine which size each dimension depends on."""
+    changed, and one in which all are changed. They suffice to determine which size each dimension depends on and, if
+    the ranges allow it, how a quotient is rounded: half of 64 is 32 rounded up or down, but half of 511 differs."""
     usual = {name: extent.usual for name, extent in extents.items()}
     others = {name: list(_other_numbers(extent)) or [extent.usual] for name, extent in extents.items()}
     alone = [usual | {name: values[0]} for name, values in others.items()]
@@ -147,7 +149,11 @@ def _number(size: int | str, sizes: Mapping[str, int]) -> int | str:
 
 
 def _other_numbers(extent: Extent) -> Iterator[int]:
-    """Yield up to three values of the range other than the default: low end, middle, high end."""
-    steps = (extent.high - extent.low) // extent.multiple
-    middle = extent.low + steps // 2 * extent.multiple
-    yield from dict.fromkeys(value for value in (extent.low, middle, extent.high) if value != extent.usual)
+    """Yield up to two values of the range other than the default: the low end, and a high one whose number of multiples
+    is odd and has none of the other `DIVISORS`, if there is such a value."""
+    if extent.low != extent.usual:
+        yield extent.low
+    highest = range(extent.high // extent.multiple, extent.low // extent.multiple, -1)[: 2 * prod(DIVISORS)]
+    numbers = [number for number in highest if number * extent.multiple != extent.usual]
+    if numbers:
+        yield extent.multiple * min(numbers, key=lambda number: [number % divisor == 0 for divisor in DIVISORS])

@@ -211,15 +211,13 @@ def _initializer(name: str, array: Array, find: Find | None) -> onnx.TensorProto
 
 
 def _graph_proto(graph: Graph, find: Find | None) -> onnx.GraphProto:
+    constants = {**graph.constants, **_absent_values(graph.optional)}
     return helper.make_graph(
         [_node_proto(node, name, find) for node, name in zip(graph.nodes, unique_node_names(graph), strict=True)],
         graph.name,
         [_value_info(value) for value in (*graph.inputs, *graph.optional)],
         [_value_info(value) for value in graph.outputs],
-        [
-            _initializer(name, array, find)
-            for name, array in {**graph.constants, **_absent_values(graph.optional)}.items()
-        ],
+        [_initializer(name, array, find) for name, array in constants.items()],
         value_info=[_value_info(value) for value in graph.described],
     )
 
@@ -243,7 +241,9 @@ def _node_proto(node: Node, name: str, find: Find | None) -> onnx.NodeProto:
 
 
 def _value_info(value: Value) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+    # only equal dimensions share a name: onnxruntime reuses the memory of one tensor for another by their names
+    shape = [size if extents.is_named(size) else None for size in value.shape]
+    return helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)
 
 
 # Reading

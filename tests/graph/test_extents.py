@@ -96,6 +96,11 @@ def test_probes_tell_one_size_from_another() -> None:
         assert all(v % extent.multiple == 0 and extent.low <= v <= extent.high for v in vectors[name])
 
 
+def test_probes_tell_a_size_halved_upward_from_one_halved_downward() -> None:
+    points = [point["length"] for point in probe_sizes({"length": Extent(64, 16, 512)})]
+    assert points[0] == 64 and [-(-value // 2) for value in points] != [value // 2 for value in points]
+
+
 @pytest.mark.parametrize(
     "found, name",
     [

@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.calibration.ranges.histogram import make_histogram
 from fewstep.calibration.ranges.observe import Counts, channel_axes, expose_tensors, open_observed, tensors_to_observe
-from fewstep.graph.graph import BATCH, Graph, Node
+from fewstep.graph.graph import BATCH, Extent, Graph, Node
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.trajectories import BodyCall
 from fewstep.plans.errors import UserError
@@ -86,6 +86,26 @@ def test_a_watched_graph_returns_what_the_tensors_hold_and_the_same_output() -> 
     seen = open_session(watched, optimize=True)({"x": X})
     assert np.array_equal(seen["a"], X) and np.array_equal(seen["b"], np.maximum(X, 0))
     assert np.allclose(seen["v"], open_session(GRAPH, optimize=True)({"x": X})["v"], rtol=1e-6)  # fused differently
+
+
+def test_tensors_of_unknown_lengths_share_no_memory() -> None:
+    """onnxruntime lets a tensor take the memory of another whose dimensions have the same names. The length of a Range
+    is unknown."""
+    graph = graph_of_text(
+        """(float[batch, 1, length] x) => (float[batch, 1, length] v) {
+            count = Shape<start=2, end=3>(x) n = Squeeze(count)
+            even = Range(zero, n, two) short = Gather<axis=2>(x, even) a = Conv(short, w) b = Add(a, bias)
+            all = Range(zero, n, one) half = Div(all, two) long = Gather<axis=2>(b, half) c = Conv(long, w)
+            d = Add(c, bias) e = Add(d, x) v = Conv(e, w)
+        }""",
+        **{"zero": np.int64(0), "one": np.int64(1), "two": np.int64(2), "bias": np.float32(1)},
+        w=np.full((1, 1, 1), 2, np.float32),
+    )
+    graph = replace(graph, extents={"length": Extent(64, 16, 512)})
+    x = np.arange(95, dtype=np.float32).reshape(1, 1, 95)
+    seen = open_observed(graph, tensors_to_observe(graph))({"x": x})
+    even = 2 * x[:, :, ::2] + 1
+    np.testing.assert_array_equal(seen["c"], 2 * even.repeat(2, axis=2)[:, :, :95])
 
 
 def test_a_tensor_of_unknown_shape_is_named() -> None:
