@@ -26,6 +26,11 @@ def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) 
     Raises UnusableValue for None and for masked values, which numpy would treat as valid. Raises UserError for anything
     else that is not numeric. Values that `dtype` cannot represent become infinite, which `as_finite` refuses.
     """
+    if type(value) is np.ndarray and value.dtype.kind in "iuf":  # those of control loops, which call often
+        if dtype is None or value.dtype == dtype:
+            return value
+        if dtype == np.float64 and value.dtype.itemsize <= 8:  # cannot overflow
+            return value.astype(np.float64)
     is_not, holds = ("are not", "hold") if what.endswith("s") else ("is not", "holds")
     if missing := find_missing(value):
         raise UnusableValue(f"{what} {holds} {missing}", fix)
@@ -92,6 +97,8 @@ def broadcast_to_samples(
 
     `axes` is the minimum number of axes, len(x_shape) by default.
     """
+    if array.shape == tuple(shape):
+        return array
     if (1, *array.shape) == tuple(shape):
         return array[None]
     try:

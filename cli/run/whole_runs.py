@@ -26,7 +26,7 @@ def whole_run_sizes(
     if outputs := [each.name for each in sampler.bundle.manifest.outputs]:
         raise UserError(f"--whole-run does not return {', '.join(outputs)}", "leave --whole-run out")
     shape, sizes = sampler.bundle.manifest.x_shape, set[int]()
-    for (_, (size, *_)), run in runs.runs.items():
+    for (_, (size, *_), _), run in runs.runs.items():
         assert isinstance(size, int), "a whole run has a fixed batch"
         called = (min(size, options.count), *shape)
         if runs.find(plan, called) is not run:

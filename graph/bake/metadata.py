@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from fewstep.graph.bake.hold import HeldAs
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.guidance import describe
 from fewstep.plans.spec import Strict
@@ -67,6 +68,7 @@ class Baked(Strict, frozen=True, kw_only=True):
     plan_sha256, graphs_sha256: the hashes of the compiled plan and of the bundle's graphs.
     form: float16 or int8-weights, made from the body; "" for the body's own precision, None in files of older versions.
     around: whether a program changed the run (`--around`).
+    hold: the value of `--hold`.
     range: the model range of a sample, or of the image that the file returns; None if it is unknown.
     sizes: the free axes of x, with their ranges.
     units: the map from a sample to a robot's units.
@@ -99,6 +101,7 @@ class Baked(Strict, frozen=True, kw_only=True):
     graphs_sha256: str = ""
     form: str | None = None
     around: bool = False
+    hold: HeldAs = "none"
 
 
 KINDS = frozenset(Baked.__struct_fields__) - {

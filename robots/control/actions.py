@@ -82,7 +82,7 @@ def sample_sequences(
     steps that were run.
 
     `enough` is called after each step. If it returns True, sampling ends early, with the sequences x0 predicted at that
-    step.
+    step. A baked file of the whole run, if the sampler has one for this call, has no such steps.
     """
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
@@ -90,22 +90,28 @@ def sample_sequences(
     compiled = sampler.compile(plan)
     if check_compiled(compiled).given:
         raise UserError(f"plan {compiled.name!r} starts from {compiled.given[0]!r}", "compile it without a strength")
-    origins = np.stack([action_origin(manifest, request.window) for request in requests])[:, None]
-    value, decided = _make_hold(sampler, origins, requests, continuity)
-    hold = Hold(value, decided) if decided.any() else None
+    origins: Float32 | None = None
+    if policy.relative_to is not None:
+        origins = np.stack([action_origin(manifest, request.window) for request in requests])[:, None]
+    hold: Hold | None = None
+    holds = continuity != "none" and any(each.decided for each in requests if each.former is not None)
+    if holds or policy.prefix is not None:
+        hold = _make_hold(sampler, origins, requests, continuity)
     words = state_words(manifest)  # the prompt contains this observation already
     names = [name for name in requests[0].window if words is None or name != words.observation]
     seen: dict[str, NDArray[Any]] = {
-        name: np.stack([np.asarray(request.window[name]) for request in requests]) for name in names
+        name: _stack([np.asarray(request.window[name]) for request in requests]) for name in names
     }
-    if policy.prefix is not None and policy.delay is not None:
+    if hold is not None and policy.prefix is not None and policy.delay is not None:
         counts = [
             each.decided if continuity == "trained" and each.decided <= policy.most_delay else 0 for each in requests
         ]
-        seen |= {policy.prefix: value, policy.delay: np.array(counts, np.float32)[:, None]}
+        seen |= {policy.prefix: hold.value_at(0), policy.delay: np.array(counts, np.float32)[:, None]}
+    hold = hold if holds else None
     seeds = [request.seed for request in requests]
-    if sampler.whole_runs is not None and hold is None and (enough is None or len(compiled.steps) == 1):
-        x, steps = sampler.sample(compiled, seeds, seen), len(compiled.steps)
+    shape = (len(seeds), *manifest.x_shape)
+    if sampler.whole_runs is not None and sampler.whole_runs.find(compiled, shape, hold) is not None:
+        x, steps = sampler.sample(compiled, seeds, seen, hold=hold), len(compiled.steps)
     else:
         last: StepState | None = None
         early = False
@@ -114,12 +120,15 @@ def sample_sequences(
             if early:
                 break
         assert last is not None
-        x = np.where(decided, value, np.asarray(last.x0 if early else finish(compiled, [last]), np.float32))
+        x = np.asarray(last.x0 if early else finish(compiled, [last]), np.float32)
+        if hold is not None:
+            x = np.where(hold.mask, hold.value_at(0), x)
         check_finite(x, "the sample", last.index, last.step, compiled)
         steps = last.index + 1
     sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
-    sequences = sequences[..., : policy.width] + origins
-    return policy.snap_discrete(sequences), steps
+    if policy.width is not None:
+        sequences = sequences[..., : policy.width]
+    return policy.snap_discrete(sequences if origins is None else sequences + origins), steps
 
 
 def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuity:
@@ -136,10 +145,14 @@ def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuit
     return continuity
 
 
+def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+
+
 def _make_hold(
-    sampler: Sampler, origins: Float32, requests: Sequence[SequenceRequest], continuity: Continuity
-) -> tuple[Float32, Float32]:
-    """Return the previous action sequences [B, *x_shape] in model range, and a mask that is 1 for those actions that
+    sampler: Sampler, origins: Float32 | None, requests: Sequence[SequenceRequest], continuity: Continuity
+) -> Hold:
+    """Return the previous action sequences [B, *x_shape] in model range, with a mask that is 1 for those actions that
     the new sequences must repeat. Actions are relative to `origins` [B, 1, *elements]."""
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
@@ -149,13 +162,15 @@ def _make_hold(
     for row, each in enumerate(requests):
         if each.former is None:
             continue
-        value[row, policy.first :][own] = pad_actions(each.former, places) - origins[row]
-        value[row, : policy.first][own] = each.former[0] - origins[row]
+        value[row, policy.first :][own] = pad_actions(each.former, places)
+        value[row, : policy.first][own] = each.former[0]
+        if origins is not None:
+            value[row][own] -= origins[row]
         if continuity != "none":
             mask[row, policy.first : policy.first + each.decided] = 1
     if manifest.units is not None:
         value = sampler.from_units(value)
-    return value, mask
+    return Hold(value, mask)
 
 
 def _check_former(actions: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:

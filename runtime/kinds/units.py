@@ -4,6 +4,7 @@ sampler.to_units(actions)      radians, metres, ... from model range
 sampler.from_units(actions)    model range from units: for `hold`, for `given`
 """
 
+from functools import lru_cache
 from math import isfinite
 from typing import ClassVar, Protocol
 
@@ -61,22 +62,24 @@ class UnitsFacts(Protocol):
 
 def to_units(manifest: UnitsFacts, x: ArrayLike) -> Float32:
     """Convert samples [..., *x_shape] from model range to units."""
-    units, values, scale, shift = _broadcast_affine(manifest, x)
+    units, values = _check_samples(manifest, x)
+    scale, shift, _ = _affine_arrays(units, len(manifest.x_shape))
     return (values * scale + shift).astype(np.float32)
 
 
 def from_units(manifest: UnitsFacts, value: ArrayLike) -> Float32:
     """Convert samples [..., *x_shape] from units to model range."""
-    units, values, scale, shift = _broadcast_affine(manifest, value)
-    moves = scale != 0
-    return np.where(moves, (values - shift) / np.where(moves, scale, 1.0), units.constant).astype(np.float32)
+    units, values = _check_samples(manifest, value)
+    scale, shift, is_constant = _affine_arrays(units, len(manifest.x_shape))
+    if is_constant is None:
+        return ((values - shift) / scale).astype(np.float32)
+    moved = (values - shift) / np.where(is_constant, 1.0, scale)
+    return np.where(is_constant, units.constant, moved).astype(np.float32)
 
 
-def _broadcast_affine(
-    manifest: UnitsFacts, samples: ArrayLike
-) -> tuple[Affine, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return a bundle's affine map to physical units, and the samples, scale and shift as float64 arrays that
-    broadcast. Raises UserError if the bundle has no units."""
+def _check_samples(manifest: UnitsFacts, samples: ArrayLike) -> tuple[Affine, NDArray[np.float64]]:
+    """Return a bundle's affine map to physical units, and the samples as float64. Raises UserError if the bundle has no
+    units."""
     units, shape = manifest.units, manifest.x_shape
     if units is None:
         raise UserError(f"bundle {manifest.name!r} does not say in which units its samples are", EXPORT_WITH_UNITS)
@@ -86,7 +89,19 @@ def _broadcast_affine(
         units.scale
     ):  # the other axes may be free
         raise UserError(f"samples have the shape {list(values.shape)}", fix)
-    along = [1] * len(shape)
+    return units, values
+
+
+@lru_cache(64)
+def _affine_arrays(
+    units: Affine, axes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
+    """Return scale, shift, and where the data were constant, as read-only arrays that broadcast against samples of this
+    number of axes. The last is None if the data were constant nowhere."""
+    along = [1] * axes
     along[units.axis] = -1
-    scale, shift = (np.reshape(np.asarray(each, np.float64), along) for each in (units.scale, units.shift))
-    return units, values, scale, shift
+    scale, shift = (np.array(each, np.float64).reshape(along) for each in (units.scale, units.shift))
+    is_constant = scale == 0
+    for each in (scale, shift, is_constant):
+        each.setflags(write=False)
+    return scale, shift, is_constant if is_constant.any() else None

@@ -84,7 +84,7 @@ def finite_sample(plan: AnyPlan, states: Iterable[Any], hold: Hold | None = None
     (last,) = deque(states, maxlen=1)
     with np.errstate(all="ignore"):
         x: NDArray[Any] = last.sample(plan, hold)
-        if not _is_surely_finite(x):
+        if not is_surely_finite(x):
             check_finite(x, "the sample", len(plan.steps) - 1, plan.steps[-1], plan)
     return x
 
@@ -102,7 +102,7 @@ def check_finite_state(state: State, plan: AnyPlan) -> None:
         else:
             arrays.append(output)
     for array in arrays:  # loops, which take half the time of generators
-        if not _is_surely_finite(array):
+        if not is_surely_finite(array):
             break
     else:
         return
@@ -211,7 +211,7 @@ def warn_if_far(x: Samples, plan: AnyPlan, manifest: Manifest) -> Samples:
     return x
 
 
-def _is_surely_finite(array: NDArray[Any]) -> bool:
+def is_surely_finite(array: NDArray[Any]) -> bool:
     """Return True only if all values are finite.
 
     It is faster than `np.isfinite`. It also returns False for finite values if their sum or the sum of their squares

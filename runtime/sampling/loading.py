@@ -49,7 +49,7 @@ def load(
             when it is first used.
         whole_runs: files of `fewstep bake --unroll --batch N`, on the backends for ONNX Runtime on a CPU and on CUDA.
             `sample` runs such a file in place of the steps if it was baked for the same plan and number of samples, and
-            if nothing needs the states between steps.
+            if nothing needs the states between steps. A run with a hold needs a file with that `--hold`.
 
     Raises UserError if the bundle has no such body, or the backend does not run it.
     """

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, LoadedGraph
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 
 TIME, TO = "\0time", "\0to"  # keys of the network's times, which no name of a condition equals
@@ -187,7 +187,9 @@ def _as_slice(places: NDArray[np.intp]) -> Index:
 def _run_graph(graph: LoadedGraph, name: str, fed: Arrays, count: int, bundle: Bundle) -> dict[str, NDArray[Any]]:
     """Run the conditioner or the prologue, and return its outputs [count, ...]."""
     outputs = graph(fed)
-    for each in find_graph(bundle, name).outputs:
+    entry = bundle.manifest.conditioner if name == CONDITIONER else bundle.manifest.prologue
+    assert entry is not None, "a graph that was loaded has an entry"
+    for each in entry.outputs:
         row = outputs.get(each.name)
         if row is None or not row.ndim or len(row) != count:
             what = f"{bundle.path}: the {name} does not return a row {each.name!r} for each sample"

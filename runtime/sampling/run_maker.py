@@ -18,7 +18,7 @@ from fewstep.runtime.sampling.feeds import BranchValues, branch_values
 from fewstep.runtime.sampling.finite_checks import finite_outputs, warn_if_far
 from fewstep.runtime.sampling.noise_ahead import NoiseAhead
 from fewstep.runtime.sampling.planned_run import PlannedRun, RunInputs, stop_on_cancel
-from fewstep.runtime.sampling.request import RunSettings, check_given, check_seeds, check_settings
+from fewstep.runtime.sampling.request import RunSettings, check_given, check_hold, check_seeds, check_settings
 from fewstep.runtime.sampling.slots import Slots, continue_slots, refuse_banks, zero_slots
 from fewstep.runtime.sampling.step_call import OnCall, StepCall
 
@@ -61,8 +61,10 @@ class RunMaker:
         compiled, inputs = self._check(plan, seeds, condition, guidance, settings)
         if self.whole_runs is not None and self._needs_no_steps(settings):
             shape = (len(inputs.seeds), *inputs.manifest.x_shape)
+            given = settings.get("hold")
+            hold = None if given is None else check_hold(given, check_compiled(compiled), shape[1:], shape[0])
             values = {**inputs.values_of(COND), **inputs.given_tensors(compiled)}
-            sample = self.whole_runs.sample(compiled, values, inputs.draws, shape)
+            sample = self.whole_runs.sample(compiled, values, inputs.draws, shape, hold)
             if sample is not None:
                 return warn_if_far(sample, compiled, inputs.manifest)
         return execution_of(inputs.manifest.space).begin(compiled, inputs).finish()
@@ -164,10 +166,10 @@ class RunMaker:
         return branch_values(self.plans.bundle.manifest.conditions, condition, branches, samples, nulls)
 
     def _needs_no_steps(self, settings: RunSettings) -> bool:
-        """Return True if a run has no hook, hold, cancellation, carried tensors, named outputs or other branches."""
+        """Return True if a run has no hook, cancellation, carried tensors, named outputs or other branches."""
         if self.on_call is not None or self.plans.bundle.manifest.outputs:
             return False
-        return all(settings.get(name) is None for name in ("hold", "cancel", "carried", "branches"))
+        return all(settings.get(name) is None for name in ("cancel", "carried", "branches"))
 
     def _first_slots(self, plan: AnyPlan, samples: int) -> Slots | None:
         """Return the slots with which a first run begins; None if nothing is carried or returned in them."""

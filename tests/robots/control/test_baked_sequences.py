@@ -1,5 +1,7 @@
 """Sequences that a baked file of the whole run computes in one call."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,20 +17,29 @@ FORMER = np.full((3, 2), 5.0)
 @pytest.fixture(scope="module")
 def samplers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sampler, Sampler]:
     bundle = write("pusht", tmp_path_factory.mktemp("policy") / "pusht")
-    return steps_and_whole(bundle, bake_run(bundle, "ddim:2", guidance=1.0, batch=1))
+    return steps_and_whole(bundle, bake_run(bundle, "ddim:2", guidance=1.0, batch=1, hold="noised"))
 
 
-def test_a_sequence_from_rest_is_one_call(samplers: tuple[Sampler, Sampler]) -> None:
+@pytest.mark.parametrize("decided", [0, 2])
+def test_a_sequence_is_one_call(samplers: tuple[Sampler, Sampler], decided: int) -> None:
     steps, whole = samplers
     calls = count_calls(whole)
-    np.testing.assert_array_equal(sample_actions(whole, "ddim:2", WINDOW), sample_actions(steps, "ddim:2", WINDOW))
+    found, right = (sample_actions(each, "ddim:2", WINDOW, former=FORMER, decided=decided) for each in (whole, steps))
+    np.testing.assert_array_equal(found, right)
     assert len(calls) == 1
+    assert found[:decided].tolist() == FORMER[:decided].tolist()
 
 
-def test_decided_actions_and_a_deadline_need_the_steps(samplers: tuple[Sampler, Sampler]) -> None:
+def test_one_call_does_not_end_at_a_deadline(samplers: tuple[Sampler, Sampler]) -> None:
     _, whole = samplers
     calls = count_calls(whole)
-    held = sample_actions(whole, "ddim:2", WINDOW, former=FORMER, decided=2)
-    assert held[:2].tolist() == FORMER[:2].tolist()
     _, count = sample_sequences(whole, "ddim:2", [SequenceRequest(WINDOW, 0)], enough=lambda: True)
+    assert (count, len(calls)) == (2, 1)
+
+
+def test_decided_actions_need_the_steps_without_a_hold_in_the_file(tmp_path: Path) -> None:
+    bundle = write("pusht", tmp_path / "pusht")
+    _, whole = steps_and_whole(bundle, bake_run(bundle, "ddim:2", guidance=1.0, batch=1))
+    calls, request = count_calls(whole), SequenceRequest(WINDOW, 0, FORMER.astype(np.float32), 2)
+    _, count = sample_sequences(whole, "ddim:2", [request], enough=lambda: True)
     assert (count, calls) == (1, [])

@@ -99,6 +99,28 @@ def test_one_call_has_all_inputs_and_the_network_none(tiny_bundle: Path, monkeyp
     ]
 
 
+@pytest.mark.parametrize(("kind", "flags"), [("noised", {}), ("fresh", {"fresh": True}), ("clean", {"clean": True})])
+def test_a_file_with_a_hold_computes_calls_with_that_hold_and_without(
+    tiny_bundle: Path, kind: str, flags: dict[str, bool]
+) -> None:
+    steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle, hold=kind))
+    value = np.linspace(-1, 1, 32, dtype=np.float32).reshape(2, 1, 4, 4)
+    hold = Hold(value, (value > 0.2).astype(np.float32), **flags)
+    calls = count_calls(whole)
+    for each in (hold, None):
+        found, right = (sampler.sample(PLAN, **CALL, hold=each) for sampler in (whole, steps))
+        np.testing.assert_allclose(found, right, rtol=0, atol=1e-5)
+    assert len(calls) == 2
+
+
+def test_a_hold_that_no_file_takes_runs_the_steps(tiny_bundle: Path) -> None:
+    steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle, hold="noised"))
+    calls, value = count_calls(whole), np.zeros((2, 1, 4, 4), np.float32)
+    for hold in (Hold(value, value, fresh=True), Hold((value,) * 5, value)):
+        np.testing.assert_array_equal(*(each.sample(PLAN, **CALL, hold=hold) for each in (whole, steps)))
+    assert calls == []
+
+
 def holding(x: np.ndarray) -> Hold:
     return Hold(np.zeros_like(x), np.zeros_like(x))
 
@@ -220,7 +242,6 @@ def test_values_that_are_not_finite_are_named_by_their_step(tiny_bundle: Path) -
         ({"body": "float16"}, "runs the float32 body in the form float16; bake it with --body float32, or"),
         ({"body": "float16-cuda"}, "runs the float32 body in the form float16; bake it with --body float32, or"),
         ({"around": (AROUND,)}, "was baked with --around, whose program may change the samples; bake it without"),
-        ({"hold": "noised"}, r"has a port 'held' \(held\) that a sampler does not feed"),
     ],
 )
 def test_files_that_cannot_replace_the_steps_are_refused(
