@@ -84,4 +84,6 @@ def main(kind: str, folder: Path) -> float:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        print(json.dumps({"difference": main(sys.argv[1], Path(name))}))
+        difference = main(sys.argv[1], Path(name))
+    print(json.dumps({"difference": difference}))
+    assert difference < 1e-4, "the actions differ from LeRobot's"
