@@ -49,10 +49,10 @@ def calibrate_next(bundle: Path) -> NextCommand:
     """Return the `fewstep calibrate` command to suggest after an export: with the default plan, or with the usual start
     of a flow."""
     from fewstep.calibration.options import CalibrateOptions
-    from fewstep.calibration.suggested_clip import suggest_clip
     from fewstep.cli.estimate_work import estimate_work
     from fewstep.plans.names.plan_reference import SchedulerReference, parse_plan_text
     from fewstep.runtime.bundle.reading import open_bundle
+    from fewstep.runtime.sampling.suggested_clip import suggest_clip
 
     opened = open_bundle(bundle)
     manifest = opened.manifest

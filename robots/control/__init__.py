@@ -18,6 +18,7 @@ from fewstep.robots.control.history import History, Window
 from fewstep.robots.control.language import with_prompt
 from fewstep.robots.control.latency import delay_ticks, ticks_between
 from fewstep.robots.control.limits import Limits
+from fewstep.robots.control.policy_plans import compile_policy_plan
 from fewstep.robots.control.rhythm import Rhythm
 from fewstep.robots.control.runner import PolicyRunner
 from fewstep.robots.control.safety import Safety
@@ -42,6 +43,7 @@ __all__ = [
     "VirtualClock",
     "WallClock",
     "Window",
+    "compile_policy_plan",
     "pad_actions",
     "sample_actions",
     "sample_sequences",

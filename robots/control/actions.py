@@ -1,6 +1,6 @@
 """Sample sequences of actions, each as the continuation of the previous one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,10 +14,10 @@ from fewstep.plans.plan import Plan
 from fewstep.robots.control.chunk import Float32, pad_actions
 from fewstep.robots.control.history import Window
 from fewstep.runtime.arrays import as_finite
-from fewstep.runtime.bundle.manifest import Policy
+from fewstep.runtime.bundle.manifest import Manifest, Policy
 from fewstep.runtime.kinds.policies import action_origin, action_shape, policy_of, state_words
 from fewstep.runtime.sampling.execute import Hold, StepState, finish
-from fewstep.runtime.sampling.finite_checks import check_finite
+from fewstep.runtime.sampling.finite_checks import check_finite, warn_if_far
 from fewstep.runtime.sampling.sampler import Sampler
 
 Continuity = Literal["none", "hard", "trained"]
@@ -97,11 +97,7 @@ def sample_sequences(
     holds = continuity != "none" and any(each.decided for each in requests if each.former is not None)
     if holds or policy.prefix is not None:
         hold = _make_hold(sampler, origins, requests, continuity)
-    words = state_words(manifest)  # the prompt contains this observation already
-    names = [name for name in requests[0].window if words is None or name != words.observation]
-    seen: dict[str, NDArray[Any]] = {
-        name: _stack([np.asarray(request.window[name]) for request in requests]) for name in names
-    }
+    seen = _stack_windows(manifest, requests)
     if hold is not None and policy.prefix is not None and policy.delay is not None:
         counts = [
             each.decided if continuity == "trained" and each.decided <= policy.most_delay else 0 for each in requests
@@ -109,26 +105,39 @@ def sample_sequences(
         seen |= {policy.prefix: hold.value_at(0), policy.delay: np.array(counts, np.float32)[:, None]}
     hold = hold if holds else None
     seeds = [request.seed for request in requests]
-    shape = (len(seeds), *manifest.x_shape)
-    if sampler.whole_runs is not None and sampler.whole_runs.find(compiled, shape, hold) is not None:
-        x, steps = sampler.sample(compiled, seeds, seen, hold=hold), len(compiled.steps)
-    else:
-        last: StepState | None = None
-        early = False
-        for last in sampler.steps(compiled, seeds, seen, hold=hold):
-            early = enough is not None and last.index + 1 < len(compiled.steps) and enough()
-            if early:
-                break
-        assert last is not None
-        x = np.asarray(last.x0 if early else finish(compiled, [last]), np.float32)
-        if hold is not None:
-            x = np.where(hold.mask, hold.value_at(0), x)
-        check_finite(x, "the sample", last.index, last.step, compiled)
-        steps = last.index + 1
+    x, steps = _sample(sampler, compiled, seeds, seen, hold, enough)
     sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
     if policy.width is not None:
         sequences = sequences[..., : policy.width]
     return policy.snap_discrete(sequences if origins is None else sequences + origins), steps
+
+
+def _sample(
+    sampler: Sampler,
+    plan: Plan,
+    seeds: Sequence[int],
+    seen: Mapping[str, NDArray[Any]],
+    hold: Hold | None,
+    enough: Callable[[], bool] | None,
+) -> tuple[Float32, int]:
+    """Return the samples [len(seeds), *x_shape] in model range, and the number of steps that were run, for
+    `sample_sequences`."""
+    manifest = sampler.bundle.manifest
+    shape = (len(seeds), *manifest.x_shape)
+    if sampler.whole_runs is not None and sampler.whole_runs.find(plan, shape, hold) is not None:
+        return sampler.sample(plan, seeds, seen, hold=hold), len(plan.steps)
+    last: StepState | None = None
+    early = False
+    for last in sampler.steps(plan, seeds, seen, hold=hold):
+        early = enough is not None and last.index + 1 < len(plan.steps) and enough()
+        if early:
+            break
+    assert last is not None
+    x = np.asarray(last.x0 if early else finish(plan, [last]), np.float32)
+    if hold is not None:
+        x = np.where(hold.mask, hold.value_at(0), x)
+    check_finite(x, "the sample", last.index, last.step, plan)
+    return warn_if_far(x, plan, manifest), last.index + 1
 
 
 def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuity:
@@ -145,8 +154,14 @@ def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuit
     return continuity
 
 
-def _stack(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+def _stack_windows(manifest: Manifest, requests: Sequence[SequenceRequest]) -> dict[str, NDArray[Any]]:
+    """Return the conditions [len(requests), ...] of the requests by name, without an observation that prompts
+    contain."""
+    words, windows = state_words(manifest), [request.window for request in requests]
+    names = [name for name in windows[0] if words is None or name != words.observation]
+    if len(windows) == 1:  # of most control loops
+        return {name: np.asarray(windows[0][name])[None] for name in names}
+    return {name: np.stack([np.asarray(window[name]) for window in windows]) for name in names}
 
 
 def _make_hold(

@@ -11,6 +11,7 @@ from fewstep.plans.names.plan_reference import SchedulerReference
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Shaping, as_shaping
 from fewstep.robots.control.latency import latency_quantile
+from fewstep.robots.control.policy_plans import compile_policy_plan
 from fewstep.runtime.sampling.sampler import Sampler
 
 WINDOW = 200  # calls that a quantile is taken over
@@ -118,7 +119,9 @@ def compile_plans(sampler: Sampler, names: Sequence[str | Plan] | str, shaping: 
 def _compile_plan(sampler: Sampler, plan: PlanLike, shaping: Shaping | None) -> Plan:
     """Compile a plan. A scheduler's plan has the shaping of its config, which `shaping` may repeat."""
     reference = parse_plan_reference(plan)
-    if shaping is None or not isinstance(reference, SchedulerReference):
+    if shaping is None:
+        return compile_policy_plan(sampler, reference)
+    if not isinstance(reference, SchedulerReference):
         return sampler.compile(reference, shaping=shaping)
     compiled = sampler.compile(reference)
     own = shaping_of(compiled)

@@ -14,10 +14,14 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import TextReference
+from fewstep.plans.plan import Plan
+from fewstep.plans.shaping import describe_shaping
 from fewstep.robots.control.arguments import check_positive
 from fewstep.robots.control.history import History
+from fewstep.robots.control.policy_plans import compile_policy_plan
 from fewstep.robots.control.rhythm import Rhythm
 from fewstep.robots.control.runner import PolicyRunner
 from fewstep.robots.control.safety import Safety
@@ -115,11 +119,11 @@ def serve(options: ServeOptions, say: Say) -> Served:
         text = None if sampler.bundle.manifest.text is None else load_text_encoder(sampler.bundle)
         if make_server is None:
             return _serve_lines(options, listening, sampler, text, say)
-        policy = ServedPolicy(sampler, sampler.compile(options.plan), text, renamed, options.seed)
+        policy = ServedPolicy(sampler, compile_policy_plan(sampler, options.plan), text, renamed, options.seed)
         policy.warm_up()
         worker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="policy"))
         server = make_server(policy, listening, options.rate or 0.0, worker, say)
-        run_until_stopped(server, lambda port: say(describe_ready(options, listening, sampler, policy.plan.name, port)))
+        run_until_stopped(server, lambda port: say(describe_ready(options, listening, sampler, policy.plan, port)))
         return Served(policy.latencies.count, str(policy.latencies))
 
 
@@ -201,7 +205,7 @@ def _serve_lines(
 ) -> Served:
     """Serve the control loop of one robot after the other."""
     assert options.rate is not None
-    plan = sampler.compile(options.plan)
+    plan = compile_policy_plan(sampler, options.plan)
     history = History(sampler)
     observation = {
         name: np.zeros(condition.shape, condition.dtype) for name, condition in history.tick_conditions.items()
@@ -218,7 +222,7 @@ def _serve_lines(
             where = listening.address(listening.port)
             raise UserError(f"{where} cannot be used: {error.strerror or error}", fix) from None
         with suppress(Stopped), listener, _on_signals(_raise_stop):
-            say(describe_ready(options, listening, sampler, plan.name, listener.getsockname()[1]))
+            say(describe_ready(options, listening, sampler, plan, listener.getsockname()[1]))
             serve_lines(runner, listening, listener, say)
         statistics = runner.statistics
         return Served(statistics.sampling.count, str(statistics))
@@ -232,9 +236,11 @@ def _raise_stop() -> None:
     raise Stopped
 
 
-def describe_ready(options: ServeOptions, listening: Listening, sampler: Sampler, plan: str, port: int) -> str:
+def describe_ready(options: ServeOptions, listening: Listening, sampler: Sampler, plan: Plan, port: int) -> str:
     """Return the line that says what is served, and where."""
     name, count = sampler.bundle.manifest.name, options.robots
     robots = "one robot at a time" if count == 1 else f"up to {count} robots"
     where = listening.address(port)
-    return f"{name} ({options.precision}, {plan}) is served at {where} to {robots}, as {options.protocol}"
+    shaping = shaping_of(plan)
+    how = plan.name if shaping is None else f"{plan.name} {describe_shaping(shaping)}"
+    return f"{name} ({options.precision}, {how}) is served at {where} to {robots}, as {options.protocol}"

@@ -10,7 +10,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
 from fewstep.plans.argument_checks import check_integer
-from fewstep.robots.control import History, SequenceRequest, sample_sequences, with_prompt
+from fewstep.robots.control import History, SequenceRequest, compile_policy_plan, sample_sequences, with_prompt
 from fewstep.runtime import load
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.kinds.policies import policy_of
@@ -34,7 +34,7 @@ class FewstepPolicy(PreTrainedPolicy):
         path = Path(config.pretrained_path)
         self._sampler = load(path, config.precision, backend=create_backend(config.backend, config.threads))
         manifest = self._sampler.bundle.manifest
-        self._plan = self._sampler.compile(config.plan)
+        self._plan = compile_policy_plan(self._sampler, config.plan)
         self._text = None if manifest.text is None else load_text_encoder(self._sampler.bundle)
         policy = policy_of(manifest)
         steps = policy.actions if config.n_action_steps is None else config.n_action_steps

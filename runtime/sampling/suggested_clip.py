@@ -1,4 +1,4 @@
-"""Suggest a clip of x0 for a calibration, from what is known about the data before anything is sampled."""
+"""Suggest a clip of x0, from what is known about the data before anything is sampled."""
 
 from contextlib import suppress
 
