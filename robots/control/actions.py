@@ -122,10 +122,9 @@ def _sample(
 ) -> tuple[Float32, int]:
     """Return the samples [len(seeds), *x_shape] in model range, and the number of steps that were run, for
     `sample_sequences`."""
-    manifest = sampler.bundle.manifest
-    shape = (len(seeds), *manifest.x_shape)
-    if sampler.whole_runs is not None and sampler.whole_runs.find(plan, shape, hold) is not None:
-        return sampler.sample(plan, seeds, seen, hold=hold), len(plan.steps)
+    whole = sampler.runs.sample_whole(plan, seeds, seen, hold)
+    if whole is not None:
+        return whole, len(plan.steps)
     last: StepState | None = None
     early = False
     for last in sampler.steps(plan, seeds, seen, hold=hold):
@@ -137,7 +136,7 @@ def _sample(
     if hold is not None:
         x = np.where(hold.mask, hold.value_at(0), x)
     check_finite(x, "the sample", last.index, last.step, plan)
-    return warn_if_far(x, plan, manifest), last.index + 1
+    return warn_if_far(x, plan, sampler.bundle.manifest), last.index + 1
 
 
 def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuity:

@@ -10,9 +10,10 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, Guidance
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.runtime.arrays import Float32
+from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.conditions import ConditionValues, Overrides
 from fewstep.runtime.sampling.denoiser import DenoiserNetworks
-from fewstep.runtime.sampling.execute import Draws, StepNetwork
+from fewstep.runtime.sampling.execute import Draws, Hold, StepNetwork
 from fewstep.runtime.sampling.execution import PlanCompiler, execution_of
 from fewstep.runtime.sampling.feeds import BranchValues, branch_values
 from fewstep.runtime.sampling.finite_checks import finite_outputs, warn_if_far
@@ -68,6 +69,24 @@ class RunMaker:
             if sample is not None:
                 return warn_if_far(sample, compiled, inputs.manifest)
         return execution_of(inputs.manifest.space).begin(compiled, inputs).finish()
+
+    def sample_whole(
+        self, plan: Plan, seeds: Sequence[int], condition: ConditionValues, hold: Hold | None
+    ) -> Float32 | None:
+        """Return the samples [len(seeds), *x_shape] of a file of `whole_runs`, or None if no file computes them.
+
+        plan: compiled by this sampler, and starting from noise. hold: float32 of the samples' shape.
+
+        It is for control loops. A check of an argument costs several times its usual time there, since the weights of
+        the last call have emptied the processor's cache.
+        """
+        if self.whole_runs is None or not self._needs_no_steps({}):
+            return None
+        manifest = self.plans.bundle.manifest
+        seeds, shape = check_seeds(seeds), (len(seeds), *manifest.x_shape)
+        values = conditions.check(manifest.conditions, condition, len(seeds))
+        sample = self.whole_runs.sample(plan, values, self._draws(seeds), shape, hold)
+        return None if sample is None else warn_if_far(sample, plan, manifest)
 
     def _check(
         self,
