@@ -88,14 +88,15 @@ class AdapterConfig:
     alphas: Numbers = field(default_factory=dict)
     is_stabilized: bool = False
     ranks: Numbers = field(default_factory=dict)  # for forms whose arrays do not show the rank
-    root: str = ""  # what comes before the names of layers in the network that peft trained
+    root: str = ""  # what may come before the names of layers in the network that peft trained
 
     def scale(self, layer: str) -> AlphaScale:
         """Return the scale of a layer, by its name in the file."""
         name = layer.removeprefix(PEFT)
         if name == layer and name.partition(".")[0] in PREFIXES:  # diffusers' name of the network, which peft lacks
             name = name.partition(".")[2]
-        alpha, rank = (find_number(numbers, self.root + name) for numbers in (self.alphas, self.ranks))
+        names = (self.root + name, name)
+        alpha, rank = (find_number(numbers, names) for numbers in (self.alphas, self.ranks))
         return AlphaScale(self.alpha if alpha is None else alpha, rank or self.rank, self.is_stabilized)
 
 

@@ -22,7 +22,7 @@ def loras_of(network: str, networks: Sequence[str], loras: Sequence[Lora]) -> tu
         if network == networks[0] and not _is_repeated(lora, loras[:number]):
             own |= {place: parts for place, parts in lora.updates.items() if place[0] != DENOISER}
         if own:
-            own_loras.append(replace(lora, updates=own, configs=_configs_of(lora, network)))
+            own_loras.append(replace(lora, updates=own, configs=_configs_of(lora, network, networks)))
     return tuple(own_loras)
 
 
@@ -61,13 +61,15 @@ def _is_repeated(lora: Lora, earlier: Sequence[Lora]) -> bool:
     return any(other.sha256 == lora.sha256 and other.network != lora.network for other in earlier)
 
 
-def _configs_of(lora: Lora, network: str) -> Mapping[str, AdapterConfig]:
-    """Return a file's configurations, with that of the network as the denoiser's."""
-    own = lora.configs.get(network, lora.configs.get(DENOISER))
+def _configs_of(lora: Lora, network: str, networks: Sequence[str]) -> Mapping[str, AdapterConfig]:
+    """Return a file's configurations, with that of the network as the denoiser's. If the caller named another network
+    than the keys do, it is that of the keys' network."""
+    named = {name for layer in lora.layers(DENOISER) if (name := _match_network(layer, networks)) is not None}
+    source = network if lora.network is None else next(iter(named), network)
+    own = lora.configs.get(source, lora.configs.get(DENOISER))
     if own is None:
         return lora.configs
-    is_named = any(_match_network(layer, [network]) for layer in lora.layers(DENOISER))
-    root = f"{network}." * (is_named and network not in lora.configs)
+    root = f"{source}." * (source in named and source not in lora.configs)
     return {**lora.configs, DENOISER: replace(own, root=root)}
 
 

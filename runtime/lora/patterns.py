@@ -40,10 +40,11 @@ def is_simple(key: str) -> bool:
     return SIMPLE.fullmatch(key) is not None and repetitions <= REPETITIONS and choices <= CHOICES
 
 
-def find_number(numbers: Numbers, layer: str) -> float | None:
-    """Return the number of the first key that matches a layer's name or the end of it after a dot, as peft's
+def find_number(numbers: Numbers, names: Collection[str]) -> float | None:
+    """Return the number of the first key that matches one of a layer's names or the end of it after a dot, as peft's
     get_pattern_key finds it; None if there is none."""
-    return next((number for key, number in numbers.items() if _compile(key).match(layer)), None)
+    matches = (number for key, number in numbers.items() if any(map(_compile(key).match, names)))
+    return next(matches, None)
 
 
 @cache

@@ -120,7 +120,7 @@ def test_a_file_that_lacks_weights_or_has_others_is_refused(pipeline: Any, confi
     with refuses(("a.safetensors", f"{layer}.SCB"), "if they are scales"):
         convert_file(file, configs)
     save_file({"lora_unet_x.lora_up.weight": torch.ones(2, 2)}, file)
-    with refuses("a.safetensors", "--config"):
+    with refuses("a.safetensors is a LoRA", "--lora"):
         convert_file(file, configs)
 
 

@@ -22,7 +22,7 @@ from fewstep.pipelines.relations.adapter import RecordedNetwork
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.lora.file import Lora, lora_of, read_lora
+from fewstep.runtime.lora.file import METADATA, Lora, lora_of, read_lora
 from fewstep.runtime.lora.networks import loras_of
 from fewstep.runtime.sampling.loading import load
 from tests.bundle_of_experts import EDGE
@@ -99,6 +99,19 @@ def test_each_network_has_the_alpha_of_its_own_metadata(tmp_path: Path) -> None:
     (noisy,), (quiet,) = (loras_of(name, TWO, [lora]) for name in ("transformer", "transformer_2"))
     assert noisy.scale("denoiser", "a").alpha == 4
     assert [quiet.scale("denoiser", layer).alpha for layer in "ab"] == [8, 1]
+
+
+@pytest.mark.parametrize("key", ["b", "^b"])
+@pytest.mark.parametrize("named", TWO)
+@pytest.mark.parametrize("chosen", [None, *TWO])
+def test_metadata_belongs_to_the_network_that_the_keys_name(
+    key: str, named: str, chosen: str | None, tmp_path: Path
+) -> None:
+    """Also if the caller names the other one."""
+    fields = json.dumps({f"{named}.lora_alpha": 8, f"{named}.alpha_pattern": {key: 1}})
+    file = write(tmp_path / "a.safetensors", *(f"{named}.{layer}" for layer in "ab"), metadata={METADATA: fields})
+    (own,) = loras_of(chosen or named, TWO, [lora_of(file, 1.0, chosen)])
+    assert [own.scale("denoiser", layer).alpha for layer in "ab"] == [8, 1]
 
 
 @pytest.mark.parametrize("key", ["^transformer_2.b", "transformer_2.b", "b"])

@@ -25,7 +25,7 @@ def test_a_key_matches_the_layers_that_it_matches_in_peft(key: str) -> None:
     other = pytest.importorskip("peft.utils.other")
     assert is_simple(key)
     right = [{key: 7.0}.get(other.get_pattern_key([key], layer)) for layer in LAYERS]
-    assert [find_number({key: 7.0}, layer) for layer in LAYERS] == right and 0 < right.count(7.0) < len(LAYERS)
+    assert [find_number({key: 7.0}, [layer]) for layer in LAYERS] == right and 0 < right.count(7.0) < len(LAYERS)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_repetitions_are_matched_in_names_of_limited_length_only() -> None:
 
 
 def test_the_first_key_counts() -> None:
-    assert find_number({"b.*": 3.0, "blocks.0": 5.0}, "blocks.0") == 3
+    assert find_number({"b.*": 3.0, "blocks.0": 5.0}, ["blocks.0"]) == 3
 
 
 @pytest.mark.parametrize(
