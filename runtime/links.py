@@ -114,6 +114,13 @@ def keep_folder(folder: Path, suffixes: Collection[str], first: Iterable[str]) -
     return Home(folder, there).keep(file for file in files if file.suffix in suffixes and not file.is_dir())
 
 
+def refuse_broken_link(file: Path) -> None:
+    """Raise UserError for a link that leads to no file, as in a hub's cache that lost a part of its content."""
+    if file.is_symlink() and not file.exists():
+        what = f"{file} is a link to {os.readlink(file)}, where there is no file"
+        raise UserError(what, "download or copy the model again")
+
+
 def _replacement_error(file: Path) -> UserError:
     what = f"{file} changed while it was read: the path or its link now leads to another file"
     return UserError(what, "run the command again when no other program writes there")

@@ -9,7 +9,7 @@ from fewstep.export.sources.folder_kinds import Option, find_folder_kind
 from fewstep.export.sources.model_files import CONFIG, INDEX, SUFFIXES
 from fewstep.export.spec import Source
 from fewstep.plans.errors import UserError
-from fewstep.runtime.links import keep_folder
+from fewstep.runtime.links import keep_folder, refuse_broken_link
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".tar")  # suffixes of files of pickle and of torch.save
 READ = (".safetensors", ".gguf")  # suffixes of files that a folder kind may read
@@ -31,6 +31,7 @@ def load_checkpoint(file: Path, config: Path, given: Mapping[Option, Any], label
     if file.suffix.lower() not in READ:
         raise UserError(f"{file.name} is not read with --config: {', '.join(READ)} are", FIX)
     if not file.is_file():
+        refuse_broken_link(file)
         raise UserError(f"there is no file {file}", "check the path")
     kind = find_folder_kind(config)
     if kind is None or kind.load_file is None:

@@ -11,6 +11,7 @@ from typing import Any
 from fewstep.graph.files import io
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import file_sha256
+from fewstep.runtime.links import refuse_broken_link
 
 Config = Mapping[str, Any]
 CONFIG_LIMIT = 16 * 2**20  # bytes of a JSON file
@@ -30,6 +31,7 @@ CONVERT = "write it with save_pretrained(FOLDER, safe_serialization=True)"
 def read_json(path: Path, fix: str = GIVE_PIPELINE) -> dict[str, Any]:
     """Return the object in a JSON file. Raises UserError naming the file."""
     if not path.is_file():
+        refuse_broken_link(path)
         raise UserError(f"{path} is missing", fix)
     try:
         content = json.loads(path.read_bytes()[:CONFIG_LIMIT], parse_constant=str)  # -Infinity is not valid JSON
@@ -72,6 +74,8 @@ def find_weights(home: Path, stem: str = WEIGHTS) -> Weights:
             return Weights((index, *_shard_files(index)), variant)
         if single.is_file():
             return Weights((single,), variant)
+        for file in (index, single):
+            refuse_broken_link(file)
     what = f"{home} has no {stem}.safetensors"
     if (home / NUNCHAKU).is_file():
         raise UserError(
@@ -121,6 +125,7 @@ def _shard_files(index: Path) -> list[Path]:
         if file.parent != index.parent:
             fix = "move the file next to the index, and name it there without its folder"
             raise UserError(f"{index} names {name!r}, in another folder", fix)
+        refuse_broken_link(file)
         if file.suffix != ".safetensors" or not file.is_file():
             raise UserError(f"{index.parent} has no {file.name}, which {index.name} names", COPY_AGAIN)
     return files

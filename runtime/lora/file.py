@@ -15,7 +15,7 @@ from safetensors import SafetensorError, deserialize
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Adapter
 from fewstep.runtime.bundle.reading import file_sha256
-from fewstep.runtime.links import Home
+from fewstep.runtime.links import Home, refuse_broken_link
 from fewstep.runtime.lora.aliases import Place
 from fewstep.runtime.lora.keys import DENOISER, Component, group_keys, layers_of
 from fewstep.runtime.lora.option import split_network_of_file, split_strength
@@ -234,6 +234,7 @@ def file_of(path: Path) -> Path:
             raise UserError(f"{path} contains no safetensors file", "give the folder that peft or diffusers wrote")
         return files[0]
     if not path.is_file():
+        refuse_broken_link(path)
         raise UserError(f"there is no file {path}", "check the path")
     if path.suffix != ".safetensors":
         what = f"{path.name} is not a safetensors file, and loading a pickle may run any code"

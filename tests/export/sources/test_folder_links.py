@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.export.sources.model_files import CONFIG, INDEX, SUFFIXES
+from fewstep.export.sources.model_files import CONFIG, INDEX, SUFFIXES, find_weights, read_json
 from fewstep.runtime.links import keep_folder
+from fewstep.runtime.lora.file import file_of
 from tests.refusals import refuses
 
 NAMES = (
@@ -145,6 +146,15 @@ def test_a_file_that_changes_while_the_folder_is_read_is_refused(tmp_path: Path,
         keep_folder(folder, SUFFIXES, (INDEX, CONFIG)),
     ):
         swap(folder / "text_encoder/model-00001-of-00002.safetensors")
+
+
+@pytest.mark.parametrize("name", ["config.json", "diffusion_pytorch_model.safetensors", "lora.safetensors"])
+def test_a_link_to_no_file_is_named(tmp_path: Path, name: str) -> None:
+    """As in a hub's cache that lost a part of its content."""
+    (tmp_path / name).symlink_to("../../blobs/0")
+    read: dict[str, Callable[[Path], object]] = {"config.json": read_json, "lora.safetensors": file_of}
+    with refuses((name, "a link to ../../blobs/0, where there is no file"), "download or copy"):
+        read[name](tmp_path / name) if name in read else find_weights(tmp_path)
 
 
 def test_files_that_no_source_reads_may_be_links(tmp_path: Path) -> None:
