@@ -19,8 +19,10 @@ class Place:
 Aliases = Iterator[tuple[str, Place]]
 
 RESNET = {  # layers in a residual block of the latent diffusion UNet (Rombach et al. 2022)
+    "in_layers.0": "norm1",
     "in_layers.2": "conv1",
     "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
     "out_layers.3": "conv2",
     "skip_connection": "conv_shortcut",
 }
@@ -30,6 +32,7 @@ UNET = {  # outside its blocks
     "time_embed.2": "time_embedding.linear_2",
     "label_emb.0.0": "add_embedding.linear_1",
     "label_emb.0.2": "add_embedding.linear_2",
+    "out.0": "conv_norm_out",
     "out.2": "conv_out",
 }
 

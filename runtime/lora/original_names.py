@@ -132,6 +132,8 @@ HUNYUAN_VIDEO = OriginalNames(
                 "mlp.fc1": "ff.net.0.proj",
                 "mlp.fc2": "ff.net.2",
                 "adaLN_modulation.1": "norm_out.linear",
+                "norm1": "norm1",
+                "norm2": "norm2",
             },
         ),
         "time_in.mlp.0": f"{TIME_TEXT}.timestep_embedder.linear_1",
@@ -214,15 +216,21 @@ WAN_ATTENTION: Table = {
     "norm_q": "norm_q",
     "norm_k": "norm_k",
 }
+WAN_BLOCK: Table = {
+    **_inside("self_attn", "attn1", WAN_ATTENTION),
+    **_inside("cross_attn", "attn2", WAN_ATTENTION),
+    "ffn.0": "ffn.net.0.proj",
+    "ffn.2": "ffn.net.2",
+    "norm3": "norm2",
+    "modulation": "scale_shift_table",
+    "before_proj": "proj_in",
+    "after_proj": "proj_out",
+}
 WAN = OriginalNames(
     "condition_embedder.time_proj",
     {
-        **_inside("blocks.N.self_attn", "blocks.N.attn1", WAN_ATTENTION),
-        **_inside("blocks.N.cross_attn", "blocks.N.attn2", WAN_ATTENTION),
-        "blocks.N.ffn.0": "blocks.N.ffn.net.0.proj",
-        "blocks.N.ffn.2": "blocks.N.ffn.net.2",
-        "blocks.N.norm3": "blocks.N.norm2",
-        "blocks.N.modulation": "blocks.N.scale_shift_table",
+        **_inside("blocks.N", "blocks.N", WAN_BLOCK),
+        **_inside("vace_blocks.N", "vace_blocks.N", WAN_BLOCK),
         "head.modulation": "scale_shift_table",
         "head.head": "proj_out",
         "time_embedding.0": "condition_embedder.time_embedder.linear_1",
@@ -260,11 +268,14 @@ LUMINA_2_BLOCK: Table = {
     "feed_forward.w2": "feed_forward.linear_2",
     "feed_forward.w3": "feed_forward.linear_3",
     "adaLN_modulation.1": "norm1.linear",
+    "attention_norm1": "norm1.norm",
+    "attention_norm2": "norm2",
 }
 LUMINA_2 = OriginalNames(
     "time_caption_embed.timestep_embedder.linear_1",
     {
         **{name: layers for block in REFINED for name, layers in _inside(block, block, LUMINA_2_BLOCK).items()},
+        "context_refiner.N.attention_norm1": "context_refiner.N.norm1",
         "cap_embedder.0": "time_caption_embed.caption_embedder.0",
         "cap_embedder.1": "time_caption_embed.caption_embedder.1",
         "t_embedder.mlp.0": "time_caption_embed.timestep_embedder.linear_1",

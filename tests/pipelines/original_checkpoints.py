@@ -11,17 +11,10 @@ from fewstep.export.lora.merge import layers_with_weights
 from fewstep.runtime.lora.aliases import aliases
 from fewstep.runtime.lora.original_names import WAN
 
-NORMS = {"in_layers.0": "norm1", "out_layers.0": "norm2"}  # of a residual block, besides the layers that a LoRA changes
-
 
 def unet_checkpoint(unet: nn.Module, prefix: str = "model.diffusion_model.") -> dict[str, Tensor]:
     """Return the weights of a UNet of Stable Diffusion in the names of latent diffusion."""
     names = {place.layers[0]: alias for alias, place in aliases(layers_with_weights(unet))}
-    names["conv_norm_out"] = "out.0"
-    for layer, alias in list(names.items()):
-        if layer.endswith(".conv1"):
-            block = alias.removesuffix("in_layers.2")
-            names |= {layer.replace("conv1", own): block + theirs for theirs, own in NORMS.items()}
     state = unet.state_dict()
     return {f"{prefix}{names[layer]}.{kind}": state[f"{layer}.{kind}"] for layer, kind in map(_split, state)}
 

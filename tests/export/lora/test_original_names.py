@@ -30,6 +30,7 @@ NETWORKS = {  # class, config, conversion, table
     "FLUX.2": ("Flux2Transformer2DModel", {"num_layers": 1, "num_single_layers": 1}, FLUX_2),
     "HunyuanVideo": ("HunyuanVideoTransformer3DModel", {"num_layers": 1, "num_single_layers": 1}, HUNYUAN_VIDEO),
     "Wan": ("WanTransformer3DModel", {"num_layers": 1, "image_dim": 1280, "added_kv_proj_dim": 5120}, WAN),
+    "Wan VACE": ("WanVACETransformer3DModel", {"num_layers": 1, "vace_layers": [0]}, WAN),
     "Z-Image": ("ZImageTransformer2DModel", {"n_layers": 1, "n_refiner_layers": 1}, Z_IMAGE),
     "Lumina 2": ("Lumina2Transformer2DModel", {"num_layers": 1}, LUMINA_2),
     "LTX": ("LTXVideoTransformer3DModel", {"num_layers": 1}, LTX),
