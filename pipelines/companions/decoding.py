@@ -25,6 +25,7 @@ from fewstep.export.companions.autoencoder import AutoencoderSource
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.networks import PipelineNetworks
 from fewstep.pipelines.companions.autoencoder import IMAGE, LATENT, random_latents
+from fewstep.pipelines.companions.constant_writes import WriteIntoCopies
 from fewstep.pipelines.companions.picture_encoder import find_latents, make_encoder
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recording.components import BuiltPipeline
@@ -88,6 +89,7 @@ class RecordedDecoder(nn.Module):
     def forward(self, *latent: Tensor) -> tuple[Tensor, ...]:
         with ExitStack() as stack:
             stack.enter_context(place(self.decoding.built.pipeline, dict(self.networks.items())))
+            stack.enter_context(WriteIntoCopies())
             steps = stack.enter_context(ExitStack())
             steps.enter_context(_disable_current_modes())  # a trace begins after the last step
             tensors = self.decoding.finish(latent[0], steps.close)

@@ -45,8 +45,10 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
 
 
 def find_component_weights(home: Path, component_class: Any) -> Weights:
-    """Return the weights of a component of a class of diffusers or transformers."""
-    return find_weights(home, *(("model",) if component_class.__module__.startswith("transformers.") else ()))
+    """Return the weights of a component of a class of diffusers or transformers, or of one that a pipeline derives from
+    such a class."""
+    is_of_transformers = any(base.__module__.startswith("transformers.") for base in component_class.__mro__)
+    return find_weights(home, *(("model",) if is_of_transformers else ()))
 
 
 def load_component(home: Path, component_class: Any, **options: Any) -> nn.Module:

@@ -1,0 +1,39 @@
+"""Trace code that writes traced values into a tensor which existed before the trace, such as x in Kandinsky 5."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+
+class WriteIntoCopies(TorchFunctionMode):
+    """While active, a tensor into which code writes a traced value is replaced by a copy in all later operations.
+
+    A trace refuses to change a constant. Views that were taken before the write keep the old values.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: dict[int, tuple[Tensor, Tensor]] = {}  # by the identity of the original, which is kept alive
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.__setitem__ and type(args[0]) is Tensor and _is_traced(args[2]):
+            self.copies.setdefault(id(args[0]), (args[0], args[0].clone()))
+        args, kwargs = pytree.tree_map(self._latest, (tuple(args), dict(kwargs or {})))
+        return func(*args, **kwargs)
+
+    def _latest(self, value: Any) -> Any:
+        return self.copies[id(value)][1] if id(value) in self.copies else value
+
+
+def _is_traced(value: Any) -> bool:
+    """Return True for a tensor of a trace, which has a class of its own."""
+    return isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter)
