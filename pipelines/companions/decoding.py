@@ -19,13 +19,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import _disable_current_modes
 
 from fewstep.export.companions.autoencoder import AutoencoderSource
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.networks import PipelineNetworks
 from fewstep.pipelines.companions.autoencoder import IMAGE, LATENT, random_latents
-from fewstep.pipelines.companions.constant_writes import WriteIntoCopies
+from fewstep.pipelines.companions.partial_trace import WriteIntoCopies, pause_trace
 from fewstep.pipelines.companions.picture_encoder import find_latents, make_encoder
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recording.components import BuiltPipeline
@@ -91,7 +90,7 @@ class RecordedDecoder(nn.Module):
             stack.enter_context(place(self.decoding.built.pipeline, dict(self.networks.items())))
             stack.enter_context(WriteIntoCopies())
             steps = stack.enter_context(ExitStack())
-            steps.enter_context(_disable_current_modes())  # a trace begins after the last step
+            steps.enter_context(pause_trace())  # until after the last step
             tensors = self.decoding.finish(latent[0], steps.close)
             return tuple(to_model_range(tensor, self.decoding.is_raw) for tensor in tensors)
 

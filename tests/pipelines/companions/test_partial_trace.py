@@ -1,9 +1,9 @@
-"""Code that writes a traced value into a tensor that existed before the trace."""
+"""A trace of a part of some code."""
 
 import torch
 from torch import Tensor, nn
 
-from fewstep.pipelines.companions.constant_writes import WriteIntoCopies
+from fewstep.pipelines.companions.partial_trace import WriteIntoCopies, pause_trace
 
 
 class Writing(nn.Module):
@@ -28,3 +28,18 @@ def test_the_graph_computes_what_the_code_does() -> None:
     expected = torch.tensor([[15.0, 30.0, 42.0, 9.0, 12.0, 15.0]])
     torch.testing.assert_close(program.module()(x), expected)
     torch.testing.assert_close(module(x), expected)
+
+
+class Masking(nn.Module):
+    """Makes a mask with `vmap` before the traced part, as encoders of transformers do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with pause_trace():
+            rows = torch.arange(3)
+            mask = torch.vmap(torch.vmap(torch.ge, (None, 0)), (0, None))(rows, rows)
+        return x * mask
+
+
+def test_code_before_the_traced_part_may_use_vmap() -> None:
+    program = torch.export.export(Masking(), (torch.zeros(3, 3),), strict=False)
+    torch.testing.assert_close(program.module()(torch.ones(3, 3)), torch.ones(3, 3).tril())

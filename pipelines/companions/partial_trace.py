@@ -1,11 +1,28 @@
-"""Trace code that writes traced values into a tensor which existed before the trace, such as x in Kandinsky 5."""
+"""Trace a part of a call: what comes before it runs as if there were no trace, and the part may write into its tensors,
+as Kandinsky 5 writes x."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch._C import _len_torch_function_stack
+from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
+
+
+@contextmanager
+def pause_trace() -> Iterator[None]:
+    """While active, operations are not traced. A trace also follows functions such as `vmap`, with which encoders make
+    their masks."""
+    modes = [_pop_mode() for _ in range(_len_torch_function_stack())]
+    try:
+        with _disable_current_modes():
+            yield
+    finally:
+        for mode in reversed(modes):
+            _push_mode(mode)
 
 
 class WriteIntoCopies(TorchFunctionMode):
