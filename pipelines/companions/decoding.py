@@ -86,12 +86,19 @@ class RecordedDecoder(nn.Module):
         self.decoding, self.networks = decoding, nn.ModuleDict(networks)
 
     def forward(self, *latent: Tensor) -> tuple[Tensor, ...]:
-        with ExitStack() as stack:
-            stack.enter_context(place(self.decoding.built.pipeline, dict(self.networks.items())))
-            stack.enter_context(WriteIntoCopies())
-            steps = stack.enter_context(ExitStack())
-            steps.enter_context(pause_trace())  # until after the last step
-            tensors = self.decoding.finish(latent[0], steps.close)
+        pipeline, networks = self.decoding.built.pipeline, dict(self.networks.items())
+        with ExitStack() as stack, WriteIntoCopies(), ExitStack() as steps:
+            steps.enter_context(
+                place(pipeline, {name: networks[name] for name in networks if _is_outline(pipeline, name)})
+            )
+            steps.enter_context(pause_trace())
+
+            def begin() -> None:
+                """Trace from here on: the last step is over. Until then stand-ins ran, unless they have no values."""
+                steps.close()
+                stack.enter_context(place(pipeline, networks))
+
+            tensors = self.decoding.finish(latent[0], begin)
             return tuple(to_model_range(tensor, self.decoding.is_raw) for tensor in tensors)
 
 
@@ -175,6 +182,11 @@ def _find_decoding(
     return decoding
 
 
+def _is_outline(pipeline: Any, component: str) -> bool:
+    """Return True for a stand-in without values."""
+    return any(parameter.is_meta for parameter in getattr(pipeline, component).parameters())
+
+
 @contextmanager
 def _show_stored_values(built: BuiltPipeline, read: ReadNetwork) -> Iterator[None]:
     """While active, let a pipeline read the stored tensors of large autoencoders, such as the mean and variance of
@@ -182,7 +194,7 @@ def _show_stored_values(built: BuiltPipeline, read: ReadNetwork) -> Iterator[Non
     shown = dict[str, nn.Module]()
     with ExitStack() as stack:
         for name, stand_in in built.pipeline.components.items():
-            if isinstance(stand_in, nn.Module) and hasattr(stand_in, DECODE) and next(stand_in.parameters()).is_meta:
+            if isinstance(stand_in, nn.Module) and hasattr(stand_in, DECODE) and _is_outline(built.pipeline, name):
                 shown[name] = copy_network(read(name, type(stand_in)).load())
                 for entry in ("forward", *ENTRIES):
                     if hasattr(stand_in, entry):
@@ -278,7 +290,7 @@ def _check_others(decoding: RecordedDecoding, settings: CallSettings, x: Tensor,
         if len(others) != len(tensors) or not all(map(is_close, others, tensors)):
             what = "the seed" if not more else "its texts and pictures"
             raise _CannotDecodeError(f"its output depends on {what} besides x")
-    if all(map(is_close, decoding.finish(-x), tensors)):
+    if all(map(torch.equal, decoding.finish(-x), tensors)):
         raise _CannotDecodeError("its output does not depend on x")
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 from unittest.mock import patch
+from zlib import crc32
 
 import torch
 from torch import nn
@@ -140,8 +141,9 @@ def respond_randomly(network: nn.Module, name: str, seed: int) -> nn.Module:
 
 def build_small(build: Callable[[], nn.Module], name: str, seed: int) -> nn.Module:
     """Build a small encoder on the CPU, with random weights. Its outputs are computed. Those of an autoencoder, which
-    takes seconds for a large image, are random tensors instead, as for large encoders."""
-    network = build_on_cpu(build, seed)
+    takes seconds for a large image, are random tensors instead, as for large encoders. Networks of other names have
+    other weights: conditions show by their values which of two encoders they come from."""
+    network = build_on_cpu(build, crc32(f"{name} {seed}".encode()))
     if not type(network).__module__.startswith(AUTOENCODERS):
         return remember_outputs(network)
     on_meta = build_on_meta(build)

@@ -128,6 +128,11 @@ def test_a_small_autoencoder_returns_random_latents_and_has_its_weights() -> Non
     assert not next(network.parameters()).is_meta
 
 
+def test_small_encoders_of_different_names_have_different_weights() -> None:
+    weights = [build_small(lambda: torch.nn.Linear(2, 2), name, 0).weight for name in ("one", "two")]
+    assert not torch.equal(*weights)
+
+
 class ReadingAutoencoder(torch.nn.Module):
     """An autoencoder whose code reads the values of a picture, which has none without weights."""
 
