@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.pipelines.variants import write_call
 from fewstep.export.options.call_option import parse_call
@@ -143,10 +143,20 @@ def _compare_output(
     """Compare what the bundle's decoder makes of the x of a call with what the call returns."""
     call = {**recorded.settings.of_one_sample(), OUTPUT: TENSORS}
     own = record(built, call, SEED, networks=networks)
-    x, has_decoder = own.steps[-1].result.numpy(), open_bundle(bundle).manifest.autoencoder is not None
+    x, has_decoder = _final_x(built, recorded, networks), open_bundle(bundle).manifest.autoencoder is not None
     decoded = load_autoencoder(bundle, encoder=False).decode_all(x) if has_decoder else {"image": x.clip(-1, 1)}
     expected = [to_model_range(tensor, is_raw=float(tensor.min()) < 0).numpy() for tensor in read_tensors(own.returned)]
     return max(map(_difference, decoded.values(), expected))
+
+
+def _final_x(built: BuiltPipeline, recorded: RecordedPipeline, networks: Mapping[str, nn.Module]) -> Any:
+    """Return the final x of a call: that of its last step, or the latents that it returns, which have the part of a
+    picture that it keeps."""
+    own = record(built, recorded.settings.of_one_sample(), SEED, networks=networks)
+    result, returned = own.steps[-1].result, own.returned[0] if isinstance(own.returned, tuple) else None
+    if recorded.holds and isinstance(returned, Tensor) and returned.shape == result.shape:
+        return returned.numpy()
+    return result.numpy()
 
 
 def _difference(mine: Any, theirs: Any) -> float:
