@@ -2,7 +2,7 @@
 time and quality."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as cache_of
 from functools import partial
@@ -28,7 +28,9 @@ from fewstep.report.choosing.int8_speedup import describe_small_speedup
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.choosing.saved_choice import UNPACK, Deployment, SavedChoice, save_choice
 from fewstep.report.choosing.time_notes import describe_times
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.bundle.unsuited_bodies import describe_unsuited
+from fewstep.runtime.kinds.companions import DECODER
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
@@ -82,8 +84,20 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
     unsuited = (describe_unsuited(judging.bundle, body) for body in dict.fromkeys(row.body for row in ordered))
     times = describe_times(judging.bundle, ordered, options.threads)
-    notes = (*judging.notes, *filter(None, unsuited), *times, *_compare_with_bf16(judging, rows, options.threads))
+    said = (*_describe_decoders(judging.bundle, ordered), *times, *_compare_with_bf16(judging, rows, options.threads))
+    notes = (*judging.notes, *filter(None, unsuited), *said)
     return Choice(ordered, tuple(on_front), chosen, judging.reference_plan.name, options.seeds, left_out, notes)
+
+
+def _describe_decoders(bundle: Bundle, rows: Sequence[Deployment]) -> Iterator[str]:
+    """Yield a sentence on each body with its own decoder, whose error the compared samples do not have."""
+    for name in dict.fromkeys(row.body for row in rows):
+        body = bundle.body(name)
+        if DECODER not in body.replaces:
+            continue
+        measured = [trial.picture_psnr for trial in body.trials if trial.picture_psnr is not None]
+        pictures = f"; by its calibration its pictures have {measured[-1]:.1f} dB" if measured else ""
+        yield f"{name}: its latents are compared, without the error of its own decoder{pictures}"
 
 
 def _compare_with_bf16(judging: DeploymentJudge, rows: Sequence[Deployment], threads: int) -> tuple[str, ...]:
