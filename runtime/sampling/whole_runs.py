@@ -29,6 +29,7 @@ from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.checks import LACKS_MEMORY
 from fewstep.runtime.bundle.manifest import Body, Manifest
 from fewstep.runtime.bundle.networks import setup_graphs
+from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.sampling.execute import Draws, Hold
 from fewstep.runtime.sampling.finite_checks import is_surely_finite
 
@@ -215,7 +216,7 @@ def open_runs(files: Sequence[Path | str], manifest: Manifest, body: Body, load:
         graph, metadata = load(file)
         facts = read_facts(file, metadata)
         if facts.graphs_sha256 != graphs:
-            fix = f"bake it from the {body.precision} body of this bundle"
+            fix = f"bake it from this bundle with --body {body_name(body.precision, body.target)}"
             raise UserError(f"{file} was baked from another body or another bundle", fix)
         if facts.form:  # forms are made from the float32 body
             fix = "bake it with --body float32, or with --body float32-cuda for OnnxRuntimeCuda"

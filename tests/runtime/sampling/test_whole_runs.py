@@ -238,7 +238,10 @@ def test_values_that_are_not_finite_are_named_by_their_step(tiny_bundle: Path) -
     ("options", "reason"),
     [
         ({"batch": None}, "has no fixed batch or size; bake it with --unroll --batch N"),
-        ({"body": "int8-cpu-x86"}, "was baked from another body or another bundle; bake it from the float32 body"),
+        (
+            {"body": "int8-cpu-x86"},
+            "was baked from another body or another bundle; bake it from this bundle with --body float32",
+        ),
         ({"body": "float16"}, "runs the float32 body in the form float16; bake it with --body float32, or"),
         ({"body": "float16-cuda"}, "runs the float32 body in the form float16; bake it with --body float32, or"),
         ({"around": (AROUND,)}, "was baked with --around, whose program may change the samples; bake it without"),
