@@ -32,7 +32,7 @@ def add_prompt_conditions(
     twice = sorted(set(positive) & set(values))
     if twice:
         raise UserError(f"condition {twice[0]!r} is given twice: the prompts set it too", "give it once")
-    away_from = text.encode(negative) if negative else {}
+    away_from = text.encode_negative(negative) if negative else {}
     values, away = {**values, **positive}, {f"negative_{name}": list(rows) for name, rows in away_from.items()}
     if not away.keys() & {condition.name for condition in bundle.manifest.conditions}:
         return values, {name: list(rows) for name, rows in away_from.items()}

@@ -4,9 +4,10 @@
     with fewstep.runtime.load("bundle") as sampler:
         x = sampler.sample("dpmpp_2m:20", seeds=[0], condition=text.encode(["a cat"]), guidance=7.5)
 
-A negative prompt is the condition of the unconditional branch: branches={"uncond": text.encode(["blurry"])}. The text
-encoder is a separate network, often larger than the denoiser. To save memory, a program may keep its conditions and
-release it before it loads the denoiser. The library `tokenizers` runs the tokenizers from files of the bundle.
+A negative prompt is the condition of the unconditional branch: branches={"uncond": text.encode_negative(["blurry"])}.
+The text encoder is a separate network, often larger than the denoiser. To save memory, a program may keep its
+conditions and release it before it loads the denoiser. The library `tokenizers` runs the tokenizers from files of the
+bundle.
 """
 
 import logging
@@ -30,7 +31,7 @@ from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
-from fewstep.runtime.kinds.companions import TEXT_ENCODER, Cleaning
+from fewstep.runtime.kinds.companions import TEXT_ENCODER, Cleaning, ZerosForEmpty
 from fewstep.runtime.kinds.policies import state_words
 
 LOG = logging.getLogger("fewstep")
@@ -101,11 +102,18 @@ class TextEncoder:
         prompts = [format_prompt(prompt, self.form, state) for prompt in check_prompts(prompts)]
         place = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         encoded, rows = BatchSplitter(self.network, BATCH)(self.ids(list(place))), [place[prompt] for prompt in prompts]
+        conditions = {name: array[rows] for name, array in encoded.items()}
+        return _zero_empty(conditions, prompts) if self._zeros_for_empty == "always" else conditions
+
+    def encode_negative(self, prompts: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Encode negative prompts as `encode` does. Some pipelines have zeros in place of an empty one only."""
+        conditions = self.encode(prompts)
+        return conditions if self._zeros_for_empty == "never" else _zero_empty(conditions, prompts)
+
+    @property
+    def _zeros_for_empty(self) -> ZerosForEmpty:
         text = self.bundle.manifest.text
-        if "" in place and text is not None and text.zeros_for_empty:
-            for array in encoded.values():
-                array[place[""]] = 0
-        return {name: array[rows] for name, array in encoded.items()}
+        return "never" if text is None else text.zeros_for_empty
 
     def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:
         """Return the network's inputs [len(prompts), length]: token ids, and masks if it takes them."""
@@ -133,6 +141,14 @@ class TextEncoder:
                 _shorten(text),
             )
         return fed
+
+
+def _zero_empty(conditions: dict[str, NDArray[Any]], prompts: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return conditions [len(prompts), *shape] with zeros in the rows of empty prompts."""
+    empty = np.array([not prompt for prompt in prompts], bool)
+    for array in conditions.values():
+        array[empty] = 0
+    return conditions
 
 
 def clean_text(text: str, cleaning: Sequence[Cleaning]) -> str:

@@ -10,7 +10,7 @@ from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.tokenizer import TokenizerFile
 from fewstep.export.sources.model_files import COPY_AGAIN
 from fewstep.runtime.bundle.manifest import PromptForm
-from fewstep.runtime.kinds.companions import Cleaning
+from fewstep.runtime.kinds.companions import Cleaning, ZerosForEmpty
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
 from fewstep.runtime.lora.networks import name_t5
@@ -47,7 +47,7 @@ class TextSource:
     form: PromptForm | None = None
     nothing: str = ""  # the text of the unconditional branch
     t5: Component | None = None  # which of the encoders is a T5
-    zeros_for_empty: bool = False  # the conditions of an empty prompt are zeros
+    zeros_for_empty: ZerosForEmpty = "never"  # as in `TextEncoderEntry`
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
         """Return this source with LoRA files, which are merged into the text encoders when these are loaded."""

@@ -45,6 +45,7 @@ from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch,
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.bundle.manifest import TensorEntry
+from fewstep.runtime.kinds.companions import ZerosForEmpty
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
 
@@ -90,7 +91,7 @@ class RecordedText:
 
     encoders: calls of networks, in order. rules: those of the conditions, by name, and `dtypes` their types. nothing:
     the text of the unconditional branch if the caller gives none. zeros: that branch then has zeros instead.
-    zeros_for_empty: so have all branches for an empty text.
+    zeros_for_empty: as in `TextEncoderEntry`.
     """
 
     encoders: tuple[EncoderCall, ...]
@@ -98,7 +99,7 @@ class RecordedText:
     dtypes: Mapping[str, torch.dtype]
     nothing: str = ""
     zeros: bool = False
-    zeros_for_empty: bool = False
+    zeros_for_empty: ZerosForEmpty = "never"
 
     @property
     def _all_rules(self) -> list[Rule]:
@@ -188,7 +189,9 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     dtypes = {condition.name: getattr(torch, condition.dtype) for condition in recorded.arguments.conditions}
     text = RecordedText(tuple(search.encoders), rules, dtypes)
     nothing, zeros = find_nothing(recorded, text)
-    text = replace(text, nothing=nothing, zeros=zeros, zeros_for_empty=len(samples) < len(all_samples))
+    text = replace(text, nothing=nothing, zeros=zeros)
+    if len(samples) < len(all_samples):
+        text = replace(text, zeros_for_empty=find_zeros_for_empty(recorded))
     refuse_pictures(recorded, text, samples[0])
     warn_of_constants(recorded, samples)
     _check(recorded, text, samples, search.find_unmasked())
@@ -213,6 +216,15 @@ def find_nothing(recorded: RecordedPipeline, text: RecordedText) -> tuple[str, b
         if PROMPTS[0] not in nothing and _is_text_of(recorded, text, nothing, values[UNCOND]):
             return nothing, False
     raise TextError("the text of its unconditional branch, without a negative prompt, is unknown")
+
+
+def find_zeros_for_empty(recorded: RecordedPipeline) -> ZerosForEmpty:
+    """Return whether a pipeline that has zeros for an empty negative prompt has them for any other empty prompt too."""
+    try:
+        (conditional, *_) = record_samples(recorded, "", "", ())
+    except (TextError, UserError):  # its call takes no empty prompt
+        return "negative"
+    return "always" if is_zero(conditional) else "negative"
 
 
 def _read_texts(text: RecordedText, record: TextRecord) -> Iterator[str]:

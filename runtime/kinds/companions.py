@@ -17,6 +17,7 @@ OUTPUTS = (("image",), ("video",), ("sound",), ("video", "sound"))  # roles of w
 AXES = {"image": 3, "video": 4, "sound": 2}  # of a sample
 
 Cleaning = Literal["entities", "quotes", "spaces", "lower", "ends"]
+ZerosForEmpty = Literal["never", "negative", "always"]
 
 
 class Tokens(Strict, frozen=True, omit_defaults=True):
@@ -71,14 +72,15 @@ class PromptForm(Strict, frozen=True, omit_defaults=True):
 
 class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
     """A text encoder. Its graph takes token ids, and returns conditions of the denoiser under the conditions' names.
-    `zeros_for_empty`: the conditions of an empty prompt are zeros, whatever the graph returns."""
+    `zeros_for_empty`: whether the conditions of an empty prompt are zeros, whatever the graph returns: never, only as a
+    negative prompt, or always."""
 
     EXPERTS: ClassVar = "without"
 
     graph: GraphEntry
     tokens: tuple[Tokens, ...]
     form: PromptForm | None = None
-    zeros_for_empty: bool = False
+    zeros_for_empty: ZerosForEmpty = "never"
 
     def problem(self, of: DescriptionProtocol) -> str | None:
         wanted: list[TensorEntry] = []

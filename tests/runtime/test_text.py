@@ -12,6 +12,7 @@ pytest.importorskip("tokenizers")
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.graph_entry import DType
+from fewstep.runtime.prompts import add_prompt_conditions
 from fewstep.runtime.text import TextEncoder, complete_text, load_text_encoder
 from tests.bundles import change_bundle
 from tests.runtime.text_bundle import LENGTH, TABLE, with_companions
@@ -77,11 +78,17 @@ def test_padding_may_come_before_the_text(tiny_bundle: Path) -> None:
     assert (fed["ids"].tolist(), fed["mask"].tolist()) == ([[0, 0, 1, 4, 5, 2]], [[0, 0, 1, 1, 1, 1]])
 
 
-def test_an_empty_prompt_may_be_zeros(tiny_bundle: Path) -> None:
-    """As in Bria, whose pipeline does not encode it."""
-    bundle = with_text(open_bundle(with_companions(tiny_bundle)), zeros_for_empty=True)
-    rows = load_text_encoder(bundle).encode(["dog", "", "cat"])["text"]
-    assert [bool(row.any()) for row in rows] == [True, False, True]
+@pytest.mark.parametrize(
+    ("zeros", "prompt", "negative"), [("never", True, True), ("negative", True, False), ("always", False, False)]
+)
+def test_an_empty_prompt_may_be_zeros(tiny_bundle: Path, zeros: str, prompt: bool, negative: bool) -> None:
+    """As in Bria, whose pipeline does not encode it, or only as a negative prompt."""
+    bundle = with_text(open_bundle(with_companions(tiny_bundle)), zeros_for_empty=zeros)
+    text, prompts = load_text_encoder(bundle), ["dog", "", "cat"]
+    rows = [encode(prompts)["text"] for encode in (text.encode, text.encode_negative)]
+    assert [[bool(row.any()) for row in each] for each in rows] == [[True, prompt, True], [True, negative, True]]
+    _, away = add_prompt_conditions(bundle, {}, ["cat"], [""])
+    assert bool(np.any(away["text"])) is negative
 
 
 def test_prompts_become_conditions(text: TextEncoder) -> None:

@@ -10,9 +10,15 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 pytest.importorskip("tokenizers")
-from fewstep.pipelines.companions import recorded_text
+from fewstep.pipelines.companions import recorded_conditions, recorded_text
 from fewstep.pipelines.companions.recorded_conditions import TEXTS
-from fewstep.pipelines.companions.recorded_text import RecordedText, find_nothing, refuse_pictures, warn_of_constants
+from fewstep.pipelines.companions.recorded_text import (
+    RecordedText,
+    find_nothing,
+    find_zeros_for_empty,
+    refuse_pictures,
+    warn_of_constants,
+)
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import NEGATIVE, PICTURE
@@ -23,6 +29,7 @@ from fewstep.pipelines.relations.text_rules import BlockGrid, EncoderCall
 from fewstep.pipelines.relations.text_search import IDS, TextSample
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
+from fewstep.runtime.kinds.companions import ZerosForEmpty
 from tests.pipelines.relations.test_text_forms import Words, rows
 
 TEXT = "text"
@@ -88,6 +95,19 @@ def test_a_default_that_no_text_gives_is_refused(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(TextError, match="without a negative prompt, is unknown"):
         find_nothing(recorded_with(monkeypatch, call, "a cat"), rules())
+
+
+@pytest.mark.parametrize("zeros", ["negative", "always"])
+def test_an_empty_prompt_may_be_encoded_where_an_empty_negative_prompt_is_not(
+    zeros: ZerosForEmpty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(prompt: str, negative: str | None, _: str | None) -> Conditions:
+        nothing = {TEXT: torch.zeros(30)}
+        return {COND: nothing if zeros == "always" and not prompt else encode(prompt), UNCOND: nothing}
+
+    recorded = recorded_with(monkeypatch, call, "a cat")
+    monkeypatch.setattr(recorded_conditions, "record_conditions", recorded_text.record_conditions)
+    assert find_zeros_for_empty(recorded) == zeros
 
 
 @pytest.mark.parametrize("sees", [False, True])
