@@ -38,6 +38,7 @@ WRAPPERS = ("model.", "model_ema.", "first_stage_model.", "cond_stage_model.", "
 LDM = "model.diffusion_model."  # stands before the names of a denoiser; diffusers reads those of a UNet with it
 PREFIXES = (LDM, "diffusion_model.")
 BARE = "input_blocks."  # begins the name of a layer of a UNet without a prefix
+PROJECTION = "text_encoders.clip_l.transformer.text_projection.weight"  # in ComfyUI's files
 GIVE_CONFIG = "give --config FOLDER, a folder of the pipeline that the file was trained for"
 
 
@@ -88,6 +89,8 @@ def _convert(file: Path, config: Path, identity: tuple[tuple[object, ...], ...])
                 network.save_pretrained(home / component)
             used = operands.addresses | {_address(tensor) for tensor in network.state_dict().values()}
             read |= {name for name, tensor in tensors.items() if _address(tensor) in used}
+            if (projection := tensors.get(PROJECTION)) is not None and _is_implied(projection, kind):
+                read.add(PROJECTION)
         elif not _link_weights(config / component, home / component):
             without.append(component)
     if _identify(file, config) != identity:
@@ -205,7 +208,7 @@ def _convert_component(
             raise _other_names(file, kind, tensors) from error
         what = f"{file.name} does not fit the {kind.__name__} in {folder.path / name}: {reason}"
         raise UserError(what, GIVE_CONFIG) from error
-    lacking = [] if network is None else [key for key, weight in network.named_parameters() if weight.is_meta]
+    lacking = [] if network is None else _lacking(network)
     if network is None or len(lacking) == sum(1 for _ in network.parameters()):
         if must_exist:
             raise _other_names(file, kind, tensors)
@@ -214,6 +217,22 @@ def _convert_component(
         what = f"{file.name} lacks {len(lacking)} weights of {name}, a {kind.__name__}: {first_few(lacking)}"
         raise UserError(what, GIVE_CONFIG)
     return network
+
+
+def _is_implied(projection: Tensor, kind: Any) -> bool:
+    """Return whether a text encoder of this class computes the same without the file's projection: it has none, as that
+    of FLUX, or it is the identity, which diffusers sets for Stable Diffusion 3."""
+    return kind.__name__ == "CLIPTextModel" or torch.equal(projection.float(), torch.eye(*projection.shape))
+
+
+def _lacking(network: nn.Module) -> list[str]:
+    """Return the names of parameters without a value, after those that a network of transformers shares are shared, as
+    a T5 its two embeddings: a file has one of them."""
+    tie: Any = getattr(network, "tie_weights", None)
+    if tie is not None and any(weight.is_meta for weight in network.parameters()):
+        with silence_libraries():
+            tie()
+    return [name for name, weight in network.named_parameters() if weight.is_meta]
 
 
 def _other_names(file: Path, kind: Any, tensors: Mapping[str, Tensor], error: Exception | None = None) -> UserError:

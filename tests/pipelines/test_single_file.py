@@ -232,6 +232,29 @@ def test_a_prefix_of_the_denoiser_is_removed_except_for_a_unet(prefix: str, tmp_
             _name_denoiser(tmp_path / "a.safetensors", {f"{prefix}x.weight": weight, "x.weight": other})
 
 
+def test_a_parameter_that_two_layers_share_is_stored_once() -> None:
+    """As in ComfyUI's files: a T5 has its embedding as `shared` only."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.T5Config(d_model=4, d_kv=2, d_ff=4, num_layers=1, num_heads=2, vocab_size=5)
+    with torch.device("meta"):
+        network = transformers.T5EncoderModel(config)
+    lost = "encoder.final_layer_norm.weight"
+    for name, weight in list(network.named_parameters(remove_duplicate=False)):
+        if name not in ("encoder.embed_tokens.weight", lost):
+            layer, _, kind = name.rpartition(".")
+            setattr(network.get_submodule(layer), kind, nn.Parameter(torch.ones(weight.shape)))
+    assert single_file._lacking(network) == [lost]
+    assert network.encoder.embed_tokens.weight is network.shared.weight
+
+
+def test_a_projection_that_a_text_encoder_does_not_need_is_not_missed() -> None:
+    transformers = pytest.importorskip("transformers")
+    plain, projected = transformers.CLIPTextModel, transformers.CLIPTextModelWithProjection
+    trained, identity = torch.randn(4, 4), torch.eye(4)
+    assert single_file._is_implied(trained, plain) and single_file._is_implied(identity, projected)
+    assert not single_file._is_implied(trained, projected)
+
+
 def test_a_lora_as_a_source_is_named(tmp_path: Path) -> None:
     tensors = {f"lora_unet_x.lora_{side}.weight": torch.ones(2, 2) for side in ("up", "down")}
     error = _other_names(tmp_path / "a.safetensors", nn.Linear, tensors)
