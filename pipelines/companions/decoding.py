@@ -24,7 +24,7 @@ from fewstep.export.companions.autoencoder import AutoencoderSource
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.networks import PipelineNetworks
 from fewstep.pipelines.companions.autoencoder import IMAGE, LATENT, random_latents
-from fewstep.pipelines.companions.partial_trace import WriteIntoCopies, pause_trace
+from fewstep.pipelines.companions.partial_trace import TraceOfValues, pause_trace
 from fewstep.pipelines.companions.picture_encoder import find_latents, make_encoder
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recording.components import BuiltPipeline
@@ -87,7 +87,7 @@ class RecordedDecoder(nn.Module):
 
     def forward(self, *latent: Tensor) -> tuple[Tensor, ...]:
         pipeline, networks = self.decoding.built.pipeline, dict(self.networks.items())
-        with ExitStack() as stack, WriteIntoCopies(), ExitStack() as steps:
+        with ExitStack() as stack, TraceOfValues(), ExitStack() as steps:
             steps.enter_context(
                 place(pipeline, {name: networks[name] for name in networks if _is_outline(pipeline, name)})
             )

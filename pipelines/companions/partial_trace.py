@@ -2,7 +2,7 @@
 as Kandinsky 5 writes x."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,10 +25,11 @@ def pause_trace() -> Iterator[None]:
             _push_mode(mode)
 
 
-class WriteIntoCopies(TorchFunctionMode):
-    """While active, a tensor into which code writes a traced value is replaced by a copy in all later operations.
+class TraceOfValues(TorchFunctionMode):
+    """While active, only operations on traced values are traced. Others run, so that sizes may follow from results.
 
-    A trace refuses to change a constant. Views that were taken before the write keep the old values.
+    A trace refuses to change a tensor that existed before it. One into which code writes a traced value is replaced by
+    a copy in all later operations. Views that were taken before the write keep the old values.
     """
 
     def __init__(self) -> None:
@@ -42,15 +43,26 @@ class WriteIntoCopies(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is Tensor.__setitem__ and type(args[0]) is Tensor and _is_traced(args[2]):
-            self.copies.setdefault(id(args[0]), (args[0], args[0].clone()))
         args, kwargs = pytree.tree_map(self._latest, (tuple(args), dict(kwargs or {})))
+        tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if not any(map(_is_traced, tensors)):
+            with pause_trace() if tensors else nullcontext():
+                return func(*args, **kwargs)
+        if _writes(func) and type(args[0]) is Tensor:
+            self.copies[id(args[0])] = args[0], args[0].clone()
+            args = (self._latest(args[0]), *args[1:])
         return func(*args, **kwargs)
 
     def _latest(self, value: Any) -> Any:
         return self.copies[id(value)][1] if id(value) in self.copies else value
 
 
-def _is_traced(value: Any) -> bool:
+def _writes(func: Callable[..., Any]) -> bool:
+    """Return True for a function that changes its first argument, such as `scatter_`."""
+    name = getattr(func, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
+
+
+def _is_traced(value: Tensor) -> bool:
     """Return True for a tensor of a trace, which has a class of its own."""
-    return isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter)
+    return type(value) not in (Tensor, nn.Parameter)

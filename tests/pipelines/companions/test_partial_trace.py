@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fewstep.pipelines.companions.partial_trace import WriteIntoCopies, pause_trace
+from fewstep.pipelines.companions.partial_trace import TraceOfValues, pause_trace
 
 
 class Writing(nn.Module):
@@ -15,7 +15,7 @@ class Writing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         state = self.rows[0].clone() if not torch.compiler.is_exporting() else self.rows[0]
-        with WriteIntoCopies():
+        with TraceOfValues():
             state[:, :2] = x
             state[:, 1:3] = 2 * x
             return state * 3
@@ -43,3 +43,22 @@ class Masking(nn.Module):
 def test_code_before_the_traced_part_may_use_vmap() -> None:
     program = torch.export.export(Masking(), (torch.zeros(3, 3),), strict=False)
     torch.testing.assert_close(program.module()(torch.ones(3, 3)), torch.ones(3, 3).tril())
+
+
+class Placing(nn.Module):
+    """Puts x at places whose largest one is the size of the result, as FLUX.2 unpacks its tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = [torch.tensor([2, 0])]
+
+    def forward(self, x: Tensor) -> Tensor:
+        with TraceOfValues():
+            row = torch.zeros(torch.max(self.places[0]) + 1)
+            row.scatter_(0, self.places[0], x)
+            return 2 * row
+
+
+def test_a_size_may_follow_from_values_that_are_not_traced() -> None:
+    program = torch.export.export(Placing(), (torch.zeros(2),), strict=False)
+    torch.testing.assert_close(program.module()(torch.tensor([5.0, 7.0])), torch.tensor([14.0, 0.0, 10.0]))
