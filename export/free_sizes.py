@@ -6,17 +6,19 @@ is halved three times and upsampled again.
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._sympy.printers import PythonPrinter
 
 from fewstep.export.error_text import module_name
 from fewstep.export.spec import Spec
-from fewstep.export.tracing.export_errors import ANY_BATCH, CONSTRAINTS, FIXES_BATCH
+from fewstep.export.tracing.export_errors import ANY_BATCH, CONSTRAINTS, FIXES_BATCH, SizeBranchError
+from fewstep.export.tracing.size_guards import Guard
 from fewstep.export.verification.points import find_odd_multiple, sizes_to_verify
 from fewstep.export.verification.reference import call_module, select_prediction
 from fewstep.plans.errors import UserError
@@ -128,7 +130,8 @@ def explain_fixed_size(
         line = next(_find_fixing_lines(module, example, dynamic, _fixes_batch), "")
         return UserError(f"{error.what}{line}", f"{ANY_BATCH}{OTHER_OPERATION}" if line else ANY_BATCH)
     if "specialized" not in reason and (branching := _find_branching_sizes(spec, reason)):
-        return _explain_branch(module, spec, branching, reason)
+        guards = error.guards if isinstance(error, SizeBranchError) else ()
+        return _explain_branch(module, spec, branching, reason, guards)
     names = [size.name for size in spec.sizes if size.name in reason]
     if "specialized" not in reason or not names:
         return error
@@ -145,11 +148,14 @@ def _find_branching_sizes(spec: Spec, reason: str) -> list[Size]:
     return [size for size in spec.sizes if named is None or _symbol_name(size) in named[1].split(", ")]
 
 
-def _explain_branch(module: torch.nn.Module, spec: Spec, sizes: list[Size], reason: str) -> UserError:
+def _explain_branch(
+    module: torch.nn.Module, spec: Spec, sizes: list[Size], reason: str, guards: Sequence[Guard]
+) -> UserError:
     """Return the error for code whose operations differ between values of `sizes`, from torch's report: code that pads
     to a multiple, for example, pads nothing at some values."""
     names = [size.name for size in sizes]
-    what = f"{module_name(module)} does other operations at some values of {' and '.join(names)}"
+    where = next(filter(None, (_describe_guard(guard, spec, sizes) for guard in guards)), "")
+    what = f"{module_name(module)} does other operations at some values of {' and '.join(names)}{where}"
     remainders, quotients = (
         [int(number) for number in re.findall(rf"{sign} ?(\d{{1,3}})\b", reason) if int(number)] for sign in "%/"
     )
@@ -163,6 +169,19 @@ def _explain_branch(module: torch.nn.Module, spec: Spec, sizes: list[Size], reas
         return UserError(what, f"if forward pads to a multiple, give Size that multiple; otherwise {WITHOUT}")
     # of multiples torch.export asks for no proof, and the verification compares the graph with the module instead
     return UserError(what, _give_multiples(spec, {size.name: 2 * size.multiple for size in sizes}))
+
+
+def _describe_guard(guard: Guard, spec: Spec, sizes: Sequence[Size]) -> str:
+    """Return " (FILE:LINE): (length % 8) == 0 is false at length 17". "" for a guard on other axes than
+    those of `sizes`, or on multiples, of which torch.export asks for no proof."""
+    traced = trace_sizes(spec)
+    names = {traced[size.name]: size.name for size in sizes if size.multiple == 1}
+    if not set(guard.traced_at.values()) <= names.keys():
+        return ""
+    named = {symbol: names[value] for symbol, value in guard.traced_at.items()}
+    at = ", ".join(f"{named[symbol]} {value}" for symbol, value in guard.false_at.items())
+    condition = guard.condition.xreplace({symbol: type(symbol)(name, integer=True) for symbol, name in named.items()})
+    return f"{guard.location}: {PythonPrinter().doprint(condition)} is false at {at}"
 
 
 def _give_multiples(spec: Spec, multiples: Mapping[str, int]) -> str:

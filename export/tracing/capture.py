@@ -23,6 +23,7 @@ from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.export.tracing.nearest import NEAREST
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
+from fewstep.export.tracing.size_guards import decide_in_ranges
 from fewstep.export.tracing.torch_functions import TraceableFunctions, quote_keywords, take_masks_as_given
 from fewstep.export.tracing.weights.computed_weights import compute_from_weights
 from fewstep.export.tracing.weights.mapped_weights import find_mapped
@@ -48,6 +49,7 @@ def capture(
     with (
         _silence_exporter(),
         simplify_sizes(),
+        decide_in_ranges() as guards,
         FreeSteps(),
         TraceableFunctions(),
         quote_keywords(),
@@ -69,7 +71,7 @@ def capture(
             initializers = list(program.model.graph.initializers.values())
             program.optimize()
         except Exception as error:
-            raise explain_export_error(error, watch, captured) from error
+            raise explain_export_error(error, watch, captured, guards) from error
     weights = _take_weights(program.model, initializers)
     graph = from_model(_name_nodes_by_module(ir.to_proto(program.model)), extra=weights)
     return graph, program.exported_program

@@ -6,12 +6,14 @@ torch's own message is pages long, and names neither the module nor a remedy.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from fewstep.export.error_text import OTHER_OPERATIONS, MissingForm, error_location, module_name, user_code_location
 from fewstep.export.tracing.complex_pairs import has_complex_input
+from fewstep.export.tracing.size_guards import Guard
 from fewstep.export.tracing.torch_functions import NO_AUTOGRAD
 from fewstep.plans.errors import UserError, first_line
 
@@ -44,6 +46,14 @@ class NumpyError(UserError):
     def __init__(self, what: str, fix: str, module: str = "") -> None:
         super().__init__(what, fix)
         self.module = module
+
+
+class SizeBranchError(UserError):
+    """The operations depend on a size. `guards` are the comparisons of sizes that decide, as far as they are known."""
+
+    def __init__(self, what: str, fix: str, guards: Sequence[Guard] = ()) -> None:
+        super().__init__(what, fix)
+        self.guards = tuple(guards)
 
 
 @dataclass
@@ -132,10 +142,10 @@ def _and_more(names: Sequence[str]) -> str:
 
 
 def explain_export_error(
-    error: BaseException, watch: CallWatch, captured: torch.export.ExportedProgram | None
+    error: BaseException, watch: CallWatch, captured: torch.export.ExportedProgram | None, guards: Sequence[Guard] = ()
 ) -> UserError:
     """Return the UserError for an error of torch's exporter. `captured` is the captured program, or None if capturing
-    failed."""
+    failed. `guards` are the comparisons of sizes whose results change."""
     causes = _find_causes(error)
     root = causes[-1]
     if captured is not None and (flex := _find_node(captured, FLEX_ATTENTION)) is not None:
@@ -157,13 +167,14 @@ def explain_export_error(
     who = f"{watch.describe_module(watch.innermost)} cannot be exported"
     if isinstance(root, UserError):
         return UserError(f"{who}: {root.what}{where}", root.fix)
-    for words, what, fix in (
-        (FUNCTORCH, "it computes a gradient with torch.func, which ONNX does not have", NO_AUTOGRAD),
-        (CONSTRAINTS, "it does other operations at some numbers of samples", ANY_BATCH),
-        (ON_VALUES, "it branches or loops on values", CHOOSE),
+    of_sizes = partial(SizeBranchError, guards=guards)
+    for words, what, fix, kind in (
+        (FUNCTORCH, "it computes a gradient with torch.func, which ONNX does not have", NO_AUTOGRAD, UserError),
+        (CONSTRAINTS, "it does other operations at some numbers of samples", ANY_BATCH, of_sizes),
+        (ON_VALUES, "it branches or loops on values", CHOOSE, UserError),
     ):
         if any(word in str(root) for word in words):
-            return UserError(f"{who}: {what}{where}", fix)
+            return kind(f"{who}: {what}{where}", fix)
     if NO_OVERLOAD in str(root):
         operation = str(root).partition(NO_OVERLOAD)[2].partition(" ")[0].removeprefix("aten.")
         return UserError(f"{who}: torch.export finds no form of {operation} for its arguments{where}", ONE_TYPE)

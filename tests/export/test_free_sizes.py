@@ -81,6 +81,12 @@ def test_a_range_in_which_the_operations_differ_is_refused(module: nn.Module, fi
         trace(module, spec_of_heights(6, 32))
 
 
+def test_the_line_that_decides_is_named_with_a_size_at_which_it_turns() -> None:
+    turns = ("test_free_sizes.py", "(height % 8) == 0 is false at height 9")
+    with refuses(turns, "as in height=8:32:8 (LOW"):
+        trace(PaddedIfNeeded(), spec_of_heights(8, 32))
+
+
 def test_a_range_that_is_still_refused_needs_a_multiple() -> None:
     with refuses("FromSixteen does other operations at some values of height", "as in height=16:32:2 (LOW"):
         trace(FromSixteen(), spec_of_heights(16, 32))
