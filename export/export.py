@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +60,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         changes, others = read_changes(options), parse_experts(options.expert, load_source)
         if others:  # refuse a wrong expert before minutes of work
             deque(load_sources(options, changes, others), maxlen=0)
-        check_spec = None if options.check is None else partial(_check_spec, options.check, options.null, bool(others))
+        check_spec = None if options.check is None else partial(_read_check, options.check, options.null, bool(others))
         how = NetworkOptions(options.dtype, options.verify, package_versions(), options.cache)
         load_denoiser = partial(load_changed_source, options, changes, others)
         denoiser = export_network(writer, how, load_denoiser, progress, check_spec)
@@ -99,22 +99,23 @@ def _measure_data(file: Path, spec: Spec) -> tuple[float, tuple[float, float] | 
     return measure_data(file, spec)
 
 
-def _check_spec(file: Path, null: Sequence[str], has_experts: bool, spec: Spec, evaluate: "Evaluate") -> None:
-    """Raise UserError if the samples in a file contradict the spec.
-
-    evaluate: runs the network.
-    """
+def _read_check(file: Path, null: Sequence[str], has_experts: bool, spec: Spec) -> "Callable[[Evaluate], None]":
+    """Read the samples in a file, and return a function that raises UserError if a network contradicts its spec on
+    them."""
     from fewstep.measure.spec.spec_samples import read_samples  # imports onnxruntime, which --help does not need
 
-    def network(x: Any, times: Any, conditions: Mapping[str, Any]) -> Any:
-        named = {each.input: conditions[each.name] for each in spec.conditions}
-        if spec.positions is not None:
-            times = times[:, None].repeat(spec.positions.places(spec), axis=1)
-        return evaluate({X: x, TIME: times.astype("float32"), **named})
+    samples, nulls = read_samples(file, spec, spec.to is None and not has_experts), read_null_values(spec, null)
 
-    found = read_samples(file, spec, spec.to is None and not has_experts).check(
-        network, spec, read_null_values(spec, null)
-    )
-    if found.mistake:
-        raise UserError(str(found), "correct the Spec, train longer, or leave --check out")
-    LOG.warning("%s", found)
+    def check(evaluate: "Evaluate") -> None:
+        def network(x: Any, times: Any, conditions: Mapping[str, Any]) -> Any:
+            named = {each.input: conditions[each.name] for each in spec.conditions}
+            if spec.positions is not None:
+                times = times[:, None].repeat(spec.positions.places(spec), axis=1)
+            return evaluate({X: x, TIME: times.astype("float32"), **named})
+
+        found = samples.check(network, spec, nulls)
+        if found.mistake:
+            raise UserError(str(found), "correct the Spec, train longer, or leave --check out")
+        LOG.warning("%s", found)
+
+    return check

@@ -10,7 +10,7 @@ import msgspec
 from fewstep.export.graph_warnings import warn_of_operations, warn_of_repeated_work
 from fewstep.export.light_network import cut_features
 from fewstep.export.probes import add_probe
-from fewstep.export.spec import Source, Spec
+from fewstep.export.spec import Source
 from fewstep.export.verification.points import Scope
 from fewstep.graph.describe import describe
 from fewstep.graph.files.commit import Writer
@@ -27,10 +27,7 @@ from fewstep.runtime.machine.packages import version_of
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from fewstep.export.load_and_trace import Evaluate
-
-if TYPE_CHECKING:
-    from fewstep.export.load_and_trace import Evaluate, Origin
+    from fewstep.export.load_and_trace import Origin, PrepareCheck
 
 LOG = logging.getLogger("fewstep")
 
@@ -65,13 +62,13 @@ def export_network(
     options: NetworkOptions,
     load: Callable[[], Source],
     progress: Progress,
-    check: "Callable[[Spec, Evaluate], None] | None" = None,
+    check: "PrepareCheck | None" = None,
 ) -> ExportedNetwork:
     """Trace, rewrite and verify a network, and write its graphs to the bundle.
 
     load: returns the network to export.
-    check: called with the network's spec and a function that evaluates it; raises UserError if they contradict the data
-        given by the user.
+    check: called with the network's spec before it is traced, and then with a function that evaluates it; raises
+        UserError if they contradict the data given by the user.
     """
     from fewstep.export.load_and_trace import load_and_trace  # imports onnxruntime, which --help does not need
     from fewstep.export.verification.verify import Verification, compare

@@ -27,6 +27,7 @@ from fewstep.runtime.kinds.lora_slots import LoraSlots
 from fewstep.runtime.progress import Progress
 
 Evaluate = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]  # feeds by graph name -> the prediction
+PrepareCheck = Callable[[Spec], Callable[[Evaluate], None]]  # reads samples for a spec -> checks a network with them
 STAGES = 3  # stages: load, trace, prepare; verification then counts its points
 
 
@@ -68,14 +69,14 @@ def load_and_trace(
     scope: Scope,
     dtype: str,
     *more: str,
-    check: Callable[[Spec, Evaluate], None] | None = None,
+    check: PrepareCheck | None = None,
 ) -> LoadedDenoiser:
     """Load, trace and rewrite the denoiser. The original is run at all points of comparison, unless the bundle to be
     replaced has a verification that can be reused.
 
     `dtype` is the type of the body. `more` lists, as text, everything else on which a verification depends, such as
-    versions. `check` raises UserError if the denoiser's outputs contradict its spec; it is called before a module is
-    traced.
+    versions. `check` raises UserError if the denoiser's outputs contradict its spec. It may evaluate the denoiser for
+    minutes, so it prepares before the trace, and checks after it.
 
     Afterwards, the weights of a large denoiser are in files in the bundle's folder, and its memory can be
     garbage-collected; `again` loads it again. The graphs of a small denoiser share its weights.
@@ -84,12 +85,10 @@ def load_and_trace(
     if (needed := estimate_needs(source, dtype)) is not None:
         check_needs(needed, writer)
     progress("export", 1, STAGES)
-    evaluate = None if check is None else module_evaluator(source)
-    if check is not None and evaluate is not None:
-        check(source.spec, evaluate)
+    check_outputs = None if check is None else check(source.spec)
     traced = source.trace()
-    if check is not None and evaluate is None:  # an ONNX file runs only after tracing has opened it
-        check(source.spec, traced.reference.output)
+    if check_outputs is not None:
+        check_outputs(traced.reference.output)
     progress("export", 2, STAGES)
     prepared = prepare(traced.graph)
     progress("export", 3, STAGES)

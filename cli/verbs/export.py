@@ -37,6 +37,7 @@ def dry_run(options: ExportOptions) -> Outcome:
     from fewstep.export.load_and_trace import time_one_sample  # imports onnxruntime, which --help does not need
     from fewstep.export.resource_needs import estimate_needs
     from fewstep.export.verification.verify import count_samples
+    from fewstep.measure.spec.spec_check import USUAL_EVALUATIONS
 
     folder = existing_parent(options.output)
     labels, specs, each, counts, times = [], [], list[Needs | None](), list[int](), list[float | None]()
@@ -48,7 +49,8 @@ def dry_run(options: ExportOptions) -> Outcome:
             check_room(options.output, own.disk)
             check_memory(own, folder)
         each.append(own)
-        counts.append(count_samples(source.spec, options.verify))
+        is_checked = options.check is not None and len(specs) == 1  # the check is of the first network
+        counts.append(count_samples(source.spec, options.verify) + is_checked * USUAL_EVALUATIONS)
         one = time_one_sample(source)
         times.append(None if one is None else counts[-1] * one)
         del source
@@ -58,7 +60,6 @@ def dry_run(options: ExportOptions) -> Outcome:
         check_room(options.output, needed.disk)
         check_memory(needed, folder)
     count, seconds = sum(counts), None if None in times else sum(filter(None, times))
-    time = "" if seconds is None else f", about {format_duration(seconds)} here"
     there = f"would make {options.output}"
     if (options.output / MANIFEST).is_file():  # an export that was killed leaves a folder without a manifest
         gone = describe_existing_additions(options.output)
@@ -77,10 +78,17 @@ def dry_run(options: ExportOptions) -> Outcome:
         },
         (
             *(_describe_source(label, spec) for (label, _), spec in zip(labels, specs, strict=True)),
-            f"{there}; after tracing, verification takes {count} evaluations of one sample{time}",
+            f"{there}; after tracing, {_describe_work(count, seconds, options.check is not None)}",
             *(() if needed is None else (needed.describe(folder),)),
         ),
     )
+
+
+def _describe_work(count: int, seconds: float | None, is_checked: bool) -> str:
+    time = "" if seconds is None else f", about {format_duration(seconds)} here"
+    if is_checked:
+        return f"check and verification take about {count} evaluations of one sample{time}, more if facts stay open"
+    return f"verification takes {count} evaluations of one sample{time}"
 
 
 def _describe_source(label: str, spec: Spec) -> str:

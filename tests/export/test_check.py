@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewstep.cli.verbs.export import dry_run
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_and_trace import module_evaluator
@@ -20,6 +21,7 @@ from fewstep.plans.noise import normal_batch
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.reading import open_bundle
+from tests.refusals import refuses
 
 ZOO = Path(__file__).parents[2] / "lab" / "zoo"
 SOURCES = {
@@ -140,6 +142,24 @@ def test_a_right_spec_is_exported_and_a_wrong_one_is_not(tmp_path: Path, caplog:
     assert manifest.data_limit == pytest.approx(np.abs(x).max(), rel=1e-6)
     assert manifest.data_moments == pytest.approx((x.mean(), x.std()))
     assert "--check" not in manifest.provenance.commands[0]
+
+
+def test_a_network_that_cannot_be_traced_is_refused_before_the_check(tmp_path: Path) -> None:
+    """Its sign is wrong, too. The check may take minutes."""
+    np.savez(tmp_path / "data.npz", x=0.5 + 0.2 * np.random.default_rng(0).normal(size=(40, 8)))
+    branching = GAUSSIAN.replace("return SIGN", "if x.sum() > 1e9: return x\n        return SIGN")
+    (tmp_path / "net.py").write_text(f"SIGN, TIMESTEPS = -1, 1\n{branching}")
+    with refuses("branches or loops on values", "torch.where"):
+        export(ExportOptions(f"{tmp_path / 'net.py'}:make", tmp_path / "bundle", check=tmp_path / "data.npz"))
+
+
+def test_a_dry_run_counts_the_evaluations_of_the_check(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.zeros((2, 8)))
+    (tmp_path / "net.py").write_text(f"SIGN, TIMESTEPS = 1, 1\n{GAUSSIAN}")
+    options = ExportOptions(f"{tmp_path / 'net.py'}:make", tmp_path / "bundle", verify="quick")
+    alone, checked = (dry_run(each).value for each in (options, replace(options, check=tmp_path / "data.npz")))
+    assert isinstance(alone, dict) and isinstance(checked, dict)
+    assert checked["evaluations"] == alone["evaluations"] + 1100
 
 
 @pytest.mark.slow
