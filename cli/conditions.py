@@ -10,7 +10,7 @@ import numpy as np
 from fewstep.plans.errors import UserError, quote_path
 from fewstep.runtime.bundle.conditions import check, random_range
 from fewstep.runtime.bundle.manifest import Condition, Manifest
-from fewstep.runtime.kinds.sizes import LARGEST, NAME
+from fewstep.runtime.kinds.sizes import LARGEST, NAME, sizes_for_shape
 
 DIGITS = 4000  # Python refuses to parse longer integers
 
@@ -24,6 +24,7 @@ def parse_conditions(
     Arrays may be `of_any_size` if they are cut into windows later.
     """
     shapes = {condition.name: condition.shape for condition in known}
+    named = {condition.name: condition for condition in known}
     labels = {condition.name: condition.labels for condition in known}
     values: dict[str, list[Any]] = {}
     for text in texts:
@@ -34,9 +35,8 @@ def parse_conditions(
         if value.startswith("@"):
             if name not in shapes:
                 check(known, {name: []}, 0)  # names the conditions that there are
-            values.setdefault(name, []).extend(
-                load_arrays(f"condition {name!r}", Path(value[1:]), shapes.get(name, ()), of_any_size)
-            )
+            arrays = load_arrays(f"condition {name!r}", Path(value[1:]), shapes[name], of_any_size, named[name])
+            values.setdefault(name, []).extend(arrays)
         elif shapes.get(name):
             raise UserError(
                 f"condition {name!r} takes arrays of shape {list(shapes[name])}",
@@ -114,10 +114,13 @@ def _example_value(condition: Condition) -> str:
     return f"{float(low):g}"
 
 
-def load_arrays(what: str, path: Path, shape: tuple[int, ...], of_any_size: bool) -> list[Any]:
+def load_arrays(
+    what: str, path: Path, shape: tuple[int, ...], of_any_size: bool, condition: Condition | None = None
+) -> list[Any]:
     """Load values from a .npy file: one array of `shape`, or [N, *shape] for N values.
 
-    `what` names the values in messages. Raises UserError for pickled content or another shape.
+    `what` names the values in messages. `condition` is theirs, if they are of one. Raises UserError for pickled content
+    or another shape.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -128,7 +131,12 @@ def load_arrays(what: str, path: Path, shape: tuple[int, ...], of_any_size: bool
         return [array] if array.ndim == len(shape) else list(array)
     if not isinstance(array, np.ndarray) or array.shape not in (shape, array.shape[:1] + shape):
         has = f"has the shape {list(array.shape)}" if isinstance(array, np.ndarray) else "is an .npz of several arrays"
-        raise UserError(f"{what}: {path} {has}", f"give a .npy of one value {list(shape)}, or of N: [N, ...]")
+        fix = f"give a .npy of one value {list(shape)}, or of N: [N, ...]"
+        if condition is not None and isinstance(array, np.ndarray) and len(shape) <= array.ndim <= len(shape) + 1:
+            sizes = sizes_for_shape(condition, array.shape[-len(shape) :])
+            options = " ".join(f"--size {name}={size}" for name, size in sizes.items())
+            fix += f", or choose the free size: {options}" if options else ""
+        raise UserError(f"{what}: {path} {has}", fix)
     return [array] if array.shape == shape else list(array)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import BOOLEANS, UnusableValue, as_numbers
 from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.kinds.sizes import sizes_for_shape
 
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
@@ -181,11 +182,8 @@ def _copy_if_plain(condition: Condition, values: Any, samples: int) -> NDArray[A
 def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: int) -> NDArray[Any]:
     if (plain := _copy_if_plain(condition, values, samples)) is not None:
         return plain
-    what, fix, dtype = (
-        f"condition {condition.name!r}",
-        f"give {_describe_valid_value(condition)}",
-        np.dtype(condition.dtype),
-    )
+    what, fix = f"condition {condition.name!r}", f"give {_describe_valid_value(condition)}"
+    dtype = np.dtype(condition.dtype)
     if isinstance(values, memoryview) or (hasattr(values, "__array__") and not hasattr(values, "__iter__")):
         values = _read_array(values, what, fix)
     is_list = hasattr(values, "__len__") and (hasattr(values, "__iter__") or hasattr(values, "__getitem__"))
@@ -197,7 +195,9 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
     taken = [_element(condition, value) for value in values]
     array = as_numbers(taken, what, fix)
     if array.shape != (samples, *condition.shape):
-        raise UserError(f"{what}: one value has the shape {list(array.shape[1:])}", fix)
+        sizes = ", ".join(f"{name}={size}" for name, size in sizes_for_shape(condition, array.shape[1:]).items())
+        other = f", or choose the free size: sampler.with_options({sizes})" if sizes else ""
+        raise UserError(f"{what}: one value has the shape {list(array.shape[1:])}", fix + other)
     most = condition.high if condition.typical is None else np.max(condition.typical[1])
     if array.dtype == np.uint8 and dtype.kind == "f" and condition.shape and array.max() > max(most or 1, 1):
         said = (

@@ -121,6 +121,17 @@ def infer_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, i
     return sizes
 
 
+def sizes_for_shape(condition: Condition, shape: Sequence[int]) -> dict[str, int]:
+    """Return the free sizes at which a condition has a shape, even if they are outside their ranges. Empty if none are
+    known."""
+    named = free_shape(condition.shape, condition.follows)
+    sizes = infer_sizes(named, shape)
+    try:
+        return sizes if [resolve_dimension(size, sizes) for size in named] == list(shape) else {}
+    except (KeyError, ValueError):  # a product of two sizes, or no whole number
+        return {}
+
+
 def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:
     """Return a shape as in a graph's inputs: axes that depend on x's free sizes have an expression such as "height/2"
     instead of a number."""

@@ -66,6 +66,12 @@ def test_a_start_of_16_bits_is_refused(tiny_bundle: Path, tmp_path: Path) -> Non
         run(RunOptions(tiny_bundle, "ddim:2", condition=("class=bag",), image=picture, strength=0.5))
 
 
+def test_the_size_that_an_array_needs_is_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    asked = options_of_size(tmp_path, free(tiny_bundle), 6)
+    with refuses("picture.npy has the shape [1, 12, 8]", "--size height=6 --size width=8"):
+        verb(asked, SILENT)
+
+
 def test_sizes_are_written_as_conditions_are() -> None:
     assert parse_sizes(("height=96", "width=64")) == {"height": 96, "width": 64}
 
