@@ -16,6 +16,7 @@ from fewstep.report.choosing.saved_choice import SavedChoice
 from fewstep.runtime.backends import Backend
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.conditions import is_led_by_guidance
+from fewstep.runtime.sampling.calibrated_plans import find_calibrated_body
 from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import Sampler
 
@@ -50,6 +51,8 @@ def compile_plan(request: RunRequest, sampler: Sampler) -> Plan:
     if branches and not any(UNCOND in step.branches for step in plan.steps):
         given = "--negative" if options.negative else f"the negative prompt of {options.conditions}"
         raise UserError(f"{given} without guidance has no effect", "give a weight: --guidance 7.5")
-    if any(options.prompts) and options.guidance is None and is_led_by_guidance(sampler.bundle.manifest.conditions):
+    manifest = sampler.bundle.manifest
+    is_decided = options.guidance is not None or choice is not None or find_calibrated_body(manifest, sampler.body)
+    if any(options.prompts) and not is_decided and is_led_by_guidance(manifest.conditions):
         LOG.warning("no --guidance given: most models need 4 to 8 to follow a prompt closely; distilled ones need none")
     return plan
