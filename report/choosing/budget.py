@@ -1,7 +1,7 @@
 """The choice of a deployment by the limits that the user gives: a time, a quality, or both."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil, floor, log10
 
 import numpy as np
@@ -22,13 +22,15 @@ LEAST_WORTH = 10.0  # dB, of PSNR and of signal to error, below which a limit is
 @dataclass(frozen=True)
 class Budget:
     """The limits of a choice, as the user gave them and as numbers: milliseconds of a call, and dB of its samples. None
-    means no limit. judge: the name of the user's judge, whose limit every deployment must reach; None without one."""
+    means no limit. judge: the name of the user's judge, whose limit every deployment must reach; None without one.
+    companions: by body, the milliseconds of the text encoder and the decoder, which count in the time of a call."""
 
     within: str | None
     at_least: str | None
     milliseconds: float | None
     decibels: float | None
     judge: str | None = None
+    companions: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -40,6 +42,16 @@ class Budget:
             + [f"at least {usual if has_default else self.at_least}"] * (has_default or self.at_least is not None)
             + [f"good enough for {self.judge}"] * (self.judge is not None)
         )
+
+    def call_time(self, row: Deployment) -> float:
+        """Return the milliseconds of a call from the prompt to the picture: those of sampling and of the companions."""
+        return row.milliseconds + self.companions.get(row.body, 0.0)
+
+    def describe(self, body: str) -> str:
+        """Return the limits as text, with the part of the time that is not left for sampling with a body."""
+        if (milliseconds := self.companions.get(body)) is None:
+            return self.text
+        return f"{self.text}, with {milliseconds:.3g} ms for the text encoder and the decoder"
 
     def is_good(self, row: Deployment) -> bool:
         """Return whether the quality of a deployment is sufficient: by the judge and by the dB that the user asked for
@@ -58,7 +70,7 @@ def _suggest_limits(
 
     A limit is suggested only if a deployment meets it, and its samples resemble the teacher's.
     """
-    limits = [f"--within {_round_up(good[0].milliseconds)}ms"] if good else []
+    limits = [f"--within {_round_up(budget.call_time(good[0]))}ms"] if good else []
     best = fast[-1] if fast else None
     if best is not None and best.judged is not None:
         if (problem := best.judged.problem) is not None:
@@ -90,19 +102,20 @@ def choose_by_budget(bundle: Bundle, budget: Budget, batch: int, plan: Plan, row
     With a judge and a limit in dB, one that has fewer dB than the limit may have a higher score than the one that is
     chosen.
     """
-    within, asked = np.inf if budget.milliseconds is None else budget.milliseconds, budget.text
+    within = np.inf if budget.milliseconds is None else budget.milliseconds
     on_front, good = pareto_front(rows), pareto_front([row for row in rows if budget.is_good(row)])
-    kept = [row for row in good if row.milliseconds <= within]
+    kept = [row for row in good if budget.call_time(row) <= within]
     if not kept:
-        fast = [row for row in on_front if row.milliseconds <= within]
+        fast = [row for row in on_front if budget.call_time(row) <= within]
         if good:
-            nearest = f"the fastest of this quality is {describe_deployment(good[0])}"
+            nearest, words = good[0], "the fastest of this quality"
         elif fast:
-            nearest = f"the best quality is {describe_deployment(fast[-1])}"
+            nearest, words = fast[-1], "the best quality"
         else:
-            nearest = f"the fastest is {describe_deployment(on_front[0])}"
+            nearest, words = on_front[0], "the fastest"
         fix = _suggest_limits(bundle, budget, plan, good, fast)
-        raise UserError(f"no deployment samples {bundle.path} {asked}: {nearest}", fix)
+        what = f"no deployment samples {bundle.path} {budget.describe(nearest.body)}"
+        raise UserError(f"{what}: {words} is {describe_deployment(nearest)}", fix)
     winner = kept[0] if budget.within is None else kept[-1]
     others = (row for row in reversed(on_front) if row != winner and row.rank < winner.rank)
     family = tuple(
@@ -113,4 +126,5 @@ def choose_by_budget(bundle: Bundle, budget: Budget, batch: int, plan: Plan, row
     )
     day = today()
     rows_of_x = batch * max_branches(plan)
+    asked = budget.describe(winner.body)
     return SavedChoice(bundle.manifest.name, asked, day, rows_of_x, plan.guidance, shaping_of(plan), winner, family)

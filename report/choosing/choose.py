@@ -18,6 +18,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.budget import Budget, choose_by_budget
+from fewstep.report.choosing.companion_times import time_companions
 from fewstep.report.choosing.cost import estimate, estimate_needs, select_tried
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, find_teacher_plan
 from fewstep.report.choosing.deployment_plans import compile_plans
@@ -54,10 +55,9 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     within the limits on time and quality. Raises UserError if none meets them."""
     judging = open_judging(options, progress)
     judge, limits = judging.judge, (options.within, options.at_least, options.milliseconds, options.decibels)
-    budget = Budget(*limits, None if judge is None else judge.name)
     check_memory(estimate_needs(judging.bundle, judging.plan, judging.batch), options.bundle)
     tried = plans_by_body(judging, options.plan)
-    expected = partial(estimate, judging, tried, options.threads, budget.milliseconds)
+    expected = partial(estimate, judging, tried, options.threads, options.milliseconds)
     judging.try_judge()
     judging = replace(judging, teacher=find_teacher_plan(judging, expected))
     rows: list[Deployment] = []
@@ -66,7 +66,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     for body, plans in tried.items():
         try:
             engine = find_fastest_engine(judging.bundle, body, judging.most_rows, options.threads, judging.fewest_rows)
-            short = select_tried(plans, engine.milliseconds or 0.0, judging, budget.milliseconds)
+            short = select_tried(plans, engine.milliseconds or 0.0, judging, options.milliseconds)
             rows += measure_deployments(judging, body, engine, short, unit_of)
         except UserError as error:  # bodies without an engine, or whose samples are not finite
             errors[body] = error
@@ -78,6 +78,8 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         raise UserError(f"no body to choose: {first.what}", first.fix)
     on_front, chosen = pareto_front(rows), None
     if options.is_limited:
+        companions = {} if options.within is None else _time_companions(judging, rows, options)
+        budget = Budget(*limits, None if judge is None else judge.name, companions)
         chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, rows)
         given = options.command_line("choose", keeps_folders=True).partition("BUNDLE")[2].strip()
         chosen = save_choice(judging.bundle, chosen, given, () if judge is None else judge.files)
@@ -98,6 +100,13 @@ def _describe_decoders(bundle: Bundle, rows: Sequence[Deployment]) -> Iterator[s
         measured = [trial.picture_psnr for trial in body.trials if trial.picture_psnr is not None]
         pictures = f"; by its calibration its pictures have {measured[-1]:.1f} dB" if measured else ""
         yield f"{name}: its latents are compared, without the error of its own decoder{pictures}"
+
+
+def _time_companions(judging: DeploymentJudge, rows: Sequence[Deployment], options: ChooseOptions) -> dict[str, float]:
+    """Return the milliseconds of the text encoder and the decoder for a batch, for each body that has any."""
+    bodies = dict.fromkeys(row.body for row in rows)
+    times = {body: time_companions(judging.bundle.with_graphs_of(body), options.threads) for body in bodies}
+    return {body: options.batch * time for body, time in times.items() if time is not None}
 
 
 def _compare_with_bf16(judging: DeploymentJudge, rows: Sequence[Deployment], threads: int) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ class ChooseOptions(BundleOptions, ReferenceOptions, JudgeOptions):
     so a second choice takes moments. `fewstep run --chosen` runs the winner.
 
     bundle: The folder of the bundle (an exported model).
-    within: The longest time of a call, from noise to samples, as 20ms.
+    within: The longest time of a call, from the prompt, or from noise, to finished samples, as 20ms.
     at_least: The least mean PSNR against float32 with many steps (the teacher), as 40dB. Default with --within
         and without --judge: 25dB in PSNR or in signal to error (samples can leave the range that PSNR assumes), and
         15dB signal to error.

@@ -57,6 +57,17 @@ def test_a_fix_names_only_limits_that_a_deployment_meets(
     assert fix in caught.value.fix and "15dB" not in caught.value.fix
 
 
+def test_the_text_encoder_and_the_decoder_take_a_part_of_the_time(tiny_bundle: Path) -> None:
+    """Of 5 ms they take 3, so that a call of 2.3 ms is too slow, and one of 2 ms is not."""
+    budget = Budget("5ms", "25dB", 5.0, 25.0, companions={"b": 3.0})
+    bundle, plan = open_bundle(tiny_bundle), load(tiny_bundle).compile("ddim:2")
+    chosen = choose_by_budget(bundle, budget, 1, plan, [row(2.0, 30), row(2.3, 31)])
+    assert chosen.winner.milliseconds == 2.0
+    assert chosen.asked == "within 5ms and at least 25dB, with 3 ms for the text encoder and the decoder"
+    with refuses("with 3 ms for the text encoder and the decoder: the fastest of this quality", "--within 5.3ms"):
+        choose_by_budget(bundle, budget, 1, plan, [row(2.3, 31)])
+
+
 def test_a_time_that_no_deployment_meets_names_the_fastest(tiny_bundle: Path) -> None:
     rows = [row(3, 20.6, snr=12.0), row(4, 22.0, snr=12.0)]
     with refuses(("2ms", "25dB", "3 ms, 20.6 dB")):
