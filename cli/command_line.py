@@ -18,7 +18,7 @@ from fewstep.cli.verbs import VERBS
 from fewstep.runtime.interrupts import check_interrupted, was_interrupted
 
 COMMAND_MODULES = ("typer", "rich", "PIL")  # installed by [cli]
-LIBRARY_MODULES = ("onnxruntime", "onnx", "onnxscript", "torch", "tensorrt_rtx")
+LIBRARY_MODULES = ("onnxruntime", "onnx", "ml_dtypes", "onnxscript", "torch", "tensorrt_rtx")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # errors of a failed write
 BUG = 70  # EX_SOFTWARE of sysexits.h

@@ -126,7 +126,7 @@ def headline(results: Results) -> Html:
     if first.body in results.sizes:
         ratio = results.sizes["float32"] / results.sizes[first.body]
         note = join([size(results.sizes["float32"]), " to ", size(results.sizes[first.body])])
-        cards.append(card(link_terms("Size of the graph per step (body), float32 over int8"), times(ratio), note))
+        cards.append(card(link_terms("Size of all graphs of a call, float32 over int8"), times(ratio), note))
     return Html(f'<div class="cards">{join(cards).markup}</div>')
 
 

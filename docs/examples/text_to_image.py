@@ -2,8 +2,8 @@
 
     python docs/examples/text_to_image.py BUNDLE out.npy "a cat" "a dog"
 
-The bundle is that of a text-to-image pipeline: `fewstep export FOLDER -o BUNDLE`. The pictures are written as an array
-[N, 3, height, width] in [-1, 1], and all start from the same noise. Each network is loaded when it is needed and
+The bundle is that of a pipeline with prompts: `fewstep export FOLDER -o BUNDLE`. The plan and the guidance suit Stable
+Diffusion. Pictures are written as an array [N, 3, height, width] in [-1, 1], and all start from the same noise. Each network is loaded when it is needed and
 released afterwards, since all together may not fit into memory.
 """
 
@@ -30,8 +30,7 @@ def main(bundle: str, output: str, *prompts: str) -> None:
         latents = sampler.sample(PLAN, seeds, condition, GUIDANCE, branches={"uncond": negative})
     images = np.clip(load_autoencoder(bundle, encoder=False).decode(latents), -1, 1)
     np.save(output, images)
-    height, width = images.shape[2:]
-    print(f"{len(images)} pictures of {height} x {width} pixels, from latents {list(latents.shape[1:])}")
+    print(f"{len(images)} samples {list(images.shape[1:])}, from latents {list(latents.shape[1:])}")
 
 
 if __name__ == "__main__":

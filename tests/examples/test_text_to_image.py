@@ -13,6 +13,6 @@ from tests.runtime.text_bundle import IMAGE, with_companions
 def test_prompts_become_pictures(tiny_bundle: Path, tmp_path: Path, example: Example) -> None:
     bundle = with_companions(tiny_bundle)
     _, printed = example("text_to_image.py", bundle, tmp_path / "out.npy", "a cat", "a dog")
-    assert printed == "2 pictures of 8 x 8 pixels, from latents [1, 4, 4]\n"
+    assert printed == "2 samples [3, 8, 8], from latents [1, 4, 4]\n"
     images = np.load(tmp_path / "out.npy")
     assert images.shape == (2, *IMAGE) and np.abs(images).max() <= 1
