@@ -3,8 +3,8 @@
     python docs/examples/text_to_image.py BUNDLE out.npy "a cat" "a dog"
 
 The bundle is that of a pipeline with prompts: `fewstep export FOLDER -o BUNDLE`. The plan and the guidance suit Stable
-Diffusion. Pictures are written as an array [N, 3, height, width] in [-1, 1], and all start from the same noise. Each network is loaded when it is needed and
-released afterwards, since all together may not fit into memory.
+Diffusion. Pictures are written as an array [N, 3, height, width] in [-1, 1], and all start from the same noise. Each
+network is loaded when it is needed and released afterwards, since all together may not fit into memory.
 """
 
 import sys
