@@ -39,6 +39,7 @@ class ElementMap(nn.Module):
         count = prod(source_shape)
         self.is_full = bool((order >= 0).all())
         self.is_run = self.is_full and torch.equal(order, torch.arange(len(order)) + order[0])
+        self.start = int(order[0])  # of a run; a trace does not know the values of a buffer
         self.is_sorted = self.is_run and len(order) == count
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("inverse", None if scale is None or self.is_sorted else invert(order, count))
@@ -70,7 +71,7 @@ class ElementMap(nn.Module):
             parts = (rest.get(BEFORE), source, rest.get(AFTER))
             return torch.cat([part for part in parts if part is not None], dim=axis)
         if self.is_run:
-            start = int(self.order[0])
+            start = self.start
             return source.flatten(1)[:, start : start + len(self.order)].reshape(-1, *self.target_shape)
         chosen = source.flatten(1).index_select(1, self.order if self.is_full else self.order.clamp(min=0))
         if (around := rest.get(AROUND)) is not None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.pipelines.recording.element_map import AFTER, AROUND, BEFORE, boxes, find
+from fewstep.pipelines.recording.element_map import AFTER, AROUND, BEFORE, ElementMap, boxes, find
 
 SHAPE = (4, 3, 5)
 X = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -48,3 +48,10 @@ def test_other_functions_of_x_are_not_found(target: Tensor) -> None:
 def test_parts_begin_or_end_with_each_axis() -> None:
     assert [part.selects for part in boxes((2, 3), (5, 3))] == [((0, 2), (0, 3)), ((3, 5), (0, 3))]
     assert boxes((2, 3), (5, 2)) == () == boxes((6,), (2, 3))
+
+
+def test_a_run_of_elements_is_traced() -> None:
+    """As the video of LTX 2, which is the first part of a flat x."""
+    run = ElementMap(torch.arange(2, 8), (10,), (2, 3))
+    program = torch.export.export(run, (torch.zeros(1, 10),), strict=False)
+    torch.testing.assert_close(program.module()(torch.arange(10.0)[None]), torch.arange(2.0, 8).reshape(1, 2, 3))
