@@ -1,5 +1,6 @@
 """Load the sources of all networks, with the changes that options name."""
 
+import logging
 from collections.abc import Iterator, Sequence
 
 from fewstep.export.changes import apply_changes
@@ -19,6 +20,9 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.network_name import split_network
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.lora.file import read_lora
+from fewstep.runtime.lora.networks import describe_targets
+
+LOG = logging.getLogger("fewstep")
 
 
 def check_named_files(options: ExportOptions) -> None:
@@ -70,6 +74,8 @@ def load_changed_source(options: ExportOptions, changes: Changes, others: Sequen
     )
     names = names_of(source, (*others, *experts_of(source)))
     own = changes.of(names[0], names)
+    for line in describe_targets(names, changes.loras):
+        LOG.warning("--lora %s", line)
     for expert in (*others, *experts_of(source)):  # refuse what does not fit before minutes of work
         _check_expert(expert, changes.of(expert.name, names))
     source = apply_changes(source, own.loras, own.changes, own.slots)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.network_name import check_network, list_choices
-from fewstep.runtime.lora.file import OTHER_NETWORK, PEFT, AdapterConfig, Lora, Parts
+from fewstep.runtime.lora.file import OTHER_NETWORK, PEFT, PREFIXES, AdapterConfig, Lora, Parts
 from fewstep.runtime.lora.keys import DENOISER, T5, Component
 
 
@@ -13,8 +13,8 @@ def loras_of(network: str, networks: Sequence[str], loras: Sequence[Lora]) -> tu
     """Return the files that change `network`, one of `networks`, each with this network's updates only.
 
     A file changes the network that the caller named, or those whose name and a dot begin its keys, as `transformer_2.`
-    does. Updates of text encoders stay with the first of `networks`. Raises UserError for a file that names none of
-    several networks.
+    does. Updates of text encoders stay with the first of `networks`. Raises UserError for a file that does not say
+    which of several networks it changes.
     """
     own_loras = []
     for number, lora in enumerate(loras):
@@ -31,10 +31,8 @@ def _updates_of(lora: Lora, network: str, networks: Sequence[str]) -> dict[tuple
     names = {layer: _match_network(layer, networks) for layer in lora.layers(DENOISER)}
     if lora.network is not None:
         check_network(lora.network, networks, lora.name)
-    elif len(networks) > 1 and None in names.values():
-        layer = next(layer for layer, name in names.items() if name is None)
-        what = f"{lora.name} does not say which network it changes: its {layer!r} names none of {', '.join(networks)}"
-        raise UserError(what, list_choices(lora.name, networks))
+    elif len(networks) > 1:
+        _check_names(lora, names, networks)
     if lora.network is not None and len(both := {name for name in names.values() if name is not None}) > 1:
         what = f"{lora.name}@{lora.network}: its keys name the networks {' and '.join(sorted(both))}"
         raise UserError(what, f"leave @{lora.network} out")
@@ -44,6 +42,30 @@ def _updates_of(lora: Lora, network: str, networks: Sequence[str]) -> dict[tuple
         for layer, name in names.items()
         if network == (chosen or name)
     }
+
+
+def _check_names(lora: Lora, names: Mapping[str, str | None], networks: Sequence[str]) -> None:
+    """Raise UserError unless the keys of a file say which of several networks it changes. `names` has the network that
+    each layer's key names, or None."""
+    unnamed = next((layer for layer, name in names.items() if name is None), None)
+    if unnamed is not None:
+        reason = f"its {unnamed!r} names none of {', '.join(networks)}"
+    elif len(alone := set(names.values())) == 1 and alone <= set(PREFIXES):  # also of a file for `transformer_2`
+        reason = f"its keys begin with {alone.pop()!r}, which diffusers writes for any of {', '.join(networks)}"
+    else:
+        return
+    raise UserError(f"{lora.name} does not say which network it changes: {reason}", list_choices(lora.name, networks))
+
+
+def describe_targets(networks: Sequence[str], loras: Sequence[Lora]) -> list[str]:
+    """Return a line for each file with the networks that it changes: "a.safetensors: 8 layers of transformer_2"."""
+    lines = []
+    for lora in loras:
+        counts = {name: sum(len(own.layers(DENOISER)) for own in loras_of(name, networks, [lora])) for name in networks}
+        parts = [f"{count} layer{'s' * (count > 1)} of {name}" for name, count in counts.items() if count]
+        if parts:
+            lines.append(f"{lora.name}: {' and '.join(parts)}")
+    return lines
 
 
 def _match_network(layer: str, networks: Sequence[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""The name of a T5 in LoRA files: the third encoder, wherever a pipeline has it."""
+"""The network of a LoRA file, and the name of a T5 in it: the third encoder, wherever a pipeline has it."""
 
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from safetensors.numpy import save_file
 
 from fewstep.runtime.lora.file import Lora, read_lora
 from fewstep.runtime.lora.keys import T5, Component
-from fewstep.runtime.lora.networks import name_t5
+from fewstep.runtime.lora.networks import describe_targets, loras_of, name_t5
 from tests.refusals import refuses
 
+TWO = ("transformer_2", "transformer")  # as in the folder of Wan 2.2: the denoiser is the first
 KOHYA, COMFY = "lora_te3_encoder_block_0", "text_encoders.t5xxl.transformer.encoder.block.0"
 
 
@@ -39,3 +40,25 @@ def test_a_t5_under_two_names_is_refused(tmp_path: Path) -> None:
 def test_comfyui_names_text_encoders_by_their_networks(tmp_path: Path) -> None:
     layers = [f"text_encoders.{name}.transformer.text_model.encoder.layers.0.mlp.fc1" for name in ("clip_l", "clip_g")]
     assert {component for component, _ in lora(tmp_path, *layers).updates} == {"text_encoder", "text_encoder_2"}
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", "base_model.model.transformer."])
+def test_a_prefix_that_diffusers_writes_for_any_network_names_none(tmp_path: Path, prefix: str) -> None:
+    given = lora(tmp_path, f"{prefix}a", f"{prefix}b")
+    chosen = "give a.safetensors@transformer for the noisiest steps or a.safetensors@transformer_2 for those after them"
+    with refuses(("a.safetensors", "'transformer', which diffusers writes for any of transformer_2, tr"), chosen):
+        loras_of("transformer", TWO, [given])
+
+
+@pytest.mark.parametrize(
+    ("layers", "networks", "line"),
+    [
+        (("transformer.a", "transformer_2.a", "transformer_2.b"), TWO, "2 layers of transformer_2 and 1 layer of tr"),
+        (("transformer_2.a",), TWO, "1 layer of transformer_2"),
+        (("transformer.a",), ("transformer",), "1 layer of transformer"),
+    ],
+)
+def test_a_file_is_described_with_the_networks_that_it_changes(
+    tmp_path: Path, layers: tuple[str, ...], networks: tuple[str, ...], line: str
+) -> None:
+    assert describe_targets(networks, [lora(tmp_path, *layers)])[0].startswith(f"a.safetensors: {line}")
