@@ -60,7 +60,12 @@ class PipelineNetworks:
         """Export and verify the text encoder and the autoencoder. Return the manifest with their entries."""
         count = (self.text is not None) + (0 if self.autoencoder is None else len(self.autoencoder.ways))
         if self.text is not None:
-            manifest = self._add_text(self.text, writer, manifest)
+            try:
+                manifest = self._add_text(self.text, writer, manifest)
+            except (CompanionFailure, GraphFailure) as error:
+                if not self.text.is_recorded:
+                    raise
+                LOG.warning("the bundle takes encoded texts (fewstep encode), no prompts: %s", error.what)
             progress("pipeline", 1, count)
         if self.autoencoder is not None:
             described = add_autoencoder(writer, self.autoencoder)

@@ -48,6 +48,7 @@ class TextSource:
     nothing: str = ""  # the text of the unconditional branch
     t5: Component | None = None  # which of the encoders is a T5
     zeros_for_empty: ZerosForEmpty = "never"  # as in `TextEncoderEntry`
+    is_recorded: bool = False  # of a recorded pipeline: it is left out if its graph does not reproduce it
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
         """Return this source with LoRA files, which are merged into the text encoders when these are loaded."""

@@ -329,4 +329,4 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
     encoders = tuple(component for component in get_args(Component) if component in text.components)
     kinds = {component: type(getattr(recorded.built.pipeline, component)).__name__ for component in encoders}
     form = None, text.nothing, find_t5(kinds), text.zeros_for_empty
-    return TextSource(companion, tokens, files, encoders, load, *form)
+    return TextSource(companion, tokens, files, encoders, load, *form, is_recorded=True)
