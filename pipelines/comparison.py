@@ -26,7 +26,6 @@ from fewstep.pipelines.relations.relations import branch_calls
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
 from fewstep.plans.plan import Plan, Step
-from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.sampling.execute import Hold, StepNetwork, execute, finish
 
 LOG = logging.getLogger("fewstep")
@@ -242,36 +241,6 @@ def branch_names(count: int, arguments: NetworkArguments) -> list[str]:
     return names
 
 
-def describe_guidance(
-    module: RecordedNetwork,
-    guided_by: tuple[str, float] | None = None,
-    weights_of_more_steps: Sequence[Sequence[float]] = (),
-) -> str:
-    """Describe the guidance of the pipeline's usual call, in terms of the options of `fewstep run`.
-
-    guided_by: the argument (name, value) with which it was recorded, if its usual call has no guidance.
-    weights_of_more_steps: the weights of each step of a call with more steps.
-    """
-    names = branch_names(module.found.branches, module.arguments)
-    weights, change = module.found.combination.weights, module.found.combination.change
-    if len(names) == 1:
-        return "its pipeline uses no guidance by default"
-    if not np.allclose([*weights, *weights_of_more_steps], weights[0], rtol=0, atol=1e-3):
-        first = _join(names, weights[0])
-        return f"the guidance of its pipeline changes with the step, unlike --guidance; it begins with {first}"
-    if set(names) == {COND, UNCOND}:
-        shaped = "" if change is None else f", {describe_shaping(change.shaping)}"
-        weight = f"--guidance {weights[0][names.index(COND)]:g}{shaped}"
-        if guided_by is not None:
-            return f"its call uses no guidance by default; {guided_by[0]}={guided_by[1]:g} is {weight}"
-        return f"the default guidance of its pipeline is {weight}"
-    return f"its pipeline combines {_join(names, weights[0])}, which needs branches of these names"
-
-
-def _join(names: Sequence[str], weights: Sequence[float]) -> str:
-    return ", ".join(f"{weight:g} of {name}" for name, weight in zip(names, weights, strict=True))
-
-
 def _find_plan(
     built: BuiltPipeline,
     scheduler: PipelineScheduler,
@@ -310,8 +279,7 @@ def _network_x(step: SchedulerStep, modules: RecordedNetworks) -> Array:
 def _check_networks(name: str, plan: Plan, run: CallRecord, modules: RecordedNetworks) -> None:
     """Raise UserError unless each step of a plan runs the network that the pipeline calls."""
     for step, own in zip(plan.steps, run.steps, strict=True):
-        runs_first = modules.until is not None and (step.lam is None or step.lam < modules.until)
-        if runs_first != modules.runs_first(own):
+        if modules.is_noisy(step.lam) != modules.runs_first(own):
             raise recording_error(f"{name} calls {own.calls[0].component} at time {own.time:.6g}, unlike its plan")
 
 

@@ -19,7 +19,7 @@ from fewstep.graph.graph import TO
 from fewstep.pipelines.companions.decoding import read_companions
 from fewstep.pipelines.companions.recorded_text import read_recorded_text
 from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_memory, read_stored
-from fewstep.pipelines.comparison import compare_samples, describe_guidance, is_comparable
+from fewstep.pipelines.comparison import compare_samples, is_comparable
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network, outline_network
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline, record_pipeline
@@ -32,6 +32,7 @@ from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.stored_steps import find_scheduler
+from fewstep.pipelines.usual_guidance import describe_guidance
 from fewstep.plans.configs.pipelines import PIPELINE
 
 LOG = logging.getLogger("fewstep")
@@ -188,7 +189,8 @@ def _compare(
     else:
         warn_of_missing_comparison(origin.label, pipeline, settings)
     more = recorded.weights_of_more_steps if len(recorded.parts) == 1 else ()
-    LOG.warning("%s: %s", origin.label, describe_guidance(modules.quiet, settings.forms.guided_by, more))
+    plan = partial(scheduler.plan, guidance=None, x_shape=recorded.x_shape)
+    LOG.warning("%s: %s", origin.label, describe_guidance(modules, plan, settings.forms.guided_by, more))
     if recorded.holds:
         what = "its pipeline keeps a part of an image; give --image FILE --known MASK, or hold=Hold(image, mask)"
         if recorded.holds_clean:

@@ -33,6 +33,10 @@ class RecordedNetworks:
         """The network of the last steps."""
         return list(self.modules.values())[-1]
 
+    def is_noisy(self, lam: float | None) -> bool:
+        """Return True if the first of two networks runs at the log-SNR `lam`, where None stands for -infinity."""
+        return self.until is not None and (lam is None or lam < self.until)
+
     def runs_first(self, step: SchedulerStep) -> bool:
         """Return True if a recorded step called the first of two networks."""
         return len(self.modules) > 1 and step.calls[0].component == next(iter(self.modules))
