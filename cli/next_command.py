@@ -1,7 +1,7 @@
 """The command to run after a verb, with its estimated duration if that exceeds a minute."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fewstep.calibration.calibrate import Calibration
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.measure.rollouts.prompts import ConditionOptions
+    from fewstep.pipelines.listed.students import StudentSigns
     from fewstep.report.advice import Advice
     from fewstep.runtime.bundle.reading import Bundle
 
@@ -45,18 +46,24 @@ def next_command(*words: object) -> NextCommand:
     )
 
 
-def calibrate_next(bundle: Path) -> NextCommand:
+def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
     """Return the `fewstep calibrate` command to suggest after an export: with the default plan, or with the usual start
-    of a flow."""
+    of a flow. `loras` are the values of `--lora`, whose names may say that they distill to few steps."""
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.cli.estimate_work import estimate_work
+    from fewstep.pipelines.listed.students import find_words
     from fewstep.plans.names.plan_reference import SchedulerReference, parse_plan_text
     from fewstep.runtime.bundle.reading import open_bundle
     from fewstep.runtime.sampling.suggested_clip import suggest_clip
 
     opened = open_bundle(bundle)
     manifest = opened.manifest
-    if manifest.distilled or manifest.towards or _may_be_student(opened):  # their solvers and steps are a user's choice
+    names = ["/".join(Path(lora).parts[-2:]) for lora in loras]  # of the file and its folder
+    if find_words(names) and (signs := _signs_of_student(opened, names)) is not None:
+        command = f"fewstep calibrate {quote_path(bundle)} {signs.options}"
+        return NextCommand(_with_conditions(command, bundle))
+    is_student = _signs_of_student(opened, [manifest.provenance.source]) is not None
+    if manifest.distilled or manifest.towards or is_student:  # their solvers and steps are a user's choice
         plan = "SOLVER:STEPS" if manifest.scheduler is None else "scheduler:STEPS"
         return NextCommand(_with_conditions(f"fewstep calibrate {quote_path(bundle)} --plan {plan}", bundle))
     plan = _first_plan(opened)
@@ -88,14 +95,15 @@ def _first_plan(bundle: "Bundle") -> str:
     return join_plan_name("euler", usual.steps, None, usual.light)
 
 
-def _may_be_student(bundle: "Bundle") -> bool:
-    """Return whether the name of a bundle's source, or its scheduler, suggests a student of few steps."""
+def _signs_of_student(bundle: "Bundle", names: Sequence[str]) -> "StudentSigns | None":
+    """Return the signs in names, or in the bundle's scheduler, that it is a student of few steps. None if there are
+    none, and for a bundle without a scheduler."""
     from fewstep.pipelines.listed.students import find_signs
     from fewstep.runtime.sampling.scheduler_plans import read_scheduler_config
 
     if bundle.manifest.scheduler is None or bundle.manifest.vocabulary:
-        return False
-    return find_signs([bundle.manifest.provenance.source], read_scheduler_config(bundle)) is not None
+        return None
+    return find_signs(names, read_scheduler_config(bundle))
 
 
 def run_next(bundle: Path, *words: object, given: "ConditionOptions | None" = None) -> NextCommand:

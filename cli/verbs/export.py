@@ -30,7 +30,7 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
             f"largest relative difference {verification.worst.relative:.1e}"
         )
     value = {"bundle": options.output, "name": manifest.name, "verification": verification}
-    return Outcome(value, (line,), then=calibrate_next(options.output))
+    return Outcome(value, (line,), then=calibrate_next(options.output, options.lora))
 
 
 def dry_run(options: ExportOptions) -> Outcome:

@@ -123,6 +123,20 @@ def test_a_flow_begins_with_euler_or_its_scheduler_and_a_student_with_its_own(
 
 
 @pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        ("Wan2.2-T2V-4steps-lora-V1.1/high_noise_model.safetensors@transformer", "--plan scheduler:4 --guidance 1"),
+        ("a/b/wan_lightning_8steps_lora.safetensors:0.5", "--plan scheduler:8 --guidance 1"),
+        ("lcm-lora-sdv1-5.safetensors", "--plan lcm:4 --guidance 1"),
+        ("turbo/loras/style.safetensors", "--plan scheduler:8"),
+    ],
+)
+def test_a_lora_whose_name_says_few_steps_is_calibrated_with_these(tiny_bundle: Path, file: str, options: str) -> None:
+    change_bundle(tiny_bundle, {"scheduler.json": msgspec.json.encode(EULER)}, scheduler="scheduler.json", **FLOW)
+    assert calibrate_next(tiny_bundle, [file]).command == f"fewstep calibrate {tiny_bundle} {options}"
+
+
+@pytest.mark.parametrize(
     ("limit", "prediction", "clip"),
     [(1.0, "epsilon", " --clip 1"), (1.0, "v", ""), (3.7, "epsilon", ""), (None, "epsilon", "")],
 )
