@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from fewstep.export.changes import apply_changes
 from fewstep.export.expert import Expert
@@ -13,6 +14,7 @@ from fewstep.export.lora.slots import find_slots
 from fewstep.export.network_changes import Changes, NetworkChanges, read_network_change
 from fewstep.export.options.null_option import with_nulls
 from fewstep.export.options.size_option import with_sizes
+from fewstep.export.sources.model_files import INDEX, read_json
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source
 from fewstep.graph.files.commit import open_for_update
@@ -23,6 +25,7 @@ from fewstep.runtime.lora.file import read_lora
 from fewstep.runtime.lora.networks import describe_targets
 
 LOG = logging.getLogger("fewstep")
+TWO = ("transformer_2", "transformer")  # the networks of a diffusers pipeline with a `boundary_ratio`
 
 
 def check_named_files(options: ExportOptions) -> None:
@@ -69,6 +72,8 @@ def read_changes(options: ExportOptions) -> Changes:
 
 def load_changed_source(options: ExportOptions, changes: Changes, others: Sequence[Expert]) -> Source:
     """Load the source and apply those changes that name it. `others` are the experts of the options."""
+    if not others and (listed := _listed_networks(Path(options.source))):
+        changes.of(listed[0], listed)  # refuse options that name no network before the pipeline is recorded
     source = load_source(
         options.source, options.spec, options.statistics, options.call, options.config, options.without
     )
@@ -82,6 +87,16 @@ def load_changed_source(options: ExportOptions, changes: Changes, others: Sequen
     if options.cache is not None:
         refuse_cache(source.spec, options.expert, options.lora_slots)
     return with_nulls(with_sizes(source, options.size), options.null)
+
+
+def _listed_networks(folder: Path) -> tuple[str, ...]:
+    """Return the names of the two networks of a pipeline's folder, that of the last steps first, or () if its index
+    does not have two with a boundary."""
+    if not (folder / INDEX).is_file():
+        return ()
+    index = read_json(folder / INDEX)
+    has_both = all(index.get(name) not in (None, [None, None]) for name in TWO)
+    return TWO if has_both and index.get("boundary_ratio") is not None else ()
 
 
 def _check_expert(expert: Expert, changes: NetworkChanges) -> None:
