@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # ahead of numpy and torch: on tiny arrays their threads wait, and spin
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # a forked process runs another program, without gRPC's handlers
 
 import gc
 import re
