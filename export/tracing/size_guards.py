@@ -117,14 +117,12 @@ def _evaluate(env: Any, expression: Any) -> NDArray[np.bool_] | None:
 def _evaluate_in(expression: Any, ranges: Ranges) -> NDArray[np.bool_] | None:
     """Return a comparison at all values in these ranges, computed with Python's integers, which cannot overflow."""
     compute = sympy.lambdify(_symbols(expression), expression, modules=[OPERATIONS, "numpy"])
-    axes = np.meshgrid(
-        *(np.arange(low, high + 1).astype(object) for low, high in ranges), indexing="ij", sparse=True, copy=False
-    )
+    axes = np.meshgrid(*(np.arange(low, high + 1).astype(object) for low, high in ranges), indexing="ij")
     try:
         values = np.asarray(compute(*axes))
-    except (NameError, TypeError, AttributeError, ArithmeticError):  # a function of torch, or a division by 0
+    except (NameError, TypeError, ValueError, AttributeError, ArithmeticError):  # a function of torch, a division by 0
         return None
-    return np.broadcast_to(values, [len(axis.flat) for axis in axes]) if values.dtype == np.bool_ else None
+    return np.broadcast_to(values, axes[0].shape) if values.dtype == np.bool_ else None
 
 
 def _symbols(expression: Any) -> list[Symbol]:

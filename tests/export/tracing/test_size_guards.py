@@ -29,6 +29,13 @@ class PaddedIfOdd(nn.Module):
         return nn.functional.pad(x, (0, 1)) if x.shape[2] % 2 else x
 
 
+class OfEither(nn.Module):
+    """A comparison of two sizes that holds at 64 x 32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1 if (x.shape[2] > 20) | (x.shape[3] > 200) else x
+
+
 def dynamic() -> list[dict[int, object]]:
     return [{0: torch.export.Dim("batch"), 2: torch.export.Dim("length", min=16, max=300)}]
 
@@ -40,6 +47,13 @@ def test_a_network_that_runs_at_every_length_is_captured() -> None:
     for length in (16, 17, 18, 19, 95, 300):
         x = torch.randn(1, 2, length)
         np.testing.assert_allclose(run(graph, {"x": x.numpy()})["output"], module(x).detach().numpy(), atol=1e-6)
+
+
+def test_a_comparison_of_two_sizes_is_evaluated() -> None:
+    sizes = {axis: torch.export.Dim(name, min=16, max=300) for axis, name in ((2, "height"), (3, "width"))}
+    graph, _ = capture(OfEither(), (torch.ones(2, 1, 64, 32),), [{0: torch.export.Dim("batch"), **sizes}], ["x"], ["y"])
+    x = np.ones((1, 1, 17, 201), np.float32)
+    np.testing.assert_array_equal(run(graph, {"x": x})["y"], x + 1)
 
 
 @pytest.mark.slow
