@@ -44,14 +44,14 @@ class Budget:
         )
 
     def call_time(self, row: Deployment) -> float:
-        """Return the milliseconds of a call from the prompt to the picture: those of sampling and of the companions."""
+        """Return the milliseconds of a call from the prompt to the output: those of sampling and of the companions."""
         return row.milliseconds + self.companions.get(row.body, 0.0)
 
     def describe(self, body: str) -> str:
         """Return the limits as text, with the part of the time that is not left for sampling with a body."""
         if (milliseconds := self.companions.get(body)) is None:
             return self.text
-        return f"{self.text}, with {milliseconds:.3g} ms for the text encoder and the decoder"
+        return f"{self.text}, with {milliseconds:.3g} ms for encoding and decoding"
 
     def is_good(self, row: Deployment) -> bool:
         """Return whether the quality of a deployment is sufficient: by the judge and by the dB that the user asked for
@@ -103,7 +103,8 @@ def choose_by_budget(bundle: Bundle, budget: Budget, batch: int, plan: Plan, row
     chosen.
     """
     within = np.inf if budget.milliseconds is None else budget.milliseconds
-    on_front, good = pareto_front(rows), pareto_front([row for row in rows if budget.is_good(row)])
+    on_front = pareto_front(rows, budget.call_time)
+    good = pareto_front([row for row in rows if budget.is_good(row)], budget.call_time)
     kept = [row for row in good if budget.call_time(row) <= within]
     if not kept:
         fast = [row for row in on_front if budget.call_time(row) <= within]
@@ -122,7 +123,7 @@ def choose_by_budget(bundle: Bundle, budget: Budget, batch: int, plan: Plan, row
         row.plan
         for row in (winner, *others)
         if (row.body, row.engine.backend) == (winner.body, winner.engine.backend)
-        and row.milliseconds <= winner.milliseconds
+        and budget.call_time(row) <= budget.call_time(winner)
     )
     day = today()
     rows_of_x = batch * max_branches(plan)

@@ -18,7 +18,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.budget import Budget, choose_by_budget
-from fewstep.report.choosing.companion_times import time_companions
+from fewstep.report.choosing.companion_times import companion_graphs, time_companions
 from fewstep.report.choosing.cost import estimate, estimate_needs, select_tried
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, find_teacher_plan
 from fewstep.report.choosing.deployment_plans import compile_plans
@@ -103,9 +103,12 @@ def _describe_decoders(bundle: Bundle, rows: Sequence[Deployment]) -> Iterator[s
 
 
 def _time_companions(judging: DeploymentJudge, rows: Sequence[Deployment], options: ChooseOptions) -> dict[str, float]:
-    """Return the milliseconds of the text encoder and the decoder for a batch, for each body that has any."""
+    """Return the milliseconds of the text encoder and the decoder for a batch, for each body that has any. Logs a
+    warning if they cannot be timed."""
     bodies = dict.fromkeys(row.body for row in rows)
     times = {body: time_companions(judging.bundle.with_graphs_of(body), options.threads) for body in bodies}
+    if None in times.values() and companion_graphs(judging.bundle.manifest):
+        LOG.warning("encoding and decoding could not be timed here, so that --within is the time of sampling alone")
     return {body: options.batch * time for body, time in times.items() if time is not None}
 
 

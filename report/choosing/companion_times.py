@@ -12,6 +12,7 @@ from fewstep.plans.errors import UserError
 from fewstep.report.choosing.deployment_times import estimate_call_time
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.text import load_text_encoder
 
@@ -21,11 +22,9 @@ PROMPT = "a photograph of a red bicycle in front of a house"
 
 def time_companions(bundle: Bundle, threads: int) -> float | None:
     """Return the milliseconds of one prompt and one picture, measured once in a process of their own, and cached. None
-    without either graph, if they do not run here, and for a policy, which encodes its task once for many calls."""
-    manifest = bundle.manifest
-    graphs = [manifest.text.graph] if manifest.text else []
-    graphs += [manifest.autoencoder.decoder] if manifest.autoencoder else []
-    if manifest.policy is not None or not graphs:
+    without `companion_graphs`, and if they do not run here."""
+    manifest, graphs = bundle.manifest, companion_graphs(bundle.manifest)
+    if not graphs:
         return None
     key = cache_key("companions", [manifest.files[graph.file] for graph in graphs], manifest.x_shape, threads)
     milliseconds = read_cached(key, float)
@@ -38,6 +37,15 @@ def time_companions(bundle: Bundle, threads: int) -> float | None:
             return None
         write_cached(key, milliseconds)
     return milliseconds
+
+
+def companion_graphs(manifest: Manifest) -> tuple[GraphEntry, ...]:
+    """Return the graphs of the text encoder and the decoder, as far as a call runs them: a policy encodes its task once
+    for many calls."""
+    if manifest.policy is not None:
+        return ()
+    text = () if manifest.text is None else (manifest.text.graph,)
+    return text if manifest.autoencoder is None else (*text, manifest.autoencoder.decoder)
 
 
 def make_calls(bundle: Bundle, threads: int) -> Mapping[str, Call]:

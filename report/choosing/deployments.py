@@ -68,11 +68,13 @@ def measure_deployments(
     return [msgspec.structs.replace(measured[name], milliseconds=measured[name].ratio * unit) for name in tried]
 
 
-def pareto_front(rows: Sequence[Deployment]) -> list[Deployment]:
+def pareto_front(
+    rows: Sequence[Deployment], time: Callable[[Deployment], float] = lambda row: row.milliseconds
+) -> list[Deployment]:
     """Return the deployments that no other beats in both time and quality, fastest first. Quality is the mean PSNR or,
     with a judge, its score, where the PSNR decides between equal scores."""
     front = list[Deployment]()
-    for deployment in sorted(sorted(rows, key=lambda row: row.rank, reverse=True), key=lambda row: row.milliseconds):
+    for deployment in sorted(sorted(rows, key=lambda row: row.rank, reverse=True), key=time):
         if not front or deployment.rank > front[-1].rank:
             front.append(deployment)
     return front
