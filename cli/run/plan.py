@@ -52,7 +52,8 @@ def compile_plan(request: RunRequest, sampler: Sampler) -> Plan:
         given = "--negative" if options.negative else f"the negative prompt of {options.conditions}"
         raise UserError(f"{given} without guidance has no effect", "give a weight: --guidance 7.5")
     manifest = sampler.bundle.manifest
-    is_decided = options.guidance is not None or choice is not None or find_calibrated_body(manifest, sampler.body)
+    by_calibration = find_calibrated_body(manifest, sampler.body) and not isinstance(options.plan, FileReference)
+    is_decided = options.guidance is not None or choice is not None or by_calibration
     if any(options.prompts) and not is_decided and is_led_by_guidance(manifest.conditions):
         LOG.warning("no --guidance given: most models need 4 to 8 to follow a prompt closely; distilled ones need none")
     return plan

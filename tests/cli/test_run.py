@@ -21,6 +21,7 @@ from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime import AllSteps, load
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
@@ -257,6 +258,10 @@ def test_a_bundle_that_was_calibrated_without_guidance_does_not_ask_for_it(
     )
     run(RunOptions(bundle, prompt=("a cat",), output=tmp_path / "x.npy"))
     assert "no --guidance given" not in caplog.text
+    (tmp_path / "plan.json").write_bytes(plan)  # has its own guidance: none
+    file = parse_plan_text(str(tmp_path / "plan.json"))
+    run(RunOptions(bundle, file, prompt=("a cat",), output=tmp_path / "x.npy"))
+    assert "no --guidance given" in caplog.text
 
 
 @pytest.mark.parametrize(("rows", "samples"), [(20, 20), (3, 3), (1, 16)])
