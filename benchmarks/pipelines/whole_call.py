@@ -115,7 +115,7 @@ def _network(
     values[COND] |= encoder.encode([call[PROMPT]])
     negative = call.get(NEGATIVE)
     if UNCOND in values:
-        own = dict.fromkeys(encoder.conditions) if negative is None else encoder.encode([negative])
+        own = dict.fromkeys(encoder.conditions) if negative is None else encoder.encode_negative([negative])
         values[UNCOND] |= own
     condition = values.pop(COND)
     sampler = load(bundle)
@@ -146,7 +146,7 @@ def _compare_output(
     x, has_decoder = _final_x(built, recorded, networks), open_bundle(bundle).manifest.autoencoder is not None
     decoded = load_autoencoder(bundle, encoder=False).decode_all(x) if has_decoder else {"image": x.clip(-1, 1)}
     expected = [to_model_range(tensor, is_raw=float(tensor.min()) < 0).numpy() for tensor in read_tensors(own.returned)]
-    return max(map(_difference, decoded.values(), expected))
+    return max(_difference(*pair) for pair in zip(decoded.values(), expected, strict=True))
 
 
 def _final_x(built: BuiltPipeline, recorded: RecordedPipeline, networks: Mapping[str, nn.Module]) -> Any:

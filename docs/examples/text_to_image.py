@@ -23,7 +23,7 @@ NEGATIVE = "blurry, low quality"
 def main(bundle: str, output: str, *prompts: str) -> None:
     text = load_text_encoder(bundle)
     condition = text.encode(prompts)
-    negative = text.encode([NEGATIVE] * len(prompts))
+    negative = text.encode_negative([NEGATIVE] * len(prompts))
     del text
     with load(bundle) as sampler:
         seeds = [0] * len(prompts)
