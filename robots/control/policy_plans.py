@@ -33,5 +33,5 @@ def compile_policy_plan(sampler: Sampler, plan: PlanLike | None) -> Plan:
     if clip is not None:
         return sampler.compile(plan, shaping=Clip(-clip, clip))
     what = f"policy {bundle.manifest.name!r} predicts noise, and nothing limits the actions of {compiled.name}"
-    others = "" if bundle.manifest.scheduler is None else ", or choose the plan scheduler:STEPS"
-    raise UserError(what, f"calibrate it with --clip LIMIT, the largest number in its data{others}")
+    fix = "calibrate it with --clip LIMIT, the largest number in its data (in Python shaping=Clip(-LIMIT, LIMIT))"
+    raise UserError(what, fix if bundle.manifest.scheduler is None else f"{fix}, or choose the plan scheduler:STEPS")

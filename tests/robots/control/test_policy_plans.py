@@ -51,6 +51,11 @@ def test_a_network_that_predicts_the_sample_needs_no_clip(tiny_bundle: Path) -> 
     assert shaping_of(compile_policy_plan(sampler, "ddim:2")) is None
 
 
+def test_the_refusal_names_the_fix_in_python(tiny_bundle: Path) -> None:
+    with refuses("ddim:2", "(in Python shaping=Clip(-LIMIT, LIMIT))"):
+        compile_policy_plan(noise_predicting(tiny_bundle), "ddim:2")
+
+
 def test_a_runner_refuses_a_plan_that_nothing_limits(tiny_bundle: Path) -> None:
     with refuses(("predicts noise", "ddim:2"), "calibrate it with --clip LIMIT"):
         PolicyRunner(noise_predicting(tiny_bundle), Rhythm(rate=20, plans="ddim:2"))
