@@ -7,6 +7,7 @@ import pytest
 
 from fewstep.robots.control import SequenceRequest, sample_actions, sample_sequences
 from fewstep.runtime import Sampler
+from fewstep.runtime.sampling import finite_checks
 from tests.clients.bundles import write
 from tests.runtime.sampling.test_whole_runs import bake_run, count_calls, steps_and_whole
 
@@ -35,6 +36,17 @@ def test_one_call_does_not_end_at_a_deadline(samplers: tuple[Sampler, Sampler]) 
     calls = count_calls(whole)
     _, count = sample_sequences(whole, "ddim:2", [SequenceRequest(WINDOW, 0)], enough=lambda: True)
     assert (count, len(calls)) == (2, 1)
+
+
+def test_actions_far_beyond_the_data_are_warned_of(
+    samplers: tuple[Sampler, Sampler], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(finite_checks, "_WARNED", set())
+    monkeypatch.setattr(finite_checks, "data_range", lambda manifest: 1e-6)
+    _, whole = samplers
+    calls = count_calls(whole)
+    sample_actions(whole, "ddim:2", WINDOW)
+    assert len(calls) == 1 and "far beyond usual data" in caplog.text
 
 
 def test_decided_actions_need_the_steps_without_a_hold_in_the_file(tmp_path: Path) -> None:
