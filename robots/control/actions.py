@@ -27,14 +27,14 @@ Continuity = Literal["none", "hard", "trained"]
 class SequenceRequest:
     """A request for a sequence that begins at the tick of the window.
 
-    former: the actions [k, ...] of the previous sequence from that tick on, in the robot's units; None at the start of
-        an episode.
+    former: the actions [k, ...] of the previous sequence from that tick on, in the robot's units; None or empty at the
+        start of an episode.
     decided: the number of former actions that the robot executes while this sequence is sampled.
     """
 
     window: Window
     seed: int
-    former: Float32 | None = None
+    former: ArrayLike | None = None
     decided: int = 0
 
 
@@ -61,12 +61,7 @@ def sample_actions(
             None means "trained" for a network that was trained this way, otherwise "hard".
     """
     refuse_options(others)
-    manifest = sampler.bundle.manifest
-    places = manifest.x_shape[0] - policy_of(manifest).first
-    checked = None if former is None else _check_former(former, places, action_shape(manifest), decided)
-    if checked is None and decided:
-        raise UserError(f"{decided} actions are decided, but there is no previous sequence", "give former=[k, ...] too")
-    actions, _ = sample_sequences(sampler, plan, [SequenceRequest(window, seed, checked, decided)], continuity)
+    actions, _ = sample_sequences(sampler, plan, [SequenceRequest(window, seed, former, decided)], continuity)
     one: Float32 = actions[0]
     return one
 
@@ -83,10 +78,13 @@ def sample_sequences(
 
     `enough` is called after each step. If it returns True, sampling ends early, with the sequences x0 predicted at that
     step. A baked file of the whole run, if the sampler has one for this call, has no such steps.
+
+    Raises UserError for no requests, for windows of different names, and for a wrong number or shape of former actions.
     """
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
     continuity = check_continuity(continuity, policy)
+    formers = _check_requests(manifest, requests)
     compiled = sampler.compile(plan)
     if check_compiled(compiled).given:
         raise UserError(f"plan {compiled.name!r} starts from {compiled.given[0]!r}", "compile it without a strength")
@@ -94,18 +92,17 @@ def sample_sequences(
     if policy.relative_to is not None:
         origins = np.stack([action_origin(manifest, request.window) for request in requests])[:, None]
     hold: Hold | None = None
-    holds = continuity != "none" and any(each.decided for each in requests if each.former is not None)
+    holds = continuity != "none" and any(each.decided for each in requests)
     if holds or policy.prefix is not None:
-        hold = _make_hold(sampler, origins, requests, continuity)
+        hold = _make_hold(sampler, origins, requests, formers, continuity)
     seen = _stack_windows(manifest, requests)
     if hold is not None and policy.prefix is not None and policy.delay is not None:
         counts = [
             each.decided if continuity == "trained" and each.decided <= policy.most_delay else 0 for each in requests
         ]
         seen |= {policy.prefix: hold.value_at(0), policy.delay: np.array(counts, np.float32)[:, None]}
-    hold = hold if holds else None
     seeds = [request.seed for request in requests]
-    x, steps = _sample(sampler, compiled, seeds, seen, hold, enough)
+    x, steps = _sample(sampler, compiled, seeds, seen, hold if holds else None, enough)
     sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
     if policy.width is not None:
         sequences = sequences[..., : policy.width]
@@ -153,31 +150,49 @@ def check_continuity(continuity: Continuity | None, policy: Policy) -> Continuit
     return continuity
 
 
-def _stack_windows(manifest: Manifest, requests: Sequence[SequenceRequest]) -> dict[str, NDArray[Any]]:
+def _check_requests(manifest: Manifest, requests: Sequence[SequenceRequest]) -> list[Float32 | None]:
+    """Return the previous sequence of each request; None if there is none. Raises UserError as `sample_sequences`."""
+    if not requests:
+        raise UserError("there are no requests", "give one or more")
+    names = requests[0].window.keys()
+    for number, each in enumerate(requests):
+        if each.window.keys() != names:
+            unlike = ", ".join(map(repr, sorted(each.window.keys() ^ names)))
+            what = f"windows 0 and {number} differ: only one has {unlike}"
+            raise UserError(what, "give each window the same conditions")
+    places, shape = manifest.x_shape[0] - policy_of(manifest).first, action_shape(manifest)
+    return [_check_former(each.former, places, shape, each.decided) for each in requests]
+
+
+def _stack_windows(manifest: Manifest, requests: Sequence[SequenceRequest]) -> dict[str, Any]:
     """Return the conditions [len(requests), ...] of the requests by name, without an observation that prompts
     contain."""
     words, windows = state_words(manifest), [request.window for request in requests]
     names = [name for name in windows[0] if words is None or name != words.observation]
-    if len(windows) == 1:  # of most control loops
-        return {name: np.asarray(windows[0][name])[None] for name in names}
-    return {name: np.stack([np.asarray(window[name]) for window in windows]) for name in names}
+    if len(windows) == 1 and not any(isinstance(windows[0][name], np.ma.MaskedArray) for name in names):
+        return {name: np.asarray(windows[0][name])[None] for name in names}  # of most control loops
+    return {name: [window[name] for window in windows] for name in names}  # numpy's stack would drop masks
 
 
 def _make_hold(
-    sampler: Sampler, origins: Float32 | None, requests: Sequence[SequenceRequest], continuity: Continuity
+    sampler: Sampler,
+    origins: Float32 | None,
+    requests: Sequence[SequenceRequest],
+    formers: Sequence[Float32 | None],
+    continuity: Continuity,
 ) -> Hold:
-    """Return the previous action sequences [B, *x_shape] in model range, with a mask that is 1 for those actions that
-    the new sequences must repeat. Actions are relative to `origins` [B, 1, *elements]."""
+    """Return the previous action sequences `formers` as [B, *x_shape] in model range, with a mask that is 1 for those
+    actions that the new sequences must repeat. Actions are relative to `origins` [B, 1, *elements]."""
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
     places, own = manifest.x_shape[0] - policy.first, np.s_[..., : policy.width]
     value = np.zeros((len(requests), *manifest.x_shape), np.float32)
     mask = np.zeros_like(value)
-    for row, each in enumerate(requests):
-        if each.former is None:
+    for row, (each, former) in enumerate(zip(requests, formers, strict=True)):
+        if former is None:
             continue
-        value[row, policy.first :][own] = pad_actions(each.former, places)
-        value[row, : policy.first][own] = each.former[0]
+        value[row, policy.first :][own] = pad_actions(former, places)
+        value[row, : policy.first][own] = former[0]
         if origins is not None:
             value[row][own] -= origins[row]
         if continuity != "none":
@@ -187,11 +202,15 @@ def _make_hold(
     return Hold(value, mask)
 
 
-def _check_former(actions: ArrayLike, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
-    """Return the previous sequence as an array; None if it is empty. Raises UserError for a wrong shape."""
+def _check_former(actions: ArrayLike | None, places: int, shape: tuple[int, ...], decided: int) -> Float32 | None:
+    """Return the previous sequence as an array; None if there is none, or it is empty. Raises UserError for a wrong
+    shape or number."""
     fix = f"give [k, {', '.join(map(str, shape))}], at most {places} of them, from the tick of the window on"
-    former = as_finite(actions, "former actions", fix)
-    if not former.size:
+    former = None if actions is None else as_finite(actions, "former actions", fix)
+    if former is None or not former.size:
+        if decided:
+            what = f"{decided} actions are decided, but there is no previous sequence"
+            raise UserError(what, "give former=[k, ...] too")
         return None
     if former.shape[1:] != shape or len(former) > places:
         raise UserError(f"former actions have the shape {list(former.shape)}", fix)

@@ -12,6 +12,7 @@ import fewstep.runtime
 from fewstep.robots.control import History, SequenceRequest, UnusableValue, sample_actions, sample_sequences
 from fewstep.runtime import Sampler, UserError
 from fewstep.runtime.bundle.manifest import Affine, Condition, Policy, TensorEntry
+from fewstep.runtime.sampling import finite_checks
 from tests.bundles import with_manifest_fields
 from tests.refusals import refuses
 from tests.robots.control.tiny_policy import tiny_policy
@@ -175,6 +176,48 @@ def test_a_sequence_depends_on_its_own_request_alone(policy: Sampler) -> None:
     together, steps = sample_sequences(policy, "ddim:3", asked)
     alone = [sample_sequences(policy, "ddim:3", [each])[0][0] for each in asked]
     assert steps == 3 and np.array_equal(together, alone)
+
+
+@pytest.mark.parametrize(
+    ("former", "decided", "said"),
+    [
+        (np.zeros((3, 3)), -1, "-1 of 3 former actions are decided"),
+        (np.zeros((3, 3)), 99, "99 of 3 former actions are decided"),
+        (np.zeros((3, 1)), 1, r"former actions have the shape \[3, 1\]"),
+        (None, 2, "2 actions are decided, but there is no previous"),
+    ],
+)
+def test_a_request_that_cannot_be_is_one_line(policy: Sampler, former: Any, decided: int, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        sample_sequences(policy, "ddim:2", [SequenceRequest(WINDOW, 0), SequenceRequest(WINDOW, 1, former, decided)])
+
+
+@pytest.mark.parametrize("other", [{}, {**WINDOW, "task": np.array(2)}])
+def test_windows_of_different_names_are_refused(policy: Sampler, other: dict[str, Any]) -> None:
+    with refuses(("windows 0 and 1 differ", "'task'" if other else "'state'"), "the same conditions"):
+        sample_sequences(policy, "ddim:2", [SequenceRequest(WINDOW, 0), SequenceRequest(other, 1)])
+
+
+def test_no_requests_are_refused(policy: Sampler) -> None:
+    with refuses("no requests", "one or more"):
+        sample_sequences(policy, "ddim:2", [])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_masked_observations_are_unusable(policy: Sampler, count: int) -> None:
+    window = {"state": np.ma.masked_equal([[1.0, 2.0], [3.0, 4.0]], 3.0)}
+    with pytest.raises(UnusableValue, match="'state' holds masked values"):
+        sample_sequences(policy, "ddim:2", [SequenceRequest(window, seed) for seed in range(count)])
+
+
+def test_actions_far_beyond_the_data_are_warned_of(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(finite_checks, "_WARNED", set())
+    units = Affine((1.0,) * 3, (0.0,) * 3)
+    far = tiny_policy(tiny_bundle, lambda x: np.full(x.shape, 21.0), Policy(2, 0, 1), shape=(4, 3), units=units)
+    sample_actions(far, "ddim:2", WINDOW)
+    assert "reach 21, far beyond usual data, which stay within 5" in caplog.text
 
 
 def test_enough_is_a_sequence_of_fewer_steps(policy: Sampler) -> None:
