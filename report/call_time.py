@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from fewstep.measure.estimate import BUSY
 from fewstep.runtime.backends import RUN_ONCE
 from fewstep.runtime.bundle.manifest import Body, CallTime, Manifest
 
@@ -27,6 +28,8 @@ def describe_call(call: CallTime, body: Body) -> str:
     processor and the date, since a bundle may be on another machine now."""
     ratio, words = call.float32 / call.milliseconds, "faster" if call.slowest >= FASTER else "not clearly faster"
     where = f"{call.processor}, {call.day}" if call.day else call.processor
+    if call.load >= BUSY:
+        where += f", though other programs made work take {call.load:.1f} times as long"
     sizes = f" at {', '.join(f'{name} {size}' for name, size in call.sizes.items())}" if call.sizes else ""
     line = (
         f"{call.body} is {words} on {where} ({ratio:.2f}x, rounds from {call.slowest:.2f} to {call.fastest:.2f}): "

@@ -18,6 +18,7 @@ from msgspec import structs
 
 from fewstep.graph.files.commit import open_for_update
 from fewstep.measure.cost import max_branches
+from fewstep.measure.estimate import measure_load
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.quality_range import student_quantile
 from fewstep.measure.rollouts.seeds import HELD_OUT_SEEDS, SeedBatch
@@ -75,7 +76,7 @@ def time_calls(
 
     conditions: returns records of the conditions of a bundle, or None to draw them.
     """
-    bundle, timed = open_bundle(path), list[CallTime]()
+    bundle, timed, load = open_bundle(path), list[CallTime](), measure_load()
     draw_once = cache(lambda: SeedBatch.from_manifest(bundle.manifest, HELD_OUT_SEEDS[:1], conditions(bundle)))
     time_once = cache(lambda name: time_companions(bundle.with_graphs_of(name), threads))
     for body_or_line in _select_bodies(bundle, bodies, threads):
@@ -85,7 +86,9 @@ def time_calls(
         try:
             times = _time_body(bundle, body_or_line, draw_once())
             timed.append(
-                _describe(bundle, body_or_line, draw_once(), times, (time_once(FLOAT), time_once(body_or_line.name)))
+                _describe(
+                    bundle, body_or_line, draw_once(), times, (time_once(FLOAT), time_once(body_or_line.name)), load
+                )
             )
         except UserError as error:
             LOG.info("a call of %s is not timed: %s", body_or_line.name, error)
@@ -158,6 +161,7 @@ def _describe(
     sample: SeedBatch,
     times: _Times,
     companions: tuple[float | None, float | None],
+    load: float,
 ) -> CallTime:
     """Return the time of a call with the companions, whose milliseconds are those of float32 and of the body."""
     (of_float, further), body = (companion or 0.0 for companion in companions), bundle.body(timed.name)
@@ -180,6 +184,7 @@ def _describe(
         companions=companions[1],
         day=today(),
         sizes=sizes_of(sample.x_shape, bundle.manifest) or {},
+        load=load,
     )
 
 

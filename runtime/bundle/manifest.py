@@ -167,6 +167,7 @@ class CallTime(Strict, frozen=True):
     companions: the time of the body's text encoder and decoder, which is part of `milliseconds`; None without either,
         and if they were not timed. day: the date in ISO 8601; "" in older bundles.
     sizes: the free sizes of the sample; empty if the bundle has none, and in older bundles.
+    load: the wall time of a loop relative to its processor time when the timing began; 1 on an idle machine.
     """
 
     body: str
@@ -184,6 +185,7 @@ class CallTime(Strict, frozen=True):
     companions: float | None = None
     day: str = ""
     sizes: dict[str, int] = {}
+    load: float = 1.0
 
 
 class Body(Strict, frozen=True):

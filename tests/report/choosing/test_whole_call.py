@@ -34,6 +34,19 @@ def test_the_line_says_first_whether_int8_is_faster_in_every_round(slowest: floa
     assert describe_call(call, INT8).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("load", "words"), [(1.2, "on Some CPU (1.00x"), (3.24, "made work take 3.2 times as long (1")]
+)
+def test_the_line_names_the_load_of_other_programs(load: float, words: str) -> None:
+    assert words in describe_call(msgspec.structs.replace(CALL, load=load), INT8)
+
+
+def test_the_load_is_stored(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole_call, "measure_load", lambda: 2.5)
+    [*time_calls(tiny_bundle, [BODY], threads=1)]
+    assert open_bundle(tiny_bundle).manifest.calls[0].load == 2.5
+
+
 def test_the_line_names_what_stays_float32() -> None:
     end = "43.8 ms, and 44 ms in float32; 95 % of it is the conditioner and the prologue, which stay in float32"
     assert describe_call(CALL, INT8).endswith(f"{end}; 4 % of its MACs and 3 % of its bytes are in int8")
@@ -70,6 +83,7 @@ def test_companions_are_part_of_both_times(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(whole_call, "TimedProcess", Clocked)
     monkeypatch.setattr(companion_times, "TimedProcess", Clocked)
+    monkeypatch.setattr(whole_call, "measure_load", lambda: 1.0)
     (line,) = time_calls(bundle, [BODY], threads=1)
     (call,) = open_bundle(bundle).manifest.calls
     assert (call.float32, call.milliseconds, call.companions) == (40.0, 20.0, 10.0)
