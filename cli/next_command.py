@@ -135,7 +135,7 @@ def next_after_calibration(options: "CalibrateOptions", calibration: "Calibratio
     if longer is None:
         return report_next(options.bundle, options)
     again = replace(options, plan=parse_plan_text(longer))
-    return NextCommand(again.command_line("calibrate", of=quote_path(options.bundle)))
+    return NextCommand(again.command_line("calibrate", of=quote_path(options.bundle), keeps_folders=True))
 
 
 def _options_of_other_plan(given: "ConditionOptions | None") -> str:

@@ -10,7 +10,8 @@ from fewstep.runtime.progress import Progress
 
 def verb(options: ServeOptions, progress: Progress) -> Outcome:
     served = serve(options, _say)
-    return Outcome(served, (f"{pluralize(served.sequences, 'sequence')} sampled: {served.latencies}",))
+    first, *others = served.latencies.splitlines() or [""]
+    return Outcome(served, (f"{pluralize(served.sequences, 'sequence')} sampled: {first}", *others))
 
 
 def _say(line: str) -> None:

@@ -95,7 +95,7 @@ class History:
             raise UserError(f"the observation {observation!r} is not a mapping of names to values", fix)
         if missing := [name for name in self._takes if name not in observation]:
             if any(len(self._takes[name].shape) == 3 for name in missing):
-                fix += ", or export --without CAMERA for a robot that lacks it (docs/policies.md, A missing camera)"
+                fix += "; docs/policies.md, A missing camera, names the policies that can do without it"
             raise UserError(f"the observation has no {', '.join(map(repr, missing))}", fix)
         arrays = conditions.check(tuple(self._takes.values()), {name: [observation[name]] for name in self._takes}, 1)
         self._latest.append({name: array[0] for name, array in arrays.items()})

@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -12,7 +13,15 @@ import pytest
 from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli import next_command as following
-from fewstep.cli.next_command import NextCommand, calibrate_next, next_command, report_next, run_next, suggest_advice
+from fewstep.cli.next_command import (
+    NextCommand,
+    calibrate_next,
+    next_after_calibration,
+    next_command,
+    report_next,
+    run_next,
+    suggest_advice,
+)
 from fewstep.cli.outcome import Outcome, print_outcome
 from fewstep.cli.output_flags import OutputOptions
 from fewstep.fitting.options import FitOptions
@@ -217,3 +226,12 @@ def test_what_pack_names_next_runs(tiny_bundle: Path, tmp_path: Path, fewstep: C
     last = fewstep("pack", tiny_bundle, "-o", tmp_path / "small device").out.splitlines()[-1]
     assert last.startswith("Next: fewstep verify ")
     fewstep(*shlex.split(last.partition("fewstep ")[2]))
+
+
+def test_a_longer_plan_is_calibrated_on_the_same_folder_of_conditions() -> None:
+    check = SimpleNamespace(instead="ddim:8")
+    body = SimpleNamespace(trials=[SimpleNamespace(reference=check)])
+    calibration = SimpleNamespace(lowered=["int8"], bodies={"int8": body})
+    options = CalibrateOptions(Path("b"), parse_plan_text("ddim:1"), conditions=Path("outputs/o.npz"))
+    command = next_after_calibration(options, calibration).command  # type: ignore[arg-type]
+    assert command.endswith("--conditions outputs/o.npz") and "--plan ddim:8" in command

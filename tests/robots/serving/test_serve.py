@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from fewstep.cli.verbs import serve as serve_verb
 from fewstep.plans.errors import UserError
 from fewstep.robots.serving.listening import Listening, read_token
-from fewstep.robots.serving.serve import ServeOptions, check_listening, find_server, parse_renamed
+from fewstep.robots.serving.serve import Served, ServeOptions, check_listening, find_server, parse_renamed
+from fewstep.runtime.progress import SILENT
 
 TOKEN = "0123456789abcdef"
 
@@ -75,6 +77,15 @@ def test_an_unusable_token_is_refused(content: bytes, tmp_path: Path) -> None:
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], line: str) -> None:
     with pytest.raises(UserError, match=line):
         ServeOptions(Path("policy"), **options)
+
+
+def test_statistics_are_printed_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = Served(9, "ticks: 60\ncalls: 9 of ddim:2")
+    monkeypatch.setattr(serve_verb, "serve", lambda *_: served)
+    assert serve_verb.verb(ServeOptions(Path("policy")), SILENT).shown == (
+        "9 sequences sampled: ticks: 60",
+        "calls: 9 of ddim:2",
+    )
 
 
 def test_names_are_pairs() -> None:
