@@ -70,7 +70,8 @@ class RunOptions(BundleOptions):
         openvino, openvino-bf16, tensorrt, tensorrt-rtx, qnn.
     whole_run: FILE.onnx of `fewstep bake --unroll --batch N`: one call computes all steps of N samples, on onnxruntime
         or onnxruntime-cuda. The file must have the plan, guidance, body and size of this run. The samples run in
-        batches of N, and the rest runs step by step. May be given several times, for several N.
+        batches of N, and the rest runs step by step. May be given several times, for several N. With --image and
+        --known, a file of `fewstep bake --hold noised`.
     chosen: Run the plan, precision and engine of the last `fewstep choose` on this machine, with its guidance.
     """
 
@@ -162,9 +163,8 @@ class RunOptions(BundleOptions):
             return
         if start is None and self.known is None:
             raise UserError("--image needs a second option", "add --strength 0.6 or --known MASK")
-        if self.known is not None and (self.tiles is not None or self.whole_run):
-            other = "--tiles" if self.tiles is not None else "--whole-run"
-            raise UserError(f"--known cannot be combined with {other}", f"leave out --known or {other}")
+        if self.known is not None and self.tiles is not None:
+            raise UserError("--known cannot be combined with --tiles", "leave out --known or --tiles")
 
     @property
     def start(self) -> Strength | None:

@@ -80,7 +80,8 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
         plan = compile_plan(request, sampler)
         if request.choice is None:  # a choice measured this plan with this body
             warn_of_mismatch(sampler.bundle, sampler.body, plan, options.clip)
-        for places in batches_of(options.count, batch, whole_run_sizes(sampler, plan, branches, options)):
+        sizes = whole_run_sizes(sampler, plan, branches, options, request.hold)
+        for places in batches_of(options.count, batch, sizes):
             seeds = [options.seed + place for place in places]
             asked: dict[str, Any] = {
                 "condition": _cycle_values(request.values, places),
@@ -91,7 +92,7 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
             if request.hold is not None:
                 asked["hold"] = replace(request.hold, value=np.repeat(request.hold.value_at(0), len(seeds), axis=0))
             shape = (len(seeds), *sampler.bundle.manifest.x_shape)
-            if sampler.whole_runs is not None and sampler.whole_runs.find(plan, shape) is not None:
+            if sampler.whole_runs is not None and sampler.whole_runs.find(plan, shape, request.hold) is not None:
                 parts.append(sampler.sample(plan, seeds, **asked))
                 progress(_describe_seeds(seeds), len(plan.steps), len(plan.steps))
                 continue

@@ -6,15 +6,18 @@ from fewstep.cli.run.options import RunOptions
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
 from fewstep.runtime.prompts import Values
+from fewstep.runtime.sampling.execute import Hold
 from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.whole_runs import WholeRun
 
 
 def whole_run_sizes(
-    sampler: Sampler, plan: Plan, branches: Mapping[str, Values], options: RunOptions
+    sampler: Sampler, plan: Plan, branches: Mapping[str, Values], options: RunOptions, hold: Hold | None = None
 ) -> tuple[int, ...]:
-    """Return the numbers of samples of the files that compute this plan, the largest first.
+    """Return the numbers of samples of the files that compute this plan with this hold, the largest first.
 
-    Raises UserError for a file that would compute none of the samples.
+    Raises UserError for a file that would compute none of the samples, unless it is of the plan and the number of
+    samples of another file that does: files that differ in their hold may be given together.
     """
     runs = sampler.whole_runs
     if runs is None:
@@ -29,11 +32,17 @@ def whole_run_sizes(
     for (_, (size, *_), _), run in runs.runs.items():
         assert isinstance(size, int), "a whole run has a fixed batch"
         called = (min(size, options.count), *shape)
-        if runs.find(plan, called) is not run:
-            unlike = "; ".join(run.differences(plan, called))
+        found = runs.find(plan, called, hold)
+        if found is None or _run_of(found) != _run_of(run):
+            unlike = "; ".join(run.differences(plan, called, hold))
             raise UserError(f"{run.name} computes a different run: {unlike}", "bake this run, or leave --whole-run out")
         sizes.add(size)
     return tuple(sorted(sizes, reverse=True))
+
+
+def _run_of(run: WholeRun) -> tuple[str, tuple[int | str, ...]]:
+    """Return what files have in common if they differ in their hold only."""
+    return run.facts.plan_sha256, run.facts.output.shape
 
 
 def batches_of(count: int, batch: int, sizes: Sequence[int]) -> Iterator[range]:

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.sampling import run
 from fewstep.cli.run.whole_runs import batches_of, whole_run_sizes
 from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.hold import HeldAs
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.sampling.whole_runs import WholeRun, WholeRuns
@@ -19,9 +21,9 @@ from tests.refusals import Words, refuses
 PLAN = "dpmpp_2m:4"
 
 
-def bake_file(bundle: Path, batch: int, plan: str = PLAN) -> str:
-    file = bundle.with_name(f"run{batch}.onnx")
-    bake(BakeOptions(bundle, parse_plan_text(plan), file, guidance=2.0, batch=batch, unroll=True))
+def bake_file(bundle: Path, batch: int, plan: str = PLAN, hold: HeldAs = "none") -> str:
+    file = bundle.with_name(f"run{batch}{hold * (hold != 'none')}.onnx")
+    bake(BakeOptions(bundle, parse_plan_text(plan), file, guidance=2.0, batch=batch, unroll=True, hold=hold))
     return str(file)
 
 
@@ -67,6 +69,30 @@ def test_a_file_that_would_compute_nothing_is_refused(
 ) -> None:
     with refuses(names, fix):
         run(options(tiny_bundle, bake_file(tiny_bundle, 2), **changed))
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> dict[str, Path]:
+    """The options of a picture whose left half is kept."""
+    picture, mask = (tmp_path / name for name in ("picture.png", "mask.png"))
+    Image.fromarray(np.full((4, 4), 204, np.uint8)).save(picture)
+    Image.fromarray(np.repeat(np.uint8([[0, 0, 255, 255]]), 4, axis=0)).save(mask)
+    return {"image": picture, "known": mask}
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_files_of_several_holds_are_given_together(tiny_bundle: Path, known: dict[str, Path], is_held: bool) -> None:
+    """The one with a hold computes the run with a known part, and the other one the run without."""
+    files = bake_file(tiny_bundle, 2), bake_file(tiny_bundle, 2, hold="noised")
+    steps, given = list[tuple[str, int, int]](), known if is_held else {}
+    found = run(options(tiny_bundle, *files, samples=2, **given), lambda *each: steps.append(each)).x
+    np.testing.assert_allclose(found, run(options(tiny_bundle, samples=2, **given)).x, rtol=0, atol=1e-5)
+    assert steps == [("seeds 0 to 1", 4, 4)]
+
+
+def test_a_file_without_a_hold_is_refused_for_a_known_part(tiny_bundle: Path, known: dict[str, Path]) -> None:
+    with refuses(names=("run2.onnx", "hold noised, not none")):
+        run(options(tiny_bundle, bake_file(tiny_bundle, 2), samples=2, **known))
 
 
 def test_a_file_of_another_plan_is_refused(tiny_bundle: Path) -> None:
