@@ -11,6 +11,7 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.networks import networks, shared_graphs
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.companions import ENCODER
 
 BATCH = 16  # seeds per batch: enough to use the cores, few enough for the caches
 MOST_ACTIVATIONS = 2 * 10**9  # bytes of a batch; larger batches save no time
@@ -94,10 +95,12 @@ def body_bytes(bundle: Bundle, name: str) -> int:
 
 def call_bytes(bundle: Bundle, name: str) -> int:
     """Return the bytes of all graphs of a call with a body: those of `body_bytes`, conditioners and prologues, text
-    encoder and autoencoder, and of the weights that they read. Graphs that the body replaces do not count."""
+    encoder and decoder, and of the weights that they read. Graphs that the body replaces do not count, nor does the
+    encoder of images, which samples from noise do not need."""
     graphs = list[GraphEntry]()
     for part in map(bundle.select_network, networks(bundle.manifest)):
-        graphs += [*part.body(name).graphs, *shared_graphs(part.with_graphs_of(name).manifest).values()]
+        shared = shared_graphs(part.with_graphs_of(name).manifest)
+        graphs += [*part.body(name).graphs, *(graph for key, graph in shared.items() if key != ENCODER)]
     return _graph_bytes(bundle, graphs)
 
 
