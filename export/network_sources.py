@@ -1,6 +1,5 @@
 """Load the sources of all networks, with the changes that options name."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,10 +20,11 @@ from fewstep.graph.files.commit import open_for_update
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.network_name import split_network
 from fewstep.plans.plan import DENOISER
+from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.networks import network_names
 from fewstep.runtime.lora.file import read_lora
 from fewstep.runtime.lora.networks import describe_targets
 
-LOG = logging.getLogger("fewstep")
 TWO = ("transformer_2", "transformer")  # the networks of a diffusers pipeline with a `boundary_ratio`
 
 
@@ -79,8 +79,6 @@ def load_changed_source(options: ExportOptions, changes: Changes, others: Sequen
     )
     names = names_of(source, (*others, *experts_of(source)))
     own = changes.of(names[0], names)
-    for line in describe_targets(names, changes.loras):
-        LOG.warning("--lora %s", line)
     for expert in (*others, *experts_of(source)):  # refuse what does not fit before minutes of work
         _check_expert(expert, changes.of(expert.name, names))
     source = apply_changes(source, own.loras, own.changes, own.slots)
@@ -129,3 +127,9 @@ def list_names(component: str | None, experts: Sequence[Expert]) -> tuple[str, .
     if names[0] in names[1:]:
         raise UserError(f"an expert has the name of the denoiser itself, {names[0]}", "give the expert another name")
     return names
+
+
+def describe_loras(options: ExportOptions, manifest: Manifest) -> list[str]:
+    """Return a line for each LoRA file with the networks of an export that it changes, if there are several."""
+    names = tuple(network_names(manifest))
+    return describe_targets(names, [*map(read_lora, options.lora)]) if len(names) > 1 else []

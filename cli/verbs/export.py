@@ -6,7 +6,7 @@ from fewstep.cli.outcome import Outcome
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.manifest import describe_existing_additions
-from fewstep.export.network_sources import check_sources
+from fewstep.export.network_sources import check_sources, describe_loras
 from fewstep.export.spec import Spec
 from fewstep.graph.files.commit import check_room, existing_parent
 from fewstep.graph.resource_needs import Needs, check_memory, combine_needs, format_duration
@@ -30,7 +30,7 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
             f"largest relative difference {verification.worst.relative:.1e}"
         )
     value = {"bundle": options.output, "name": manifest.name, "verification": verification}
-    return Outcome(value, (line,), then=calibrate_next(options.output, options.lora))
+    return Outcome(value, (line, *describe_loras(options, manifest)), then=calibrate_next(options.output, options.lora))
 
 
 def dry_run(options: ExportOptions) -> Outcome:

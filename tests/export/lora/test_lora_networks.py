@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fewstep.cli.verbs.export import verb
 from fewstep.export.changes import read_change
 from fewstep.export.error_text import module_name, user_code_location
 from fewstep.export.export import export
@@ -24,6 +25,7 @@ from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.lora.file import METADATA, Lora, lora_of, read_lora
 from fewstep.runtime.lora.networks import loras_of
+from fewstep.runtime.progress import SILENT
 from fewstep.runtime.sampling.loading import load
 from tests.bundle_of_experts import EDGE
 from tests.export.lora.lora_files import Wrapped
@@ -154,17 +156,16 @@ def digests(manifest: Manifest) -> dict[str, list[str | None]]:
     }
 
 
-def test_a_lora_changes_the_network_that_the_user_names(
-    layers_of_experts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_lora_changes_the_network_that_the_user_names(layers_of_experts: Path, tmp_path: Path) -> None:
     base = digests(open_bundle(layers_of_experts).manifest)
     for name, other in (("denoiser", "noisy"), ("noisy", "denoiser")):
         file = write(tmp_path / "a.safetensors", "inner", width=WIDTHS[name])
-        manifest = export(options_of(layers_of_experts, tmp_path / name, lora=(f"{file}:0.5@{name}",)))
+        options = options_of(layers_of_experts, tmp_path / name, lora=(f"{file}:0.5@{name}",))
+        assert verb(options, SILENT).shown[1:] == (f"a.safetensors: 1 layer of {name}",)
+        manifest = open_bundle(tmp_path / name).manifest
         assert digests(manifest)[name] != base[name] and digests(manifest)[other] == base[other]
         assert f"--lora a.safetensors:0.5@{name}" in manifest.provenance.commands[0]
         assert [lora.network for lora in manifest.provenance.adapters] == [name]
-        assert f"--lora a.safetensors: 1 layer of {name}" in caplog.messages
         with pytest.raises(UserError, match="does not say which network it changes"):
             export(options_of(layers_of_experts, tmp_path / "none", lora=(str(file),)))
         assert not (tmp_path / "none" / "manifest.json").exists()
