@@ -9,19 +9,19 @@ import numpy as np
 
 from fewstep.plans.errors import UserError, quote_path
 from fewstep.runtime.bundle.conditions import check, random_range
-from fewstep.runtime.bundle.manifest import Condition, Manifest
+from fewstep.runtime.bundle.manifest import Condition, Manifest, Size
 from fewstep.runtime.kinds.sizes import LARGEST, NAME, sizes_for_shape
 
 DIGITS = 4000  # Python refuses to parse longer integers
 
 
 def parse_conditions(
-    texts: Sequence[str], known: Sequence[Condition], of_any_size: bool = False
+    texts: Sequence[str], known: Sequence[Condition], of_any_size: bool = False, axes: Sequence[Size] = ()
 ) -> dict[str, list[Any]]:
     """Parse "class=3", "class=dress", "flag=true", "text=@file.npy" into lists of values by name. The runtime
     checks the arrays.
 
-    Arrays may be `of_any_size` if they are cut into windows later.
+    Arrays may be `of_any_size` if they are cut into windows later. `axes` are the free axes of x.
     """
     shapes = {condition.name: condition.shape for condition in known}
     named = {condition.name: condition for condition in known}
@@ -35,7 +35,7 @@ def parse_conditions(
         if value.startswith("@"):
             if name not in shapes:
                 check(known, {name: []}, 0)  # names the conditions that there are
-            arrays = load_arrays(f"condition {name!r}", Path(value[1:]), shapes[name], of_any_size, named[name])
+            arrays = load_arrays(f"condition {name!r}", Path(value[1:]), shapes[name], of_any_size, named[name], axes)
             values.setdefault(name, []).extend(arrays)
         elif shapes.get(name):
             raise UserError(
@@ -115,12 +115,17 @@ def _example_value(condition: Condition) -> str:
 
 
 def load_arrays(
-    what: str, path: Path, shape: tuple[int, ...], of_any_size: bool, condition: Condition | None = None
+    what: str,
+    path: Path,
+    shape: tuple[int, ...],
+    of_any_size: bool,
+    condition: Condition | None = None,
+    axes: Sequence[Size] = (),
 ) -> list[Any]:
     """Load values from a .npy file: one array of `shape`, or [N, *shape] for N values.
 
-    `what` names the values in messages. `condition` is theirs, if they are of one. Raises UserError for pickled content
-    or another shape.
+    `what` names the values in messages. `condition` is theirs, if they are of one, and `axes` are the free axes of x.
+    Raises UserError for pickled content or another shape.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -133,7 +138,7 @@ def load_arrays(
         has = f"has the shape {list(array.shape)}" if isinstance(array, np.ndarray) else "is an .npz of several arrays"
         fix = f"give a .npy of one value {list(shape)}, or of N: [N, ...]"
         if condition is not None and isinstance(array, np.ndarray) and len(shape) <= array.ndim <= len(shape) + 1:
-            sizes = sizes_for_shape(condition, array.shape[-len(shape) :])
+            sizes = sizes_for_shape(condition, array.shape[-len(shape) :], axes)
             options = " ".join(f"--size {name}={size}" for name, size in sizes.items())
             fix += f", or choose the free size: {options}" if options else ""
         raise UserError(f"{what}: {path} {has}", fix)

@@ -80,7 +80,7 @@ def open_request(options: RunOptions) -> RunRequest:
     bundle = replace(bundle, manifest=manifest)
     check_token_options(options, bundle)
     check_latents(options, bundle, tiled)
-    parsed = parse_conditions(options.condition, manifest.conditions, of_any_size=tiled is not None)
+    parsed = parse_conditions(options.condition, manifest.conditions, tiled is not None, manifest.sizes)
     asked = options.samples
     options = count_rows(options, parsed)
     _check_counts(options)

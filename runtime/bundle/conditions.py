@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import BOOLEANS, UnusableValue, as_numbers
-from fewstep.runtime.bundle.manifest import Condition
-from fewstep.runtime.kinds.sizes import sizes_for_shape
+from fewstep.runtime.bundle.manifest import Condition, Size
+from fewstep.runtime.kinds.sizes import advise_sizes
 
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
@@ -31,11 +31,13 @@ def check_condition_mapping(values: ConditionValues | None) -> ConditionValues:
     return values or {}
 
 
-def check(conditions: Sequence[Condition], values: ConditionValues | None, samples: int) -> dict[str, NDArray[Any]]:
+def check(
+    conditions: Sequence[Condition], values: ConditionValues | None, samples: int, axes: Sequence[Size] = ()
+) -> dict[str, NDArray[Any]]:
     """Return the conditions as arrays [samples, *shape] by name. They share no memory with the values.
 
     Values may be labels instead of numbers. Raises UserError for values of a wrong type or shape, and UnusableValue for
-    values that are missing, not finite in their type, or out of range.
+    values that are missing, not finite in their type, or out of range. Messages advise sizes of the free `axes` of x.
     """
     values = check_condition_mapping(values)
     named = {condition.name: condition for condition in conditions}
@@ -46,7 +48,7 @@ def check(conditions: Sequence[Condition], values: ConditionValues | None, sampl
     arrays: dict[str, NDArray[Any]] = {}
     for name, condition in named.items():
         if name in values:
-            arrays[name] = _to_array(condition, values[name], samples)
+            arrays[name] = _to_array(condition, values[name], samples, axes)
         elif condition.default is not None:
             arrays[name] = _default_values(condition, samples)
         else:
@@ -179,7 +181,7 @@ def _copy_if_plain(condition: Condition, values: Any, samples: int) -> NDArray[A
     return values.copy()
 
 
-def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], samples: int) -> NDArray[Any]:
+def _to_array(condition: Condition, values: Any, samples: int, axes: Sequence[Size]) -> NDArray[Any]:
     if (plain := _copy_if_plain(condition, values, samples)) is not None:
         return plain
     what, fix = f"condition {condition.name!r}", f"give {_describe_valid_value(condition)}"
@@ -195,14 +197,11 @@ def _to_array(condition: Condition, values: Sequence[Any] | NDArray[Any], sample
     taken = [_element(condition, value) for value in values]
     array = as_numbers(taken, what, fix)
     if array.shape != (samples, *condition.shape):
-        sizes = ", ".join(f"{name}={size}" for name, size in sizes_for_shape(condition, array.shape[1:]).items())
-        other = f", or choose the free size: sampler.with_options({sizes})" if sizes else ""
-        raise UserError(f"{what}: one value has the shape {list(array.shape[1:])}", fix + other)
+        fix += advise_sizes(condition, array.shape[1:], axes)
+        raise UserError(f"{what}: one value has the shape {list(array.shape[1:])}", fix)
     most = condition.high if condition.typical is None else np.max(condition.typical[1])
     if array.dtype == np.uint8 and dtype.kind == "f" and condition.shape and array.max() > max(most or 1, 1):
-        said = (
-            f"{what}: uint8 values up to {array.max()}, as in an image file, are not in the range of the training data"
-        )
+        said = f"{what}: uint8 values up to {array.max()}, as in an image file, are not in the range of training data"
         raise UserError(said, "give float32 values in that range, as image.astype(numpy.float32) / 127.5 - 1")
     _check_kind(array, dtype, what, fix)
     # the null value is allowed, for an unconditional sample

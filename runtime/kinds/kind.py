@@ -38,6 +38,10 @@ class FreeAxis(Strict, frozen=True):
         """Its range as text: "height 32 to 128 in steps of 8"."""
         return f"{self.name} {self.low} to {self.high} in steps of {self.multiple}"
 
+    def takes(self, size: int) -> bool:
+        """Return True if a caller may choose this size."""
+        return self.low <= size <= self.high and size % self.multiple == 0
+
 
 class UnitsAxis(Protocol):
     """An object that knows along which axis of x the physical units differ."""

@@ -121,15 +121,22 @@ def infer_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, i
     return sizes
 
 
-def sizes_for_shape(condition: Condition, shape: Sequence[int]) -> dict[str, int]:
-    """Return the free sizes at which a condition has a shape, even if they are outside their ranges. Empty if none are
-    known."""
+def sizes_for_shape(condition: Condition, shape: Sequence[int], axes: Sequence[FreeAxis]) -> dict[str, int]:
+    """Return the free sizes at which a condition has a shape. Empty if none are known, or one is outside its range."""
     named = free_shape(condition.shape, condition.follows)
     sizes = infer_sizes(named, shape)
+    own = {axis.name: axis for axis in axes}
     try:
-        return sizes if [resolve_dimension(size, sizes) for size in named] == list(shape) else {}
+        are_valid = all(own[name].takes(size) for name, size in sizes.items())
+        return sizes if are_valid and [resolve_dimension(size, sizes) for size in named] == list(shape) else {}
     except (KeyError, ValueError):  # a product of two sizes, or no whole number
         return {}
+
+
+def advise_sizes(condition: Condition, shape: Sequence[int], axes: Sequence[FreeAxis]) -> str:
+    """Return advice on the free sizes at which a condition has a shape, as the end of a fix; "" if none are known."""
+    sizes = ", ".join(f"{name}={size}" for name, size in sizes_for_shape(condition, shape, axes).items())
+    return f", or choose the free size: sampler.with_options({sizes})" if sizes else ""
 
 
 def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimension, ...]:
@@ -227,7 +234,7 @@ def _check_sizes(takes: DescriptionProtocol, sizes: Mapping[str, int]) -> dict[s
         number = as_integer(value)
         if number is None:
             raise UserError(f"{name} {value!r} is not a whole number", f"give {describe_sizes([size])}")
-        if not size.low <= number <= size.high or number % size.multiple:
+        if not size.takes(number):
             what = "outside its range" if number % size.multiple == 0 else f"not a multiple of {size.multiple}"
             raise UserError(f"{name} {number} is {what}", f"give {describe_sizes([size])}")
         checked[name] = number

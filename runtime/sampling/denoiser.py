@@ -110,7 +110,7 @@ class DenoiserNetworks:
             what = f"one call has times of networks with {min(heads)} and with {max(heads)} outputs"
             raise UserError(what, "evaluate them in separate calls")
         keys = [(name, group_of(lam, self.networks[name].body.groups)) for name, lam in zip(names, lams, strict=True)]
-        block = dict(conditions.check(takes.conditions, condition, len(x)))
+        block = dict(conditions.check(takes.conditions, condition, len(x), takes.sizes))
         block[TIME] = times.astype(np.float32)
         if to is not None:
             block[TO] = check_network_time(to, len(x)).astype(np.float32)

@@ -12,7 +12,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, PERTURBED, UNCOND
 from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle import conditions
-from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role
+from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role, Size
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.prologue_rows import TIME, TIMES, TO
 
@@ -27,14 +27,15 @@ def branch_values(
     branches: conditions.Overrides | None,
     samples: int,
     nulls: Arrays = MappingProxyType({}),
+    axes: Sequence[Size] = (),
 ) -> BranchValues:
     """Return a function from the name of a branch to its conditions, [samples, *shape] by name.
 
     "cond" has the given conditions and "uncond" the null values. "perturbed" has the given conditions with perturbed
     attention. `branches` gives the conditions of other branches, or replaces those of these three. `nulls` are null
-    values read from files, by condition.
+    values read from files, by condition. `axes` are the free axes of x.
     """
-    cond_values = conditions.check(takes, condition, samples)
+    cond_values = conditions.check(takes, condition, samples, axes)
     by_name = {each.name: each for each in takes}
     by_branch = {COND: cond_values}
     branches = {} if branches is None else branches
@@ -53,7 +54,7 @@ def branch_values(
                 raise UserError(what, "give its values")
         unset = {name for name, values in overrides.items() if values is None}
         merged: dict[str, Any] = dict(condition or {}) | {n: v for n, v in overrides.items() if n not in unset}
-        checked = conditions.check(takes, merged, samples)
+        checked = conditions.check(takes, merged, samples, axes)
         by_branch[branch] = checked | {name: conditions.null(by_name[name], cond_values[name], nulls) for name in unset}
 
     def values_of(branch: str) -> Arrays:

@@ -84,7 +84,7 @@ class RunMaker:
             return None
         manifest = self.plans.bundle.manifest
         seeds, shape = check_seeds(seeds), (len(seeds), *manifest.x_shape)
-        values = conditions.check(manifest.conditions, condition, len(seeds))
+        values = conditions.check(manifest.conditions, condition, len(seeds), manifest.sizes)
         sample = self.whole_runs.sample(plan, values, self._draws(seeds), shape, hold)
         return None if sample is None else warn_if_far(sample, plan, manifest)
 
@@ -181,8 +181,8 @@ class RunMaker:
         self, samples: int, condition: ConditionValues | None, branches: Overrides | None
     ) -> BranchValues:
         """Return a function from a branch to its checked conditions."""
-        nulls = self.denoiser.networks[DENOISER].nulls
-        return branch_values(self.plans.bundle.manifest.conditions, condition, branches, samples, nulls)
+        manifest, nulls = self.plans.bundle.manifest, self.denoiser.networks[DENOISER].nulls
+        return branch_values(manifest.conditions, condition, branches, samples, nulls, manifest.sizes)
 
     def _needs_no_steps(self, settings: RunSettings) -> bool:
         """Return True if a run has no hook, cancellation, carried tensors, named outputs or other branches."""

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.cli.conditions import parse_conditions
 from fewstep.literature.streams import stream
 from fewstep.plans.noise import normal
 from fewstep.plans.spec import ScheduleSpec
@@ -122,6 +123,22 @@ def test_the_bare_network_takes_its_sizes_from_x(sampler: Sampler) -> None:
 def test_sizes_that_cannot_be_are_one_line(sampler: Sampler, sizes: dict[str, int], said: str) -> None:
     with pytest.raises(UserError, match=said):
         sampler.with_options(**sizes).sample(PLAN, [0, 1], CLASSES | {"picture": picture(4, 4)})
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 4), (14, 4), (4, 9)])
+def test_sizes_outside_their_range_are_not_advised(sampler: Sampler, height: int, width: int) -> None:
+    with pytest.raises(UserError, match="one value has the shape") as refusal:
+        sampler.sample(PLAN, [0, 1], CLASSES | {"picture": picture(height, width)})
+    assert "free size" not in str(refusal.value)
+
+
+def test_files_of_sizes_in_their_range_are_advised_with_them(sampler: Sampler, tmp_path: Path) -> None:
+    manifest, file = sampler.bundle.manifest, tmp_path / "picture.npy"
+    for height, advice in ((6, "choose the free size: --size height=6 --size width=4"), (14, "")):
+        np.save(file, picture(height, 4))
+        with pytest.raises(UserError, match="has the shape") as refusal:
+            parse_conditions([f"picture=@{file}"], manifest.conditions, axes=manifest.sizes)
+        assert str(refusal.value).endswith(advice) and ("free size" in str(refusal.value)) == bool(advice)
 
 
 def test_a_bundle_of_one_shape_takes_no_sizes(tiny_bundle: Path) -> None:
