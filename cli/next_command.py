@@ -58,7 +58,7 @@ def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
 
     opened = open_bundle(bundle)
     manifest = opened.manifest
-    names = ["/".join(Path(lora).parts[-2:]) for lora in loras]  # of the file and its folder
+    names = [name for lora in loras for name in _names_of(Path(lora))]
     if find_words(names) and (signs := _signs_of_student(opened, names)) is not None:
         command = f"fewstep calibrate {quote_path(bundle)} {signs.options}"
         return NextCommand(_with_conditions(command, bundle))
@@ -73,6 +73,15 @@ def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
     clipped = () if clip is None else ("--clip", f"{clip:g}")
     command = _with_conditions(next_command("calibrate", bundle, "--plan", plan, *clipped).command, bundle)
     return NextCommand(command, _of_small(bundle, lambda: estimate_work(options)))
+
+
+def _names_of(lora: Path) -> list[str]:
+    """Return the name of a LoRA's file, and that of its folder if it has a number of steps: "Wan2.2-4steps" names a
+    student, while "hyper" may be a user."""
+    from fewstep.pipelines.listed.students import find_words
+
+    has_steps = any(word[0].isdigit() for word in find_words([lora.parent.name]))
+    return [lora.parent.name, lora.name] if has_steps else [lora.name]
 
 
 def _first_plan(bundle: "Bundle") -> str:
