@@ -48,6 +48,7 @@ class Companion:
     feeds: returns valid inputs by name, for a batch size.
     batches: the batch sizes at which the graph is compared with torch.
     weights: bytes of the weights in float32.
+    check: raises CompanionFailure for a loaded module that is not the network of its pipeline in a bundle.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Companion:
     feeds: Callable[[int], Mapping[str, Array]]
     batches: tuple[int, ...] = (1, 3, 4)
     weights: int = 0
+    check: "Callable[[torch.nn.Module], None] | None" = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
     torch's weights of a large network are freed before the graph runs, as in the export of a denoiser.
     """
     module = companion.load().eval().cpu().float().requires_grad_(False)
+    if companion.check is not None:
+        companion.check(module)
     feeds = {batch: companion.feeds(batch) for batch in companion.batches}
     expected = {batch: _run_torch(module, companion, inputs) for batch, inputs in feeds.items()}
     (graph,) = offload_weights(writer, _trace(module, companion))

@@ -16,6 +16,7 @@ from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
 from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
 from fewstep.pipelines.companions.recorded_conditions import TEXTS, is_zero, record_conditions, record_samples
+from fewstep.pipelines.companions.added_mask import refuse_padding
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.companions.text import TRIED, converts_prompts, find_t5, merge_loras
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
@@ -325,8 +326,14 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
         tuple(outputs),
         lambda batch: tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)]),
         weights=sum(network.total for network in stored.values()),
+    def check(module: nn.Module) -> None:
+        for number, encoder in enumerate(text.encoders):
+            if encoder.adds_mask:
+                refuse_padding(module.get_submodule(f"networks.{encoder.component}"), encoder, text.paths(number))
+
     )
     encoders = tuple(component for component in get_args(Component) if component in text.components)
     kinds = {component: type(getattr(recorded.built.pipeline, component)).__name__ for component in encoders}
     form = None, text.nothing, find_t5(kinds), text.zeros_for_empty
     return TextSource(companion, tokens, files, encoders, load, *form, is_recorded=True)
+        check=check,

@@ -104,6 +104,7 @@ class EncoderCall:
 
     inputs: the rules of its arguments that are tensors. options: its other arguments.
     tokens: the token ids that it takes; None for a network that takes outputs of others.
+    adds_mask: its pipeline gives it neither padding nor a mask, and the bundle gives it both.
     """
 
     component: str
@@ -111,6 +112,7 @@ class EncoderCall:
     inputs: Mapping[str, Rule]
     options: Mapping[str, Any]
     tokens: FoundTokens | None
+    adds_mask: bool = False
 
 
 def as_rows(output: Tensor) -> Tensor:

@@ -140,8 +140,7 @@ class TextSearch:
         return [
             encoder.component
             for encoder, places in zip(self.encoders, self.places, strict=True)
-            if encoder.tokens is not None
-            and _lacks_padding(places, encoder.tokens)
+            if _lacks_padding(places, encoder.tokens)
             and not any(isinstance(rule, TokenMask) for rule in encoder.inputs.values())
         ]
 
@@ -169,10 +168,13 @@ class TextSearch:
         tokens, encoded = self._find_tokens(place.run.component, places)
         floats_first = sorted(place.run.inputs, key=lambda path: not place.run.inputs[path].is_floating_point())
         inputs = {path: self._find_input(place.run.component, path, places, tokens, encoded) for path in floats_first}
-        if tokens is not None and place.run.takes_mask and MASK not in inputs and _lacks_padding(places, tokens):
+        adds_mask = place.run.takes_mask and MASK not in inputs and _lacks_padding(places, tokens)
+        if tokens is not None and adds_mask:
             zeros = torch.zeros(tokens.length, dtype=torch.int64)
             inputs[MASK] = TokenMask(len(self.encoders), 0, 0, tokens.length, 1, 0, zeros)  # in a bundle, it is padded
-        self.encoders.append(EncoderCall(place.run.component, place.run.entry, inputs, place.run.options, tokens))
+        options = {name: value for name, value in place.run.options.items() if name not in inputs}  # a mask of None
+        call = place.run.component, place.run.entry, inputs, options, tokens
+        self.encoders.append(EncoderCall(*call, adds_mask))
         self.places.append(places)
         if tokens is not None:
             self.encoded[len(self.encoders) - 1] = encoded
@@ -223,9 +225,15 @@ class TextSearch:
         return self._find_blocks(label, values)
 
 
-def _lacks_padding(places: Sequence[RowPlace], tokens: FoundTokens) -> bool:
-    """Return True if an encoder got no padding for some text."""
-    return any(len(place.input(IDS)[0]) < tokens.length for place in places)
+def _lacks_padding(places: Sequence[RowPlace], tokens: FoundTokens | None) -> bool:
+    """Return True if an encoder of token ids got no padding for some text."""
+    return tokens is not None and any(len(place.input(IDS)[0]) < tokens.length for place in places)
+
+
+def depends_on_texts(samples: Sequence[TextSample], name: str) -> bool:
+    """Return True for a condition that differs within a branch. Branches may differ in others, such as a picture."""
+    first = {sample.branch: sample.conditions[name] for sample in samples}
+    return any(not torch.equal(first[sample.branch], sample.conditions[name]) for sample in samples)
 
 
 def list_places(record: TextRecord) -> list[RowPlace]:

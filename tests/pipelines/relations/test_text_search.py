@@ -69,7 +69,17 @@ def test_an_input_of_another_shape_for_some_texts_is_refused() -> None:
 def test_an_encoder_that_got_no_padding_gets_a_mask_if_it_takes_one() -> None:
     text_search = search([sample_of(prompt, False, False, takes_mask=True) for prompt in PROMPTS])
     text_search.find_all()
-    assert isinstance(text_search.encoders[0].inputs[MASK], TokenMask) and text_search.find_unmasked() == []
+    (encoder,) = text_search.encoders
+    assert isinstance(encoder.inputs[MASK], TokenMask) and encoder.adds_mask and text_search.find_unmasked() == []
+
+
+def test_a_mask_of_none_makes_way_for_the_added_one() -> None:
+    samples = [sample_of(prompt, False, False, takes_mask=True) for prompt in PROMPTS]
+    for sample in samples:
+        sample.record.runs[0].options[MASK] = None  # type: ignore[index]
+    text_search = search(samples)
+    text_search.find_all()
+    assert MASK not in text_search.encoders[0].options
 
 
 def test_a_condition_that_differs_between_branches_only_follows_from_no_text() -> None:
