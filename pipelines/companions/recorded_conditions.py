@@ -1,5 +1,7 @@
 """Record the conditions that a pipeline's call makes from its texts."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -34,9 +36,10 @@ def record_samples(
     return [TextSample(text, branch, record, values[branch]) for branch, text in texts.items() if branch in values]
 
 
-def is_zero(sample: TextSample) -> bool:
-    """Return True for an empty prompt whose conditions are zeros, as in pipelines that do not encode it."""
-    return not sample.prompt and not any(bool(value.any()) for value in sample.conditions.values())
+def is_zero(sample: TextSample, names: Iterable[str]) -> bool:
+    """Return True for an empty prompt whose conditions of these names are zeros, as in pipelines that do not encode
+    it. Others, such as a picture, do not depend on a text."""
+    return not sample.prompt and not any(bool(sample.conditions[name].any()) for name in names)
 
 
 def record_conditions(

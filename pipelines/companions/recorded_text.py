@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
 from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
-from fewstep.pipelines.companions.recorded_conditions import TEXTS, is_zero, record_conditions, record_samples
 from fewstep.pipelines.companions.added_mask import refuse_padding
 from fewstep.pipelines.companions.stored_network import ReadNetwork
+from fewstep.pipelines.companions.recorded_conditions import TEXTS, is_zero, record_conditions, record_samples
 from fewstep.pipelines.companions.text import TRIED, converts_prompts, find_t5, merge_loras
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.element_map import is_close
@@ -42,7 +42,7 @@ from fewstep.pipelines.relations.text_rules import (
     combine,
     compute_mask,
 )
-from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch, find_outputs
+from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch, depends_on_texts, find_outputs
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.bundle.manifest import TensorEntry
@@ -103,6 +103,11 @@ class RecordedText:
     zeros_for_empty: ZerosForEmpty = "never"
 
     @property
+    @property
+    def zeros_for_none(self) -> bool:
+        """Whether the unconditional branch is zeros without a negative prompt: the same as for its empty text."""
+        return self.zeros or (self.nothing == "" and self.zeros_for_empty != "never")
+
     def _all_rules(self) -> list[Rule]:
         return [*self.rules.values(), *(rule for encoder in self.encoders for rule in encoder.inputs.values())]
 
@@ -172,7 +177,7 @@ def read_recorded_text(
         reason = error.what if isinstance(error, UserError) else str(error)
         LOG.warning(NO_PROMPTS, label, reason)
         return None
-    return None if text is None else (_make_source(recorded, text, read), text.zeros)
+    return None if text is None else (_make_source(recorded, text, read), text.zeros_for_none)
 
 
 def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
@@ -182,7 +187,8 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
         raise TextError("its prompt is a JSON object")
     keeps = {output for sample in record_samples(recorded, LONGEST, LONGEST) for output in find_outputs(sample)}
     all_samples = [sample for texts in TEXTS for sample in record_samples(recorded, *texts, keeps)]
-    samples = [sample for sample in all_samples if not is_zero(sample)]
+    names = [name for name in all_samples[0].conditions if depends_on_texts(all_samples, name)]
+    samples = [sample for sample in all_samples if not is_zero(sample, names)]
     search = TextSearch(samples, find_tokenizers(recorded.built.pipeline))
     rules = search.find_all()
     if not rules:
@@ -192,7 +198,7 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     nothing, zeros = find_nothing(recorded, text)
     text = replace(text, nothing=nothing, zeros=zeros)
     if len(samples) < len(all_samples):
-        text = replace(text, zeros_for_empty=find_zeros_for_empty(recorded))
+        text = replace(text, zeros_for_empty=find_zeros_for_empty(recorded, names))
     refuse_pictures(recorded, text, samples[0])
     warn_of_constants(recorded, samples)
     _check(recorded, text, samples, search.find_unmasked())
@@ -219,13 +225,14 @@ def find_nothing(recorded: RecordedPipeline, text: RecordedText) -> tuple[str, b
     raise TextError("the text of its unconditional branch, without a negative prompt, is unknown")
 
 
-def find_zeros_for_empty(recorded: RecordedPipeline) -> ZerosForEmpty:
-    """Return whether a pipeline that has zeros for an empty negative prompt has them for any other empty prompt too."""
+def find_zeros_for_empty(recorded: RecordedPipeline, names: Sequence[str]) -> ZerosForEmpty:
+    """Return whether a pipeline that has zeros for an empty negative prompt, in the conditions of these names, has them
+    for any other empty prompt too."""
     try:
         (conditional, *_) = record_samples(recorded, "", "", ())
     except (TextError, UserError):  # its call takes no empty prompt
         return "negative"
-    return "always" if is_zero(conditional) else "negative"
+    return "always" if is_zero(conditional, names) else "negative"
 
 
 def _read_texts(text: RecordedText, record: TextRecord) -> Iterator[str]:

@@ -77,7 +77,7 @@ class TextSearch:
         masks = []
         for name in self.samples[0].conditions:
             targets = [sample.conditions[name] for sample in self.samples]
-            if not self._depends_on_texts(targets):
+            if not depends_on_texts(self.samples, name):
                 continue
             if all(len(target.unique()) <= 2 for target in targets):
                 masks.append((name, targets))
@@ -86,13 +86,6 @@ class TextSearch:
         for name, targets in masks:
             rules[name] = self._find_mask(f"the condition {name}", targets, self.encoded)
         return rules
-
-    def _depends_on_texts(self, targets: Sequence[Tensor]) -> bool:
-        """Return True for values that differ within a branch. Branches may differ in others, such as a picture."""
-        first = {sample.branch: target for sample, target in zip(self.samples, targets, strict=True)}
-        return any(
-            not torch.equal(first[sample.branch], target) for sample, target in zip(self.samples, targets, strict=True)
-        )
 
     def _find_mask(
         self, name: str, targets: Sequence[Tensor], encoded: Mapping[int, Sequence[EncodedText]]

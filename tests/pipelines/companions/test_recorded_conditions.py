@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 pytest.importorskip("tokenizers")
 from fewstep.pipelines.companions import recorded_conditions, recorded_text
-from fewstep.pipelines.companions.recorded_conditions import TEXTS
+from fewstep.pipelines.companions.recorded_conditions import TEXTS, is_zero
 from fewstep.pipelines.companions.recorded_text import (
     RecordedText,
     find_nothing,
@@ -107,7 +107,30 @@ def test_an_empty_prompt_may_be_encoded_where_an_empty_negative_prompt_is_not(
 
     recorded = recorded_with(monkeypatch, call, "a cat")
     monkeypatch.setattr(recorded_conditions, "record_conditions", recorded_text.record_conditions)
-    assert find_zeros_for_empty(recorded) == zeros
+    assert find_zeros_for_empty(recorded, [TEXT]) == zeros
+
+
+@pytest.mark.parametrize("prompt", ["", "a cat"])
+def test_an_empty_prompt_is_zeros_whatever_the_picture_is(prompt: str) -> None:
+    conditions = {TEXT: torch.zeros(4, 4), "picture": torch.ones(3, 3)}
+    sample = TextSample(prompt, UNCOND, TextRecord(CallRecord(()), (), ()), conditions)
+    assert is_zero(sample, [TEXT]) == (prompt == "") and not is_zero(sample, conditions)
+
+
+@pytest.mark.parametrize(
+    ("nothing", "zeros", "for_empty", "expected"),
+    [
+        ("", True, "never", True),
+        ("", False, "negative", True),
+        ("", False, "never", False),
+        ("a", False, "always", False),
+    ],
+)
+def test_the_null_value_is_zeros_where_the_empty_text_is(
+    nothing: str, zeros: bool, for_empty: ZerosForEmpty, expected: bool
+) -> None:
+    """A call that needs a negative prompt has the empty text."""
+    assert RecordedText((), {}, {}, nothing, zeros, for_empty).zeros_for_none == expected
 
 
 @pytest.mark.parametrize("sees", [False, True])
