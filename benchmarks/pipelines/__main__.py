@@ -24,12 +24,11 @@ from benchmarks.pipelines.public_configs import find_config, read_configs
 from benchmarks.pipelines.variants import Variant, find_sides, read_fields, write_call
 from benchmarks.pipelines.whole_call import WholeCall, compare_whole_call
 from fewstep.export.companions.companion import COMPANION
-from fewstep.export.companions.networks import NOT_TRACED
+from fewstep.export.companions.networks import NO_PROMPTS, NOT_TRACED
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
 from fewstep.pipelines.companions.decoding import NO_OUTPUT
-from fewstep.pipelines.companions.recorded_text import NO_PROMPTS
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.listed.classes import CLASSES
 from fewstep.pipelines.listed.folder import is_recorded
@@ -97,8 +96,8 @@ class _Differences(logging.Handler):
             self.decoded = float(str(record.args[1]))
         if record.msg == COMPANION and isinstance(record.args, tuple) and record.args[0] == "text encoder":
             self.encoded = float(str(record.args[1]))
-        if record.msg == NO_PROMPTS and isinstance(record.args, tuple):
-            self.remarks.append(f"no prompts: {record.args[1]}")
+        if NO_PROMPTS in str(record.msg) and isinstance(record.args, tuple):
+            self.remarks.append(f"no prompts: {record.args[-1]}")
         if record.msg in (NO_OUTPUT, NOT_TRACED) and isinstance(record.args, tuple):
             self.remarks.append(f"no output: {record.args[-1]}")
         if RECORDED in str(record.msg) and isinstance(record.args, tuple):

@@ -22,6 +22,7 @@ from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
 FOLDER = "graphs"
+NO_PROMPTS = "the bundle takes encoded texts (fewstep encode), not prompts: %s"
 NOT_TRACED = "the bundle returns x, since the end of its pipeline's call cannot be exported: %s"
 
 
@@ -65,7 +66,7 @@ class PipelineNetworks:
             except (CompanionFailure, GraphFailure) as error:
                 if not self.text.is_recorded:
                     raise
-                LOG.warning("the bundle takes encoded texts (fewstep encode), no prompts: %s", error.what)
+                LOG.warning(NO_PROMPTS, error.what)
             progress("pipeline", 1, count)
         if self.autoencoder is not None:
             described = add_autoencoder(writer, self.autoencoder)

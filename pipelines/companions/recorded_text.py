@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.export.companions.companion import Companion
+from fewstep.export.companions.networks import NO_PROMPTS
 from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
 from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
 from fewstep.pipelines.companions.added_mask import refuse_padding
@@ -52,7 +53,7 @@ from fewstep.runtime.lora.keys import Component
 
 LOG = logging.getLogger("fewstep")
 CONSTANT = "%s: the network's argument %s is constant in the bundle, but depends on prompts such as %r"
-NO_PROMPTS = "%s: the bundle takes encoded texts (fewstep encode), not prompts: %s"
+NO_PROMPTS_OF = f"%s: {NO_PROMPTS}"
 
 
 class RecordedEncoders(nn.Module):
@@ -175,7 +176,7 @@ def read_recorded_text(
             raise TextError(f"its {missing[0]} has no weights")
     except (TextError, UserError) as error:
         reason = error.what if isinstance(error, UserError) else str(error)
-        LOG.warning(NO_PROMPTS, label, reason)
+        LOG.warning(NO_PROMPTS_OF, label, reason)
         return None
     return None if text is None else (_make_source(recorded, text, read), text.zeros_for_none)
 

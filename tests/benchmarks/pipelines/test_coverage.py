@@ -52,7 +52,7 @@ def test_why_a_bundle_takes_encoded_texts_is_a_remark(tmp_path: Path, monkeypatc
     """The warning is that of an export."""
 
     def warn(*_: object) -> list[str]:
-        logging.getLogger("fewstep").warning(recorded_text.NO_PROMPTS, "A", "its prompt is a JSON object")
+        logging.getLogger("fewstep").warning(recorded_text.NO_PROMPTS_OF, "A", "its prompt is a JSON object")
         return ["texts of one length"]
 
     monkeypatch.setattr(coverage, "export_pipeline", warn)
