@@ -17,8 +17,8 @@ from fewstep.export.companions.networks import NO_PROMPTS
 from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
 from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
 from fewstep.pipelines.companions.added_mask import refuse_padding
-from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.companions.recorded_conditions import TEXTS, is_zero, record_conditions, record_samples
+from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.companions.text import TRIED, converts_prompts, find_t5, merge_loras
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.element_map import is_close
@@ -104,11 +104,11 @@ class RecordedText:
     zeros_for_empty: ZerosForEmpty = "never"
 
     @property
-    @property
     def zeros_for_none(self) -> bool:
         """Whether the unconditional branch is zeros without a negative prompt: the same as for its empty text."""
         return self.zeros or (self.nothing == "" and self.zeros_for_empty != "never")
 
+    @property
     def _all_rules(self) -> list[Rule]:
         return [*self.rules.values(), *(rule for encoder in self.encoders for rule in encoder.inputs.values())]
 
@@ -326,6 +326,11 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
                     merge_loras(network, loras, component)
         return RecordedEncoders(networks, text)
 
+    def check(module: nn.Module) -> None:
+        for number, encoder in enumerate(text.encoders):
+            if encoder.adds_mask:
+                refuse_padding(module.get_submodule(f"networks.{encoder.component}"), encoder, text.paths(number))
+
     files = tuple(file for network in stored.values() for file in network.files)
     companion = Companion(
         "text encoder",
@@ -334,14 +339,10 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
         tuple(outputs),
         lambda batch: tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)]),
         weights=sum(network.total for network in stored.values()),
-    def check(module: nn.Module) -> None:
-        for number, encoder in enumerate(text.encoders):
-            if encoder.adds_mask:
-                refuse_padding(module.get_submodule(f"networks.{encoder.component}"), encoder, text.paths(number))
-
+        check=check,
     )
     encoders = tuple(component for component in get_args(Component) if component in text.components)
-    kinds = {component: type(getattr(recorded.built.pipeline, component)).__name__ for component in encoders}
-    form = None, text.nothing, find_t5(kinds), text.zeros_for_empty
+    configs = {component: getattr(getattr(pipeline, component), "config", None) for component in encoders}
+    t5 = find_t5({component: getattr(config, "model_type", None) for component, config in configs.items()})
+    form = None, text.nothing, t5, text.zeros_for_empty
     return TextSource(companion, tokens, files, encoders, load, *form, is_recorded=True)
-        check=check,

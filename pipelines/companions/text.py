@@ -101,12 +101,14 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
     load = partial(_load_encoders, folder, recipe, text)
     size = sum(float_bytes(find_weights(home, WEIGHTS).files) for home in homes)
     companion = Companion("text encoder", load, tuple(inputs), tuple(outputs), feeds, weights=size)
-    return TextSource(companion, tokens, tuple(files), tuple(recipe.encoders), load, t5=find_t5(recipe.encoders))
+    t5 = find_t5({name: folder.config(name).get("model_type") for name in recipe.encoders})
+    return TextSource(companion, tokens, tuple(files), tuple(recipe.encoders), load, t5=t5)
 
 
-def find_t5(encoders: Mapping[Component, str]) -> Component | None:
-    """Return the component that is a T5, among the classes of text encoders. None if there is none or several."""
-    candidates = [component for component, kind in encoders.items() if "T5Encoder" in kind]
+def find_t5(model_types: Mapping[Component, object]) -> Component | None:
+    """Return the component that is a T5, among text encoders with these `model_type`s of transformers. None if there is
+    none or several."""
+    candidates = [component for component, model_type in model_types.items() if model_type in ("t5", "umt5")]
     return candidates[0] if len(candidates) == 1 else None
 
 

@@ -18,7 +18,7 @@ import transformers
 from fewstep.export.companions.companion import add_companion
 from fewstep.export.companions.text import TextSource
 from fewstep.graph.files.commit import open_for_update
-from fewstep.pipelines.companions.text import read_text
+from fewstep.pipelines.companions.text import find_t5, read_text
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.listed.unets import UNet2DConditionModel
 from fewstep.runtime.bundle.manifest import Condition
@@ -265,3 +265,8 @@ def test_a_text_encoder_without_a_tokenizer_is_left_out(tmp_path: Path, caplog: 
     text_encoders(tmp_path, "StableDiffusionPipeline", text_encoder=clip(files))
     assert read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(77, 12))) is None
     assert "has no tokenizer: its text encoders are left out" in caplog.text
+
+
+def test_a_t5_is_found_by_its_model_type() -> None:
+    assert find_t5({"text_encoder": "clip_text_model", "text_encoder_2": "umt5"}) == "text_encoder_2"
+    assert find_t5({"text_encoder": "t5", "text_encoder_2": "t5"}) is None and find_t5({"text_encoder": None}) is None
