@@ -38,7 +38,8 @@ WRAPPERS = ("model.", "model_ema.", "first_stage_model.", "cond_stage_model.", "
 LDM = "model.diffusion_model."  # stands before the names of a denoiser; diffusers reads those of a UNet with it
 PREFIXES = (LDM, "diffusion_model.")
 BARE = "input_blocks."  # begins the name of a layer of a UNet without a prefix
-PROJECTION = "text_encoders.clip_l.transformer.text_projection.weight"  # in ComfyUI's files
+CLIP = "text_encoders.clip_l."  # begins the names of the first text encoder's weights in ComfyUI's files
+PROJECTION = f"{CLIP}transformer.text_projection.weight"
 GIVE_CONFIG = "give --config FOLDER, a folder of the pipeline that the file was trained for"
 
 
@@ -89,7 +90,8 @@ def _convert(file: Path, config: Path, identity: tuple[tuple[object, ...], ...])
                 network.save_pretrained(home / component)
             used = operands.addresses | {_address(tensor) for tensor in network.state_dict().values()}
             read |= {name for name, tensor in tensors.items() if _address(tensor) in used}
-            if (projection := tensors.get(PROJECTION)) is not None and _is_implied(projection, kind):
+            is_clip = any(name.startswith(CLIP) and _address(tensor) in used for name, tensor in tensors.items())
+            if is_clip and PROJECTION in tensors and _is_implied(tensors[PROJECTION], network):
                 read.add(PROJECTION)
         elif not _link_weights(config / component, home / component):
             without.append(component)
@@ -219,10 +221,12 @@ def _convert_component(
     return network
 
 
-def _is_implied(projection: Tensor, kind: Any) -> bool:
-    """Return whether a text encoder of this class computes the same without the file's projection: it has none, as that
-    of FLUX, or it is the identity, which diffusers sets for Stable Diffusion 3."""
-    return kind.__name__ == "CLIPTextModel" or torch.equal(projection.float(), torch.eye(*projection.shape))
+def _is_implied(projection: Tensor, encoder: nn.Module) -> bool:
+    """Return whether a text encoder computes the same without the file's projection: it has none, as that of FLUX, or
+    it is the identity, which diffusers sets for Stable Diffusion 3."""
+    has_projection = any("text_projection" in name.split(".") for name, _ in encoder.named_parameters())
+    is_identity = projection.ndim == 2 and torch.equal(projection.float(), torch.eye(*projection.shape))
+    return not has_projection or is_identity
 
 
 def _lacking(network: nn.Module) -> list[str]:
@@ -243,7 +247,7 @@ def _other_names(file: Path, kind: Any, tensors: Mapping[str, Tensor], error: Ex
         return UserError(f"{file.name} is a LoRA, which changes a network", f"export its network with --lora {file}")
     lacks = f", which lacks {error}" if isinstance(error, KeyError) else ""
     what = f"diffusers {diffusers.__version__} finds no {kind.__name__} in {file.name}{lacks}"
-    return UserError(f"{what}: it has {first_few(tensors)}", GIVE_CONFIG)
+    return UserError(f"{what}: it has {first_few(tensors) if tensors else 'no tensors'}", GIVE_CONFIG)
 
 
 def _link_weights(source: Path, home: Path) -> bool:

@@ -248,11 +248,11 @@ def test_a_parameter_that_two_layers_share_is_stored_once() -> None:
 
 
 def test_a_projection_that_a_text_encoder_does_not_need_is_not_missed() -> None:
-    transformers = pytest.importorskip("transformers")
-    plain, projected = transformers.CLIPTextModel, transformers.CLIPTextModelWithProjection
+    plain, projected = nn.Linear(4, 4), nn.ModuleDict({"text_projection": nn.Linear(4, 4, bias=False)})
     trained, identity = torch.randn(4, 4), torch.eye(4)
     assert single_file._is_implied(trained, plain) and single_file._is_implied(identity, projected)
     assert not single_file._is_implied(trained, projected)
+    assert not single_file._is_implied(torch.ones(4, 4, 4), projected)
 
 
 def test_a_lora_as_a_source_is_named(tmp_path: Path) -> None:
@@ -261,6 +261,11 @@ def test_a_lora_as_a_source_is_named(tmp_path: Path) -> None:
     assert "a.safetensors is a LoRA" in str(error) and "--lora" in error.fix
     error = _other_names(tmp_path / "a.safetensors", nn.Linear, {"net.x.weight": torch.ones(2, 2)})
     assert "no Linear in a.safetensors: it has 'net.x.weight'" in str(error) and "--config" in error.fix
+
+
+def test_a_file_without_tensors_is_named(tmp_path: Path) -> None:
+    with refuses("a.safetensors: it has no tensors", "--config"):
+        raise _other_names(tmp_path / "a.safetensors", nn.Linear, {})
 
 
 def test_a_bias_that_no_layer_reads_is_refused_unless_it_is_0(tmp_path: Path) -> None:
