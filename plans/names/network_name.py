@@ -21,9 +21,9 @@ def check_network(network: str, networks: Sequence[str], option: str) -> None:
 
 def list_choices(text: str, networks: Sequence[str]) -> str:
     """Return the fix of an option that does not name one of several networks: "give TEXT@a for the noisiest steps or
-    TEXT@b for those after them". The first of `networks` runs the last steps, and the others are in the order of their
-    steps."""
+    TEXT@b for those after them", or, of more than two, "give TEXT@a, TEXT@b or TEXT@c". The first of `networks` runs
+    the last steps, and the others are in the order of their steps."""
     last, *earlier = networks
-    steps = ("the noisiest steps", *["those after them"] * len(earlier))
-    choices = [f"{text}@{network} for {own}" for network, own in zip((*earlier, last), steps, strict=True)]
-    return f"give {' or '.join(choices)}"
+    if len(earlier) == 1:
+        return f"give {text}@{earlier[0]} for the noisiest steps or {text}@{last} for those after them"
+    return f"give {', '.join(f'{text}@{network}' for network in earlier)} or {text}@{last}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import get_args
 
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.network_name import check_network, list_choices
@@ -58,10 +59,13 @@ def _check_names(lora: Lora, names: Mapping[str, str | None], networks: Sequence
 
 
 def describe_targets(networks: Sequence[str], loras: Sequence[Lora]) -> list[str]:
-    """Return a line for each file with the networks that it changes: "a.safetensors: 8 layers of transformer_2"."""
+    """Return a line for each file with the networks that it changes, and the text encoders by their names in LoRA
+    files: "a.safetensors: 8 layers of transformer_2 and 2 layers of text_encoder"."""
     lines = []
-    for lora in loras:
+    for number, lora in enumerate(loras):
         counts = {name: sum(len(own.layers(DENOISER)) for own in loras_of(name, networks, [lora])) for name in networks}
+        if not _is_repeated(lora, loras[:number]):
+            counts |= {encoder: len(lora.layers(encoder)) for encoder in get_args(Component) if encoder != DENOISER}
         parts = [f"{count} layer{'s' * (count > 1)} of {name}" for name, count in counts.items() if count]
         if parts:
             lines.append(f"{lora.name}: {' and '.join(parts)}")

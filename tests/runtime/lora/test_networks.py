@@ -1,5 +1,6 @@
 """The network of a LoRA file, and the name of a T5 in it: the third encoder, wherever a pipeline has it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +51,23 @@ def test_a_prefix_that_diffusers_writes_for_any_network_names_none(tmp_path: Pat
         loras_of("transformer", TWO, [given])
 
 
+def test_text_encoders_of_a_file_for_two_networks_are_described_once(tmp_path: Path) -> None:
+    given = lora(tmp_path, "transformer.a", "text_encoder.b")
+    lines = describe_targets(TWO, [replace(given, network=name) for name in TWO])
+    assert ["text_encoder" in line for line in lines] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("layers", "networks", "line"),
     [
         (("transformer.a", "transformer_2.a", "transformer_2.b"), TWO, "2 layers of transformer_2 and 1 layer of tr"),
         (("transformer_2.a",), TWO, "1 layer of transformer_2"),
         (("transformer.a",), ("transformer",), "1 layer of transformer"),
+        (
+            ("transformer.a", "text_encoder.b", "text_encoder.c"),
+            ("transformer",),
+            "1 layer of transformer and 2 layers of text_encoder",
+        ),
     ],
 )
 def test_a_file_is_described_with_the_networks_that_it_changes(
