@@ -24,9 +24,8 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     """An input of the text encoder, int64 [batch, length], and the tokenizer that converts a prompt to its ids.
 
     The tokenizer adds the start and end ids, and `pad` fills the rest: after the text, or before it if `pads_first`.
-    `mask` names an input of the same shape that is
-    1 for ids of the prompt and 0 for padding. `replaced` maps a token of several embeddings, such as "<cat>", to the
-    text that replaces it in prompts, "<cat> <cat>_1".
+    `mask` names an input of the same shape that is 1 for ids of the prompt and 0 for padding. `replaced` maps a token
+    of several embeddings, such as "<cat>", to the text that replaces it in prompts, "<cat> <cat>_1".
 
     `cleaning` changes a prompt first, in this order: `entities` replaces those of HTML, such as &amp;, `quotes` makes
     curly quotes straight, `spaces` merges consecutive spaces, `lower` converts to lower case, and `ends` removes spaces
