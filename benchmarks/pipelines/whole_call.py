@@ -44,7 +44,11 @@ from fewstep.runtime.sampling.execute import StepNetwork
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.text import load_text_encoder
 
-TEXTS = ((PROMPTS[1], OTHERS[1]), (" A very small,\n bright bird ", None))  # None: the pipeline's own negative prompt
+TEXTS = (  # None: the pipeline's own negative prompt
+    (PROMPTS[1], OTHERS[1]),
+    (" A very small,\n bright bird ", None),
+    (PROMPTS[0], ""),
+)
 
 
 @dataclass(frozen=True)
