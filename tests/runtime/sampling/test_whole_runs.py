@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 import fewstep.runtime
 from fewstep.graph.bake.assemble import BakedRun
 from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.hold import HeldAs
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.graph import Node
 from fewstep.plans.errors import UserError
@@ -23,7 +24,7 @@ from fewstep.runtime import Hold, Sampler
 from fewstep.runtime.arrays import Arrays
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.tensorrt import TensorRt
-from fewstep.runtime.sampling.whole_runs import RunFacts, RunPort, WholeRun, read_facts
+from fewstep.runtime.sampling.whole_runs import HOLDS, RunFacts, RunPort, WholeRun, read_facts
 from tests.bundles import write_graphs
 from tests.cuda_forms import NORM
 from tests.onnx_text import graph_of_text
@@ -298,3 +299,7 @@ def test_a_backend_without_whole_runs_says_so(tiny_bundle: Path, monkeypatch: py
     monkeypatch.setattr(TensorRt, "load", lambda self, bundle, name: OnnxRuntime().load(bundle, name))
     with refuses("TensorRt", "leave whole_runs out"):
         fewstep.runtime.load(tiny_bundle, backend=TensorRt(), whole_runs=["run.onnx"])
+
+
+def test_a_sampler_knows_each_hold_of_a_baked_file() -> None:
+    assert get_args(HeldAs) == HOLDS
