@@ -58,5 +58,5 @@ def assemble_run(options: BakeOptions, planned: Planned | None = None) -> tuple[
             raise UserError(f"--around {each.text} returned {type(run).__name__}", "let it return a BakedRun")
     baked = describe_run(bundle.manifest, bundle.body(body), plan, run.inputs, run.output, run.draws, run.carried)
     precision = precision_in(named.form, baked.precision)
-    form, is_inside = lossy_form(named), bool(options.around)
-    return run, msgspec.structs.replace(baked, precision=precision, form=form, around=is_inside, hold=options.hold)
+    form, has_functions = lossy_form(named), bool(options.around)
+    return run, msgspec.structs.replace(baked, precision=precision, form=form, around=has_functions, hold=options.hold)
