@@ -14,11 +14,13 @@ def expand_short_lists(program: torch.export.ExportedProgram) -> None:
             if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
                 continue
             declared: list[Any] = list(node.target._schema.arguments)
-            node.args = tuple(
-                _expand_list(value, argument.N) for value, argument in zip(node.args, declared, strict=False)
-            )
+            args = tuple(_expand_list(value, argument.N) for value, argument in zip(node.args, declared, strict=False))
             lengths = {argument.name: argument.N for argument in declared}
-            node.kwargs = {name: _expand_list(value, lengths.get(name)) for name, value in node.kwargs.items()}
+            kwargs = {name: _expand_list(value, lengths.get(name)) for name, value in node.kwargs.items()}
+            if args != node.args:  # torch refuses to assign those of some writes into views
+                node.args = args
+            if kwargs != node.kwargs:
+                node.kwargs = kwargs
 
 
 def _expand_list(value: Any, length: int | None) -> Any:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.export.tracing.capture import capture
+from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.graph.session import run
 
 
@@ -30,3 +31,12 @@ def test_lists_of_one_number_compute_what_they_do_in_torch() -> None:
     wanted = module(x).numpy()
     assert wanted.shape == (5, 2, 1, 4, 4)
     np.testing.assert_allclose(run(graph, {"x": x.numpy()})["y"], wanted, atol=1e-4)
+
+
+def test_operations_without_such_lists_are_left_as_they_are() -> None:
+    """torch refuses to assign the arguments of some nodes, such as those that write into a view."""
+    program = torch.export.export(nn.Conv2d(2, 2, 3, padding=1), (torch.ones(1, 2, 8, 8),))
+    nodes = list(program.graph.nodes)
+    before = [(node.args, node.kwargs) for node in nodes]
+    expand_short_lists(program)
+    assert all(node.args is args and node.kwargs is kwargs for node, (args, kwargs) in zip(nodes, before, strict=True))
