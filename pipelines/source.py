@@ -56,7 +56,7 @@ def load_recorded_folder(
     companions, label, read = None, str(folder.path), partial(read_stored, folder)
     with silence_libraries():
         if not any(folder.class_of(name).startswith("Autoencoder") for name in without):
-            companions = read_companions(label, recorded.built, recorded.settings, recorded.x_shape, read)
+            companions = read_companions(label, recorded, read)
         companions = _add_text(companions, label, recorded, read, without)
     more = () if companions is None else companions.files
     configs = [folder.path / name / CONFIG for name in loaded]
@@ -85,7 +85,7 @@ def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, An
         other = build_from_pipeline(pipeline, label, seed=1)
         recorded = record_pipeline(built, other, given, scheduler)
         read = partial(read_from_memory, pipeline)
-        companions = read_companions(label, built, recorded.settings, recorded.x_shape, read)
+        companions = read_companions(label, recorded, read)
         companions = _add_text(companions, label, recorded, read)
 
     def load(name: str) -> nn.Module:

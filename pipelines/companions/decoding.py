@@ -4,6 +4,7 @@ Nothing is listed for each pipeline. The part of the call after the last step is
 autoencoders and vocoders, frame by frame or in chunks if the pipeline does so, and all arithmetic around them.
 """
 
+import copy
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from fewstep.pipelines.companions.autoencoder import IMAGE, LATENT, random_laten
 from fewstep.pipelines.companions.partial_trace import TraceOfValues, pause_trace
 from fewstep.pipelines.companions.picture_encoder import find_latents, make_encoder
 from fewstep.pipelines.companions.stored_network import ReadNetwork
+from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.element_map import is_close
 from fewstep.pipelines.recording.pictures import MASKS
@@ -83,18 +85,18 @@ class RecordedDecoder(nn.Module):
 
     def __init__(self, decoding: RecordedDecoding, networks: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.decoding, self.networks = decoding, nn.ModuleDict(networks)
+        self.decoding, self.networks = decoding, nn.ModuleDict(networks).cpu().float()
+        # a trace replaces the tensors of `networks`, and code before it reads their values
+        self.shown = dict(zip(networks, map(_share_tensors, networks.values()), strict=True))
 
     def forward(self, *latent: Tensor) -> tuple[Tensor, ...]:
         pipeline, networks = self.decoding.built.pipeline, dict(self.networks.items())
         with ExitStack() as stack, TraceOfValues(), ExitStack() as steps:
-            steps.enter_context(
-                place(pipeline, {name: networks[name] for name in networks if _is_outline(pipeline, name)})
-            )
+            steps.enter_context(_let_stand_ins_answer(pipeline, self.shown))
             steps.enter_context(pause_trace())
 
             def begin() -> None:
-                """Trace from here on: the last step is over. Until then stand-ins ran, unless they have no values."""
+                """Trace from here on: the last step is over. Until then stand-ins ran."""
                 steps.close()
                 stack.enter_context(place(pipeline, networks))
 
@@ -113,12 +115,10 @@ class _CannotDecodeError(Exception):
     """The pipeline converts x to its output in a way that is not supported."""
 
 
-def read_companions(
-    label: str, built: BuiltPipeline, settings: CallSettings, x_shape: tuple[int, ...], read: ReadNetwork
-) -> PipelineNetworks | None:
+def read_companions(label: str, recorded: RecordedPipeline, read: ReadNetwork) -> PipelineNetworks | None:
     """Return the decoder of a recorded pipeline, with the encoder of its pictures. Returns None if it has none, or,
     with a warning, if it cannot be used."""
-    decoding = find_decoding(built, settings, x_shape, read)
+    decoding = find_decoding(recorded, read)
     if isinstance(decoding, RecordedDecoding):
         return PipelineNetworks(None, _make_autoencoder(decoding, read), zeros_for_none=False)
     if decoding != NONE:
@@ -126,18 +126,21 @@ def read_companions(
     return None
 
 
-def find_decoding(
-    built: BuiltPipeline, settings: CallSettings, x_shape: tuple[int, ...], read: ReadNetwork
-) -> RecordedDecoding | str:
+def find_decoding(recorded: RecordedPipeline, read: ReadNetwork) -> RecordedDecoding | str:
     """Return the part of a pipeline's call after its last step, or, as text, why it has none that can be used.
 
     If it also depends on other arguments, the call of a pipeline that keeps a part of x is tried with a mask that keeps
     none: the final x already has the kept part.
     """
+    built, settings, x_shape = recorded.built, recorded.settings, recorded.x_shape
     decoding = _find_decoding(built, settings, settings.of_one_sample(), x_shape, read)
-    masks = {name: _widen(mask) for name, mask in settings.usual.items() if name in MASKS}
-    if isinstance(decoding, RecordedDecoding) or not masks:
+    given = {name: mask for name, mask in settings.usual.items() if name in MASKS and mask is not None}
+    if isinstance(decoding, RecordedDecoding) or not given or not recorded.holds:
         return decoding
+    try:
+        masks = {name: _widen(mask) for name, mask in given.items()}
+    except _CannotDecodeError as error:
+        return str(error)
     pictures = {**settings.variants.get(PICTURE, {}), **masks}
     changed = replace(settings, variants={**settings.variants, PICTURE: pictures})
     other = _find_decoding(built, changed, {**settings.of_one_sample(), **masks}, x_shape, read)
@@ -145,8 +148,14 @@ def find_decoding(
 
 
 def _widen(mask: Any) -> Any:
-    """Return a mask of the same size that keeps nothing."""
-    return torch.ones_like(mask) if isinstance(mask, Tensor) else Image.new("L", mask.size, 255)
+    """Return a mask of the same size that keeps nothing, or a list of them."""
+    if isinstance(mask, list | tuple):
+        return [_widen(one) for one in mask]
+    if isinstance(mask, Image.Image):
+        return Image.new("L", mask.size, 255)
+    if not isinstance(mask, Tensor):
+        raise _CannotDecodeError(f"its mask is of type {type(mask).__name__}, not a picture or a tensor")
+    return torch.ones_like(mask)
 
 
 def _find_decoding(
@@ -182,26 +191,38 @@ def _find_decoding(
     return decoding
 
 
-def _is_outline(pipeline: Any, component: str) -> bool:
-    """Return True for a stand-in without values."""
-    return any(parameter.is_meta for parameter in getattr(pipeline, component).parameters())
+@contextmanager
+def _show_stored_values(built: BuiltPipeline, read: ReadNetwork) -> Iterator[None]:
+    """While active, let a pipeline read the stored tensors of its autoencoders, such as the mean and variance of
+    FLUX.2's latents. The stand-ins still compute the outputs."""
+    shown = {
+        name: copy_network(read(name, type(stand_in)).load())
+        for name, stand_in in built.pipeline.components.items()
+        if isinstance(stand_in, nn.Module) and hasattr(stand_in, DECODE)
+    }
+    with _let_stand_ins_answer(built.pipeline, shown):
+        yield
 
 
 @contextmanager
-def _show_stored_values(built: BuiltPipeline, read: ReadNetwork) -> Iterator[None]:
-    """While active, let a pipeline read the stored tensors of large autoencoders, such as the mean and variance of
-    FLUX.2's latents. The stand-ins, which have no values, still compute the outputs."""
-    shown = dict[str, nn.Module]()
+def _let_stand_ins_answer(pipeline: Any, networks: Mapping[str, nn.Module]) -> Iterator[None]:
+    """While active, a pipeline has these networks as its components, and their stand-ins compute what they return."""
     with ExitStack() as stack:
-        for name, stand_in in built.pipeline.components.items():
-            if isinstance(stand_in, nn.Module) and hasattr(stand_in, DECODE) and _is_outline(built.pipeline, name):
-                shown[name] = copy_network(read(name, type(stand_in)).load())
-                for entry in ("forward", *ENTRIES):
-                    if hasattr(stand_in, entry):
-                        method = getattr(stand_in, entry)
-                        stack.enter_context(patch.object(shown[name], entry, method, create=True))
-        stack.enter_context(place(built.pipeline, shown))
+        for name, network in networks.items():
+            stand_in = getattr(pipeline, name)
+            for entry in ("forward", *ENTRIES):
+                if hasattr(stand_in, entry):
+                    method = getattr(stand_in, entry)
+                    stack.enter_context(patch.object(network, entry, method, create=True))
+        stack.enter_context(place(pipeline, networks))
         yield
+
+
+def _share_tensors(network: nn.Module) -> nn.Module:
+    """Return a copy of a network with the same tensors."""
+    computed = [value for layer in network.modules() for value in vars(layer).values()]  # as weight_norm does
+    tensors = (*network.parameters(), *network.buffers(), *computed)
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors if isinstance(tensor, Tensor)})
 
 
 @contextmanager
@@ -250,7 +271,10 @@ def _is_raw(built: BuiltPipeline, settings: Mapping[str, Any], ending: Ending, t
     (tensor, *others) = tensors
     if others or tensor.dim() != 4 or _is_picture(tensor):
         return False
-    arrays = pytree.tree_leaves(finish_call(built, {**settings, OUTPUT: ARRAYS}, ending))
+    try:
+        arrays = pytree.tree_leaves(finish_call(built, {**settings, OUTPUT: ARRAYS}, ending))
+    except UserError:  # a pipeline may return no arrays
+        return False
     expected = (tensor / 2 + 0.5).clamp(0, 1).movedim(1, -1).numpy()
     (own,) = arrays if len(arrays) == 1 else (None,)
     return isinstance(own, np.ndarray) and own.shape == expected.shape and np.allclose(own, expected, atol=1e-5)
@@ -323,7 +347,7 @@ def _make_autoencoder(decoding: RecordedDecoding, read: ReadNetwork) -> Autoenco
     (image, *_), (only, *others) = decoding.outputs, networks.values()
     encoder: Companion | None = None
     if image.role == "image" and not others:
-        autoencoder = only.load()
+        autoencoder = copy_network(only.load())  # that of a pipeline in memory may be in bfloat16
         with place(decoding.built.pipeline, {decoding.components[0]: autoencoder}):
             latents = find_latents(autoencoder, decoding.finish, decoding.x_shape)
         if latents is not None and hasattr(autoencoder, "encode"):

@@ -31,7 +31,7 @@ from fewstep.pipelines.recording import components
 from fewstep.pipelines.recording.element_map import ElementMap
 from fewstep.pipelines.recording.record import place
 from fewstep.pipelines.recording.settings import PICTURE, CallSettings
-from fewstep.pipelines.source import record_folder
+from fewstep.pipelines.source import load_pipeline, record_folder
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.sampling.loading import load
 from tests import recorded_pipelines
@@ -46,8 +46,7 @@ def record(folder: Path, name: str) -> RecordedPipeline:
 
 
 def find(recorded: RecordedPipeline, read: ReadNetwork | None = None) -> RecordedDecoding | str:
-    read = read or partial(read_from_memory, recorded.built.pipeline)
-    return find_decoding(recorded.built, recorded.settings, recorded.x_shape, read)
+    return find_decoding(recorded, read or partial(read_from_memory, recorded.built.pipeline))
 
 
 def map_of(recorded_decoding: RecordedDecoding, autoencoder: Any) -> ElementMap:
@@ -121,6 +120,39 @@ def test_tensors_in_model_range_are_cut_off_as_the_arrays_of_the_call(tmp_path: 
     torch.testing.assert_close(picture, vae.decode(x / vae.config.scaling_factor).sample.clamp(-1, 1))
 
 
+@pytest.mark.parametrize("is_small", [True, False])
+def test_a_value_that_is_read_before_the_loop_is_the_stored_one(
+    is_small: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_small:  # a stand-in without weights
+        monkeypatch.setattr(components, "is_small", lambda network: type(network).__name__ != "AutoencoderKL")
+    recorded = record(tmp_path, "cogview3")
+    pipeline, vae = recorded.built.pipeline, load_network(tmp_path / "cogview3" / "vae")[0]
+    processor, prepare, scales = pipeline.image_processor, pipeline.prepare_latents, list[torch.Tensor]()
+    plain = processor.postprocess
+
+    def prepare_latents(*args: Any) -> Any:
+        scales[:] = [pipeline.vae.decoder.conv_in.bias[0].clone()]
+        return prepare(*args)
+
+    pipeline.prepare_latents = prepare_latents
+    processor.postprocess = lambda image, output_type: plain(image * scales[0], output_type=output_type)
+    recorded_decoding = find(recorded, partial(read_stored, Folder(tmp_path / "cogview3")))
+    assert isinstance(recorded_decoding, RecordedDecoding)
+    x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
+    expected = (vae.decode(x / vae.config.scaling_factor).sample * vae.decoder.conv_in.bias[0]).clamp(-1, 1)
+    decoder = RecordedDecoder(recorded_decoding, {"vae": vae}).eval()
+    (picture,) = torch.export.export(decoder, (x,), strict=False).module()(x)
+    torch.testing.assert_close(picture, expected)
+
+
+def test_pictures_outside_their_range_are_refused_without_arrays_to_compare(tmp_path: Path) -> None:
+    recorded = record(tmp_path, "cogview3")
+    processor = recorded.built.pipeline.image_processor
+    processor.postprocess = lambda image, output_type: {"pt": 3 * image}[output_type]
+    assert find(recorded) == "its call returns pictures that are not in [0, 1]"
+
+
 def test_a_pipeline_without_an_autoencoder_returns_x(tmp_path: Path) -> None:
     assert find(record(tmp_path, "wan")) == NONE
 
@@ -140,22 +172,49 @@ def test_an_output_that_x_does_not_change_is_refused(tmp_path: Path) -> None:
     assert find(recorded) == "its output does not depend on x"
 
 
+DEPENDS = "its output depends on its texts and pictures besides x"
+
+
+def find_with_mask(mask: Any, monkeypatch: pytest.MonkeyPatch, holds: bool = True) -> RecordedDecoding | str:
+    """Return the decoding of a call whose output depends on all of its masks but those that keep nothing."""
+    settings = CallSettings({"mask_image": mask}, {PICTURE: {"mask_image": mask}})
+
+    def finish(_: Any, changed: CallSettings, usual: Mapping[str, Any], *__: Any) -> RecordedDecoding | str:
+        for each in (usual["mask_image"], changed.variants[PICTURE]["mask_image"]):
+            if each is None or np.min([np.asarray(one) for one in (each if isinstance(each, list) else [each])]) == 0:
+                return DEPENDS
+        return RecordedDecoding(Mock(), usual, (4,), 1, ("vae",), (), None, None)
+
+    monkeypatch.setattr(decoding, "_find_decoding", finish)
+    return find_decoding(Mock(settings=settings, holds=holds), Mock())
+
+
+MASK = Image.fromarray(np.eye(4, dtype=np.uint8) * 255)
+
+
 def test_a_pipeline_that_keeps_a_part_of_x_is_traced_with_a_mask_that_keeps_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The final x has the kept part, which would otherwise be that of the recorded picture."""
-    mask = Image.fromarray(np.eye(4, dtype=np.uint8) * 255)
-    settings = CallSettings({"mask_image": mask}, {PICTURE: {"mask_image": mask}})
-
-    def finish(_: Any, changed: CallSettings, usual: Mapping[str, Any], *__: Any) -> RecordedDecoding | str:
-        masks = [usual["mask_image"], changed.variants[PICTURE]["mask_image"]]
-        if any(np.asarray(each).min() == 0 for each in masks):
-            return "its output depends on its texts and pictures besides x"
-        return RecordedDecoding(Mock(), usual, (4,), 1, ("vae",), (), None, None)
-
-    monkeypatch.setattr(decoding, "_find_decoding", finish)
-    recorded_decoding = find_decoding(Mock(), settings, (4,), Mock())
+    recorded_decoding = find_with_mask(MASK, monkeypatch)
     assert isinstance(recorded_decoding, RecordedDecoding) and recorded_decoding.settings["mask_image"].size == (4, 4)
+
+
+def test_a_list_of_masks_becomes_a_list_of_masks_that_keep_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded_decoding = find_with_mask([MASK, MASK], monkeypatch)
+    assert isinstance(recorded_decoding, RecordedDecoding) and len(recorded_decoding.settings["mask_image"]) == 2
+
+
+def test_the_mask_of_a_pipeline_that_keeps_no_part_of_x_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_with_mask(MASK, monkeypatch, holds=False) == DEPENDS
+
+
+def test_no_mask_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_with_mask(None, monkeypatch) == DEPENDS
+
+
+def test_a_mask_of_another_type_is_refused_by_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_with_mask(0, monkeypatch) == "its mask is of type int, not a picture or a tensor"
 
 
 @pytest.mark.slow
@@ -228,3 +287,13 @@ def test_an_encoded_image_decodes_as_the_autoencoder_decodes_it(tmp_path: Path) 
         expected = vae.decode(vae.encode(torch.from_numpy(image)).latent_dist.mode()).sample.numpy()
     autoencoder = load_autoencoder(bundle)
     np.testing.assert_allclose(autoencoder.decode(autoencoder.encode(image)), expected.clip(-1, 1), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_encoder_of_a_bfloat16_pipeline_is_found(tmp_path: Path) -> None:
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(
+        recorded_pipelines.bria(tmp_path / "bria"), torch_dtype=torch.bfloat16
+    )
+    companions = load_pipeline(pipeline, "mine", "0", CALLS["bria"]).companions
+    assert companions is not None and companions.autoencoder is not None and companions.autoencoder.encoder is not None
+    assert pipeline.vae.dtype == torch.bfloat16
