@@ -127,7 +127,7 @@ def try_pipeline(
         with _limit(seconds):
             own = export_pipeline(folder, bundle, settings)
             remarks += own + listened.remarks[-2:]
-            outputs = "" if bundle is None else _decoded_by(bundle)
+            outputs = "" if bundle is None else _output_roles(bundle)
             compared, more = NOT_COMPARED, list[str]()
             if not _is_recorded(folder):
                 compared, more = _compare_listed(folder, settings, variant.scale)
@@ -159,7 +159,7 @@ def _compare_whole(folder: Path, bundle: Path, settings: Mapping[str, Any]) -> t
         return WholeCall(None, None), [f"not compared as a whole: {what}"]
 
 
-def _decoded_by(bundle: Path) -> str:
+def _output_roles(bundle: Path) -> str:
     """Return what the decoder of a bundle returns, "" for a bundle without one."""
     described = open_bundle(bundle).manifest.autoencoder
     return "" if described is None else " and ".join(output.role for output in described.decoder.outputs)

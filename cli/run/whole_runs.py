@@ -32,8 +32,8 @@ def whole_run_sizes(
     for (_, (size, *_), _), run in runs.runs.items():
         assert isinstance(size, int), "a whole run has a fixed batch"
         called = (min(size, options.count), *shape)
-        found = runs.find(plan, called, hold)
-        if found is None or _run_of(found) != _run_of(run):
+        equal_run = runs.find(plan, called, hold)
+        if equal_run is None or _run_of(equal_run) != _run_of(run):
             unlike = "; ".join(run.differences(plan, called, hold))
             raise UserError(f"{run.name} computes a different run: {unlike}", "bake this run, or leave --whole-run out")
         sizes.add(size)

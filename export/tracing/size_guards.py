@@ -75,7 +75,8 @@ def decide_in_ranges() -> Iterator[list[Guard]]:
     def record_guards(env: Any, *arguments: Any, **options: Any) -> Any:
         before = len(env.guards)
         result = compare(env, *arguments, **options)
-        guards.extend(guard for each in env.guards[before:] if (guard := _describe_guard(env, each.expr)) is not None)
+        new = (_describe_guard(env, made.expr) for made in env.guards[before:])
+        guards.extend(guard for guard in new if guard is not None)
         return result
 
     with (
@@ -132,6 +133,6 @@ def _symbols(expression: Any) -> list[Symbol]:
 def _ranges(env: Any, symbols: list[Symbol]) -> Ranges | None:
     """Return the range of each symbol; None if one has no limit."""
     known = [env.var_to_range.get(symbol) for symbol in symbols]
-    if any(each is None or not (each.lower.is_Integer and each.upper.is_Integer) for each in known):
+    if any(limits is None or not (limits.lower.is_Integer and limits.upper.is_Integer) for limits in known):
         return None
-    return tuple((int(each.lower), int(each.upper)) for each in known)
+    return tuple((int(limits.lower), int(limits.upper)) for limits in known)

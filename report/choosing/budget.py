@@ -105,8 +105,8 @@ def choose_by_budget(bundle: Bundle, budget: Budget, batch: int, plan: Plan, row
     within = np.inf if budget.milliseconds is None else budget.milliseconds
     on_front = pareto_front(rows, budget.call_time)
     good = pareto_front([row for row in rows if budget.is_good(row)], budget.call_time)
-    kept = [row for row in good if budget.call_time(row) <= within]
-    if not kept:
+    in_time = [row for row in good if budget.call_time(row) <= within]
+    if not in_time:
         fast = [row for row in on_front if budget.call_time(row) <= within]
         if good:
             nearest, words = good[0], "the fastest of this quality"
@@ -117,7 +117,7 @@ def choose_by_budget(bundle: Bundle, budget: Budget, batch: int, plan: Plan, row
         fix = _suggest_limits(bundle, budget, plan, good, fast)
         what = f"no deployment samples {bundle.path} {budget.describe(nearest.body)}"
         raise UserError(f"{what}: {words} is {describe_deployment(nearest)}", fix)
-    winner = kept[0] if budget.within is None else kept[-1]
+    winner = in_time[0] if budget.within is None else in_time[-1]
     others = (row for row in reversed(on_front) if row != winner and row.rank < winner.rank)
     family = tuple(
         row.plan

@@ -92,17 +92,18 @@ def sample_sequences(
     if policy.relative_to is not None:
         origins = np.stack([action_origin(manifest, request.window) for request in requests])[:, None]
     hold: Hold | None = None
-    holds = continuity != "none" and any(each.decided for each in requests)
+    holds = continuity != "none" and any(request.decided for request in requests)
     if holds or policy.prefix is not None:
         hold = _make_hold(sampler, origins, requests, formers, continuity)
-    seen = _stack_windows(manifest, requests)
+    values = _stack_windows(manifest, requests)
     if hold is not None and policy.prefix is not None and policy.delay is not None:
         counts = [
-            each.decided if continuity == "trained" and each.decided <= policy.most_delay else 0 for each in requests
+            request.decided if continuity == "trained" and request.decided <= policy.most_delay else 0
+            for request in requests
         ]
-        seen |= {policy.prefix: hold.value_at(0), policy.delay: np.array(counts, np.float32)[:, None]}
+        values |= {policy.prefix: hold.value_at(0), policy.delay: np.array(counts, np.float32)[:, None]}
     seeds = [request.seed for request in requests]
-    x, steps = _sample(sampler, compiled, seeds, seen, hold if holds else None, enough)
+    x, steps = _sample(sampler, compiled, seeds, values, hold if holds else None, enough)
     sequences = (x if manifest.units is None else sampler.to_units(x))[:, policy.first :]
     if policy.width is not None:
         sequences = sequences[..., : policy.width]
@@ -113,18 +114,18 @@ def _sample(
     sampler: Sampler,
     plan: Plan,
     seeds: Sequence[int],
-    seen: Mapping[str, NDArray[Any]],
+    values: Mapping[str, NDArray[Any]],
     hold: Hold | None,
     enough: Callable[[], bool] | None,
 ) -> tuple[Float32, int]:
     """Return the samples [len(seeds), *x_shape] in model range, and the number of steps that were run, for
     `sample_sequences`."""
-    whole = sampler.runs.sample_whole(plan, seeds, seen, hold)
+    whole = sampler.runs.sample_whole(plan, seeds, values, hold)
     if whole is not None:
         return whole, len(plan.steps)
     last: StepState | None = None
     early = False
-    for last in sampler.steps(plan, seeds, seen, hold=hold):
+    for last in sampler.steps(plan, seeds, values, hold=hold):
         early = enough is not None and last.index + 1 < len(plan.steps) and enough()
         if early:
             break

@@ -100,8 +100,8 @@ def _affine_arrays(
     number of axes. The last is None if the data were constant nowhere."""
     along = [1] * axes
     along[units.axis] = -1
-    scale, shift = (np.array(each, np.float64).reshape(along) for each in (units.scale, units.shift))
+    scale, shift = (np.array(numbers, np.float64).reshape(along) for numbers in (units.scale, units.shift))
     is_constant = scale == 0
-    for each in (scale, shift, is_constant):
-        each.setflags(write=False)
+    for array in (scale, shift, is_constant):
+        array.setflags(write=False)
     return scale, shift, is_constant if is_constant.any() else None

@@ -189,10 +189,10 @@ def _run_graph(graph: LoadedGraph, name: str, fed: Arrays, count: int, bundle: B
     outputs = graph(fed)
     entry = bundle.manifest.conditioner if name == CONDITIONER else bundle.manifest.prologue
     assert entry is not None, "a graph that was loaded has an entry"
-    for each in entry.outputs:
-        row = outputs.get(each.name)
+    for output in entry.outputs:
+        row = outputs.get(output.name)
         if row is None or not row.ndim or len(row) != count:
-            what = f"{bundle.path}: the {name} does not return a row {each.name!r} for each sample"
+            what = f"{bundle.path}: the {name} does not return a row {output.name!r} for each sample"
             raise UserError(what, EXPORT_AGAIN)
     return dict(outputs)
 

@@ -179,16 +179,16 @@ class WholeRuns:
                 self.digests.clear()
             kept = self.digests[id(plan)] = plan, plan_digest(plan)
         holds = HOLDS if hold is None else (hold_kind(hold),)
-        run = next(filter(None, (self.runs.get((kept[1], shape, each)) for each in holds)), None)
+        run = next(filter(None, (self.runs.get((kept[1], shape, name)) for name in holds)), None)
         if run is None and self.runs:
             self._log_differences(plan, shape, hold)
         return run if run is not None and not run.problem else None
 
     def _log_differences(self, plan: AnyPlan, shape: tuple[int, ...], hold: Hold | None) -> None:
         """Log once how a call differs from the most similar file."""
-        found = {run.name: run.differences(plan, shape, hold) for run in self.runs.values()}
-        name = min(found, key=lambda each: len(found[each]))
-        text = f"calls with another plan or shape than {name} run step by step: {'; '.join(found[name])}"
+        differences = {run.name: run.differences(plan, shape, hold) for run in self.runs.values()}
+        name = min(differences, key=lambda file: len(differences[file]))
+        text = f"calls with another plan or shape than {name} run step by step: {'; '.join(differences[name])}"
         if text not in self.logged and len(self.logged) < PLANS_KEPT:
             self.logged.add(text)
             LOG.info("%s", text)
@@ -238,8 +238,8 @@ def read_facts(file: Path, metadata: Mapping[str, str]) -> RunFacts:
         raise UserError(
             f"{file} was baked with --around, whose program may change the samples", "bake it without --around"
         )
-    taken = (NOISE, DRAWS, CONDITION, GIVEN) + (() if facts.hold == HOLDS[0] else (HELD, MASK))
-    others = [port for port in facts.inputs if port.meaning not in taken]
+    meanings = (NOISE, DRAWS, CONDITION, GIVEN) + (() if facts.hold == HOLDS[0] else (HELD, MASK))
+    others = [port for port in facts.inputs if port.meaning not in meanings]
     if others or facts.output.meaning != SAMPLE:
         port = others[0] if others else facts.output
         raise UserError(f"{file} has a port {port.name!r} ({port.meaning}) that a sampler does not feed", BAKE)

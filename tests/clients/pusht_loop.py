@@ -102,7 +102,7 @@ def main(folder: Path) -> dict[str, float]:
         policy.reset()
         control, actions = drive(theirs), drive(ours)
     return {
-        "weights": sum(each.numel() for each in policy.parameters()),
+        "weights": sum(weight.numel() for weight in policy.parameters()),
         "difference": float(np.abs(actions - control).max() / np.abs(control).max()),
         **{f"milliseconds, {name}": round(1e3 * float(np.median(each)), 1) for name, each in seconds.items()},
     }

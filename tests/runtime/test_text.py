@@ -33,7 +33,7 @@ def with_tokens(bundle: Bundle, **fields: Any) -> Bundle:
     """Return a bundle with other fields of its tokens."""
     assert bundle.manifest.text is not None
     return with_text(
-        bundle, tokens=tuple(msgspec.structs.replace(each, **fields) for each in bundle.manifest.text.tokens)
+        bundle, tokens=tuple(msgspec.structs.replace(tokens, **fields) for tokens in bundle.manifest.text.tokens)
     )
 
 
@@ -86,7 +86,7 @@ def test_an_empty_prompt_may_be_zeros(tiny_bundle: Path, zeros: str, prompt: boo
     bundle = with_text(open_bundle(with_companions(tiny_bundle)), zeros_for_empty=zeros)
     text, prompts = load_text_encoder(bundle), ["dog", "", "cat"]
     rows = [encode(prompts)["text"] for encode in (text.encode, text.encode_negative)]
-    assert [[bool(row.any()) for row in each] for each in rows] == [[True, prompt, True], [True, negative, True]]
+    assert [[bool(row.any()) for row in text] for text in rows] == [[True, prompt, True], [True, negative, True]]
     _, away = add_prompt_conditions(bundle, {}, ["cat"], [""])
     assert bool(np.any(away["text"])) is negative
 

@@ -25,7 +25,9 @@ def samplers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sampler, Sampler
 def test_a_sequence_is_one_call(samplers: tuple[Sampler, Sampler], decided: int) -> None:
     steps, whole = samplers
     calls = count_calls(whole)
-    found, right = (sample_actions(each, "ddim:2", WINDOW, former=FORMER, decided=decided) for each in (whole, steps))
+    found, right = (
+        sample_actions(sampler, "ddim:2", WINDOW, former=FORMER, decided=decided) for sampler in (whole, steps)
+    )
     np.testing.assert_array_equal(found, right)
     assert len(calls) == 1
     assert found[:decided].tolist() == FORMER[:decided].tolist()

@@ -118,7 +118,7 @@ def test_a_hold_that_no_file_takes_runs_the_steps(tiny_bundle: Path) -> None:
     steps, whole = steps_and_whole(tiny_bundle, bake_run(tiny_bundle, hold="noised"))
     calls, value = count_calls(whole), np.zeros((2, 1, 4, 4), np.float32)
     for hold in (Hold(value, value, fresh=True), Hold((value,) * 5, value)):
-        np.testing.assert_array_equal(*(each.sample(PLAN, **CALL, hold=hold) for each in (whole, steps)))
+        np.testing.assert_array_equal(*(sampler.sample(PLAN, **CALL, hold=hold) for sampler in (whole, steps)))
     assert calls == []
 
 
