@@ -13,7 +13,9 @@ from fewstep.report.choosing.deployment_times import estimate_call_time
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
+from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
 from fewstep.runtime.text import load_text_encoder
 
 LOG = logging.getLogger("fewstep")
@@ -44,8 +46,8 @@ def companion_graphs(manifest: Manifest) -> tuple[GraphEntry, ...]:
     for many calls."""
     if manifest.policy is not None:
         return ()
-    text = () if manifest.text is None else (manifest.text.graph,)
-    return text if manifest.autoencoder is None else (*text, manifest.autoencoder.decoder)
+    graphs = shared_graphs(manifest)
+    return tuple(graphs[name] for name in (TEXT_ENCODER, DECODER) if name in graphs)
 
 
 def make_calls(bundle: Bundle, threads: int) -> Mapping[str, Call]:
