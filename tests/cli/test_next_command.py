@@ -138,7 +138,7 @@ def test_a_flow_begins_with_euler_or_its_scheduler_and_a_student_with_its_own(
         ("a/b/wan_lightning_8steps_lora.safetensors:0.5", "--plan scheduler:8 --guidance 1"),
         ("lcm-lora-sdv1-5.safetensors", "--plan lcm:4 --guidance 1"),
         ("turbo/loras/style.safetensors", "--plan scheduler:8"),
-        ("/home/hyper/cats.safetensors", "--plan scheduler:8"),
+        ("/models/hyper/cats.safetensors", "--plan scheduler:8"),
     ],
 )
 def test_a_lora_whose_name_says_few_steps_is_calibrated_with_these(tiny_bundle: Path, file: str, options: str) -> None:
