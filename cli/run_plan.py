@@ -78,8 +78,8 @@ def describe_calibration_mismatch(bundle: Bundle, body: Body, plan: Any) -> str 
         return None
     if plan.fitted is not None and shaping_of(plan) == shaping_of(calibrated):
         return None  # `fewstep fit` compared the guidance
-    if _range_settings(plan) == _range_settings(calibrated):
-        return None
+    if plan.steps == calibrated.steps or _range_settings(plan) == _range_settings(calibrated):
+        return None  # one plan may have several names
     along = f"{body.precision} was calibrated along {describe_plan(calibrated)}, and runs along {describe_plan(plan)}"
     return f"{along}: its {MISFIT}{_calibration_remedy(calibrated, plan)}"
 

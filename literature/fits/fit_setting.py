@@ -12,10 +12,10 @@ from fewstep.fitting.blocks import Block
 from fewstep.fitting.rollouts import FitSampler
 from fewstep.fitting.start_plans import find_best_start
 from fewstep.fitting.teacher_path import teacher_states
-from fewstep.plans.compile import trace_plan
+from fewstep.plans.compile import bind_plan_name, trace_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import Guidance
-from fewstep.plans.names.plan_name import PlanName, parse_plan_name
+from fewstep.plans.names.plan_name import PlanName
 from fewstep.plans.plan import Plan, Step
 from fewstep.plans.prediction import input_scale
 from fewstep.plans.schedule import NoiseSchedule, Time
@@ -47,7 +47,7 @@ class FitSetting:
     @cached_property
     def plan_name(self) -> PlanName:
         """The solver and the grid of the nominal plan."""
-        return parse_plan_name(self.nominal.name, self.denoiser.grid)
+        return bind_plan_name(self.nominal.name, self.denoiser)
 
     @cached_property
     def schedule(self) -> NoiseSchedule:

@@ -52,7 +52,8 @@ def _settable_parameters(function: Callable[..., Any]) -> tuple[dict[str, inspec
 
 
 def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -> tuple[Any, str]:
-    """Return the function that `text` names, with its parameters bound, and `text` in canonical form.
+    """Return the function that `text` names, with its parameters bound, and `text` in canonical form. An alias keeps
+    the name that the user gave.
 
     Args:
         text: NAME or NAME(parameter=value, ...).
@@ -68,7 +69,8 @@ def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -
         function = add_result_check(loaded, among.checked, f"{among.kind} {home}:{called}")
         return _bind_parameters(function, code_name(home, called), arguments, name, among.kind)
     among.check_meaning(called)
-    if called in among.aliases:
+    alias = _format_call(called, arguments) if called in among.aliases else None
+    if alias is not None:
         called, preset = _parse_call(among.aliases[called], name)
         arguments = {**preset, **arguments}
     called, arguments = _resolve_order(called, arguments, name, among)
@@ -81,7 +83,8 @@ def bind_call(text: str, name: str, among: Namespace, home: str | None = None) -
         listed = f"choose one of {', '.join(all_names)}" if len(all_names) <= MOST_LISTED else all_of_them
         fix = f"choose {' or '.join(near)}; {all_of_them}" if near else listed
         raise UserError(f"unknown {among.kind} '{called}' in plan '{name}'", fix)
-    return _bind_parameters(found, called, arguments, name, among.kind)
+    bound, canonical = _bind_parameters(found, called, arguments, name, among.kind)
+    return bound, alias or canonical
 
 
 def _bind_parameters(
@@ -105,8 +108,13 @@ def _bind_parameters(
         raise UserError(f"{kind} {called} needs {missing[0]} (plan '{name}')", fix)
     if not changed:
         return function, called
-    written = ", ".join(f"{key}={_format_value(_plain(value))}" for key, value in changed.items())
-    return partial(function, **changed), f"{called}({written})"
+    return partial(function, **changed), _format_call(called, changed)
+
+
+def _format_call(called: str, arguments: Mapping[str, Any]) -> str:
+    """Return the text of a call, with sorted parameters."""
+    written = ", ".join(f"{key}={_format_value(_plain(value))}" for key, value in sorted(arguments.items()))
+    return f"{called}({written})" if written else called
 
 
 def _resolve_order(

@@ -5,8 +5,8 @@
 Examples are "dpmpp_2m:8", "ddim(eta=0.5):10@karras(rho=5)" and "ddim:4@flow_shift(shift=3)". Solvers are the functions
 of `fewstep.plans.solvers`, and grids the functions of `fewstep.plans.grids`. LIGHT chooses the steps that a light
 network runs, as in "dpmpp_2m:20+every(interval=3)"; it is a function of `fewstep.plans.light_steps`. The
-parentheses set their parameters after the first two. `ALIASES` of those modules are other names in the literature,
-which the canonical form replaces.
+parentheses set their parameters after the first two. `ALIASES` of those modules are other names in the literature.
+A plan keeps such a name, so that a user finds in each report the name that he gave.
 
 A name without a grid uses the grid of its denoiser (`DenoiserFacts.grid`). With a solver for distilled denoisers, it
 uses the grid of the distillation if the spec names one, otherwise `trailing`, whose times are near those of the
@@ -67,8 +67,8 @@ class PlanName:
     """A parsed plan name. `solver` and `grid` are functions whose parameters are bound.
 
     `text` is the canonical form, with sorted parameters and without defaults. The grid is omitted if both it and the
-    denoiser's default grid are `trailing`. Earlier versions always defaulted to `trailing`, so the names that they
-    wrote keep their meaning.
+    denoiser's default grid are `trailing`, and for equal steps of a flow. Earlier versions always defaulted to
+    `trailing`, so the names that they wrote keep their meaning.
     `reference` has the parts of the name as given.
     """
 
@@ -95,14 +95,16 @@ def parse_plan_name(
         _refuse_other_tools(parts)
     solver, solver_text = bind_call(parts.solver, parts.text, SOLVERS, parts.home)
     steps = step_count(parts, solver_text if parts.home is None else f"{parts.home}:{parts.solver}")
-    usual = trained if (is_flow and parts.means_equal_steps) or facts_of(solver).distilled else default
+    has_equal_steps = is_flow and parts.means_equal_steps
+    usual = trained if has_equal_steps or facts_of(solver).distilled else default
     if parts.grid is None and (plugin := GRIDS.foreign(function_name(usual))) is not None:
         fix = f"name the grid, {parts}@{usual}, if {package_of(plugin)} may run its code"  # the bundle chose it
         raise UserError(f"plan {parts.text!r} has the grid of its denoiser, {describe_plugin(plugin)}", fix)
     grid_home, where = (None, usual) if parts.grid is None else split_code(parts.grid) or (None, parts.grid)
     grid, grid_text = bind_call(where, parts.text, GRIDS, grid_home)
     light, light_text = (None, None) if parts.light is None else bind_call(parts.light, parts.text, LIGHT_STEPS)
-    text = join_plan_name(solver_text, steps, None if grid_text == default == TRAILING else grid_text, light_text)
+    is_implied = has_equal_steps or (grid_text == default == TRAILING and not parts.means_equal_steps)
+    text = join_plan_name(solver_text, steps, None if is_implied else grid_text, light_text)
     return PlanName(text, solver, steps, grid, parts, light)
 
 
@@ -154,10 +156,12 @@ def is_plan_name(text: str) -> bool:
 def with_grid(text: str) -> str:
     """Add the grid to a canonical name: in a bundle or a plan file, a name without a grid means trailing.
 
-    The name of a scheduler's plan, or of a fitted plan, has no grid and is unchanged.
+    The name of a scheduler's plan, or of a fitted plan, has no grid and is unchanged. So is that of a loop with equal
+    steps of a flow, which is the only one that leaves its grid out (`parse_plan_name`).
     """
     parts = split_plan_name(text)
-    is_named = parts.home is None and parts.grid is None and parts.function in SOLVERS
+    is_solver = parts.function in SOLVERS or parts.function in SOLVERS.aliases
+    is_named = parts.home is None and parts.grid is None and is_solver and not parts.means_equal_steps
     return join_plan_name(parts.solver, parts.steps, TRAILING, parts.light) if is_named else text
 
 

@@ -47,14 +47,14 @@ FLOW = DenoiserFacts(ScheduleSpec("flow"), "flow", grid="arctan")
 
 @pytest.mark.parametrize("name", ["euler", "flow_euler", "flow_heun"])
 def test_names_of_loops_over_flows_mean_equal_steps_or_the_grid_of_the_spec(name: str) -> None:
-    assert compile_plan(f"{name}:4", FLOW) == compile_plan(f"{name}:4@trailing", FLOW)
+    assert compile_plan(f"{name}:4", FLOW).steps == compile_plan(f"{name}:4@trailing", FLOW).steps
     shifted = replace(FLOW, grid="flow_shift(shift=5)")
-    assert compile_plan(f"{name}:4", shifted) == compile_plan(f"{name}:4@flow_shift(shift=5)", shifted)
+    assert compile_plan(f"{name}:4", shifted).steps == compile_plan(f"{name}:4@flow_shift(shift=5)", shifted).steps
     assert compile_plan(f"{name}:4@karras", FLOW) == compile_plan(f"{name}:4@karras", shifted)
 
 
 def test_euler_of_other_schedules_is_ddim() -> None:
-    assert compile_plan("euler:4", COSINE) == compile_plan("ddim:4", COSINE)
+    assert compile_plan("euler:4", COSINE).steps == compile_plan("ddim:4", COSINE).steps
     assert compile_plan("ddim:4", FLOW) == compile_plan("ddim:4@arctan", FLOW)
 
 

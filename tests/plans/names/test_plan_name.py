@@ -8,7 +8,7 @@ from fewstep.plans import grids, solvers
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.call_syntax import parameters
-from fewstep.plans.names.plan_name import parse_plan_name
+from fewstep.plans.names.plan_name import parse_plan_name, with_grid
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
 from tests.plans.gaussian import COSINE, denoising
 from tests.refusals import refuses
@@ -42,15 +42,41 @@ def test_names_are_kept_in_canonical_form(name, canonical):
     assert compile_plan(name, V).name == canonical
 
 
-def test_a_name_of_the_literature_is_spelled_out(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "solver", "shown"),
+    [
+        ("noisy:4", "ddim(eta=1):4", "noisy:4"),
+        ("noisy( eta = 0.50 ):4", "ddim(eta=0.5):4", "noisy(eta=0.5):4"),
+        ("noisy(eta=0):4@edm", "ddim:4@karras(sigma_max=80, sigma_min=0.002)", "noisy(eta=0):4@edm"),
+    ],
+)
+def test_a_plan_keeps_a_name_of_the_literature(monkeypatch, name, solver, shown):
     monkeypatch.setattr(solvers, "ALIASES", {"noisy": "ddim(eta=1)"}, raising=False)
-    assert parse_plan_name("noisy:4").text == "ddim(eta=1):4"
-    assert parse_plan_name("noisy(eta=0.5):4").text == "ddim(eta=0.5):4"
-    assert parse_plan_name("noisy(eta=0):4@edm").text == "ddim:4@karras(sigma_max=80, sigma_min=0.002)"
+    assert compile_plan(name, V).name == shown
+    assert compile_plan(name, V).steps == compile_plan(shown, V).steps == compile_plan(solver, V).steps
+
+
+@pytest.mark.parametrize("name", ["euler:4", "flow_heun:4", "euler:4@karras", "euler(eta=0.5):4", "euler_ancestral:4"])
+@pytest.mark.parametrize(
+    ("schedule", "grid"),
+    [
+        ("flow", "trailing"),
+        ("flow", "arctan"),
+        ("flow", "flow_shift(shift=3)"),
+        ("cosine", "trailing"),
+        ("cosine", "arctan"),
+    ],
+)
+def test_the_name_of_a_compiled_plan_means_the_same_plan(name, grid, schedule):
+    denoiser = DenoiserFacts(ScheduleSpec(schedule), "flow" if schedule == "flow" else "v", grid=grid)
+    plan = compile_plan(name, denoiser)
+    assert plan.name.startswith(name)
+    assert with_grid(plan.name) in (plan.name, f"{plan.name}@trailing")
+    assert compile_plan(with_grid(plan.name), denoiser).steps == plan.steps
 
 
 def test_parameters_reach_the_solver():
-    assert compile_plan("euler_ancestral:6", V) == compile_plan("ddim(eta=1):6", V)
+    assert compile_plan("euler_ancestral:6", V).steps == compile_plan("ddim(eta=1):6", V).steps
     assert compile_plan("ddim(eta=0.5):6", V).steps != compile_plan("ddim:6", V).steps
 
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fewstep.plans import solvers
 from fewstep.plans.compile import compile_plan, trace_plan
@@ -203,5 +204,5 @@ def test_singlestep_on_a_grid_of_even_steps_is_the_solver_that_evaluates_between
 def test_aliases_are_plans_of_the_solver_they_stand_for(alias):
     denoiser = facts_of(solver(alias)).made_for or denoising(COSINE, "v")
     plan, named = (compile_plan(f"{name}:6", denoiser) for name in (alias, solvers.ALIASES[alias]))
-    assert plan == named
+    assert plan == replace(named, name=plan.name)
     assert alias not in solvers.__all__
