@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from fewstep.measure.rollouts.metrics import Floats, psnr
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.sample_space import judging_of
 from fewstep.plans.any_plan import AnyPlan, check_compiled, shaping_of
+from fewstep.plans.configs.classes import is_distilled_sampler
+from fewstep.plans.configs.student_signs import find_signs
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import respread_weights
 from fewstep.plans.names.plan_reference import (
@@ -33,12 +36,14 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Strict
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.scheduler_plans import read_scheduler_config
 
 FIRST_STEPS = 80  # steps of the default plan, before they are doubled
 MOST_STEPS = 320  # maximum steps; with more, float32 rounding is as large as the difference
 CHECK_SEEDS = 4
 TEACHER_MARGIN = 10.0  # dB: a teacher that is this much more exact adds a tenth to the judged plan's error
 NO_TEACHER = "was distilled to few steps, so no plan can be its teacher"
+MOST_STUDENT_STEPS = 16  # of a plan along which a name may say that a denoiser is a student
 STRETCHED = ("ays_sd", "ays_sdxl", "ays_svd", "table")  # grids that interpolate a table of few steps
 
 LOG = logging.getLogger("fewstep")
@@ -114,8 +119,9 @@ def teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyP
 
 def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
     """Return whether a denoiser was distilled to few steps: because its spec says so, because it is a consistency
-    function, or because the solver of `judged` is for such denoisers. A network that takes two times does not count as
-    distilled unless its spec says so."""
+    function, because the solver of `judged`, or the scheduler whose plan it is, is for such denoisers, or because a
+    name says so and `judged` has few steps. A network that takes two times does not count as distilled unless its spec
+    says so."""
     from fewstep.plans.names.plan_name import parse_plan_name  # imports all solvers; not needed to only run plans
     from fewstep.plans.publication import facts_of
 
@@ -124,9 +130,16 @@ def is_distilled(sampler: Sampler, judged: AnyPlan) -> bool:
         return manifest.distilled
     if manifest.prediction == "consistency":
         return True
+    config: dict[str, Any] = {}
+    with suppress(UserError):  # no scheduler, or one that cannot be read, which its plans report
+        config = read_scheduler_config(sampler.bundle)
+    if split_plan_name(judged.name).is_of_scheduler and is_distilled_sampler(config):
+        return True
     with suppress(UserError):  # a plan from a file, from a fit, or of an unknown solver
-        return facts_of(parse_plan_name(judged.name).solver).distilled
-    return False
+        if facts_of(parse_plan_name(judged.name).solver).distilled:
+            return True
+    names = [manifest.provenance.source, *(adapter.file for adapter in manifest.provenance.adapters)]
+    return len(judged.steps) <= MOST_STUDENT_STEPS and find_signs(names, config) is not None
 
 
 def select_teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyPlan) -> Plan | None:
@@ -139,7 +152,7 @@ def select_teacher_plan(sampler: Sampler, reference: TextReference | None, judge
         return None
     if reference is not None or not is_distilled(sampler, judged):
         return teacher_plan(sampler, reference, judged)
-    what = "%s %s: bodies are compared with float32 along %s"
+    what = "%s %s: bodies are compared with float32 along %s (--teacher PLAN names another reference)"
     LOG.warning(what, sampler.bundle.manifest.name, NO_TEACHER, judged.name)
     return None
 

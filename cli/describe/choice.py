@@ -41,12 +41,14 @@ def choice_table(choice: Choice, batch: int) -> Table:
     judged = choice.deployments[0].judged
     other_seed = choice.deployments[0].quality.nearness.other_seed_text
     samples = "one sample" if batch == 1 else f"{batch} samples"
+    of_student = f"along {choice.teacher}, since a student of few steps has no teacher in its bundle,"
+    reference = f"with many steps (the teacher, {choice.teacher})" if choice.has_teacher else of_student
     caption = (
         f"Time: a whole sampling call for {samples}, not delayed by other programs. Quality: mean PSNR against float32 "
-        f"with many steps (the teacher, {choice.teacher}) over {choice.seeds} seeds, ± its standard error; "
+        f"{reference} over {choice.seeds} seeds, ± its standard error; "
         f"p5: 5th percentile. Signal: signal to error{other_seed}. Gain: share of the guidance that int8 keeps at its "
         "worst step in calibration. Front: no other row is both faster and "
-        f"{'closer to the teacher' if judged is None else 'of a higher score'}."
+        f"{'closer to that reference' if judged is None else 'of a higher score'}."
     )
     scored: tuple[str, ...] = ()
     if judged is not None:

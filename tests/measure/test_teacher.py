@@ -24,7 +24,7 @@ from fewstep.plans.paths import PATHS
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import Clip
 from fewstep.plans.spec import DenoiserFacts, ScheduleSpec
-from fewstep.runtime.bundle.manifest import TensorEntry
+from fewstep.runtime.bundle.manifest import Adapter, Provenance, TensorEntry
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
 from tests.bundles import change_bundle
@@ -72,6 +72,8 @@ def test_a_network_of_two_times_has_a_teacher_that_passes_both(tiny_bundle: Path
 
 
 EDM = ScheduleSpec("edm")
+STUDENT = Provenance("sd-turbo", "0" * 64, {}, ())
+WITH_LORA = Provenance("model", "0" * 64, {}, (), (Adapter("hyper-sd-4steps-lora.safetensors", "0" * 64, 1.0),))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,9 @@ EDM = ScheduleSpec("edm")
         ({}, "lcm:2", True),
         ({}, "ddim:2", False),
         ({"prediction": "edm", "schedule": EDM}, "dpmpp_2m:2", False),
+        ({"provenance": STUDENT}, "ddim:4", True),
+        ({"provenance": STUDENT}, "ddim:20", False),  # more steps than those of a student
+        ({"provenance": WITH_LORA}, "ddim:4", True),
     ],
 )
 def test_a_distilled_denoiser_has_no_teacher_unless_one_is_asked_for(
@@ -94,6 +99,15 @@ def test_a_distilled_denoiser_has_no_teacher_unless_one_is_asked_for(
     assert (NO_TEACHER in caplog.text) == is_its
     asked = select_teacher_plan(sampler, parse_plan_text("ddim:9@arctan"), judged)
     assert asked is not None and len(asked.steps) == 9
+
+
+def test_the_scheduler_of_a_student_has_no_teacher(tiny_bundle: Path) -> None:
+    """Its plan `scheduler:N` runs a solver for students."""
+    files = {"plans/scheduler.json": msgspec.json.encode({"_class_name": "LCMScheduler"})}
+    sampler = load(change_bundle(tiny_bundle, files, scheduler="plans/scheduler.json", prediction="epsilon"))
+    judged = sampler.compile("ddim:4")
+    assert is_distilled(sampler, msgspec.structs.replace(judged, name="scheduler:4"))
+    assert not is_distilled(sampler, judged)
 
 
 def test_it_has_the_guidance_and_the_shaping_of_the_judged_plan(tiny_bundle: Path) -> None:
