@@ -2,7 +2,7 @@
 time and quality."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as cache_of
 from functools import partial
@@ -18,7 +18,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.budget import Budget, choose_by_budget
-from fewstep.report.choosing.companion_times import companion_graphs, time_companions
+from fewstep.report.choosing.companion_times import companion_graphs, companion_timer
 from fewstep.report.choosing.cost import estimate, estimate_needs, select_tried
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, find_teacher_plan
 from fewstep.report.choosing.deployment_plans import compile_plans
@@ -47,6 +47,7 @@ class Choice:
     teacher: str
     seeds: int
     left_out: tuple[str, ...]  # sentences on bodies that no engine here runs, or whose samples are not finite
+    has_teacher: bool = True  # False for a student of few steps, whose reference is float32 along its own plan
     notes: tuple[str, ...] = ()  # on conditions that were not varied, and int8 that loses something on this CPU
 
 
@@ -62,6 +63,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     judging = replace(judging, teacher=find_teacher_plan(judging, expected))
     rows: list[Deployment] = []
     errors: dict[str, UserError] = {}
+    time_once = companion_timer(judging.bundle, options.threads)
     unit_of = cache_of(partial(measure_unit, judging))
     for body, plans in tried.items():
         try:
@@ -78,17 +80,18 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
         raise UserError(f"no body to choose: {first.what}", first.fix)
     on_front, chosen = pareto_front(rows), None
     if options.is_limited:
-        companions = {} if options.within is None else _time_companions(judging, rows, options)
+        companions = {} if options.within is None else _time_companions(judging.bundle, rows, options.batch, time_once)
         budget = Budget(*limits, None if judge is None else judge.name, companions)
         chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, rows)
         given = options.command_line("choose", keeps_folders=True).partition("BUNDLE")[2].strip()
         chosen = save_choice(judging.bundle, chosen, given, () if judge is None else judge.files)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
     unsuited = (describe_unsuited(judging.bundle, body) for body in dict.fromkeys(row.body for row in ordered))
-    times = describe_times(judging.bundle, ordered, options.threads)
+    times = describe_times(judging.bundle, ordered, time_once)
     said = (*_describe_decoders(judging.bundle, ordered), *times, *_compare_with_bf16(judging, rows, options.threads))
     notes = (*judging.notes, *filter(None, unsuited), *said)
-    return Choice(ordered, tuple(on_front), chosen, judging.reference_plan.name, options.seeds, left_out, notes)
+    reference, has_teacher = judging.reference_plan.name, judging.teacher is not None
+    return Choice(ordered, tuple(on_front), chosen, reference, options.seeds, left_out, has_teacher, notes)
 
 
 def _describe_decoders(bundle: Bundle, rows: Sequence[Deployment]) -> Iterator[str]:
@@ -102,14 +105,15 @@ def _describe_decoders(bundle: Bundle, rows: Sequence[Deployment]) -> Iterator[s
         yield f"{name}: its latents are compared, without the error of its own decoder{pictures}"
 
 
-def _time_companions(judging: DeploymentJudge, rows: Sequence[Deployment], options: ChooseOptions) -> dict[str, float]:
+def _time_companions(
+    bundle: Bundle, rows: Sequence[Deployment], batch: int, time_once: Callable[[str], float | None]
+) -> dict[str, float]:
     """Return the milliseconds of the text encoder and the decoder for a batch, for each body that has any. Logs a
     warning if they cannot be timed."""
-    bodies = dict.fromkeys(row.body for row in rows)
-    times = {body: time_companions(judging.bundle.with_graphs_of(body), options.threads) for body in bodies}
-    if None in times.values() and companion_graphs(judging.bundle.manifest):
+    times = {body: time_once(body) for body in dict.fromkeys(row.body for row in rows)}
+    if None in times.values() and companion_graphs(bundle.manifest):
         LOG.warning("encoding and decoding could not be timed here, so that --within is the time of sampling alone")
-    return {body: options.batch * time for body, time in times.items() if time is not None}
+    return {body: batch * time for body, time in times.items() if time is not None}
 
 
 def _compare_with_bf16(judging: DeploymentJudge, rows: Sequence[Deployment], threads: int) -> tuple[str, ...]:

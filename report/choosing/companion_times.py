@@ -22,6 +22,21 @@ LOG = logging.getLogger("fewstep")
 PROMPT = "a photograph of a red bicycle in front of a house"
 
 
+def companion_timer(bundle: Bundle, threads: int) -> Callable[[str], float | None]:
+    """Return a function that returns `time_companions` of a body. Bodies with the same graphs are timed once, also if
+    the graphs do not run here."""
+    times = dict[tuple[str, ...], float | None]()
+
+    def time(body: str) -> float | None:
+        own = bundle.with_graphs_of(body)
+        files = tuple(graph.file for graph in companion_graphs(own.manifest))
+        if files not in times:
+            times[files] = time_companions(own, threads)
+        return times[files]
+
+    return time
+
+
 def time_companions(bundle: Bundle, threads: int) -> float | None:
     """Return the milliseconds of one prompt and one picture, measured once in a process of their own, and cached. None
     without `companion_graphs`, and if they do not run here."""

@@ -1,20 +1,22 @@
 """Sentences on the times of a choice: those that were not measured now, and the parts of a call that they lack."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fewstep.measure.sampling import FLOAT
 from fewstep.report.call_time import describe_call, valid_calls
-from fewstep.report.choosing.companion_times import time_companions
 from fewstep.report.choosing.saved_choice import Deployment, today
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
 from fewstep.runtime.machine.cpu import this_cpu
 
 
-def describe_times(bundle: Bundle, rows: Sequence[Deployment], threads: int) -> Iterator[str]:
+def describe_times(
+    bundle: Bundle, rows: Sequence[Deployment], time_once: Callable[[str], float | None]
+) -> Iterator[str]:
     """Yield a sentence on bodies that were timed on another day, one on each body that is not among the deployments
-    but whose call calibration timed, with machine and date, and one on the text encoder and the decoder."""
+    but whose call calibration timed, with machine and date, and one on the text encoder and the decoder, which
+    `time_once` times for a body."""
     earlier = defaultdict[str, dict[str, None]](dict)
     for row in rows:
         if row.day != today():
@@ -28,6 +30,6 @@ def describe_times(bundle: Bundle, rows: Sequence[Deployment], threads: int) -> 
     replacing = [name for name in sorted(here) if manifest.bodies[name].replaces.keys() & {TEXT_ENCODER, DECODER}]
     whose_times = {FLOAT: "every other body" if replacing else "every body"} | {name: name for name in replacing}
     for name, whose in whose_times.items():
-        if (milliseconds := time_companions(bundle.with_graphs_of(name), threads)) is not None:
+        if (milliseconds := time_once(name)) is not None:
             what = f"the text encoder and the decoder take {milliseconds:.3g} ms more"
             yield f"{what}, from a prompt to its picture, with {whose}"

@@ -29,7 +29,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.report.call_time import FASTER, body_files, describe_call, valid_calls
 from fewstep.report.choosing.call_shares import share_of_bytes, share_of_macs
-from fewstep.report.choosing.companion_times import time_companions
+from fewstep.report.choosing.companion_times import companion_timer
 from fewstep.report.choosing.deployment_times import SETUP, estimate_call_time, make_sampler_calls
 from fewstep.report.choosing.engines import REFERENCE, TimedEngine
 from fewstep.report.choosing.int8_speedup import cpu_backend
@@ -78,7 +78,7 @@ def time_calls(
     """
     bundle, timed, load = open_bundle(path), list[CallTime](), measure_load()
     draw_once = cache(lambda: SeedBatch.from_manifest(bundle.manifest, HELD_OUT_SEEDS[:1], conditions(bundle)))
-    time_once = cache(lambda name: time_companions(bundle.with_graphs_of(name), threads))
+    time_once = companion_timer(bundle, threads)
     for body_or_line in _select_bodies(bundle, bodies, threads):
         if isinstance(body_or_line, str):
             yield body_or_line

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.report.choosing import time_notes
+from fewstep.report.choosing import companion_times
 from fewstep.report.choosing.choose import choose
 from fewstep.runtime.bundle.manifest import ReplacedGraph, Trial
 from fewstep.runtime.bundle.reading import open_bundle
@@ -19,7 +19,7 @@ from tests.runtime.text_bundle import LENGTH, with_companions
 def test_a_body_with_its_own_decoder_is_named(
     tiny_bundle: Path, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time_notes, "time_companions", lambda *_: None)
+    monkeypatch.setattr(companion_times, "time_companions", lambda *_: None)
     autoencoder = open_bundle(with_companions(tiny_bundle)).manifest.autoencoder
     assert autoencoder is not None
     own = ReplacedGraph(**msgspec.structs.asdict(autoencoder.decoder))
