@@ -14,7 +14,7 @@ EXTRAS = {  # extra -> its purpose and its packages; a test compares this with p
     "text": ("prompts, for bundles with a text encoder", ("tokenizers",)),
     "export": ("fewstep export", ("torch", "onnx", "onnxscript", "onnxruntime")),
     "hub": ("fewstep export and run ORG/NAME, push", ("huggingface_hub",)),
-    "calibration": ("fewstep calibrate, report, inspect, bench", ("onnx", "onnxruntime", "Pillow")),
+    "calibration": ("fewstep calibrate, report, inspect, measure", ("onnx", "onnxruntime", "Pillow")),
     "serve": ("fewstep serve", ("websockets", "grpcio")),
     "cluster": ("workers of a Dask cluster", ("distributed",)),
     "tensorrt-rtx": ("engines for NVIDIA RTX", ("tensorrt-rtx", "cuda-bindings")),
