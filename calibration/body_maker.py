@@ -219,8 +219,7 @@ class BodyMaker:
         trial = structs.replace(
             trial,
             in_float=recipe.in_float,
-            random_conditions=self.task.random,
-            fixed_conditions=self.task.fixed_conditions,
+            **self.task.judged_conditions,
         )
         return CalibratedBody(recipe, trial)
 

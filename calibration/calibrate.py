@@ -23,6 +23,7 @@ from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.resource_needs import estimate_needs
 from fewstep.calibration.second_moments import measure_second_moments
 from fewstep.calibration.task import Task
+from fewstep.calibration.together import judge_together
 from fewstep.graph.files.commit import Writer, open_for_update
 from fewstep.graph.resource_needs import check_needs
 from fewstep.measure.workers.setup import WorkerSetup, start_workers
@@ -74,9 +75,9 @@ def calibrate(
     raise_failures(calibrated)  # keeps the counts for the next attempt
     for each in calibrated.values():
         each.checkpoint.drop()
-    made = {
-        name: Calibration(**vars(each), manifest=select_network(manifest, name)) for name, each in calibrated.items()
-    }
+    if len(calibrated) > 1:
+        manifest, calibrated[DENOISER] = judge_together(tasks[DENOISER], calibrated[DENOISER])
+    made = {name: Calibration(**vars(own), manifest=select_network(manifest, name)) for name, own in calibrated.items()}
     return replace(made.pop(DENOISER), others=made)
 
 

@@ -5,8 +5,8 @@ is therefore run along the whole plan as deployed, and its samples are compared 
 noise.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
@@ -42,11 +42,13 @@ NARROW = 1.0  # dB; once both ranges of a quality are at most this wide, no furt
 @dataclass(frozen=True)
 class CalibratedBody(Generic[AnyRecipe]):
     """An int8 body, given by the recipe from which it is made, with the measured quality of its samples. `search` is
-    set if the body was selected by a bound on quality or speed."""
+    set if the body was selected by a bound on quality or speed. `reasons` say why it runs graphs that all bodies share,
+    by their names."""
 
     recipe: AnyRecipe
     trial: Trial
     search: SearchResult | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def last_body(self) -> LoweredBody:

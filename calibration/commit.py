@@ -146,7 +146,8 @@ def store_body(writer: Writer, name: str, body: AnyBody, task: Task, plan: AnyPl
     platform = None if is_core(target) else load_target(target).platform
     precision = body.recipe.target.platform.precision
     replaces = _store_replaced(writer, name, body.recipe, task.sampler.bundle.manifest)
-    return Body(tuple(graphs), precision, target, groups, plan.name, (body.trial,), ranges, platform, replaces)
+    reasons = dict(body.reasons)
+    return Body(tuple(graphs), precision, target, groups, plan.name, (body.trial,), ranges, platform, replaces, reasons)
 
 
 def _store_replaced(

@@ -54,7 +54,8 @@ class FloatRuns:
         """The recorded float32 run on which precisions are searched, and the runs on which the result is judged. The
         network is closed afterwards."""
         shown = prefix_stages(self.progress, "search")
-        runs = record_search_runs(self.task.sampler, check_compiled(self.plan), self.task.conditions, shown)
+        task = self.task
+        runs = record_search_runs(task.sampler, check_compiled(self.plan), task.conditions, task.judging.records, shown)
         self.close()
         return runs
 
@@ -89,7 +90,7 @@ class FloatRuns:
             for part in further_seeds(task):
                 if part not in runs:
                     plan = check_compiled(self.plan)
-                    recorded = record_runs(sampler, plan, part, task.conditions, network=task.network)
+                    recorded = record_runs(sampler, plan, part, task.judging.records, network=task.network)
                     runs[part] = [replace(run, states=run.states[-1:]) for run in recorded]
                 yield from runs[part]
         finally:

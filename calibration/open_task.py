@@ -27,14 +27,16 @@ from fewstep.runtime.sampling.sampler import Sampler
 class _Request:
     """What the tasks of all networks have in common: the options, read once for their bundle.
 
-    checked: the targets, the bound and the seeds. all_networks: the sampler of the float32 bodies. is_pooled: whether
-    all steps have one range group. is_estimate: whether only an estimate is wanted. `Task` describes the rest.
+    checked: the targets, the bound and the seeds. all_networks: the sampler of the float32 bodies. held_out: the
+    conditions that judge. is_pooled: whether all steps have one range group. is_estimate: whether only an estimate is
+    wanted. `Task` describes the rest.
     """
 
     checked: CheckedOptions
     all_networks: Sampler
     plan: AnyPlan
     conditions: GivenConditions
+    held_out: GivenConditions
     sizes: ChosenSizes
     threads: int
     is_pooled: bool
@@ -68,7 +70,7 @@ def _read_request(bundle: Bundle, options: CalibrateOptions, checked: CheckedOpt
     plan = options.compile(all_networks.plans)
     if checked.bound is not None:
         refuse_bound(bundle)
-    conditions = options.read_conditions(bundle)
+    conditions, held_out = options.read_conditions(bundle)
     sizes = options.parse_sizes(bundle, conditions)
     warn_of_few(options)
     return _Request(
@@ -76,6 +78,7 @@ def _read_request(bundle: Bundle, options: CalibrateOptions, checked: CheckedOpt
         all_networks=all_networks,
         plan=plan,
         conditions=conditions,
+        held_out=held_out,
         sizes=sizes,
         threads=options.threads,
         is_pooled=options.groups == "pooled",
@@ -105,6 +108,7 @@ def _open_task(request: _Request, network: str) -> Task:
         operations=tuple(op.name for op in lowered),
         conditions=conditions.records,
         prompts=conditions.prompts,
+        held_out=request.held_out,
         random=conditions.random,
         fixed_conditions=conditions.fixed,
         sizes=request.sizes.sizes,

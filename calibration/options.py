@@ -109,14 +109,14 @@ class CalibrateOptions(BundleOptions, SamplingOptions, JudgeOptions):
             )
         return plan
 
-    def read_conditions(self, bundle: Bundle) -> GivenConditions:
-        """Return one record of conditions for each trajectory, from a file or from prompts. Raises UserError if there
-        is neither and a condition cannot be drawn."""
-        given = self.calibration_conditions(bundle)
-        if given.records is not None:
-            return given.distribute(self.trajectories)
+    def read_conditions(self, bundle: Bundle) -> tuple[GivenConditions, GivenConditions]:
+        """Return one record of conditions for each trajectory, from a file or from prompts, and the records that judge
+        bodies: others, if there are enough. Raises UserError if there is neither and a condition cannot be drawn."""
+        own, held_out = self.calibration_conditions(bundle).split_held_out()
+        if own.records is not None:
+            return own.distribute(self.trajectories), held_out
         draw_conditions(bundle.manifest, [self.seed])
-        return given
+        return own, held_out
 
     def parse_sizes(self, bundle: Bundle, conditions: GivenConditions) -> "ChosenSizes":
         """Return the size of each trajectory: of those that the options name, or of its record of conditions."""

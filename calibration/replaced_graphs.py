@@ -8,10 +8,9 @@ picture, including the error of the body's own samples.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import islice
 from math import log10
 from typing import Any
 
@@ -19,7 +18,6 @@ import numpy as np
 from msgspec import structs
 from numpy.typing import NDArray
 
-from fewstep.calibration.activation_counts import tabulate
 from fewstep.calibration.calibrated_body import AnyRecipe, CalibratedBody
 from fewstep.calibration.failed_bodies import target_body_name
 from fewstep.calibration.float_runs import FloatRuns
@@ -29,12 +27,11 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.precision.recipe import OtherGraph, Recipe, open_graphs
 from fewstep.calibration.precision.stored_weights import RoundedWeights, WeightRecipe, constant_bytes
 from fewstep.calibration.ranges.moments import Moments, MomentSums
-from fewstep.calibration.ranges.observe import Counts, measure_tensor, open_observed
-from fewstep.calibration.ranges.row_observer import RowObserver, open_counted
+from fewstep.calibration.ranges.observe import open_observed
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.sample_space import ContinuousJudgingRun
+from fewstep.calibration.shared_graph_ranges import conditioner_feeds, measure_ranges, split_rows
 from fewstep.calibration.task import Task
-from fewstep.calibration.trajectory_jobs import select_trajectories, split_trajectories
 from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.stored_embeddings import store_embeddings
@@ -46,21 +43,19 @@ from fewstep.measure.rollouts.nearness import NEAR_PSNR, Nearness
 from fewstep.measure.rollouts.record_sizes import select_records
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
-from fewstep.measure.rollouts.seeds import SeedBatch
-from fewstep.plans.any_plan import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, RUN_ONCE, Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 from fewstep.runtime.kinds.companions import DECODER, ENCODER, TEXT_ENCODER
-from fewstep.runtime.machine.memory_pages import release_free_memory
 from fewstep.runtime.text import format_prompt, open_text_encoder
 
 LOG = logging.getLogger("fewstep")
-CONDITIONS = 16  # trajectories whose conditions give a conditioner's ranges
 PICTURES = 4  # samples whose pictures judge a decoder: decoding takes longer than a step
 POSITIONS = 256  # rows of a text encoder's layer that enter second moments for one prompt: more than most prompts have
+
+COMPANIONS = (TEXT_ENCODER, DECODER, ENCODER)
 
 Graphs = Mapping[str, OtherGraph]
 
@@ -78,25 +73,46 @@ class GraphReplacer:
     def replace_graphs(
         self, body: CalibratedBody[AnyRecipe], judge: Callable[[AnyRecipe], CalibratedBody[AnyRecipe]]
     ) -> CalibratedBody[AnyRecipe]:
-        """Return the body with those graphs that are worth their loss. A line of the log names each graph that was
-        tried. All stay as they are for tokens, where several networks share them, and under a bound. With activations
-        in int8 they are for ONNX Runtime on a CPU, which runs the text encoder and the autoencoder.
+        """Return the body with those graphs that are worth their loss, and with the reasons why it shares the others. A
+        line of the log names each graph that was tried. All stay as they are for tokens, where several networks share
+        them, and under a bound. With activations in int8 they are for ONNX Runtime on a CPU, which runs the text
+        encoder and the autoencoder.
 
         judge: returns the body of a recipe with the measured quality of its samples. If the user's measure scored
             them, it decides instead of PSNR.
         """
         target: Target = body.recipe.target
         stores_weights: bool = target.scheme.weight_bits is not None
-        if not isinstance(self.runs.judging, ContinuousJudgingRun) or self.task.all_networks is not None:
-            return body
-        if body.search is not None or not (stores_weights or target.platform.backend == ONNXRUNTIME):
-            return body
         setup: tuple[str, ...] = (CONDITIONER, PROLOGUE) if stores_weights else (CONDITIONER,)
-        for names in (setup, (TEXT_ENCODER,), (DECODER,), (ENCODER,)):
+        shared = shared_graphs(self.task.sampler.bundle.manifest)
+        if (reason := self._why_all_shared(body, stores_weights)) is not None:
+            body = replace(body, reasons={name: reason for name in (CONDITIONER, *COMPANIONS) if name in shared})
+            return self._judge_pictures(body) if self._may_judge_pictures else body
+        body = replace(body, reasons={name: reason for name, reason in self.unjudged.items() if name in shared})
+        for names in (setup, *((name,) for name in COMPANIONS)):
             exported = {name: self.exported[name] for name in names if name in self.exported}
             if exported:
                 body = self._replace(body, exported, judge)
-        return self._judge_pictures(body) if DECODER in body.recipe.replaces else body
+        return self._judge_pictures(body) if DECODER in self.exported else body
+
+    @property
+    def _may_judge_pictures(self) -> bool:
+        """Whether a body may be run once more, for its pictures: not a large one."""
+        is_judged = isinstance(self.runs.judging, ContinuousJudgingRun) and DECODER in self.exported
+        return is_judged and not self.task.sampler.body.graph.data
+
+    def _why_all_shared(self, body: CalibratedBody[AnyRecipe], stores_weights: bool) -> str | None:
+        """Return why a body has no graph of its own in the place of a shared one; None if it may have some."""
+        target: Target = body.recipe.target
+        if not isinstance(self.runs.judging, ContinuousJudgingRun):
+            return "the bundle samples tokens"
+        if self.task.all_networks is not None:
+            return "several networks share it"
+        if body.search is not None:
+            return "--quality and --speed choose the precision of the steps alone"
+        if not (stores_weights or target.platform.backend == ONNXRUNTIME):
+            return f"no int8 form for {target.name}"
+        return None
 
     def with_graphs(self, replaces: Graphs, target: Target, run: RecordedRun) -> RecordedRun:
         """Return a recorded run with the inputs that the graphs of a body compute. Its conditions stay those of
@@ -110,7 +126,7 @@ class GraphReplacer:
             if id(graph) not in self._encoded:
                 self._encoded[id(graph)] = graph, self._encode_prompts(graph, target)
             encoded = self._encoded[id(graph)][1]
-            rows = select_records(encoded, np.asarray(run.batch.seeds) % len(self.task.prompts))
+            rows = select_records(encoded, np.asarray(run.batch.seeds) % len(self.task.judging.prompts))
             fed = replace(run, batch=replace(run.batch, conditions={**run.batch.conditions, **rows}))
         opened: dict[str, Any] = {
             name: _open(replaces[name].graph, target) for name in (CONDITIONER, PROLOGUE) if name in names
@@ -118,19 +134,25 @@ class GraphReplacer:
         return replace(fed.with_setup(self.task.sampler.with_network_parts(**opened)), batch=run.batch)
 
     @cached_property
-    def exported(self) -> dict[str, Graph]:
-        """The shared graphs as exported, except those that nothing can judge: a text encoder without prompts, and an
-        autoencoder of videos or sound, or without samples of its size."""
-        bundle = self.task.sampler.bundle
-        entries = shared_graphs(bundle.manifest)
+    def unjudged(self) -> dict[str, str]:
+        """The names of shared graphs that nothing can judge, each with the reason: a text encoder without prompts, and
+        an autoencoder of videos or sound, or without samples of its size."""
+        manifest, reasons = self.task.sampler.bundle.manifest, dict[str, str]()
+        entries = shared_graphs(manifest)
         if TEXT_ENCODER in entries and not self.task.prompts:
-            LOG.info("the text encoder stays float32, because no prompts are given that could judge it")
-            del entries[TEXT_ENCODER]
-        decoder = entries.get(DECODER)
-        is_judged = decoder is not None and [output.role for output in decoder.outputs] == ["image"]
-        if decoder is not None and not (is_judged and self._first_run.batch.x_shape == bundle.manifest.x_shape):
-            LOG.info("the autoencoder stays float32, because only pictures of samples of its size could judge it")
-            entries = {name: entry for name, entry in entries.items() if name not in (DECODER, ENCODER)}
+            reasons[TEXT_ENCODER] = "no prompts are given that could judge it (--prompts FILE)"
+        if (decoder := entries.get(DECODER)) is not None:
+            if [output.role for output in decoder.outputs] != ["image"]:
+                reasons |= dict.fromkeys((DECODER, ENCODER), "it makes no pictures, which alone could judge it")
+            elif self._first_run.batch.x_shape != manifest.x_shape:
+                reasons |= dict.fromkeys((DECODER, ENCODER), "no samples of its size could judge it")
+        return {name: reason for name, reason in reasons.items() if name in entries}
+
+    @cached_property
+    def exported(self) -> dict[str, Graph]:
+        """The shared graphs as exported, except `unjudged`."""
+        bundle = self.task.sampler.bundle
+        entries = {name: graph for name, graph in shared_graphs(bundle.manifest).items() if name not in self.unjudged}
         return {name: load_stored(bundle, entry) for name, entry in entries.items()}
 
     def _replace(
@@ -139,22 +161,23 @@ class GraphReplacer:
         exported: Mapping[str, Graph],
         judge: Callable[[AnyRecipe], CalibratedBody[AnyRecipe]],
     ) -> CalibratedBody[AnyRecipe]:
-        """Return the body with the coarsest form of the `exported` graphs that is worth its loss, if there is one."""
+        """Return the body with the coarsest form of the `exported` graphs that is worth its loss, if there is one, and
+        else with the reason why there is none."""
         target: Target = body.recipe.target
         policy, what = self.task.policy, " and ".join(exported)
-        name = target_body_name(target)
+        name, reason = target_body_name(target), "no weights that could be stored as integers"
         for form, make in self._forms(target, exported):
             try:
                 graphs = make()
             except UserError as error:
                 LOG.info("%s: %s in float32: %s", name, what, error)
-                return body
+                return _with_reason(body, exported, error.what)
             tried, judged = replace(body, recipe=_with_graphs(body.recipe, graphs)), None
             if graphs.keys() & {DECODER, ENCODER}:
                 before, after = self._picture_quality(body, graphs)
                 near = Nearness(after)
             else:
-                tried = judge(tried.recipe)
+                tried = replace(judge(tried.recipe), reasons=body.reasons)
                 trial, before, after, judged = tried.trial, body.trial.psnr, tried.trial.psnr, tried.trial.judged
                 near = Nearness(after, trial.snr, trial.unrelated)
             share, saved = self._share(tried.recipe, exported, graphs)
@@ -164,11 +187,17 @@ class GraphReplacer:
             is_taken = near.is_enough and is_near and loss < max(worth, policy.tolerated_loss)
             if judged is not None:
                 is_taken = judged.is_certain
+            seen = "pictures" if graphs.keys() & {DECODER, ENCODER} else "samples"
+            reason = f"{form} would cost {loss:.1f} dB of the {seen}, for {100 * share:.1f} % of {saved}"
+            if judged is not None:
+                reason = f"in {form} the score is not surely within the limit of the judge"
+            elif not near.is_enough:
+                reason = f"in {form} the {seen} are {near.describe('float32')}"
             choice = form if is_taken else f"float32, not {form}"
             LOG.info("%s: %s in %s (%.2f dB for %.0f %% of %s)", name, what, choice, -loss, 100 * share, saved)
             if is_taken:
                 return tried
-        return body
+        return _with_reason(body, exported, reason)
 
     def _forms(self, target: Target, exported: Mapping[str, Graph]) -> Iterator[tuple[str, Callable[[], Graphs]]]:
         """Yield the forms of graphs for a target, the coarsest first, each with a function that makes them. It
@@ -229,12 +258,15 @@ class GraphReplacer:
 
     @cached_property
     def _ids(self) -> Arrays:
+        return self._tokenize(self.task.prompts)
+
+    def _tokenize(self, prompts: Sequence[str]) -> Arrays:
         text = open_text_encoder(self.task.sampler.bundle, network=_refuse)
-        return text.ids([format_prompt(prompt, text.form) for prompt in self.task.prompts])
+        return text.ids([format_prompt(prompt, text.form) for prompt in prompts])
 
     def _encode_prompts(self, graph: Graph, target: Target) -> Mapping[str, NDArray[Any]]:
-        """Return the conditions of all prompts."""
-        return _open(graph, target)(self._ids)
+        """Return the conditions of all prompts that judge."""
+        return _open(graph, target)(self._tokenize(self.task.judging.prompts))
 
     @cached_property
     def _text_moments(self) -> Moments:
@@ -294,8 +326,12 @@ class GraphReplacer:
 
     def _judge_pictures(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
         """Return the body with the quality of its pictures: of its own samples, text encoder and decoder."""
-        own = body.recipe.replaces[DECODER].graph
-        pictures = run_one(_open(own, body.recipe.target), own, self._body_latents(body))
+        latents = self._body_latents(body)
+        if DECODER in body.recipe.replaces:
+            own = body.recipe.replaces[DECODER].graph
+            pictures = run_one(_open(own, body.recipe.target), own, latents)
+        else:
+            pictures = run_one(self._float_decoder, self.exported[DECODER], latents)
         quality = round(float(psnr(pictures, self._float_pictures[1]).mean()), 2)
         return replace(body, trial=structs.replace(body.trial, picture_psnr=quality))
 
@@ -309,49 +345,6 @@ def store_graph(graph: Graph, bits: int, moments: Moments | None = None) -> Othe
 def has_weights_to_store(graph: Graph) -> bool:
     """Return whether a graph has a weight or a table of embeddings that `store_graph` stores."""
     return bool(select_stored_ops(graph)) or store_embeddings(graph) is not graph
-
-
-def measure_ranges(task: Task, graph: Graph, feeds: Sequence[Arrays]) -> RangesTable:
-    """Return the ranges of a graph's tensors over some inputs, each of one sample, one range for all steps. Raises
-    UserError naming a tensor whose values are not finite."""
-    counts = Counts.empty(graph, (), len(feeds))
-    network = open_counted(graph, counts, task.threads)
-    for fed in feeds:
-        held = network(fed)
-        large = network.last_histograms() if isinstance(network, RowObserver) else None
-        tensors = {**fed, **held}
-        for name in counts.tensors:
-            values = large.get(name) if large is not None else measure_tensor(tensors[name], counts.axes.get(name))
-            if isinstance(values, str):
-                raise UserError(f"tensor {name!r} has {values}", "check the weights and the conditions")
-            if values is not None:
-                counts.include({(name, 0): values})
-    release_free_memory()
-    return tabulate(replace(task, prepared=graph), counts.fill_unseen_groups())
-
-
-def conditioner_feeds(task: Task) -> list[Arrays]:
-    """Return the inputs of the conditioner in the first trajectories."""
-    fed, manifest = list[Arrays](), task.sampler.bundle.manifest
-    compute = task.sampler.network().conditioner
-    assert compute is not None, "the network has a conditioner"
-
-    def keep(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        fed.append(dict(feeds))
-        return compute(feeds)
-
-    sampler, plan = task.sampler.with_network_parts(conditioner=keep), check_compiled(task.plan)
-    for trajectory in islice(split_trajectories(task), CONDITIONS):
-        part = select_trajectories(task, trajectory)
-        batch = SeedBatch.from_manifest(manifest, part.seeds, part.conditions)
-        batch.at_size(sampler).step_call(plan, len(part.seeds), batch.conditions).feeds(0)
-    return fed
-
-
-def split_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[Arrays]:
-    """Yield each row of some arrays as a batch of one."""
-    for row in range(len(next(iter(arrays.values())))):
-        yield {name: array[row : row + 1] for name, array in arrays.items()}
 
 
 def run_one(network: LoadedGraph, graph: Graph, values: Floats) -> Floats:
@@ -369,6 +362,12 @@ def _with_graphs(recipe: AnyRecipe, graphs: Graphs) -> AnyRecipe:
     changed = replace(recipe, replaces={**recipe.replaces, **graphs})
     vars(changed)["graphs"] = recipe.graphs
     return changed
+
+
+def _with_reason(body: CalibratedBody[AnyRecipe], shared: Iterable[str], reason: str) -> CalibratedBody[AnyRecipe]:
+    """Return the body with the reason why it runs these shared graphs. A prologue is too small to be worth one."""
+    names = [name for name in shared if name != PROLOGUE]
+    return replace(body, reasons={**body.reasons, **dict.fromkeys(names, reason)})
 
 
 def _refuse(feeds: Arrays) -> dict[str, NDArray[np.float32]]:

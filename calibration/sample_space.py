@@ -172,10 +172,10 @@ def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -
     seeds = BODY_SEEDS[: len(task.seeds)]
     shown = prefix_stages(progress, "judgement")
     if isinstance(plan, TokenPlan):
-        batch = SeedBatch.from_manifest(sampler.bundle.manifest, seeds, task.conditions)
+        batch = SeedBatch.from_manifest(sampler.bundle.manifest, seeds, task.judging.records)
         return TokenJudgingRun(record_token_run(sampler, plan, batch, shown), batch.conditions)
     networks = task.with_all_networks(sampler)
-    recorded = record_runs(networks, check_compiled(plan), seeds, task.conditions, shown, task.network)
+    recorded = record_runs(networks, check_compiled(plan), seeds, task.judging.records, shown, task.network)
     reference = check_reference(networks, max(recorded, key=lambda run: len(run.batch.seeds)))
     if sampler.bundle.manifest.conditions:
         graph = sampler.network().graph

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
+from typing import Any
 
 from fewstep.calibration.lowering.quantize import select_ops_to_lower
 from fewstep.calibration.lowering.scheme import Target
@@ -18,7 +19,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.passes.stored_weights import select_stored_ops
 from fewstep.graph.selection import WeightedOp
 from fewstep.measure.judges.judge import Judge
-from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.conditions_file import ConditionRecords, GivenConditions
 from fewstep.measure.rollouts.record_sizes import select_records
 from fewstep.measure.rollouts.recorded_run import runs_per_trajectory
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_prologue
@@ -47,6 +48,7 @@ class Task:
     operations: names of the operations that will be in int8.
     conditions: one record for each seed; None for random conditions.
     prompts: the texts that the records encode, one for each; empty if they are from a file.
+    held_out: the records that judge bodies, with their prompts; None for those of the trajectories.
     sizes: the sizes of x, one for each seed; empty if they follow from the conditions, or are the default.
     threads: the threads of one evaluation; 0 means `default_threads`, or, with workers, one per worker.
     bound: the bound that the search for a precision map has to meet.
@@ -73,6 +75,7 @@ class Task:
     operations: tuple[str, ...] = ()
     conditions: ConditionRecords | None = None
     prompts: tuple[str, ...] = ()
+    held_out: GivenConditions | None = None
     sizes: tuple[Mapping[str, int], ...] = ()
     threads: int = 0
     bound: Bound | None = None
@@ -98,6 +101,27 @@ class Task:
     def tensors(self) -> tuple[str, ...]:
         """The names of the tensors whose values calibration observes."""
         return tensors_to_observe(self.prepared, self.no_floats)
+
+    @property
+    def judging(self) -> GivenConditions:
+        """The records and prompts that judge bodies."""
+        return self.held_out or GivenConditions(self.conditions, prompts=self.prompts)
+
+    @property
+    def held_out_count(self) -> int | None:
+        """The number of given records that judge bodies and give no ranges; None without given records."""
+        if not (records := self.judging.records):
+            return None
+        return len(next(iter(records.values()))) if self.judging.is_held_out else 0
+
+    @property
+    def judged_conditions(self) -> dict[str, Any]:
+        """The fields of a trial on the conditions that judged it."""
+        return {
+            "random_conditions": self.random,
+            "fixed_conditions": self.fixed_conditions,
+            "held_out": self.held_out_count,
+        }
 
     @property
     def quantizes_activations(self) -> bool:

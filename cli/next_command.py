@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from fewstep.calibration.calibrate import Calibration
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.measure.rollouts.prompts import ConditionOptions
-    from fewstep.pipelines.listed.students import StudentSigns
+    from fewstep.plans.configs.student_signs import StudentSigns
     from fewstep.report.advice import Advice
     from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
 LONG = 60.0  # seconds
+HELD_OUT, CALIBRATION = "HELD_OUT", "CALIBRATION"  # placeholders for files of conditions: to judge, and to calibrate
 LARGE = 2**28  # bytes of a bundle: opening a larger one takes too long for a mere estimate
 
 
@@ -51,7 +52,7 @@ def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
     of a flow. `loras` are the values of `--lora`, whose names may say that they distill to few steps."""
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.cli.estimate_work import estimate_work
-    from fewstep.pipelines.listed.students import find_words
+    from fewstep.plans.configs.student_signs import find_words
     from fewstep.plans.names.plan_reference import SchedulerReference, parse_plan_text
     from fewstep.runtime.bundle.reading import open_bundle
     from fewstep.runtime.sampling.suggested_clip import suggest_clip
@@ -78,7 +79,7 @@ def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
 def _names_of(lora: Path) -> list[str]:
     """Return the name of a LoRA's file, and that of its folder if it has a number of steps: "Wan2.2-4steps" names a
     student, while "hyper" may be a user."""
-    from fewstep.pipelines.listed.students import find_words
+    from fewstep.plans.configs.student_signs import find_words
 
     has_steps = any(word[0].isdigit() for word in find_words([lora.parent.name]))
     return [lora.parent.name, lora.name] if has_steps else [lora.name]
@@ -107,7 +108,7 @@ def _first_plan(bundle: "Bundle") -> str:
 def _signs_of_student(bundle: "Bundle", names: Sequence[str]) -> "StudentSigns | None":
     """Return the signs in names, or in the bundle's scheduler, that it is a student of few steps. None if there are
     none, and for a bundle without a scheduler."""
-    from fewstep.pipelines.listed.students import find_signs
+    from fewstep.plans.configs.student_signs import find_signs
     from fewstep.runtime.sampling.scheduler_plans import read_scheduler_config
 
     if bundle.manifest.scheduler is None or bundle.manifest.vocabulary:
@@ -122,8 +123,10 @@ def run_next(bundle: Path, *words: object, given: "ConditionOptions | None" = No
 
 
 def report_next(bundle: Path, given: "ConditionOptions | None" = None) -> NextCommand:
-    """Return the `fewstep report` command, with the conditions that the previous command got. If that was a `measure`
-    with another plan or guidance than the calibrated one, whose results went to a file, the report gets these too."""
+    """Return the `fewstep report` command, with the conditions that the previous command got, or with a placeholder for
+    others if that was a calibration. If it was a `measure` with another plan or guidance than the calibrated one, whose
+    results went to a file, the report gets these too."""
+    from fewstep.calibration.options import CalibrateOptions
     from fewstep.report.options import ReportOptions
     from fewstep.report.report_task import open_report_task
 
@@ -131,7 +134,8 @@ def report_next(bundle: Path, given: "ConditionOptions | None" = None) -> NextCo
     options = ReportOptions(bundle, conditions=conditions, prompts=prompts)
     estimate = _of_small(bundle, lambda: open_report_task(options).estimate())
     command = f"{next_command('report', bundle).command}{_judge_option(given)}{_options_of_other_plan(given)}"
-    return NextCommand(_with_conditions(command, bundle, given), estimate)
+    other = HELD_OUT if isinstance(given, CalibrateOptions) else None
+    return NextCommand(_with_conditions(command, bundle, given, other), estimate)
 
 
 def next_after_calibration(options: "CalibrateOptions", calibration: "Calibration") -> NextCommand:
@@ -162,14 +166,18 @@ def _options_of_other_plan(given: "ConditionOptions | None") -> str:
 
 def suggest_advice(advised: "Advice", bundle: Path, given: "ConditionOptions | None" = None) -> NextCommand:
     """Return the command of a report's advice, with the guidance and the conditions of the report, and with an estimate
-    if it can take minutes."""
+    if it can take minutes. A calibration and a fit get a placeholder for other conditions: those of a report judge
+    them."""
     from fewstep.cli.estimate_work import estimate_work
+    from fewstep.report.choosing.options import ChooseOptions
 
     options, command = advised.options, f"{advised.command}{_guidance_option(advised, given)}"
     command += _judge_option(given) if options is not None else ""
     if options is None:
         return NextCommand(_with_values(command, bundle, given))
-    return NextCommand(_with_conditions(command, bundle, given), _of_small(bundle, lambda: estimate_work(options)))
+    other = None if isinstance(options, ChooseOptions) else CALIBRATION
+    command = _with_conditions(command, bundle, given, other)
+    return NextCommand(command, _of_small(bundle, lambda: estimate_work(options)))
 
 
 def _guidance_option(advised: "Advice", given: "ConditionOptions | None") -> str:
@@ -211,14 +219,18 @@ def _with_values(command: str, bundle: Path, given: "ConditionOptions | None") -
     return " ".join([command, *list_required_arguments(open_bundle(bundle).manifest, file)])
 
 
-def _with_conditions(command: str, bundle: Path, given: "ConditionOptions | None" = None) -> str:
+def _with_conditions(
+    command: str, bundle: Path, given: "ConditionOptions | None" = None, other: str | None = None
+) -> str:
     """Return a command that samples a bundle, with the given files of conditions and prompts, or with a placeholder if
-    random values cannot replace data."""
+    random values cannot replace data. `other` is the name of placeholders for files besides those that were given; None
+    for these files themselves."""
     from fewstep.cli.conditions import needs_records
     from fewstep.runtime.bundle.reading import open_bundle
 
-    files = () if given is None else (("--conditions", given.conditions), ("--prompts", given.prompts))
-    if words := [f"{option} {quote_path(file)}" for option, file in files if file is not None]:
+    files = () if given is None else (("--conditions", given.conditions, ".npz"), ("--prompts", given.prompts, ".txt"))
+    named = [(option, file if other is None else Path(other + end)) for option, file, end in files if file is not None]
+    if words := [f"{option} {quote_path(file)}" for option, file in named]:
         return " ".join([command, *words])
     return f"{command} --conditions FILE" if needs_records(open_bundle(bundle).manifest) else command
 

@@ -14,7 +14,7 @@ from fewstep.measure.teacher import TeacherCheck
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck
-from fewstep.runtime.bundle.manifest import Coverage, Difference
+from fewstep.runtime.bundle.manifest import CallTime, Coverage, Difference
 
 SCHEMA = 1
 
@@ -161,6 +161,31 @@ class BodyCoverage(Strict, frozen=True):
     work: int = 1  # multiply-accumulates of the network's steps of the plan
 
 
+class CallFigures(Strict, frozen=True):
+    """The figures of a whole call with a body, along the judged plan: text encoder, conditioner, prologue, all steps
+    and decoder.
+
+    share_of_macs, share_of_bytes: the shares that are int8; None if they are unknown.
+    time: the time of a call, as calibration measured it on the machine that it names; None if it did not.
+    picture_psnr: PSNR in dB of each of the first pictures against float32's; empty if a call returns the samples.
+    in_float32: sentences on the graphs that stay in float32, with the reason.
+    networks: sentences on the quality of each network alone; empty for a single one.
+    """
+
+    body: str
+    share_of_macs: float | None
+    share_of_bytes: float | None
+    time: CallTime | None = None
+    picture_psnr: tuple[float, ...] = ()
+    in_float32: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+
+    @property
+    def mean_picture_psnr(self) -> float | None:
+        """The mean over the pictures; None without any."""
+        return sum(self.picture_psnr) / len(self.picture_psnr) if self.picture_psnr else None
+
+
 class Results(Strict, frozen=True):
     """All figures of one measurement or report. Figures that were not requested or do not apply are empty or None."""
 
@@ -188,6 +213,16 @@ class Results(Strict, frozen=True):
     random_conditions: tuple[str, ...] = ()  # conditions of the judged samples whose values were drawn, not given
     fixed_conditions: tuple[str, ...] = ()  # conditions that had one value in all judged samples
     spinning: bool = True  # whether waiting threads spin while bodies are timed
+    calls: tuple[CallFigures, ...] = ()  # in a report, one for each int8 body
+
+    def call_of(self, body: str) -> CallFigures | None:
+        """Return the figures of a whole call with a body; None outside a report."""
+        return next((call for call in self.calls if call.body == body), None)
+
+    def mean_picture_psnr(self, body: str) -> float | None:
+        """Return the mean PSNR of a body's pictures against float32's, in dB; None if none were compared."""
+        call = self.call_of(body)
+        return None if call is None else call.mean_picture_psnr
 
     @property
     def further_teacher(self) -> str | None:

@@ -26,7 +26,7 @@ def body_files(body: Body) -> tuple[str, ...]:
 def describe_call(call: CallTime, body: Body) -> str:
     """Return one line that says first whether a body is faster than float32: in the slowest of all rounds. It names the
     processor and the date, since a bundle may be on another machine now."""
-    ratio, words = call.float32 / call.milliseconds, "faster" if call.slowest >= FASTER else "not clearly faster"
+    ratio, words = call.speedup, "faster" if call.slowest >= FASTER else "not clearly faster"
     where = f"{call.processor}, {call.day}" if call.day else call.processor
     if call.load >= BUSY:
         where += f", though other programs made work take {call.load:.1f} times as long"

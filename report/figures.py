@@ -19,6 +19,7 @@ from fewstep.measure.rollouts.record_sizes import places_of_one_size, stack_rows
 from fewstep.measure.rollouts.seeds import describe_conditions
 from fewstep.measure.speed.mean_step import int8_share
 from fewstep.plans.plan import Plan
+from fewstep.report.call_figures import collect_call_figures, decode_samples, why_not_shown
 from fewstep.report.operations import float_operations, operation_coverage, unseen_tensors
 from fewstep.report.sections.joints import joint_errors
 from fewstep.report.sections.samples import Samples
@@ -54,7 +55,7 @@ def collect_figures(
         unlike=describe_judged_differences(bundle, int8_bodies(bundle), task.plan),
     )
     if not manifest.space.has_squared_error:  # nor errors of joints or pictures of samples
-        return results, None
+        return msgspec.structs.replace(results, calls=collect_call_figures(bundle, judged.plans, None)), None
     places = places_of_one_size(judgements.reference.samples)  # pictures and errors of joints need one
 
     def select(samples: NDArray[Any]) -> NDArray[Any]:  # a set may have fewer seeds
@@ -68,8 +69,11 @@ def collect_figures(
         reference=select(judgements.reference.samples),
         bodies=drawn,
         labels=[describe_conditions(manifest, seed, judged.records) for seed in places.tolist()],
+        reason=why_not_shown(manifest),
     )
-    return msgspec.structs.replace(results, qualities=qualities), samples
+    pictures = decode_samples(bundle, samples)
+    calls = collect_call_figures(bundle, judged.plans, pictures)
+    return msgspec.structs.replace(results, qualities=qualities, calls=calls), pictures or samples
 
 
 def list_excluded_bodies(bundle: Bundle) -> Iterator[str]:

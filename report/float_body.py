@@ -1,4 +1,6 @@
-"""Explain why an int8 body has no operation in int8, and what to do."""
+"""Explain why an int8 body has no operation in int8, and what to do, and why graphs of its call stay in float32."""
+
+from collections.abc import Iterator
 
 from fewstep.calibration.recorded_options import find_float_criteria
 from fewstep.runtime.bundle.manifest import Body, Manifest
@@ -18,3 +20,10 @@ def float_reason(manifest: Manifest, body: Body, share: float | None = None) -> 
     if criteria := find_float_criteria(manifest, body):
         reason, fix = f"{criteria} kept every operation in float", "calibrate with another limit, or without one"
     return f"no operation is in int8, so samples and speed are those of float32: {reason}; {fix}"
+
+
+def describe_shared_graphs(body: Body) -> Iterator[str]:
+    """Yield a sentence for each reason why a body runs graphs in float32 that all bodies share, such as a decoder."""
+    for reason in dict.fromkeys(body.reasons.values()):
+        names = [name for name, why in body.reasons.items() if why == reason]
+        yield f"in float32: {', '.join(names)}: {reason}"

@@ -15,6 +15,8 @@ samples count. There are limits for the PSNR and for the signal-to-error ratio (
 If the user gave a judge (`fewstep.measure.judges`), its limit decides instead of all limits of PSNR: good to ship if
 the score reaches it, also at the low end of its range on other seeds, not usable if it does not. A body that loses the
 direction of guidance is then looked at. The PSNR is still reported.
+
+If a call ends with a decoder, its pictures count as its latents do.
 """
 
 from collections.abc import Sequence
@@ -46,6 +48,7 @@ def judgement(
     reference: ReferenceCheck | None = None,
     ranges: tuple[Range | None, Range | None] = (None, None),
     judged: JudgeScore | None = None,
+    pictures: float | None = None,
 ) -> str:
     """Return the verdict and its reason, as in "Good to ship: int8 has 54.5 dB PSNR against float32, 5th percentile
     53.2 dB".
@@ -56,12 +59,15 @@ def judgement(
     samples, if it is beyond the range of usual data (`nearness.beyond_data`). float_reason: why no operation is in int8
     (`float_body.float_reason`); None if some are. reference: the check of float32's samples, without which a distance
     from them says nothing. ranges: those of the mean and of the 5th percentile on other seeds, whose low ends good to
-    ship has to reach; None for few seeds. judged: the score by the user's judge; None without one.
+    ship has to reach; None for few seeds. judged: the score by the user's judge; None without one. pictures: the mean
+    PSNR of the pictures that the decoder of the body makes of its latents, which a call returns; None if it returns the
+    samples. The verdict is the worse one of latents and pictures.
     """
     if float_reason is not None:
         return f"{IN_FLOAT}: {float_reason}"
     unusable = None if reference is None else reference.problem
-    said = _figures(near, p5, tokens, ranges) if judged is None else judged.text
+    measured = _figures(near, p5, tokens, ranges, pictures)
+    said = measured if judged is None else judged.text
     figures = f"{body} {said}" if unusable is None else unusable
     if loses_guidance and unusable is None and judged is None:
         return f"{UNUSABLE}: {figures}, and loses the direction of guidance"
@@ -69,11 +75,13 @@ def judgement(
         word, shortfall = UNUSABLE, ""
     elif judged is not None:
         word, shortfall = _word_of_score(judged)
-        shortfall += f"; it {_figures(near, p5, tokens, ranges)}"
+        shortfall += f"; it {measured}"
         if loses_guidance:
             word, shortfall = LOOK if word == GOOD else word, f"{shortfall}, and loses the direction of guidance"
     else:
-        word, shortfall = _word(near, p5, tokens, ranges)
+        verdicts = [_word(near, p5, tokens, ranges)]
+        verdicts += [] if pictures is None else [_word(Nearness(pictures), pictures, None, (None, None))]
+        word, shortfall = max(verdicts, key=lambda verdict: (GOOD, LOOK, UNUSABLE).index(verdict[0]))
     figures += shortfall
     if beyond is not None:
         fix = "a solver with --clip LIMIT keeps them in yours"
@@ -138,10 +146,15 @@ def _describe_loud(near: Nearness) -> str:
     return f"; its signal, louder than the peak of PSNR, is {near.snr:.1f} dB above the error"
 
 
-def _figures(near: Nearness, p5: float, tokens: Tokens, ranges: tuple[Range | None, Range | None]) -> str:
+def _figures(
+    near: Nearness, p5: float, tokens: Tokens, ranges: tuple[Range | None, Range | None], pictures: float | None
+) -> str:
     if tokens is not None:
         return f"changes {100 * tokens.disagreement:.1f} % of the most likely tokens"
-    if p5 >= CEILING:
+    if p5 >= CEILING and (pictures is None or pictures >= CEILING):
         return "has the samples of float32, bit for bit"
     mean, percentile = ("" if ends is None else f" ({ends[0]:.1f} to {ends[1]:.1f})" for ends in ranges)
+    if pictures is not None:
+        of_latents = f"{near.psnr:.1f} dB{mean}, 5th percentile {p5:.1f} dB{percentile}"
+        return f"has {pictures:.1f} dB PSNR against float32 in its pictures, and {of_latents} in its latents"
     return f"has {near.psnr:.1f} dB PSNR{mean} against float32, 5th percentile {p5:.1f} dB{percentile}"

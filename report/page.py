@@ -98,9 +98,10 @@ def header(results: Results) -> Html:
 
 
 def headline(results: Results) -> Html:
-    """Return the figures at the top of the page: quality, speed and coverage of the body that runs on this machine."""
+    """Return the figures at the top of the page, of a whole call with the body that runs on this machine: quality,
+    speed, work and size. Without the figures of a call, those of its steps are named as such."""
     first = results.qualities[0]
-    end = first.against_float
+    end, call = first.against_float, results.call_of(first.body)
     covered = [each for each in results.covered if each.body == first.body]
     seeds = f", {end.seeds} held-out seeds"
     if (tokens := first.tokens) is not None:
@@ -108,24 +109,40 @@ def headline(results: Results) -> Html:
         cards = [card(link_terms("Most likely tokens that int8 changes"), percent(tokens.disagreement, 2), same)]
     else:
         rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), link_terms(seeds)])
-        cards = [card(link_terms("PSNR of finished samples, int8 against float32"), decibel(end.mean), rest)]
+        what, shown = "samples", end.mean
+        if call is not None and (of_pictures := call.mean_picture_psnr) is not None:
+            rest = join([f"{len(call.picture_psnr)} pictures; latents ", decibel(end.mean), ", ", rest])
+            what, shown = "pictures", of_pictures
+        cards = [card(link_terms(f"PSNR of finished {what}, int8 against float32"), decibel(shown), rest)]
     if first.judged is not None:
         cards.insert(0, judge_card(first.judged))
+    if call is not None and (timed := call.time) is not None:
+        both = join([milliseconds(timed.float32 / 1e3), " to ", milliseconds(timed.milliseconds / 1e3)])
+        note = join(
+            [both, ", rounds from ", times(timed.slowest), " to ", times(timed.fastest), f", {timed.processor}"]
+        )
+        cards.append(card(link_terms("Speedup of int8 over float32 in a whole call"), times(timed.speedup), note))
     contests = [(race, fast) for race in results.races for fast in race.timings if fast.name == first.body]
-    if contests:
+    if contests and (call is None or call.time is None):
         race, fast = min(contests, key=lambda contest: contest[1].ratio)  # the batch size with the smallest speedup
         both = join([milliseconds(race.timings[0].median), " to ", milliseconds(fast.median)])
         engines = f", {first.computed_by} against {ONNXRUNTIME}" if first.body in _other_engines(results) else ""
         note = join([both, f", batch {race.batch}, {race.threads} threads{engines}"])
-        cards.append(card(link_terms("Speedup of int8 over float32 in a mean step"), times(fast.ratio), note))
+        cards.append(card(link_terms("Speedup of int8 over float32 in a mean step alone"), times(fast.ratio), note))
     if (share := results.int8_share(first.body)) is not None:
         int8, others = (sum(len(getattr(each.coverage, ops)) for each in covered) for ops in ("int8_ops", "float_ops"))
         where = " in the last steps" if any(map(_is_staged, covered)) else ""
         note = join([count(int8), " operations int8, ", count(others), f" float{where}"])
-        cards.append(card(link_terms("Work (MACs) in int8"), percent(share), note))
+        title = "Work (MACs) of the steps in int8"
+        if call is not None and call.share_of_macs is not None:
+            title, note = "Work (MACs) of a whole call in int8", join([percent(share), " of the steps: ", note])
+            share = call.share_of_macs
+        cards.append(card(link_terms(title), percent(share), note))
     if first.body in results.sizes:
         ratio = results.sizes["float32"] / results.sizes[first.body]
         note = join([size(results.sizes["float32"]), " to ", size(results.sizes[first.body])])
+        if call is not None and call.share_of_bytes is not None:
+            note = join([note, ", ", percent(call.share_of_bytes), " of the bytes are of graphs in int8"])
         cards.append(card(link_terms("Size of all graphs of a call, float32 over int8"), times(ratio), note))
     return Html(f'<div class="cards">{join(cards).markup}</div>')
 
@@ -186,6 +203,7 @@ def coverage_section(results: Results) -> Html:
         )
     ]
     parts += [_coverage(group) for group in alike.values()]
+    parts += [paragraph(f"{call.body}: {line}.") for call in results.calls for line in call.in_float32]
     if not alike:
         parts = [paragraph("This bundle records no coverage. Calibrate it again to count it.")]
     return section("Coverage", *parts)

@@ -34,7 +34,7 @@ def list_warnings(results: Results) -> Iterator[str]:
         first, ratios = race.timings[0].name, {timing.name: timing.ratio for timing in race.timings}
         for name, ratio in ratios.items():
             if ratio < 1 and name not in in_float:
-                yield f"{name} is slower than {first} here ({ratio:.2f}x its speed at batch {race.batch})."
+                yield f"A step of {name} is slower than that of {first} here ({ratio:.2f}x at batch {race.batch})."
 
 
 def differences_of(quality: Quality) -> dict[str, list[Difference | None]]:

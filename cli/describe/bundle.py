@@ -13,7 +13,7 @@ from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import PURE_NOISE
 from fewstep.report.bundle_contents import Contents, NetworkContents
 from fewstep.report.call_time import describe_call, valid_calls
-from fewstep.report.float_body import float_reason
+from fewstep.report.float_body import describe_shared_graphs, float_reason
 from fewstep.report.graph_contents import BodyContents, GraphContents, Share
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.manifest import Body, Condition, EngineEntry, Manifest, NetworkEntry, TensorEntry
@@ -188,6 +188,8 @@ def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: b
         tried = branch.add("quality on samples, measured by calibration")
         for line in describe_trials(entry.trials, reason, entry.precision):
             tried.add(escape(line))
+    for line in describe_shared_graphs(entry):
+        branch.add(escape(line))
     for name, graph in body.replaces.items():
         branch.add(escape(f"{name} of its own: {_describe_graph(graph)}"))
     if body.earlier:

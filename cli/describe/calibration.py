@@ -20,7 +20,7 @@ from fewstep.measure.speed.mean_step import int8_share
 from fewstep.plans.guidance import describe
 from fewstep.plans.names.plan_reference import FileReference
 from fewstep.plans.plan import DENOISER
-from fewstep.report.float_body import float_reason
+from fewstep.report.float_body import describe_shared_graphs, float_reason
 from fewstep.runtime.bundle.platforms import WEIGHTS_ONLY
 from fewstep.runtime.bundle.unsuited_bodies import describe_saturation
 
@@ -63,6 +63,7 @@ def _describe_bodies(calibration: Calibration, network: str = DENOISER) -> dict[
             "groups": len(lowered.groups) + 1,
             "notes": lowered.notes,
             "trials": calibration.bodies[name].trials,
+            "in_float32": calibration.bodies[name].reasons,
             **_search_quality(calibration.searches.get(name)),
         }
         for name, lowered in calibration.lowered.items()
@@ -102,6 +103,7 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
             yield from (
                 f"  judged by samples: {line}" for line in describe_trials(body.trials, precision=body.precision)
             )
+            yield from (f"  {line}" for line in describe_shared_graphs(body))
             continue
         yield (
             f"{options.bundle}: {name}, {len(coverage.int8_ops)} of "
@@ -119,6 +121,7 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
         yield from (f"  judged by samples: {line}" for line in describe_trials(body.trials, reason))
         if (included := describe_saturation(body)) is not None:
             yield f"  {included}"
+        yield from (f"  {line}" for line in describe_shared_graphs(body))
         for note in lowered.notes:
             yield f"  {note}"
 

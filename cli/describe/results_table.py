@@ -16,9 +16,10 @@ from fewstep.measure.rollouts.prompts import ConditionOptions
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.any_plan import plan_headline
 from fewstep.report.advice import advice
+from fewstep.report.call_time import describe_call, valid_calls
 from fewstep.report.sections.quality import NO_SSIM, NONE, teacher_notes
 from fewstep.report.verdict import describe_distances, list_warnings
-from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 
 TOKENS = (
     "differ: share of masked positions whose most likely token differs from float32's, at float32's states; "
@@ -77,9 +78,19 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
         yield advised.verdict
     if results.qualities or results.sizes:
         yield results_table(results, is_image=len(open_bundle(bundle).manifest.x_shape) == IMAGE_AXES)
+    yield from describe_calls(open_bundle(bundle), [body.body for body in results.qualities])
+    yield from (line for call in results.calls for line in call.networks)
+    yield from (f"{call.body}, {line}" for call in results.calls for line in call.in_float32)
     yield from teacher_notes(results)
     yield from list_warnings(results)
     yield from describe_distances(results)
+
+
+def describe_calls(bundle: Bundle, names: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of calibration on the time of a whole call with these bodies."""
+    for call in valid_calls(bundle.manifest):
+        if call.body in names:
+            yield describe_call(call, bundle.body(call.body))
 
 
 def suggest_after_measure(results: Results, bundle: Path, given: ConditionOptions | None = None) -> NextCommand:
@@ -150,7 +161,8 @@ def _distances(body: Quality | None) -> tuple[str, str]:
 
 
 def _coverage(results: Results, body: str) -> str:
-    share = results.int8_share(body)
+    call = results.call_of(body)
+    share = results.int8_share(body) if call is None or call.share_of_macs is None else call.share_of_macs
     return "" if share is None else f"{100 * share:.1f} %"
 
 
@@ -191,7 +203,7 @@ def _captions(results: Results, is_image: bool) -> list[str]:
                 "number of float32 samples from other seeds; for float32 itself it is the noise floor."
             )
     if results.covered:
-        said.append("int8: share of multiply-accumulates (MACs).")
+        said.append("int8: share of the multiply-accumulates (MACs) of a whole call.")
     if results.races:
         first_timed = results.races[0].timings[0].name
         rows = "" if results.guidance is None else ", of which a guided sample takes one for each branch"

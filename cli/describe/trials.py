@@ -7,6 +7,7 @@ from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.measure.rollouts.output_differences import CONDITION, GUIDANCE, describe_difference, is_lost
 from fewstep.measure.rollouts.quality_range import OTHERS
 from fewstep.report.judgement import judgement
+from fewstep.runtime.bundle.figures import Together
 from fewstep.runtime.bundle.manifest import SizeQuality, Trial
 
 
@@ -34,13 +35,14 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None, pr
                 reference=each.reference,
                 ranges=(each.psnr_range, each.p5_range) if each.tokens is None else (None, None),
                 judged=each.judged,
+                pictures=each.picture_psnr,
             )
             if float_reason is not None or (each.reference is not None and each.reference.problem is not None):
                 continue
             ranged = "" if each.psnr_range is None else f" (ranges: those of {OTHERS} other seeds, in 95 of 100 cases)"
-            yield f"on {seeds}{ranged}{near.snr_text}{near.other_seed_text}"
-            if each.picture_psnr is not None:
-                yield f"pictures: {each.picture_psnr:.1f} dB from float32's, with text encoder and decoder of this body"
+            yield f"on {seeds}{_describe_records(each.held_out)}{ranged}{near.snr_text}{near.other_seed_text}"
+            if each.together is not None:
+                yield f"with all networks in {precision}: {_describe_together(each.together)}"
             if each.by_size:
                 yield f"by size: {', '.join(map(_describe_size, each.by_size))}"
             if each.tokens is not None:
@@ -52,6 +54,21 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None, pr
             for kind, difference in ((GUIDANCE, each.guidance), (CONDITION, each.condition)):
                 if difference is not None:
                     yield f"{kind} at its worst step: {describe_difference(difference)}"
+
+
+def _describe_records(held_out: int | None) -> str:
+    """Return a clause on the records of conditions that judged a body, or "" if none were given."""
+    if held_out is None:
+        return ""
+    if held_out == 0:
+        return ", with the conditions that calibrated it, which are too few to hold some out"
+    return f", with {pluralize(held_out, 'record')} of conditions that did not calibrate it"
+
+
+def _describe_together(together: Together) -> str:
+    """Return the verdict on the samples that all networks of a body make together."""
+    near = Nearness(together.psnr, together.snr, together.unrelated)
+    return f"{judgement(near, together.p5)}, on {pluralize(together.seeds, 'seed')}"
 
 
 def _describe_size(quality: SizeQuality) -> str:

@@ -7,7 +7,8 @@ files of a folder may differ (`record_sizes`). Records may be private: they are 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -38,6 +39,8 @@ SUFFIXES = (".npz", ".safetensors")
 SAMPLES = "x"  # the name of samples in a file for `export --check`
 PLACE = "/place"  # an array that is stored with records; no condition has this name
 SEPARATOR = "."  # separates branch and condition in the name of an array
+LEAST_SPLIT = 16  # records of which a part judges; with fewer, ranges would lack too many
+HELD_OUT_EVERY = 4  # of the records of each size, one of so many judges
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class GivenConditions:
     """Conditions of samples: given records, or None if all values are drawn by the seed. `random` names the conditions
     with drawn values that do not represent the user's data (`seeds.random_conditions`), and `fixed` those that have one
     value in all samples (`seeds.fixed_conditions`). `prompts` are the texts that the records encode, one for each;
-    empty if they are from a file."""
+    empty if they are from a file. `is_held_out` says that a calibration does not use these records."""
 
     records: ConditionRecords | None
     random: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
+    is_held_out: bool = False
 
     def distribute(self, samples: int) -> "GivenConditions":
         """Return the records and prompts of `samples` samples (`distribute_records`)."""
@@ -60,6 +64,26 @@ class GivenConditions:
         records = dict(distribute_records({**self.records, **({PLACE: places} if self.prompts else {})}, samples))
         places = records.pop(PLACE, places)
         return replace(self, records=records, prompts=tuple(self.prompts[place] for place in places))
+
+    def split_held_out(self) -> tuple["GivenConditions", "GivenConditions"]:
+        """Return the records that calibrate, and those that judge: one of HELD_OUT_EVERY of each size. With fewer than
+        LEAST_SPLIT records, both are all records."""
+        keys = record_shapes(self.records or {})
+        if self.records is None or len(keys) < LEAST_SPLIT:
+            return self, self
+        seen, held_out = Counter[Hashable](), list[int]()
+        for place, key in enumerate(keys):
+            seen[key] += 1
+            if seen[key] % HELD_OUT_EVERY == 0:
+                held_out.append(place)
+        own = [place for place in range(len(keys)) if place not in {*held_out}]
+        return (self._select(own), replace(self._select(held_out), is_held_out=True)) if held_out else (self, self)
+
+    def _select(self, places: Sequence[int]) -> "GivenConditions":
+        """Return some of the records, with their prompts."""
+        assert self.records is not None, "there are records to choose from"
+        prompts = tuple(self.prompts[place] for place in places) if self.prompts else ()
+        return replace(self, records=select_records(self.records, places), prompts=prompts)
 
     def sizes_of(self, takes: Description) -> list[dict[str, int]]:
         """Return the sizes of x that occur in the records, by name; those that no record gives have their default."""

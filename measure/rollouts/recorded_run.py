@@ -110,12 +110,16 @@ def _route_by_network(network: str, plan: Plan, body: StepCall, float32: StepCal
 
 
 def record_search_runs(
-    sampler: Sampler, plan: Plan, records: ConditionRecords | None = None, progress: Progress = SILENT
+    sampler: Sampler,
+    plan: Plan,
+    records: ConditionRecords | None = None,
+    held_out: ConditionRecords | None = None,
+    progress: Progress = SILENT,
 ) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:
     """Record the float32 run on which mixed precision is searched, with samples of one size, and the runs on which the
-    result is judged. The arguments are those of `record_run`."""
-    judged = [*split_seeds_by_size(JUDGE_SEEDS, records, AT_ONCE)]
-    parts = [(SEARCH_SEEDS, records_of_one_size(records)), *((seeds, records) for seeds in judged)]
+    result is judged, with the records `held_out`. The other arguments are those of `record_run`."""
+    judged = [*split_seeds_by_size(JUDGE_SEEDS, held_out, AT_ONCE)]
+    parts = [(SEARCH_SEEDS, records_of_one_size(records)), *((seeds, held_out) for seeds in judged)]
     search, *judges = (
         record_run(sampler, plan, seeds, own, partial(_report_progress, progress, number, len(parts)))
         for number, (seeds, own) in enumerate(parts)

@@ -60,6 +60,7 @@ def quality_section(results: Results, is_image: bool = True) -> Html:
         table([link_terms(f"against the float32 teacher, {results.teacher}"), *HEAD], rows)
         if known
         else paragraph(f"The denoiser {NO_TEACHER}. The second table is left out."),
+        *(paragraph(line) for call in results.calls for line in call.networks),
         *(paragraph(note, kind="note") for note in teacher_notes(results)),
         *_statistics(results.qualities),
     )

@@ -33,13 +33,14 @@ class Samples:
     """Samples [N, *x_shape] to be shown: index i has seed i, and `labels[i]` describes its conditions.
 
     teacher: the teacher's samples; N is 0 for a distilled denoiser. bodies: by body name, the body's samples and those
-        of float32 along the body's plan.
+        of float32 along the body's plan. reason: why they cannot be shown; None if they are pictures.
     """
 
     teacher: Array
     reference: Array
     bodies: Mapping[str, tuple[Array, Array]]
     labels: Sequence[str]
+    reason: str | None = None
 
 
 def samples_section(samples: Samples, plan: str, teacher: str | None) -> Html:
@@ -47,8 +48,11 @@ def samples_section(samples: Samples, plan: str, teacher: str | None) -> Html:
     sentence that says so."""
     try:
         pictures.draw_grid(samples.reference[:1], columns=1)
-    except UserError as reason:
-        return section("Samples", paragraph(f"Not shown: {reason.what}."))
+        reason = samples.reason
+    except UserError as error:
+        reason = samples.reason or error.what
+    if reason is not None:
+        return section("Samples", paragraph(f"Not shown: {reason}."))
     has_teacher = len(samples.teacher) > 0
     shown = list(range(min(COLUMNS, len(samples.teacher) if has_teacher else len(samples.reference))))
     strips = [

@@ -80,3 +80,14 @@ class JudgeScore(Strict, frozen=True):
             return problem
         ends = "" if self.score_range is None else f" ({self.score_range[0]:.4g} to {self.score_range[1]:.4g})"
         return f"scores {self.score.value:.4g}{ends} by {self.score.name}, at least its limit {self.score.limit:.4g}"
+
+
+class Together(Strict, frozen=True):
+    """The quality of samples that the bodies of all networks of a bundle make together, against float32. The fields are
+    those of `Trial`."""
+
+    psnr: float
+    p5: float
+    seeds: int
+    snr: float | None = None
+    unrelated: float | None = None

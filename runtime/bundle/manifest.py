@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from fewstep.plans.spec import By, Prediction, ScheduleSpec, Strict
-from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck
+from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck, Together
 from fewstep.runtime.bundle.platforms import WEIGHTS_ONLY, Quantized
 from fewstep.runtime.bundle.platforms import Platform as Platform
 from fewstep.runtime.kinds.companions import AutoencoderEntry as AutoencoderEntry
@@ -125,8 +125,12 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     psnr_range, p5_range: the ranges of both on other seeds (`quality_range`); None in bundles of earlier versions, for
         few seeds, and for tokens.
     judged: the score by the user's judge, which decided instead of PSNR; None without one.
-    picture_psnr: the mean PSNR in dB of a few pictures, with the text encoder and the decoder that the body has of its
-        own; None if it runs those of float32.
+    picture_psnr: the mean PSNR in dB of a few pictures, with the text encoder and the decoder that the body runs; None
+        without a decoder of pictures, and in bundles of earlier versions.
+    held_out: the number of given records that judged the body and that its calibration did not use; 0 if the records of
+        the calibration judged it; None without given records, and in bundles of earlier versions.
+    together: the quality of samples that all networks of this body make; None for a single network, and for all but the
+        denoiser's body.
     """
 
     ranges: str
@@ -151,6 +155,8 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     p5_range: tuple[float, float] | None = None
     judged: JudgeScore | None = None
     picture_psnr: float | None = None
+    held_out: int | None = None
+    together: Together | None = None
 
 
 class CallTime(Strict, frozen=True):
@@ -187,6 +193,11 @@ class CallTime(Strict, frozen=True):
     sizes: dict[str, int] = {}
     load: float = 1.0
 
+    @property
+    def speedup(self) -> float:
+        """The speed relative to float32."""
+        return self.float32 / self.milliseconds
+
 
 class Body(Strict, frozen=True):
     """One deployable form of the denoiser, which runs N times per sample.
@@ -207,6 +218,7 @@ class Body(Strict, frozen=True):
     ranges: str | None = None  # the table it was lowered with; None if all bodies share the manifest's table
     platform: Platform | None = None  # set for a plugin's target, so that readers need not import it
     replaces: dict[str, ReplacedGraph] = {}  # by the names of `networks.shared_graphs`: those that it runs instead
+    reasons: dict[str, str] = {}  # by the same names: why it runs a shared one, in float32; empty in earlier versions
 
     @classmethod
     def from_graph(

@@ -70,14 +70,23 @@ def calibrated(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_each_trajectory_has_the_length_of_its_text(exported: Path, tmp_path: Path) -> None:
     given = write_texts(tmp_path / "texts", *LENGTHS)
-    task = task_of(CalibrateOptions(exported, PLAN, target=(TARGET,), trajectories=20, conditions=given))
+    task = task_of(CalibrateOptions(exported, PLAN, target=(TARGET,), trajectories=15, conditions=given))
     length_of = dict[int, int]()
     for call in task.run_trajectories(task.sampler.network().graph):
         length_of |= dict.fromkeys(call.seeds, call.feeds["x"].shape[-1])
     assert task.conditions is not None
     own = [text.shape[-1] for text in task.conditions["text"]]
     assert [length_of[seed] for seed in task.seeds] == own
-    assert {length: own.count(length) for length in own} == dict.fromkeys(LENGTHS, 4)
+    assert {length: own.count(length) for length in own} == dict.fromkeys(LENGTHS, 3)
+
+
+def test_one_text_of_each_length_judges_and_does_not_calibrate(exported: Path, tmp_path: Path) -> None:
+    given = write_texts(tmp_path / "texts", *LENGTHS)
+    task = task_of(CalibrateOptions(exported, PLAN, target=(TARGET,), trajectories=15, conditions=given))
+    assert task.conditions is not None and task.judging.records is not None
+    own, judged = ({text.tobytes() for text in records["text"]} for records in (task.conditions, task.judging.records))
+    assert len(own) == 15 and not own & judged and task.held_out_count == len(judged) == 5
+    assert {text.shape[-1] for text in task.judging.records["text"]} == {*LENGTHS}
 
 
 def test_ranges_cover_the_texts_of_every_length(exported: Path, tmp_path: Path) -> None:

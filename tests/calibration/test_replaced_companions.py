@@ -1,6 +1,7 @@
 """The text encoder and the autoencoder of a body: their forms, their judgement, and runs that use them."""
 
 import logging
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -114,7 +115,9 @@ def test_the_trial_has_the_quality_of_the_whole_call(calibrated: Calibration, ma
     (trial,) = calibrated.bodies[BODY].trials
     exact, stored = (pictures(made, name) for name in ("float32", BODY))
     assert trial.picture_psnr == pytest.approx(psnr(stored, exact).mean(), abs=0.05)
-    assert any(f"pictures: {trial.picture_psnr:.1f} dB" in line for line in describe_trials((trial,)))
+    assert any(
+        f"{trial.picture_psnr:.1f} dB PSNR against float32 in its pic" in line for line in describe_trials((trial,))
+    )
 
 
 def test_a_body_is_judged_with_its_own_text_encoder(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +211,11 @@ def test_a_decoder_that_loses_too_much_stays_float(
     caplog.set_level(logging.INFO, "fewstep")
     monkeypatch.setattr(replaced_graphs, "store_graph", spoil)
     body = calibrate(options(copied)).bodies[BODY]
-    assert {*body.replaces} == {TEXT_ENCODER, ENCODER} and body.trials[0].picture_psnr is None
+    assert {*body.replaces} == {TEXT_ENCODER, ENCODER} and body.reasons.keys() == {DECODER}
+    assert re.fullmatch(
+        r"8 bits would cost \d+\.\d dB of the pictures, for 100\.0 % of the body's bytes", body.reasons[DECODER]
+    )
+    assert (body.trials[0].picture_psnr or 0.0) > 40.0  # by the decoder of float32
     assert "decoder of latents in float32, not 8 bits" in caplog.text
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration import replaced_graphs
+from fewstep.calibration import replaced_graphs, shared_graph_ranges
 from fewstep.calibration.activation_counts import tabulate
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.lowering.quantize import LoweredBody, lower
@@ -15,7 +15,7 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.replaced_graphs import conditioner_feeds, measure_ranges
+from fewstep.calibration.shared_graph_ranges import conditioner_feeds, measure_ranges
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
@@ -71,7 +71,7 @@ def calibrated(bundle: Path) -> Calibration:
 
 
 def test_ranges_of_a_conditioner_are_those_of_the_conditions(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replaced_graphs, "CONDITIONS", 3)
+    monkeypatch.setattr(shared_graph_ranges, "CONDITIONS", 3)
     task = task_of(options(bundle))
     fed = conditioner_feeds(task)
     assert len(fed) == 3 and {name: len(value) for name, value in fed[0].items()} == {"class": 1}
@@ -93,7 +93,7 @@ def test_ranges_of_few_samples_leave_room_for_others(bundle: Path, monkeypatch: 
         counted.append(counts.samples)
         return tabulate(task, counts)
 
-    monkeypatch.setattr(replaced_graphs, "tabulate", tabulate_counts)
+    monkeypatch.setattr(shared_graph_ranges, "tabulate", tabulate_counts)
     pictures = np.random.default_rng(0).uniform(-1, 1, (2, 1, *PICTURE)).astype(np.float32)
     measure_ranges(task_of(options(bundle)), camera(), [{"class": picture} for picture in pictures])
     assert counted == [2]

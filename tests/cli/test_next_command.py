@@ -199,11 +199,20 @@ def test_files_and_guidance_of_a_verb_are_kept_in_the_next_command(tiny_bundle: 
     choose = Advice("", "fewstep choose b --at-least 30dB", ChooseOptions(tiny_bundle, at_least="30dB"))
     assert suggest_advice(choose, tiny_bundle, given).command == f"{choose.command} --guidance 4,3 {kept}"
     fit = Advice("", "fewstep fit b --steps 8", FitOptions(tiny_bundle))  # takes one weight
-    assert suggest_advice(fit, tiny_bundle, given).command == f"fewstep fit b --steps 8 {kept}"
+    other = "--conditions CALIBRATION.npz"  # a report judges on its own
+    assert suggest_advice(fit, tiny_bundle, given).command == f"fewstep fit b --steps 8 {other}"
     prompts = ReportOptions(tiny_bundle, prompts=Path("p.txt"), guidance=3.0)
-    assert suggest_advice(fit, tiny_bundle, prompts).command == "fewstep fit b --steps 8 --guidance 3 --prompts p.txt"
+    assert suggest_advice(fit, tiny_bundle, prompts).command == (
+        "fewstep fit b --steps 8 --guidance 3 --prompts CALIBRATION.txt"
+    )
     own = Advice("", "fewstep calibrate b --guidance 2", CalibrateOptions(tiny_bundle))
-    assert suggest_advice(own, tiny_bundle, prompts).command == f"{own.command} --prompts p.txt"
+    assert suggest_advice(own, tiny_bundle, prompts).command == f"{own.command} --prompts CALIBRATION.txt"
+
+
+def test_a_report_after_a_calibration_judges_on_other_conditions(tiny_bundle: Path) -> None:
+    given = CalibrateOptions(tiny_bundle, conditions=Path("c.npz"), prompts=Path("p.txt"))
+    said = report_next(tiny_bundle, given).command
+    assert said == f"fewstep report {tiny_bundle} --conditions HELD_OUT.npz --prompts HELD_OUT.txt"
 
 
 def test_after_figures_of_another_plan_comes_a_report_of_it(tiny_bundle: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fewstep.report.float_body import float_reason
+from fewstep.report.float_body import describe_shared_graphs, float_reason
 from fewstep.runtime.bundle.manifest import Body, Coverage, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import change_bundle, with_body
@@ -43,3 +43,12 @@ def test_a_body_with_int8_has_no_such_reason(tiny_bundle: Path) -> None:
     assert float_reason(manifest, body) is None
     assert float_reason(manifest, body, share=0.0) is not None  # along a plan of which int8 runs no step
     assert float_reason(manifest, manifest.bodies["float32"], share=0.0) is None
+
+
+def test_graphs_that_stay_float32_have_a_line_for_each_reason() -> None:
+    reasons = {"text encoder": "no prompts", "decoder of latents": "no int8 form", "encoder of images": "no int8 form"}
+    body = Body((), "int8", "cpu-x86", reasons=reasons)
+    assert [*describe_shared_graphs(body)] == [
+        "in float32: text encoder: no prompts",
+        "in float32: decoder of latents, encoder of images: no int8 form",
+    ]

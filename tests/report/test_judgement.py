@@ -176,3 +176,13 @@ def test_a_judge_does_not_see_samples_that_are_not_usable_or_a_lost_guidance() -
     said = judgement(near, 20.0, judged=judged(0.95), loses_guidance=True)
     assert said.startswith("Look at it: ") and said.endswith("and loses the direction of guidance")
     assert judgement(near, 20.0, judged=judged(0.95), random_conditions=("text",)).startswith("Look at it: ")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "word"), [(45.0, "Good to ship"), (38.0, "Look at it"), (20.0, "Not usable"), (None, "Good to ship")]
+)
+def test_pictures_count_as_their_latents_do(pictures: float | None, word: str) -> None:
+    said = judgement(Nearness(54.5, 44.0), 53.2, pictures=pictures)
+    assert said.startswith(f"{word}: int8 has {54.5 if pictures is None else pictures:.1f} dB PSNR against float32")
+    assert ("54.5 dB, 5th percentile 53.2 dB in its latents" in said) == (pictures is not None)
+    assert judgement(Nearness(30.0, 20.0), 29.0, pictures=45.0).startswith("Look at it")  # of the latents

@@ -12,6 +12,7 @@ import pytest
 
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.cli.describe.trials import describe_trials
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.graph.files.pack import PackOptions, pack
@@ -20,7 +21,7 @@ from fewstep.measure.estimate import seconds_per_evaluation
 from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.measure.rollouts.seeds import PAIRED
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, PAIRED
 from fewstep.measure.speed import race as racing
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
@@ -138,3 +139,17 @@ def test_a_choice_is_of_whole_runs(bundle: Path) -> None:
     with load(bundle) as sampler:
         assert 0 < seconds_per_evaluation(sampler, sampler.compile("ddim:2")) < 1
         assert np.isfinite(sampler.sample("ddim:2")).all()
+
+
+def test_all_networks_in_int8_are_judged_together(bundle: Path) -> None:
+    """By the samples that a run of the body makes, on the seeds that judge each network alone."""
+    manifest, seeds = open_bundle(bundle).manifest, BODY_SEEDS
+    (trial,) = manifest.bodies["int8-cpu-x86"].trials
+    with load(bundle) as exact, load(bundle, body="int8-cpu-x86") as int8:
+        together = psnr(int8.sample("ddim:6", seeds), exact.sample("ddim:6", seeds))
+    assert trial.together is not None and trial.together.seeds == len(seeds)
+    assert trial.together.psnr == pytest.approx(together.mean(), abs=0.01) and trial.together.psnr < trial.psnr + 1
+    lines = [line for line in describe_trials((trial,)) if line.startswith("with all networks in int8: ")]
+    assert len(lines) == 1 and f"int8 has {trial.together.psnr:.1f} dB PSNR" in lines[0]
+    (of_noisy,) = manifest.networks["noisy"].bodies["int8-cpu-x86"].trials
+    assert of_noisy.together is None

@@ -268,7 +268,8 @@ def test_a_body_far_from_float_or_slower_than_it_is_named(made):
     assert list(list_warnings(replace(results, qualities=(good,), races=(ratios["fast"],)))) == []
     first, *slower = list_warnings(replace(results, qualities=(far,), races=(ratios["slow"],)))
     assert first == f"{far.body} is only -3.9 dB from float32: look at the samples before deploying it."
-    assert slower[0] == f"{race.timings[0].name} is slower than float32 here (0.80x its speed at batch {race.batch})."
+    name = race.timings[0].name
+    assert slower[0] == f"A step of {name} is slower than that of float32 here (0.80x at batch {race.batch})."
 
 
 def test_a_body_that_loses_what_guidance_multiplies_is_named(made):

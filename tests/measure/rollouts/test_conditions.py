@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fewstep.measure.rollouts.conditions_file import digest_records, distribute_records, read_branches, read_conditions
+from fewstep.measure.rollouts.conditions_file import (
+    GivenConditions,
+    digest_records,
+    distribute_records,
+    read_branches,
+    read_conditions,
+)
 from fewstep.measure.rollouts.seeds import FIRST_SEED, describe_conditions, draw_condition, held_out_conditions
 from fewstep.measure.rollouts.trajectories import roll_out
 from fewstep.plans.errors import UserError
@@ -216,3 +222,14 @@ def test_rows_of_a_file_are_taken_in_turn():
     values = held_out_conditions(denoiser(CLASSES, GOAL), range(50_000, 50_004), rows)
     assert values["class"].tolist() == [1, 2, 0, 1] and values["goal"][0].tolist() == [4, 5]  # 50 000 is 2 mod 3
     assert describe_conditions(denoiser(CLASSES), 0, rows) == "c"
+
+
+@pytest.mark.parametrize(("rows", "held_out"), [(15, 0), (16, 4), (64, 16)])
+def test_one_of_four_rows_judges_if_there_are_enough(rows: int, held_out: int) -> None:
+    prompts = tuple(f"prompt {row}" for row in range(rows))
+    own, judged = GivenConditions({"level": np.arange(rows)}, prompts=prompts).split_held_out()
+    assert own.records is not None and judged.records is not None
+    assert judged.is_held_out == (held_out > 0) and len(judged.records["level"]) == (held_out or rows)
+    assert judged.prompts == tuple(f"prompt {row}" for row in judged.records["level"])
+    if held_out:
+        assert sorted([*own.records["level"], *judged.records["level"]]) == [*range(rows)]

@@ -1,0 +1,67 @@
+"""The ranges of a graph that runs once per call, and the inputs that give them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.activation_counts import tabulate
+from fewstep.calibration.ranges.observe import Counts, measure_tensor
+from fewstep.calibration.ranges.row_observer import RowObserver, open_counted
+from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.task import Task
+from fewstep.calibration.trajectory_jobs import select_trajectories, split_trajectories
+from fewstep.graph.graph import Graph
+from fewstep.measure.rollouts.seeds import SeedBatch
+from fewstep.plans.any_plan import check_compiled
+from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import Arrays
+from fewstep.runtime.machine.memory_pages import release_free_memory
+
+CONDITIONS = 16  # trajectories whose conditions give a conditioner's ranges
+
+
+def measure_ranges(task: Task, graph: Graph, feeds: Sequence[Arrays]) -> RangesTable:
+    """Return the ranges of a graph's tensors over some inputs, each of one sample, one range for all steps. Raises
+    UserError naming a tensor whose values are not finite."""
+    counts = Counts.empty(graph, (), len(feeds))
+    network = open_counted(graph, counts, task.threads)
+    for fed in feeds:
+        held = network(fed)
+        large = network.last_histograms() if isinstance(network, RowObserver) else None
+        tensors = {**fed, **held}
+        for name in counts.tensors:
+            values = large.get(name) if large is not None else measure_tensor(tensors[name], counts.axes.get(name))
+            if isinstance(values, str):
+                raise UserError(f"tensor {name!r} has {values}", "check the weights and the conditions")
+            if values is not None:
+                counts.include({(name, 0): values})
+    release_free_memory()
+    return tabulate(replace(task, prepared=graph), counts.fill_unseen_groups())
+
+
+def conditioner_feeds(task: Task) -> list[Arrays]:
+    """Return the inputs of the conditioner in the first trajectories."""
+    fed, manifest = list[Arrays](), task.sampler.bundle.manifest
+    compute = task.sampler.network().conditioner
+    assert compute is not None, "the network has a conditioner"
+
+    def keep(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+        fed.append(dict(feeds))
+        return compute(feeds)
+
+    sampler, plan = task.sampler.with_network_parts(conditioner=keep), check_compiled(task.plan)
+    for trajectory in islice(split_trajectories(task), CONDITIONS):
+        part = select_trajectories(task, trajectory)
+        batch = SeedBatch.from_manifest(manifest, part.seeds, part.conditions)
+        batch.at_size(sampler).step_call(plan, len(part.seeds), batch.conditions).feeds(0)
+    return fed
+
+
+def split_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[Arrays]:
+    """Yield each row of some arrays as a batch of one."""
+    for row in range(len(next(iter(arrays.values())))):
+        yield {name: array[row : row + 1] for name, array in arrays.items()}

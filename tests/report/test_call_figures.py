@@ -1,0 +1,62 @@
+"""The figures of a whole call on the page, and why samples are not shown."""
+
+import re
+from html import unescape
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fewstep.measure import results as forms
+from fewstep.report.call_figures import why_not_shown
+from fewstep.report.page import build_page, headline
+from fewstep.report.report import report
+from fewstep.runtime.bundle.manifest import CallTime, Policy
+from fewstep.runtime.bundle.reading import open_bundle
+from tests.report.judged_bundle import make_bundle
+from tests.report.test_report import Page, options
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> forms.Results:
+    return report(options(make_bundle(tmp_path_factory.mktemp("call") / "tiny"), seeds=4, rounds=1))
+
+
+def with_call(results: forms.Results, **figures: object) -> forms.Results:
+    """Return the results with other figures of a whole call with the first body."""
+    (first, *others) = results.calls
+    return msgspec.structs.replace(results, calls=(msgspec.structs.replace(first, **figures), *others))
+
+
+def test_the_tiles_are_about_the_whole_call(measured: forms.Results) -> None:
+    body = measured.qualities[0].body
+    time = CallTime(body, (), measured.plan, 10.0, 4.0, 2.25, 2.75, 0.5, "some CPU", 1)
+    whole = with_call(measured, share_of_macs=0.125, share_of_bytes=0.375, time=time, picture_psnr=(40.5, 41.5))
+    tiles = headline(whole).markup
+    shown = unescape(re.sub(r"<[^>]*>", "", tiles))
+    assert {41.0, 2.5, 0.125, 0.375} <= set(Page(tiles).figures)
+    for title in ("PSNR of finished pictures", "in a whole call", "Work (MACs) of a whole call in int8"):
+        assert title in shown
+    assert shown.index("41.0 dB") < shown.index(f"{measured.qualities[0].against_float.mean:.1f} dB")  # of latents
+    assert "mean step" not in shown
+    assert "in a mean step alone" in unescape(re.sub(r"<[^>]*>", "", headline(measured).markup))  # no call was timed
+
+
+def test_graphs_in_float32_are_on_the_page(measured: forms.Results) -> None:
+    said = {"in_float32": ("in float32: decoder of latents: why",)}
+    page = unescape(build_page(with_call(measured, **said), None).decode())
+    assert f"{measured.qualities[0].body}: {said['in_float32'][0]}." in page
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"x_shape": (80, 128)}, "samples are arrays [80, 128], and a picture has 1 or 3 channels, a height and"),
+        ({"x_shape": (16, 7), "policy": Policy(1, 0, 8)}, "samples are sequences of actions [16, 7]"),
+        ({"x_shape": (1, 8, 8)}, None),
+        ({"x_shape": (4, 8, 8)}, "samples are arrays [4, 8, 8]"),
+    ],
+)
+def test_samples_that_are_no_pictures_say_why(tmp_path: Path, fields: dict[str, object], said: str | None) -> None:
+    reason = why_not_shown(msgspec.structs.replace(open_bundle(make_bundle(tmp_path / "tiny")).manifest, **fields))
+    assert (reason is None) if said is None else reason is not None and reason.startswith(said)
