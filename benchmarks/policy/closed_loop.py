@@ -12,13 +12,20 @@ from numpy.typing import NDArray
 
 from benchmarks.policy.rollouts import episodes_of, run
 from benchmarks.policy.verdicts import Contender
+from benchmarks.policy.worlds import World
+from fewstep.calibration.calibrate import calibrate
+from fewstep.calibration.options import CalibrateOptions
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.plan import Plan
 from fewstep.robots.control import SequenceRequest, VirtualClock, pad_actions, sample_sequences
 from fewstep.robots.control.clocks import SequenceJob, VirtualRun
-from fewstep.runtime import Sampler
+from fewstep.runtime import Sampler, load
 from fewstep.runtime.kinds.policies import policy_of
 
 FIRST_SEED = 500_000  # of these episodes; evaluation has those from 0 on
+CALIBRATED = "dpmpp_2m:4"  # ranges of four steps serve one and two as well
+ROWS = 256  # observations that are calibrated on
+DEVIATION = ".deviation"
 
 
 class Watching(VirtualClock):
@@ -39,7 +46,9 @@ def observations_of(bundle: Path) -> Path:
     return bundle.with_suffix(".observations.npz")
 
 
-def watch(contender: Contender, sampler: Sampler, per_task: int, first: int = FIRST_SEED) -> list[SequenceJob]:
+def watch(
+    world: World, contender: Contender, sampler: Sampler, per_task: int, first: int = FIRST_SEED
+) -> list[SequenceJob]:
     """Return all requests of a contender in a number of episodes of each task, from a seed on."""
     clocks: list[Watching] = []
 
@@ -47,7 +56,7 @@ def watch(contender: Contender, sampler: Sampler, per_task: int, first: int = FI
         clocks.append(Watching(delay))
         return clocks[-1]
 
-    for _ in run(contender, sampler, episodes_of(per_task, first=first), make_clock):
+    for _ in run(world, contender, sampler, episodes_of(per_task, world.tasks, first), make_clock):
         pass
     return clocks[0].jobs
 
@@ -68,6 +77,23 @@ def rows(jobs: Sequence[SequenceJob], sampler: Sampler, count: int, seed: int = 
             made[policy.prefix].append(none if former is None else pad_actions(former, len(none)))
             made[policy.delay].append(np.array([job.request.decided if is_given else 0], np.float32))
     return {name: np.stack(values) for name, values in made.items()}
+
+
+def write_observations(world: World, bundle: Path, watched: Sequence[Contender], per_task: int) -> list[SequenceJob]:
+    """Write observations that contenders request sequences from in episodes, and return all requests."""
+    with load(bundle) as sampler:
+        jobs = [job for contender in watched for job in watch(world, contender, sampler, per_task)]
+        np.savez(observations_of(bundle), **rows(jobs, sampler, ROWS))  # type: ignore[arg-type]
+    return jobs
+
+
+def calibrate_on(jobs: Sequence[SequenceJob], bundle: Path) -> None:
+    """Calibrate a bundle on its observations, and write how far int8 is from float32 on requests. That file is the last
+    that is written."""
+    calibrate(CalibrateOptions(bundle, parse_plan_text(CALIBRATED), conditions=observations_of(bundle)))
+    with load(bundle) as floating, load(bundle, precision="int8") as integer:
+        far = deviation(jobs, floating, integer)
+    bundle.with_suffix(DEVIATION).write_text(f"{far.rms:.4f} {far.p99:.4f}\n")
 
 
 @dataclass(frozen=True)

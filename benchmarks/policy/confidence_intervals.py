@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from scipy.stats import binomtest
 
-ONE_SIDED = 1.644854  # normal quantile of 95 %
+ONE_SIDED, TWO_SIDED = 1.644854, 1.959964  # normal quantiles of 95 %
 
 
 def wilson(successes: int, episodes: int) -> tuple[float, float]:
@@ -38,9 +38,17 @@ class Paired:
         """Return the lower bound of the difference, with 95 % confidence: Bonett and Price 2012, the adjusted
         interval for paired shares. Its width is not zero if no pair differs.
         """
+        return self._limits(ONE_SIDED)[0]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return the two-sided interval of 95 % of the difference, by the same method."""
+        return self._limits(TWO_SIDED)
+
+    def _limits(self, quantile: float) -> tuple[float, float]:
         gained, lost = (self.gained + 1) / (self.pairs + 2), (self.lost + 1) / (self.pairs + 2)
         error = math.sqrt((gained + lost - (gained - lost) ** 2) / (self.pairs + 2))
-        return gained - lost - ONE_SIDED * error
+        return gained - lost - quantile * error, gained - lost + quantile * error
 
     @property
     def p_value(self) -> float:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from benchmarks.options import parser_of, positive, refusing
 from benchmarks.policy.closed_loop import watch
-from benchmarks.policy.rollouts import LIMITS, episodes_of, one_hot, run_courses
+from benchmarks.policy.experts import METAWORLD, one_hot
+from benchmarks.policy.rollouts import LIMITS, episodes_of, run_courses
 from benchmarks.policy.simulator import TASKS
 from benchmarks.policy.success_rates import fit_plans, hash_of, prepare
 from benchmarks.policy.verdicts import Contender
@@ -50,16 +51,16 @@ Arrays = dict[str, NDArray[np.generic]]
 def observe_teacher(sampler: Sampler) -> Arrays:
     """Return the observations at all ticks of the teacher's successes, and their tasks."""
     seen, tasks = list[NDArray[np.float32]](), list[int]()
-    for course, solved in run_courses(TEACHER, sampler, episodes_of(EPISODES, first=FIRST_SEED)):
+    for course, solved in run_courses(METAWORLD, TEACHER, sampler, episodes_of(EPISODES, TASKS, FIRST_SEED)):
         if solved:
-            seen.append(np.asarray(course.seen, np.float32))
+            seen.append(np.asarray([each["observation"] for each in course.seen], np.float32))
             tasks += [TASKS.index(course.episode[0])] * len(course.seen)
     return {"seen": np.concatenate(seen), "task": np.array(tasks)}
 
 
 def observe_student(student: Contender, sampler: Sampler) -> Arrays:
     """Return the observations from which a student samples sequences, and their tasks."""
-    windows = [job.request.window for job in watch(student, sampler, WATCHED, FIRST_WATCHED)]
+    windows = [job.request.window for job in watch(METAWORLD, student, sampler, WATCHED, FIRST_WATCHED)]
     seen = np.stack([np.asarray(each["observation"], np.float32).ravel() for each in windows])
     return {"seen": seen, "task": np.array([int(np.argmax(each["task"])) for each in windows])}
 

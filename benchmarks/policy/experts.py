@@ -4,14 +4,16 @@ A policy has to choose a route and keep to it: the mean of the three experts nev
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from benchmarks.policy.simulator import LONGEST, RATE, TASKS, Simulation
+from benchmarks.policy.worlds import Float64, Observation, World
+
 Expert = Callable[[Float64], Float64]  # an observation [39] -> an action [4] in [-1, 1]
 
 WALL = "pick-place-wall"
@@ -119,3 +121,31 @@ def route_of(observations: NDArray[Any]) -> str | None:
     if z > 0.17:
         return "over"
     return "left" if x < 0.1 else "right"
+
+
+def _expert_of_episode(task: str, seed: int, rescuer: bool) -> Callable[[Observation], Float64]:
+    """Return who solves an episode: past the wall by a route that is drawn from the seed."""
+    route = ROUTES[int(np.random.default_rng([seed, 3]).integers(len(ROUTES)))] if task == WALL else None
+    solve = rescuer_of(task) if rescuer and task != WALL else expert_of(task, route)
+    return lambda observation: solve(observation["observation"])
+
+
+def _route_of_episode(task: str, seen: Sequence[Observation]) -> str | None:
+    return route_of(np.array([each["observation"] for each in seen])) if task == WALL else None
+
+
+def one_hot(task: str) -> NDArray[np.float32]:
+    """Return the one-hot condition of a task."""
+    return np.eye(len(TASKS), dtype=np.float32)[TASKS.index(task)]
+
+
+METAWORLD = World(
+    TASKS,
+    RATE,
+    LONGEST,
+    motions=3,
+    simulate=Simulation,
+    expert=_expert_of_episode,
+    constants=lambda task: {"task": one_hot(task)},
+    route=_route_of_episode,
+)

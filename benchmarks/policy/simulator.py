@@ -1,7 +1,7 @@
 """Five manipulation tasks of Meta-World (McLean et al. 2025, arXiv 2505.11289), seeded and fully observed, at 80 Hz.
 
 task = Simulation("pick-place-wall")
-observation = task.reset(seed=7)             # [39]: hand, gripper and objects, now and a tick ago; the goal
+observation = task.reset(seed=7)["observation"]  # [39]: hand, gripper and objects, now and a tick ago; the goal
 observation, success = task.step(action)     # [4] in [-1, 1]: motion of the hand in x, y, z, and the gripper
 """
 
@@ -36,16 +36,16 @@ class Simulation:
         self._environment.seeded_rand_vec = True
         self._environment._set_task_called = True
 
-    def reset(self, seed: int) -> Float64:
+    def reset(self, seed: int) -> dict[str, Float64]:
         """Place the object and the goal for a seed, and return the first observation."""
         self._environment.seed(seed)
         observation, _ = self._environment.reset()
-        return np.asarray(observation, np.float64)
+        return {"observation": np.asarray(observation, np.float64)}
 
-    def step(self, action: NDArray[Any]) -> tuple[Float64, bool]:
+    def step(self, action: Float64) -> tuple[dict[str, Float64], bool]:
         """The next observation, and whether the task is solved there."""
         observation, _, _, _, facts = self._environment.step(np.clip(action, -1.0, 1.0).astype(np.float32))
-        return np.asarray(observation, np.float64), bool(facts["success"])
+        return {"observation": np.asarray(observation, np.float64)}, bool(facts["success"])
 
     def knock(self, shift: NDArray[np.float64]) -> None:
         """Move the puck by `shift` [2] metres; the next observation shows it."""

@@ -10,45 +10,39 @@ each. `--page` puts it into lab/measured/policy.md. The verdicts that the reposi
 """
 
 import hashlib
-import itertools
 import os
 import shutil
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import numpy as np
-
 from benchmarks.markdown import table, with_part
 from benchmarks.options import add_page, parser_of, refusing
-from benchmarks.policy.closed_loop import deviation, observations_of, rows, watch
-from benchmarks.policy.rollouts import episodes_of, run
+from benchmarks.policy.blocks import Entry, in_whole_blocks, join_verdicts, run_blocks
+from benchmarks.policy.closed_loop import DEVIATION, calibrate_on, observations_of, write_observations
+from benchmarks.policy.experts import METAWORLD
 from benchmarks.policy.simulator import KNOCKED, RATE, TASKS
 from benchmarks.policy.table import HEAD, PAGE, row
 from benchmarks.policy.verdict_store import keep, read
-from benchmarks.policy.verdicts import Contender, Episode, Verdict, Verdicts
-from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.options import CalibrateOptions
+from benchmarks.policy.verdicts import Contender, Verdicts
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
-from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from lab.zoo.weight_files import check_weights
 
 SOURCE = Path(__file__).with_name("network.py")
-CALIBRATED = "dpmpp_2m:4"  # ranges of four steps serve one and two as well
-WATCHED, ROWS = 4, 256  # episodes of each task that are watched, and observations that are calibrated on
+WATCHED = 4  # episodes of each task that are watched for the calibration
+CALIBRATING = (
+    Contender("watched", "", "dpmpp_2m:2"),
+    Contender("watched", "", "dpmpp_2m:2", "trained", 4),
+)
 FITTED = (1, 2, 3)  # steps of fitted plans
 DELAYS = (1, 2, 4, 8)  # ticks of 12.5 ms
 FADE, LONG_FADE = 4, 6  # ticks
 OFTEN = 4  # ticks that are executed where sequences are sampled twice as often
-BLOCK = 20  # episodes of each task that all contenders run before any runs more
-DEVIATION = ".deviation"
 
 
 def contenders(weights: str) -> list[Contender]:
@@ -103,14 +97,7 @@ def prepare(work: Path, weights: Path) -> Path:
     shutil.rmtree(bundle, ignore_errors=True)
     os.environ["POLICY_WEIGHTS"] = str(weights)
     export(ExportOptions(f"{SOURCE}:make", bundle))
-    with load(bundle) as sampler:
-        jobs = watch(Contender("watched", "", "dpmpp_2m:2"), sampler, WATCHED)
-        jobs += watch(Contender("watched", "", "dpmpp_2m:2", "trained", 4), sampler, WATCHED)
-        np.savez(observations_of(bundle), **rows(jobs, sampler, ROWS))  # type: ignore[arg-type]
-    calibrate(CalibrateOptions(bundle, parse_plan_text(CALIBRATED), conditions=observations_of(bundle)))
-    with load(bundle) as floating, load(bundle, precision="int8") as integer:
-        far = deviation(jobs, floating, integer)
-    done.write_text(f"{far.rms:.4f} {far.p99:.4f}\n")
+    calibrate_on(write_observations(METAWORLD, bundle, CALIBRATING, WATCHED), bundle)
     return bundle
 
 
@@ -126,16 +113,6 @@ def fit_plans(bundle: Path, rivals: Sequence[Contender]) -> None:
 def hash_of(weights: Path) -> str:
     """A hash of a checkpoint. Raises UserError if there is none."""
     return hashlib.sha256(check_weights(weights).read_bytes()).hexdigest()[:12]
-
-
-def body_of(sampler: Sampler) -> str:
-    """Return the digest of the files that decide the samples of a body on a machine; their names contain the hash of
-    each.
-    """
-    manifest, graph = sampler.bundle.manifest, sampler.body.graph
-    ahead = [each.file for each in (manifest.conditioner, manifest.prologue) if each is not None]
-    files = [graph.file, *graph.data, *ahead]
-    return hashlib.sha256(" ".join(sorted(files)).encode()).hexdigest()[:16]
 
 
 def main() -> None:
@@ -164,18 +141,10 @@ def main() -> None:
         "float32": load(bundle, backend=backend),
         "int8": load(bundle, precision="int8", backend=backend),
     }
-    bodies = {precision: body_of(sampler) for precision, sampler in samplers.items()}
     own = given.work / f"verdicts-{given.first}.jsonl"  # several runs may share WORK
     verdicts = join_verdicts(read(), *map(read, sorted(given.work.glob("verdicts-*.jsonl"))))
-    for block in blocks(given.first, given.episodes):
-        for contender in chosen:
-            known = verdicts[contender.digest]
-            wanted = episodes_of(len(block), tasks_of(contender), block.start)
-            body, sampler = bodies.get(contender.precision), samplers.get(contender.precision)
-            for verdict in run(contender, sampler, [each for each in wanted if each not in known]):
-                known[verdict.task, verdict.seed] = msgspec.structs.replace(verdict, body=body)
-            keep([(contender, known)], own)
-            print(f"{contender.name}: seeds {block.start} to {block[-1]}", flush=True)
+    entries = [Entry(contender, samplers.get(contender.precision), tasks_of(contender)) for contender in chosen]
+    for _ in run_blocks(METAWORLD, entries, verdicts, own, range(given.first, given.first + given.episodes)):
         lines = write(given.work, bundle, rivals, verdicts)
     if given.page:
         PAGE.write_text(page(PAGE.read_text(), lines, far_apart(bundle)))
@@ -183,31 +152,8 @@ def main() -> None:
         keep((each, verdicts[each.digest]) for each in rivals)
 
 
-def blocks(first: int, episodes: int) -> list[range]:
-    """Return the seeds of a number of episodes from the first on, in blocks. All contenders run a block before any
-    runs the next.
-    """
-    seeds = range(first, first + episodes)
-    return [seeds[start : start + BLOCK] for start in range(0, episodes, BLOCK)]
-
-
 def tasks_of(contender: Contender) -> Sequence[str]:
     return KNOCKED if contender.knocked else TASKS
-
-
-def in_whole_blocks(verdicts: Verdicts, tasks: Sequence[str]) -> Verdicts:
-    """Return the verdicts without those of an unfinished block: solved episodes end first, and would count too much."""
-    missing = next(seed for seed in itertools.count() if any((task, seed) not in verdicts for task in tasks))
-    end = missing if missing < BLOCK else missing // BLOCK * BLOCK
-    return {episode: verdict for episode, verdict in verdicts.items() if episode[1] < end}
-
-
-def join_verdicts(*files: Mapping[str, Verdicts]) -> dict[str, dict[Episode, Verdict]]:
-    """Join the verdicts of several files, by the digest of their contender; a later file takes precedence."""
-    found: dict[str, dict[Episode, Verdict]] = defaultdict(dict)
-    for digest, verdicts in ((digest, each) for file in files for digest, each in file.items()):
-        found[digest] |= verdicts
-    return found
 
 
 def write(

@@ -28,7 +28,8 @@ HUNDREDTHS = 100  # seams and jerk contrasts are rounded to them
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """Verdicts by seed: `seeds` are ranges [first, end); the others have an entry for each seed of them in order.
 
-    `solved` are ticks, `routes` letters, seam and jerk hundredths; None and "-" stand for none.
+    `solved` are ticks, `routes` letters, seam and both jerks hundredths; None and "-" stand for none. `worst` is empty
+    if no episode has a worst jerk.
     """
 
     who: str
@@ -41,6 +42,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     routes: str
     seam: list[int | None]
     jerk: list[int | None]
+    worst: list[int | None] = []
 
 
 def read(file: Path = KEPT) -> dict[str, dict[Episode, Verdict]]:
@@ -48,9 +50,10 @@ def read(file: Path = KEPT) -> dict[str, dict[Episode, Verdict]]:
     found: dict[str, dict[Episode, Verdict]] = defaultdict(dict)
     for line in _lines_of(file):
         seeds = [seed for first, end in line.seeds for seed in range(first, end)]
-        columns = (line.solved, line.routes, line.seam, line.jerk)
-        for seed, solved, route, seam, jerk in zip(seeds, *columns, strict=True):
-            verdict = Verdict(line.task, seed, solved, NAMES[route], _exact(seam), _exact(jerk), line.body)
+        columns = (line.solved, line.routes, line.seam, line.jerk, line.worst or [None] * len(seeds))
+        for seed, solved, route, *smoothness in zip(seeds, *columns, strict=True):
+            seam, jerk, worst = map(_exact, smoothness)
+            verdict = Verdict(line.task, seed, solved, NAMES[route], seam, jerk, line.body, worst)
             found[line.digest][line.task, seed] = verdict
     return found
 
@@ -84,6 +87,7 @@ def _place(line: Line) -> tuple[str, ...]:
 
 def _line(contender: Contender, task: str, body: str | None, verdicts: list[Verdict]) -> Line:
     """A line of verdicts in the order of their seeds."""
+    worst = [_round_value(each.worst_jerk) for each in verdicts]
     seeds = list[tuple[int, int]]()
     for verdict in verdicts:
         if seeds and seeds[-1][1] == verdict.seed:
@@ -101,6 +105,7 @@ def _line(contender: Contender, task: str, body: str | None, verdicts: list[Verd
         "".join(LETTERS[each.route] for each in verdicts),
         [_round_value(each.seam) for each in verdicts],
         [_round_value(each.jerk_contrast) for each in verdicts],
+        worst if any(value is not None for value in worst) else [],
     )
 
 

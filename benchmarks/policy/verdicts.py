@@ -41,7 +41,8 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Verdict(msgspec.Struct, frozen=True):
     """An episode: the tick at which it was solved, and the route past the wall. Seam and jerk contrast are those of
-    the runner's statistics, None where an episode has too few sequences. `body` is the hash of the bundle's body."""
+    the runner's statistics, None where an episode has too few sequences. `body` is the hash of the bundle's body.
+    `worst_jerk` is the largest second difference of its motions, None in verdicts from before it was measured."""
 
     task: str
     seed: int
@@ -50,6 +51,7 @@ class Verdict(msgspec.Struct, frozen=True):
     seam: float | None = None
     jerk_contrast: float | None = None
     body: str | None = None
+    worst_jerk: float | None = None
 
 
 Episode = tuple[str, int]  # task and seed

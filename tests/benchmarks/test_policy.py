@@ -1,5 +1,6 @@
 """The policy benchmark without its simulator: its counts, its experts' routes, its network and its training."""
 
+import dataclasses
 import gzip
 import inspect
 import itertools
@@ -13,9 +14,19 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.policy import confidence_intervals, experts, rollouts, success_rates, table, verdict_store, verdicts
-from benchmarks.policy.experts import ROUTES, past_the_wall, route_of
+from benchmarks.policy import (
+    blocks,
+    confidence_intervals,
+    experts,
+    rollouts,
+    success_rates,
+    table,
+    verdict_store,
+    verdicts,
+)
+from benchmarks.policy.experts import METAWORLD, ROUTES, past_the_wall, route_of
 from benchmarks.policy.verdicts import Contender, Episode, Verdict
+from benchmarks.policy.worlds import World
 from fewstep.runtime import Sampler
 from fewstep.runtime.bundle.manifest import Condition, Policy
 from tests.bundles import with_manifest_fields
@@ -35,19 +46,22 @@ class Line:
         Line.made += 1
         self.task = task
 
-    def reset(self, seed: int) -> np.ndarray:
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
         self.seed, self.x = seed, 0.0
         return self.seen()
 
-    def seen(self) -> np.ndarray:
-        return np.r_[self.x, np.zeros(38)]
+    def seen(self) -> dict[str, np.ndarray]:
+        return {"observation": np.r_[self.x, np.zeros(38)]}
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, bool]:
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
         self.x += 0.05 * float(action[0])
         return self.seen(), self.x > 0.99 and self.seed % 3 != 0
 
     def knock(self, shift: np.ndarray) -> None:
         self.x -= 0.5
+
+
+LINES = dataclasses.replace(METAWORLD, longest=60, simulate=Line)
 
 
 def forward(bundle: Path, network: Network = np.ones_like) -> Sampler:
@@ -57,14 +71,10 @@ def forward(bundle: Path, network: Network = np.ones_like) -> Sampler:
     return with_manifest_fields(sampler, conditions=conditions, x_shape=(32, 4), policy=Policy(1, 0, 8))
 
 
-def run_of(contender: Contender, bundle: Path, episodes: Sequence[Episode]) -> dict[Episode, Verdict]:
-    return {(each.task, each.seed): each for each in rollouts.run(contender, forward(bundle), episodes)}
-
-
-@pytest.fixture(autouse=True)
-def simulator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollouts, "Simulation", Line)
-    monkeypatch.setattr(rollouts, "LONGEST", 60)
+def run_of(
+    contender: Contender, bundle: Path, episodes: Sequence[Episode], world: World = LINES
+) -> dict[Episode, Verdict]:
+    return {(each.task, each.seed): each for each in rollouts.run(world, contender, forward(bundle), episodes)}
 
 
 def test_episodes_in_lockstep_have_the_verdicts_that_each_has_alone(tiny_bundle: Path) -> None:
@@ -104,7 +114,7 @@ def test_kept_verdicts_add_up_over_runs_and_bodies(tmp_path: Path) -> None:
     assert again["pick-place-wall", 0].route == "left" and again["push", 1].solved is None
     later = tmp_path / "later.jsonl"
     verdict_store.keep([(contender, {("push", 2): Verdict("push", 2, 31, body="second")})], later)
-    known = success_rates.join_verdicts(verdict_store.read(file), verdict_store.read(later))
+    known = blocks.join_verdicts(verdict_store.read(file), verdict_store.read(later))
     assert len(known[contender.digest]) == 5 and known[other.digest] == verdict_store.read(file)[other.digest]
     verdict_store.keep([(msgspec.structs.replace(contender, name="new"), known[contender.digest])], file)
     once = file.read_bytes()
@@ -122,10 +132,10 @@ def test_a_compressed_file_has_the_same_verdicts(tmp_path: Path) -> None:
     assert gzip.decompress(compressed.read_bytes()) == plain.read_bytes()
 
 
-def test_a_knock_comes_once_and_costs_ticks(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollouts, "LONGEST", 500)
+def test_a_knock_comes_once_and_costs_ticks(tiny_bundle: Path) -> None:
+    long = dataclasses.replace(LINES, longest=500)
     contender = Contender("knocked", "w", "ddim:1", knocked=True)
-    found = run_of(contender, tiny_bundle, [("push", seed) for seed in (1, 2, 4, 5, 7)])
+    found = run_of(contender, tiny_bundle, [("push", seed) for seed in (1, 2, 4, 5, 7)], long)
     late = [each.solved for each in found.values()]
     assert all(each == 29 or each == 19 for each in late) and 29 in late  # unless it was there before the knock
 
@@ -140,6 +150,8 @@ def test_intervals_are_those_of_the_literature() -> None:
     assert pair.difference == -0.08 and pair.discordant == 0.12
     assert pair.p_value == pytest.approx(0.03857, abs=1e-5)  # R: binom.test(2, 12)
     assert confidence_intervals.Paired(50, 0, 0).p_value == 1.0
+    low, high = pair.interval  # Bonett and Price 2012, with 3 and 11 of 102
+    assert (low, high) == pytest.approx((-8 / 102 - 0.07020, -8 / 102 + 0.07020), abs=1e-4)
 
 
 def test_the_bound_of_a_paired_difference_covers_it() -> None:
@@ -233,8 +245,8 @@ def test_the_page_has_each_figure() -> None:
 
 
 def test_episodes_are_counted_from_the_first_seed_on() -> None:
-    assert success_rates.blocks(0, 4) == [range(4)]
-    assert success_rates.blocks(5_000, 45) == [range(5_000, 5_020), range(5_020, 5_040), range(5_040, 5_045)]
+    assert blocks.blocks(range(4)) == [range(4)]
+    assert blocks.blocks(range(5_000, 5_045)) == [range(5_000, 5_020), range(5_020, 5_040), range(5_040, 5_045)]
 
 
 def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(tmp_path: Path) -> None:
@@ -255,3 +267,16 @@ def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(
     assert [line[:3] for line in lines] == [(policy.name, "20", "75.0"), (other.name, "25", "80.0")]
     pairs = [line[table.HEAD.index("less reference (pairs, differ, at least, p)")] for line in lines]
     assert pairs[0] == "" and pairs[1].startswith("+0.0 (20, 50.0 %,")
+
+
+def test_the_worst_jerk_is_that_of_the_motions() -> None:
+    sent = [np.array([x, 0.0, 0.0, fingers]) for x, fingers in ((0.0, 1.0), (0.1, -1.0), (0.5, 1.0), (0.5, 1.0))]
+    course = rollouts.Course(LINES, ("push", 0), Line("push"), {}, None, None, (-1, np.zeros(2)), sent=sent)
+    assert course.worst_jerk() == pytest.approx(0.4)  # 0.5 - 2 * 0.5 + 0.1
+    assert dataclasses.replace(course, sent=sent[:2]).worst_jerk() is None
+
+
+def test_a_stored_worst_jerk_is_read_back(tmp_path: Path) -> None:
+    made = {("push", seed): Verdict("push", seed, 30, worst_jerk=worst) for seed, worst in ((0, 0.25), (1, None))}
+    verdict_store.keep([(Contender("experts"), made)], tmp_path / "verdicts.jsonl")
+    assert verdict_store.read(tmp_path / "verdicts.jsonl")[Contender("experts").digest] == made

@@ -8,21 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.policy import distill, rollouts
+from benchmarks.policy import distill
 from benchmarks.policy.simulator import TASKS
 from fewstep.models.training import generator_of, learning_rate
 from fewstep.plans.compile import compile_plan
 from fewstep.plans.noise import normal_batch
 from fewstep.plans.spec import DenoiserFacts
-from tests.benchmarks.test_policy import Line, forward
+from tests.benchmarks.test_policy import LINES, forward
 from tests.refusals import refuses
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two episodes of each task, in which a policy that always moves on needs 20 ticks."""
-    monkeypatch.setattr(rollouts, "Simulation", Line)
-    monkeypatch.setattr(rollouts, "LONGEST", 60)
+    monkeypatch.setattr(distill, "METAWORLD", LINES)
     monkeypatch.setattr(distill, "EPISODES", 2)
     monkeypatch.setattr(distill, "WATCHED", 2)
 
@@ -59,7 +58,7 @@ def test_pairs_are_the_teacher_s_actions_of_their_seeds(tiny_bundle: Path, monke
     sampler = forward(tiny_bundle, lambda x: 2 * x)
     pairs = distill.make_pairs(sampler)
     condition = {"observation": np.zeros((1, 1, 39), np.float32), "task": np.zeros((1, len(TASKS)), np.float32)}
-    plan = sampler.compile("dpmpp_2m:3", shaping=rollouts.LIMITS)
+    plan = sampler.compile("dpmpp_2m:3", shaping=distill.LIMITS)
     alone = [sampler.sample(plan, [seed], condition)[0] for seed in pairs["seeds"].tolist()]
     np.testing.assert_allclose(pairs["done"], np.stack(alone), atol=1e-6)
     assert len({each.tobytes() for each in pairs["done"]}) == 6 and np.abs(pairs["done"]).max() == 1
