@@ -8,8 +8,6 @@ milliseconds of a sequence.
 
 import json
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,15 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 from lerobot.policies.diffusion.processor_diffusion import make_diffusion_pre_post_processors
-from numpy.typing import NDArray
 
 import fewstep.runtime
+from benchmarks.policy.lerobot_loop import Act, Array, BundleLoop, LeRobotLoop, compare
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
-from fewstep.plans import noise
-from fewstep.robots.control import History, sample_actions
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 TICKS, EXECUTED, HORIZON, STEPS = 100, 8, 16, 10
 SIZES = {"observation.state": 2, "observation.environment_state": 16}
-Array = NDArray[np.float32]
-Act = Callable[[dict[str, Array], int], Array]  # an observation and the number of its tick to an action
 
 
 def make_policy() -> tuple[DiffusionPolicy, Any, Any]:
@@ -72,40 +66,11 @@ def drive(act: Act) -> Array:
 
 
 def main(folder: Path) -> dict[str, float]:
-    torch.set_num_threads(1)
-    policy, before, after = make_policy()
-    for part in (policy, before, after):
+    for part in make_policy():
         part.save_pretrained(folder / "policy")
-    seconds: dict[str, list[float]] = {"theirs": [], "ours": []}
-
-    def theirs(observation: dict[str, Array], tick: int) -> Array:
-        batch = before({name: torch.from_numpy(value) for name, value in observation.items()})
-        drawn = torch.from_numpy(noise.normal_batch([tick], 0, (HORIZON, 2)))
-        began = time.perf_counter()
-        action: Array = after(policy.select_action(batch, noise=drawn))[0].numpy()
-        if tick % EXECUTED == 0:
-            seconds["theirs"].append(time.perf_counter() - began)
-        return action
-
     export(ExportOptions(str(folder / "policy"), folder / "bundle", verify="quick"))
     with fewstep.runtime.load(folder / "bundle", backend=OnnxRuntime(threads=1)) as sampler:
-        plan, history, sequence = sampler.compile(f"scheduler:{STEPS}"), History(sampler), list[Array]()
-
-        def ours(observation: dict[str, Array], tick: int) -> Array:
-            history.add(observation)
-            if not sequence:
-                began = time.perf_counter()
-                sequence.extend(sample_actions(sampler, plan, history.window(), tick)[:EXECUTED])
-                seconds["ours"].append(time.perf_counter() - began)
-            return sequence.pop(0)
-
-        policy.reset()
-        control, actions = drive(theirs), drive(ours)
-    return {
-        "weights": sum(weight.numel() for weight in policy.parameters()),
-        "difference": float(np.abs(actions - control).max() / np.abs(control).max()),
-        **{f"milliseconds, {name}": round(1e3 * float(np.median(each)), 1) for name, each in seconds.items()},
-    }
+        return compare(LeRobotLoop(folder / "policy"), BundleLoop(sampler, STEPS, EXECUTED), drive)
 
 
 if __name__ == "__main__":

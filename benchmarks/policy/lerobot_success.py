@@ -1,0 +1,180 @@
+"""Success of a policy that LeRobot trained on Fetch, in float32 and int8 and in few steps, on the same episodes.
+
+    python -m benchmarks.policy.lerobot_success WORK --checkpoint run/checkpoints/last --task fetch-push
+
+WORK gets the bundle, the verdicts of each block of episodes, the time of a sequence, and table-TASK.md. The same
+command continues after the last block. `--page` puts the table into lab/measured/lerobot.md, and `--keep` adds the
+verdicts to those of the repository.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.markdown import put_part, table
+from benchmarks.options import add_page, parser_of, positive
+from benchmarks.policy.blocks import Entry, in_whole_blocks, join_verdicts, run_blocks
+from benchmarks.policy.closed_loop import DEVIATION, calibrate_on, observations_of, write_observations
+from benchmarks.policy.confidence_intervals import wilson
+from benchmarks.policy.fetch import FETCH, TASKS
+from benchmarks.policy.lerobot_calls import LEROBOT, Calls, measure_calls
+from benchmarks.policy.lerobot_folder import policy_folder, predicts_noise
+from benchmarks.policy.success_rates import fit_plans, hash_of
+from benchmarks.policy.table import pair_episodes
+from benchmarks.policy.verdict_store import keep, read
+from benchmarks.policy.verdicts import Contender, Verdicts
+from benchmarks.policy.worlds import World
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.runtime import load
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+
+PAGE = Path(__file__).parents[2] / "lab/measured/lerobot.md"
+HEAD = (
+    "who",
+    "episodes",
+    "success %",
+    "95 %",
+    "gained, lost",
+    "less reference, 95 % (p)",
+    "ticks",
+    "worst jerk",
+    "ms p50",
+    "ms p99",
+    "MB",
+)
+SCHEDULER = 10  # steps of LeRobot's own scheduler
+FEW, FITTED = (2, 1), (2, 1)
+WATCHED = 16  # episodes of each watched contender
+
+
+def contenders(weights: str, fitted: Sequence[int]) -> list[Contender]:
+    """All rows of the table, for the hash of a checkpoint; the first policy is the reference. `fitted` are the steps of
+    fitted plans.
+    """
+    made = [Contender("expert")]
+    for precision in ("float32", "int8"):
+        name = f"{precision}, {SCHEDULER} steps"  # the scheduler's plan has its clip
+        made.append(Contender(name, weights, f"scheduler:{SCHEDULER}", precision=precision, clipped=False))
+        for steps in FEW:
+            made.append(Contender(f"{precision}, {steps} steps", weights, f"dpmpp_2m:{steps}", precision=precision))
+        for steps in fitted:
+            name = f"{precision}, {steps} steps, fitted"
+            made.append(Contender(name, weights, f"fitted:{steps}", precision=precision, clipped=False))
+    return made
+
+
+def world_of(task: str) -> World:
+    """Fetch with one task, since a policy has learnt one."""
+    return dataclasses.replace(FETCH, tasks=(task,))
+
+
+def prepare(work: Path, checkpoint: Path, task: str, rivals: Sequence[Contender]) -> Path:
+    """The bundle of a checkpoint, with an int8 body that was calibrated in closed loop, and the fitted plans."""
+    folder = policy_folder(checkpoint)
+    bundle = work / f"policy-{hash_of(folder / 'model.safetensors')}"
+    if not bundle.with_suffix(DEVIATION).exists():
+        shutil.rmtree(bundle, ignore_errors=True)
+        export(ExportOptions(str(folder), bundle))
+        watched = [each for each in rivals if each.precision == "float32" and each.clipped]
+        jobs = write_observations(world_of(task), bundle, watched, WATCHED)
+        fit_plans(bundle, rivals)  # before the calibration, whose clip a fitted plan does not have
+        calibrate_on(jobs, bundle)
+    return bundle
+
+
+def row(contender: Contender, verdicts: Verdicts, reference: Verdicts | None, calls: Calls | None) -> tuple[str, ...]:
+    """Return the cells of a contender. `reference` has the verdicts that it is compared with, or None."""
+    won = [each.solved for each in verdicts.values() if each.solved is not None]
+    low, high = wilson(len(won), len(verdicts))
+    jerks = [each.worst_jerk for each in verdicts.values() if each.worst_jerk is not None]
+    return (
+        contender.name,
+        str(len(verdicts)),
+        f"{100 * len(won) / len(verdicts):.1f}",
+        f"{100 * low:.1f} to {100 * high:.1f}",
+        *(("", "") if reference is None else _compare(verdicts, reference)),
+        f"{np.median(won):.0f}" if won else "",
+        f"{np.median(jerks):.2f}, {max(jerks):.2f}",
+        *_costs(calls),
+    )
+
+
+def _compare(verdicts: Verdicts, reference: Verdicts) -> tuple[str, str]:
+    pair = pair_episodes(verdicts, reference)
+    low, high = pair.interval
+    difference = f"{100 * pair.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}; {pair.p_value:.2g})"
+    return f"{pair.gained}, {pair.lost}", difference
+
+
+def _costs(calls: Calls | None) -> tuple[str, ...]:
+    if calls is None:
+        return "", "", ""
+    return f"{calls.p50:.2f}", f"{calls.p99:.2f}", f"{calls.megabytes:.0f}"
+
+
+def write(
+    work: Path, task: str, rivals: Sequence[Contender], known: Mapping[str, Verdicts], calls: Mapping[str, Calls]
+) -> str:
+    """Write the table of all whole blocks so far, and return it. The first policy is the reference."""
+    reference, lines = None, []
+    for contender in rivals:
+        verdicts = in_whole_blocks(known.get(contender.digest, {}), (task,))
+        if verdicts:
+            lines.append(row(contender, verdicts, reference, calls.get(contender.name)))
+            reference = verdicts if reference is None and contender.precision else reference
+    if LEROBOT in calls:
+        lines.append((LEROBOT, *[""] * 7, *_costs(calls[LEROBOT])))
+    made = table(HEAD, lines)
+    (work / f"table-{task}.md").write_text(made + "\n")
+    return made
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a checkpoint of LeRobot's training")
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--episodes", type=positive, default=500)
+    parser.add_argument("--first", type=int, default=0, help="first seed; several runs may share WORK")
+    parser.add_argument("--calls", type=int, default=0, help="measure the time of so many sequences of each contender")
+    parser.add_argument("--keep", action="store_true", help="add the verdicts to those in the repository")
+    add_page(parser, PAGE)
+    parser.add_argument("--only", action="append", help="run only contenders with this name; may be repeated")
+    given = parser.parse_args()
+    folder = policy_folder(given.checkpoint)
+    rivals = contenders(hash_of(folder / "model.safetensors"), () if predicts_noise(folder) else FITTED)
+    names = [contender.name for contender in rivals]
+    if unknown := [each for each in given.only or () if each not in names]:
+        parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")
+    given.work.mkdir(parents=True, exist_ok=True)
+    bundle = prepare(given.work, given.checkpoint, given.task, rivals)
+    backend = OnnxRuntime(threads=1, spinning=False)
+    samplers = {each: load(bundle, precision=each, backend=backend) for each in ("float32", "int8")}
+    entries = [
+        Entry(each, None if each.precision is None else samplers[each.precision], (given.task,))
+        for each in rivals
+        if not given.only or each.name in given.only
+    ]
+    own, costs = given.work / f"verdicts-{given.first}.jsonl", bundle.with_suffix(".calls.json")
+    verdicts = join_verdicts(read(), *map(read, sorted(given.work.glob("verdicts-*.jsonl"))))
+    if given.calls:
+        measured = measure_calls(bundle, observations_of(bundle), folder, rivals, given.calls)
+        costs.write_text(json.dumps({name: dataclasses.asdict(each) for name, each in measured.items()}))
+    calls = {name: Calls(**each) for name, each in json.loads(costs.read_text()).items()} if costs.exists() else {}
+    made = write(given.work, given.task, rivals, verdicts, calls)
+    for _ in run_blocks(world_of(given.task), entries, verdicts, own, range(given.first, given.first + given.episodes)):
+        made = write(given.work, given.task, rivals, verdicts, calls)
+    print(made)
+    if given.page:
+        put_part(PAGE, f"benchmarks/policy/lerobot_success.py --task {given.task}", made)
+    if given.keep:
+        keep((each, verdicts[each.digest]) for each in rivals)
+
+
+if __name__ == "__main__":
+    main()
