@@ -15,25 +15,28 @@ from numpy.typing import ArrayLike
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32, as_finite, as_model_range
+from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime, Session
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bands.decoder import load_decoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
 from fewstep.runtime.bundle.manifest import GraphEntry, Role
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
-from fewstep.runtime.kinds.companions import DECODER, ENCODER, image_shape
+from fewstep.runtime.kinds.companions import ENCODER, image_shape
 
 
 @dataclass(frozen=True, repr=False)
 class Autoencoder:
     """A loaded autoencoder, as `load_autoencoder` returns it. Any number of threads may share it.
 
-    A batch runs sample by sample, because the activations of one image take as much memory as many latents.
+    A batch runs sample by sample, because the activations of one image take as much memory as many latents. A decoder
+    of large images runs in bands of rows (`fewstep.runtime.bands`).
     """
 
     bundle: Bundle
     described: Described
-    decoder: Session
-    encoder: Session | None
+    decoder: LoadedGraph
+    encoder: LoadedGraph | None
 
     def __repr__(self) -> str:
         return f"<Autoencoder of {self.bundle.path}>"
@@ -82,12 +85,12 @@ def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: boo
     return Autoencoder(
         bundle,
         described,
-        engine.load_companion(bundle, DECODER),
+        load_decoder(bundle, described.decoder, threads),
         engine.load_companion(bundle, ENCODER) if has_encoder else None,
     )
 
 
-def _run_per_sample(session: Session, graph: GraphEntry, values: Float32) -> dict[Role, Float32]:
+def _run_per_sample(session: LoadedGraph, graph: GraphEntry, values: Float32) -> dict[Role, Float32]:
     """Return a graph's outputs [N, ...] by their roles for N values, run one at a time."""
     (taken,) = graph.inputs
     results = BatchSplitter(session, 1)({taken.name: values})

@@ -14,6 +14,7 @@ from fewstep.plans.errors import UserError
 from fewstep.robots.serving.arrays import describe_value
 from fewstep.robots.serving.pickles import FIX, Made, read_pickle, write_timed_actions
 from fewstep.robots.serving.served_policy import ServedPolicy
+from fewstep.runtime.protobuf import BYTES, VARINT, encode_content, read_varint, spans
 
 SERVICE = "transport.AsyncInference"
 MODULES = ("lerobot.async_inference.helpers", "lerobot.scripts.server.helpers")
@@ -176,40 +177,18 @@ def read_setup(message: bytes) -> bytes:
 
 def write_actions(data: bytes) -> bytes:
     """Return a message of protobuf whose field 1 is the data; an empty message for no data."""
-    return b"\x0a" + _varint(len(data)) + data if data else b""
+    return encode_content(1, data) if data else b""
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the number and the value of each field of a message of protobuf."""
-    place = 0
-    while place < len(message):
-        tag, place = _read_varint(message, place)
-        value, place = _read_varint(message, place)
-        if tag & 7 == 0:
-            yield tag >> 3, value
-        elif tag & 7 == 2 and place + value <= len(message):
-            yield tag >> 3, message[place : place + value]
-            place += value
-        else:
-            raise UserError("a message is not of protobuf, or is cut off", FIX)
-
-
-def _read_varint(message: bytes, place: int) -> tuple[int, int]:
-    number = 0
-    for shift in range(0, 64, 7):
-        if place >= len(message):
-            break
-        byte = message[place]
-        number |= (byte & 0x7F) << shift
-        place += 1
-        if byte < 0x80:
-            return number, place
-    raise UserError("a message is not of protobuf, or is cut off", FIX)
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number >= 0x80:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*encoded, number])
+    """Yield the number and the value of each field of a message of protobuf that is a number or bytes."""
+    try:
+        for field, kind, start, end in spans(message, 0, len(message)):
+            if kind == VARINT:
+                yield field, read_varint(message, start, end)[0]
+            elif kind == BYTES:
+                yield field, message[start:end]
+            else:
+                raise ValueError(f"it has a field of type {kind}")
+    except ValueError as error:
+        raise UserError(f"a message is not of protobuf: {error}", FIX) from error

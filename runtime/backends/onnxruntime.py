@@ -61,14 +61,14 @@ class OnnxRuntime:
         machine. Each machine checks a graph once per version."""
         graph = find_graph(bundle, name)
         _refuse_wrong_int8(bundle, name)
-        opened = self.load_graph(bundle, graph, _needs_wide_sums(bundle, name))
+        opened = self.load_graph(bundle, graph, needs_wide_sums_of(bundle, name))
         refuse_wrong(bundle, graph, opened, f"onnxruntime {version()}", ANOTHER_VERSION)
         return opened
 
     def load_companion(self, bundle: Bundle, name: str) -> "Session":
         """Load a graph of the text encoder or the autoencoder, by its name. Raises UserError if it cannot be loaded."""
         _refuse_wrong_int8(bundle, name)
-        return self.load_graph(bundle, find_graph(bundle, name), _needs_wide_sums(bundle, name))
+        return self.load_graph(bundle, find_graph(bundle, name), needs_wide_sums_of(bundle, name))
 
     def load_graph(self, bundle: Bundle, graph: GraphEntry, wide_sums: bool = False) -> "Session":
         """Load any graph of a bundle. Raises UserError if its inputs and outputs differ from those in the manifest."""
@@ -90,6 +90,14 @@ class OnnxRuntime:
         opened = self.open(file, False, wide_sums, Home(file.parent, file, hashed=True))
         return opened, opened.session.get_modelmeta().custom_metadata_map
 
+    def open_part(self, model: bytes, name: str, wide_sums: bool = False) -> "Session":
+        """Load a part of a graph that is opened for a few calls: without the arena, so that all of its memory is free
+        when its results are. A call of a large network takes as long (measured)."""
+        onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
+        options = self._options(onnxruntime, False, wide_sums)
+        options.enable_cpu_mem_arena = False
+        return _open_session(onnxruntime, model, name, options)
+
     def open(
         self, graph: Path, has_own_weights: bool = False, wide_sums: bool = False, home: Home | None = None
     ) -> "Session":
@@ -100,29 +108,41 @@ class OnnxRuntime:
         wide_sums: add 8-bit products in 32 bits on every CPU (`needs_wide_sums`).
         """
         onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
+        options = self._options(onnxruntime, not has_own_weights, wide_sums)
+        path = path_text(graph)
+        weights = [] if home is None else _map_linked_weights(graph, home, options)
+        opened = _open_session(onnxruntime, path, graph.name, options)
+        del weights  # onnxruntime has copied them
+        return opened
+
+    def _options(self, onnxruntime: Any, memory_pattern: bool, wide_sums: bool) -> Any:
+        """Return onnxruntime's SessionOptions. A memory pattern would allocate all activations of a network with
+        separate weights again outside the arena."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = engine_threads(self.threads)
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = FATAL_ONLY
-        options.enable_mem_pattern = not has_own_weights  # it would allocate all activations again outside the arena
+        options.enable_mem_pattern = memory_pattern
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.disable_quant_qdq", "0" if self.fuse_qdq else "1")
         options.add_session_config_entry(WIDE_SUMS, "1" if wide_sums else "0")
-        path = path_text(graph)
-        weights = [] if home is None else _map_linked_weights(graph, home, options)
-        try:
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            outputs = tuple(output.name for output in session.get_outputs())
-        except Exception as error:  # onnxruntime's exceptions share no base class except Exception
-            raise UserError(
-                f"onnxruntime {onnxruntime.__version__} cannot load {graph.name}: {first_line(error)}",
-                "pip install --upgrade onnxruntime, or copy the bundle again",
-            ) from error
-        del weights  # onnxruntime has copied them
-        return Session(graph.name, session, outputs)
+        return options
+
+
+def _open_session(onnxruntime: Any, model: str | bytes, name: str, options: Any) -> "Session":
+    """Open a model, from its path or its content. Raises UserError if onnxruntime refuses it."""
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        outputs = tuple(output.name for output in session.get_outputs())
+    except Exception as error:  # onnxruntime's exceptions share no base class except Exception
+        raise UserError(
+            f"onnxruntime {onnxruntime.__version__} cannot load {name}: {first_line(error)}",
+            "pip install --upgrade onnxruntime, or copy the bundle again",
+        ) from error
+    return Session(name, session, outputs)
 
 
 def _map_linked_weights(graph: Path, home: Home, options: Any) -> list[NDArray[np.uint8]]:
@@ -160,7 +180,8 @@ def _body_with(bundle: Bundle, name: str) -> Body | None:
     return next((body for body in bodies if name in body.replaces and body.replaces[name].file == shared.file), None)
 
 
-def _needs_wide_sums(bundle: Bundle, name: str) -> bool:
+def needs_wide_sums_of(bundle: Bundle, name: str) -> bool:
+    """Return whether the products of a graph, by its name, must be added in 32 bits (`needs_wide_sums`)."""
     body = _body_with(bundle, name)
     return body is not None and needs_wide_sums(body.target, body.platform)
 

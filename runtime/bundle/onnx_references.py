@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
-WIDTH = {FIXED64: 8, FIXED32: 4}
+from fewstep.runtime.protobuf import BYTES, spans
+
 KEY = b"location"  # the key of the entry that names a file
 FUNCTION = 25  # the number of the field of a model that defines a function; fewstep writes none
 MOST_REFERENCES = 20_000  # weights in other files
@@ -39,7 +39,7 @@ def external_data_files(path: Path) -> frozenset[str]:
         if path.stat().st_size == 0:  # an empty file cannot be mapped
             raise ValueError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            if any(number == FUNCTION for number, _, _, _ in _spans(data, 0, len(data))):
+            if any(number == FUNCTION for number, _, _, _ in spans(data, 0, len(data))):
                 raise ValueError("it defines functions")
             if next(islice(re.finditer(KEY, data), MOST_REFERENCES, None), None) is not None:
                 raise ValueError(f"it has more than {MOST_REFERENCES:,} weights in other files")
@@ -51,48 +51,11 @@ def external_data_files(path: Path) -> frozenset[str]:
 def _locations(data: mmap.mmap, start: int, end: int, message: str, depth: int) -> Iterator[str]:
     if depth == 0:
         raise ValueError("it is nested too deeply")
-    for number, kind, first, last in _spans(data, start, end):
+    for number, kind, first, last in spans(data, start, end):
         inner = ENTERED[message].get(number) if kind == BYTES else None
         if inner == "entry":
-            strings = [
-                data[a:b] for field, kind, a, b in _spans(data, first, last) if kind == BYTES and field in (1, 2)
-            ]
+            strings = [data[a:b] for field, kind, a, b in spans(data, first, last) if kind == BYTES and field in (1, 2)]
             if KEY in strings:
                 yield from (each.decode(errors="surrogateescape") for each in strings if each != KEY)
         elif inner is not None:
             yield from _locations(data, first, last, inner, depth - 1)
-
-
-def _spans(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (field number, wire type, start, end) for each field of a protobuf message; the last two delimit its
-    content. Raises ValueError if the bytes are not a message."""
-    place = start
-    while place < end:
-        tag, place = _varint(data, place, end)
-        kind = tag & 7
-        if kind == VARINT:
-            size = _varint(data, place, end)[1] - place
-        elif kind == BYTES:
-            size, place = _varint(data, place, end)
-        elif kind in WIDTH:
-            size = WIDTH[kind]
-        else:
-            raise ValueError(f"it has a field of type {kind}")
-        if size > end - place:
-            raise ValueError("it is truncated")
-        yield tag >> 3, kind, place, place + size
-        place += size
-
-
-def _varint(data: mmap.mmap, place: int, end: int) -> tuple[int, int]:
-    """Decode a number in base 128, least significant digit first. Returns it and the index after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= end:
-            raise ValueError("it is truncated")
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise ValueError("it has a number of more than 64 bits")

@@ -1,0 +1,137 @@
+"""GroupNorm (Wu and He 2018, arXiv 1803.08494) as a factor and a summand for each channel, from the statistics of all
+rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.runtime.bands.onnx_file import FileNode, OnnxFile, make_node
+
+FACTOR, SUMMAND = "factor of ", "summand of "  # prefixes of the inputs of a segment for a GroupNorm
+DEFAULT_EPSILON = 1e-5
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ImageNorm:
+    """A GroupNorm of the image `x`: (x - mean) / sqrt(variance + epsilon) * weight + bias, with weight and bias [C].
+    `nodes` compute it in the file."""
+
+    x: str
+    output: str
+    groups: int
+    epsilon: float
+    weight: Float64
+    bias: Float64
+    nodes: tuple[FileNode, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.x,)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.output,)
+
+    @property
+    def ports(self) -> tuple[str, str]:
+        """The inputs of a segment for its factor and its summand."""
+        return FACTOR + self.output, SUMMAND + self.output
+
+    def apply_nodes(self) -> tuple[FileNode, FileNode]:
+        """Return the nodes that compute it from its factor and its summand."""
+        (factor, summand), scaled = self.ports, f"scaled {self.output}"
+        return make_node("Mul", (self.x, factor), scaled), make_node("Add", (scaled, summand), self.output)
+
+    def affine(self, statistics: "Statistics") -> dict[str, NDArray[np.float32]]:
+        """Return the factor and the summand [1, C, 1, 1] by the names of their inputs."""
+        mean, variance = statistics.by_group(self.groups)
+        factor = self.weight / np.sqrt(variance + self.epsilon)
+        both = (factor, self.bias - mean * factor)
+        return {name: x.astype(np.float32).reshape(1, -1, 1, 1) for name, x in zip(self.ports, both, strict=True)}
+
+
+@dataclass
+class Statistics:
+    """The mean and the sum of squared deviations of each channel, in float64, over the bands that were added."""
+
+    count: int = 0
+    mean: Float64 = field(default_factory=lambda: np.zeros(1))
+    squares: Float64 = field(default_factory=lambda: np.zeros(1))
+
+    def add(self, image: NDArray[np.float32]) -> None:
+        """Add rows [C, rows, W] of an image (Chan, Golub and LeVeque 1979)."""
+        rows = image.reshape(len(image), -1)
+        count, mean = rows.shape[1], rows.mean(axis=1)
+        centred = rows - mean[:, None]
+        squares = np.einsum("ij,ij->i", centred, centred).astype(np.float64)
+        total, step = self.count + count, mean.astype(np.float64) - self.mean
+        self.squares = self.squares + squares + step**2 * (self.count * count / total)
+        self.mean = self.mean + step * (count / total)
+        self.count = total
+
+    def by_group(self, groups: int) -> tuple[Float64, Float64]:
+        """Return the mean and the variance [C] of the group of each channel."""
+        means = self.mean.reshape(groups, -1)
+        mean = means.mean(axis=1, keepdims=True)
+        variance = self.squares.reshape(groups, -1).mean(axis=1, keepdims=True) / self.count
+        variance = variance + ((means - mean) ** 2).mean(axis=1, keepdims=True)
+        shape = means.shape
+        return np.broadcast_to(mean, shape).reshape(-1), np.broadcast_to(variance, shape).reshape(-1)
+
+
+def find_group_norms(file: OnnxFile) -> list[FileNode | ImageNorm]:
+    """Return the operations of a file, with each GroupNorm of an image as one:
+
+    Add(Mul(Reshape(InstanceNormalization(Reshape(x, [0, groups, -1])), [0, C, H, W]), weight), bias)
+    """
+    readers: dict[str, list[FileNode]] = {}
+    for node in file.nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    members: dict[str, ImageNorm | None] = {}
+    for node in file.nodes:
+        if node.op == "Reshape" and (norm := _match(node, file, readers)) is not None:
+            members |= {inner.outputs[0]: None for inner in norm.nodes} | {norm.output: norm}
+    return list(_replace(file.nodes, members))
+
+
+def _replace(nodes: Sequence[FileNode], members: Mapping[str, ImageNorm | None]) -> Iterator[FileNode | ImageNorm]:
+    for node in nodes:
+        if not node.outputs or node.output not in members:
+            yield node
+        elif (norm := members[node.output]) is not None:
+            yield norm
+
+
+def _match(before: FileNode, file: OnnxFile, readers: Mapping[str, Sequence[FileNode]]) -> ImageNorm | None:
+    chain = [before]
+    for op in ("InstanceNormalization", "Reshape", "Mul", "Add"):
+        following = readers.get(chain[-1].output, ())
+        if len(following) != 1 or following[0].op != op or following[0].inputs[0] != chain[-1].output:
+            return None
+        chain.append(following[0])
+    _, norm, _, product, total = chain
+    split, own, shift, weight, bias = (
+        _constant(file, node.inputs[place])
+        for node, place in ((before, 1), (norm, 1), (norm, 2), (product, 1), (total, 1))
+    )
+    if split is None or own is None or shift is None or weight is None or bias is None:
+        return None
+    is_image = weight.shape[1:] == bias.shape[1:] == (1, 1) and weight.shape == bias.shape and split.size == 3
+    if not is_image or int(split[0]) not in (0, 1) or int(split[1]) != own.size or len(weight) % own.size:
+        return None
+    epsilon = norm.attributes.get("epsilon", DEFAULT_EPSILON)
+    width = len(weight) // own.size
+    scale, offset = weight.ravel() * np.repeat(own, width), weight.ravel() * np.repeat(shift, width) + bias.ravel()
+    assert isinstance(epsilon, float), "it is a float in ONNX"
+    return ImageNorm(before.inputs[0], total.output, own.size, epsilon, scale, offset, tuple(chain))
+
+
+def _constant(file: OnnxFile, name: str) -> Float64 | None:
+    """Return a small constant in float64, or None."""
+    array = file.array(name) if name in file.weights else None
+    return None if array is None else array.astype(np.float64)

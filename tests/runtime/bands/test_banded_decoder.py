@@ -1,0 +1,106 @@
+"""Decoders in bands of rows: the pictures are those of the whole graph."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("torch")
+from fewstep.graph.files.io import save
+from fewstep.graph.graph import Graph, Node, Value
+from fewstep.runtime.arrays import Float32
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bands import banded_decoder
+from fewstep.runtime.bands.banded_decoder import BandedDecoder
+from fewstep.runtime.bands.cut import cut
+from fewstep.runtime.bands.onnx_file import read_onnx
+from tests.runtime.bands.autoencoders import LATENTS, write_decoder
+
+RELATIVE = 1e-5  # of the largest value: sums in another order
+
+
+def open_banded(path: Path) -> BandedDecoder:
+    file = read_onnx(path)
+    parts = cut(file, "latent", LATENTS[1])
+    assert parts is not None
+    return BandedDecoder(file, parts, OnnxRuntime(1), "latent", False, lambda: OnnxRuntime(1).open(path))
+
+
+def latents(batch: int = 1) -> Float32:
+    return np.random.default_rng(0).standard_normal((batch, *LATENTS[1:])).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_decoder(tmp_path_factory.mktemp("decoder") / "decoder.onnx")
+
+
+@pytest.fixture(scope="module")
+def whole(decoder: Path) -> Float32:
+    return OnnxRuntime(1).open(decoder)({"latent": latents()})["image"]
+
+
+@pytest.mark.parametrize("size", [1, 20_000, 100_000, 2**24])
+def test_bands_of_any_size_give_the_picture_of_the_whole_graph(
+    decoder: Path, whole: Float32, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(banded_decoder, "BAND_BYTES", size)
+    banded = open_banded(decoder)({"latent": latents()})["image"]
+    np.testing.assert_allclose(banded, whole, atol=RELATIVE * np.abs(whole).max(), rtol=0)
+
+
+def test_each_sample_of_a_batch_is_decoded(decoder: Path) -> None:
+    banded, batch = open_banded(decoder), latents(2)
+    both = banded({"latent": batch})["image"]
+    np.testing.assert_array_equal(both[1:], banded({"latent": batch[1:]})["image"])
+
+
+def test_attention_is_in_the_head_and_every_later_convolution_in_a_segment(decoder: Path) -> None:
+    parts = open_banded(decoder).cut
+    assert "Softmax" in {node.op for node in parts.head}
+    assert all(segment.margins for segment in parts.segments)
+    convolutions = [
+        node for segment in parts.segments for node in segment.operations if getattr(node, "op", "") == "Conv"
+    ]
+    assert len(convolutions) == 18  # one block in the middle, 3 x 2 later, one beside, 2 for upsampling, the last
+
+
+def test_an_operand_of_another_shape_than_assumed_runs_the_whole_graph(tmp_path: Path) -> None:
+    float32 = np.dtype(np.float32)
+    x, y = Value("latent", float32, LATENTS), Value("image", float32, LATENTS)
+    nodes = (
+        Node("ReduceMean", ("latent", "axes"), ("mean",), {"keepdims": 1}),
+        Node("Sub", ("latent", "mean"), ("image",)),
+    )
+    path = tmp_path / "mean.onnx"
+    save(Graph("g", (x,), (y,), nodes, {"axes": np.array([2, 3])}), path)
+    values = latents()
+    expected = values - values.mean(axis=(2, 3), keepdims=True)
+    np.testing.assert_allclose(open_banded(path)({"latent": values})["image"], expected, atol=1e-6)
+
+
+def test_weights_of_8_bits_are_decoded_in_each_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    float32, rng = np.dtype(np.float32), np.random.default_rng(0)
+    x, y = Value("latent", float32, LATENTS), Value("image", float32, LATENTS)
+    weights = rng.integers(-127, 127, (4, 4, 3, 3)).astype(np.int8)
+    nodes = (
+        Node("DequantizeLinear", ("w", "scale"), ("weights",)),
+        Node("Conv", ("latent", "weights"), ("image",), {"pads": [1, 1, 1, 1]}),
+    )
+    path = tmp_path / "int8.onnx"
+    save(Graph("g", (x,), (y,), nodes, {"w": weights, "scale": np.float32(0.01)}), path)
+    monkeypatch.setattr(banded_decoder, "BAND_BYTES", 300)
+    values = latents()
+    whole = OnnxRuntime(1).open(path)({"latent": values})["image"]
+    np.testing.assert_allclose(open_banded(path)({"latent": values})["image"], whole, atol=1e-5)
+
+
+def test_weights_in_a_separate_file_are_read_from_there(decoder: Path, whole: Float32, tmp_path: Path) -> None:
+    from fewstep.graph.files.io import load
+
+    path = tmp_path / "decoder.onnx"
+    save(load(decoder), path, external_above=0)
+    assert len(list(tmp_path.iterdir())) == 2
+    banded = open_banded(path)({"latent": latents()})["image"]
+    np.testing.assert_allclose(banded, whole, atol=RELATIVE * np.abs(whole).max(), rtol=0)
