@@ -17,6 +17,7 @@ from fewstep.measure.rollouts.recorded_run import AT_ONCE
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS, OPERATION_SEEDS, OTHER_SEEDS
 from fewstep.plans.errors import UserError
 
+LEAST_MEASURED = 1.0  # seconds of evaluations from which the work besides them is measured too
 ROUNDING = 25e-9  # seconds in which a large network's ranges are chosen and its weights rounded, by bytes of weights
 ATTENTION_BODIES = 2  # bodies with products of attention in int8 that are judged besides a target's first body
 
@@ -32,6 +33,8 @@ class Cost:
     judged: evaluations of one sample to compare each body with float32.
     searched: evaluations of AT_ONCE samples to meet a bound; None without a bound.
     seconds: measured duration of one float32 evaluation of one sample.
+    recording: seconds of counting activations, adding second moments and rounding weights, besides the evaluations;
+        None if it was not measured, as for a large network and for short work.
     opened: how often a session of a large network is loaded. Loading one takes about as long as an evaluation.
     rounded: bytes of the float weights of large networks, counted once for each body for which they are rounded.
     """
@@ -45,6 +48,7 @@ class Cost:
     seconds: float
     opened: int = 0
     rounded: int = 0
+    recording: float | None = None
 
     @property
     def estimate(self) -> Estimate:
@@ -52,7 +56,8 @@ class Cost:
         count = (
             self.counted + self.moments + self.errors + self.references + self.judged + AT_ONCE * (self.searched or 0)
         )
-        return Estimate(count, count * self.seconds, preparation=self.opened * self.seconds + ROUNDING * self.rounded)
+        opening = self.opened * self.seconds + ROUNDING * self.rounded
+        return Estimate(count, count * self.seconds, preparation=opening + (self.recording or 0.0))
 
 
 def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
@@ -83,7 +88,25 @@ def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
             weight_bytes(network.prepared) * (len(network.targets) + _attention_bodies(network)) for network in large
         ),
     )
-    return replace(cost, seconds=_evaluation_seconds(task, cost.estimate.evaluations)) if seconds is None else cost
+    if seconds is not None:
+        return cost
+    cost = replace(cost, seconds=_evaluation_seconds(task, cost.estimate.evaluations))
+    is_short = cost.estimate.sampling < LEAST_MEASURED
+    return cost if large or is_short else replace(cost, recording=_time_recording(tasks, cost))
+
+
+def _time_recording(tasks: Sequence[Task], cost: Cost) -> float:
+    """Return the seconds of counting, second moments and rounding of all networks. The time of each is measured on the
+    first evaluations, and workers are not counted."""
+    from fewstep.calibration.measured_work import measure_work  # only for long work
+
+    total = 0.0
+    for task in tasks:
+        work, steps = measure_work(task, cost.seconds), sum(step.network == task.network for step in task.plan.steps)
+        followed = min(TRAJECTORIES, len(task.seeds))
+        total += steps * (len(task.seeds) * work.counting + followed * work.moments)
+        total += len(task.targets) * work.rounding
+    return total
 
 
 def operation_error_runs(task: Task) -> int:

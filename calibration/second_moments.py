@@ -29,14 +29,19 @@ def measure_second_moments(task: Task, progress: Progress = SILENT, workers: Wor
     With `workers`, each follows one trajectory at a time; otherwise this process follows all of them.
     """
     count = min(TRAJECTORIES, len(task.seeds))
-    rows = count * sum(len(step.branches) for step in task.plan.steps if step.network == task.network)
-    work = partial(make_moment_collector, positions=-(-POSITIONS // rows))
+    work = partial(make_moment_collector, positions=positions_of_row(task))
     total: Moments = {}
     for done, each in enumerate(map_trajectories(task, work, islice(split_trajectories(task), count), workers), 1):
         total = {name: np.add(total[name], part, out=total[name]) for name, part in each.items()} if total else each
         progress("second moments", done, count)
     release_free_memory()  # frees the memory of the network that was followed
     return total
+
+
+def positions_of_row(task: Task) -> int:
+    """Return the positions of a layer that one row adds to its second moments."""
+    steps = sum(len(step.branches) for step in task.plan.steps if step.network == task.network)
+    return -(-POSITIONS // (min(TRAJECTORIES, len(task.seeds)) * steps))
 
 
 def make_moment_collector(task: Task, positions: int) -> Callable[[Trajectories], Moments]:

@@ -17,6 +17,7 @@ from fewstep.runtime.sampling.sampler import Sampler
 
 LEAST_ANNOUNCED = 20.0  # seconds from which work announces its duration
 LEAST_REPEATED = 5.0  # seconds; for at least this much work, the timed calls are repeated
+MOST_BATCHED = 1.0  # seconds of two evaluations of a batch
 TIMED = 0.2  # seconds of repeated calls, and of processor time to measure a load: many time slices of a system
 BUSY = 1.3  # the load at which a machine counts as busy
 
@@ -28,7 +29,7 @@ class Estimate:
     evaluations: the maximum number of evaluations, each of a single sample with all branches of guidance.
     sampling: the seconds of these evaluations.
     timing: the maximum seconds of all turns in which contenders are timed.
-    preparation: the seconds in which a large network is loaded, and its weights are rounded.
+    preparation: the seconds in which activations are recorded, weights are rounded, and a large network is loaded.
     """
 
     evaluations: int
@@ -52,7 +53,7 @@ class Estimate:
     def announce(self) -> None:
         """Log one line to ESTIMATES if the work takes LEAST_ANNOUNCED or longer."""
         if self.seconds >= LEAST_ANNOUNCED:
-            others = {"timing": self.timing, "opening the network and rounding its weights": self.preparation}
+            others = {"timing": self.timing, "recording activations and rounding weights": self.preparation}
             ESTIMATES.info(
                 "this takes up to %s%s: %d evaluations of one sample%s",
                 format_duration(self.seconds),
@@ -77,11 +78,19 @@ def seconds_per_evaluation(
     records: ConditionRecords | None = None,
     seeds: range = PAIRED[:1],
     count: int = 0,
+    batch: int = 1,
 ) -> float:
     """Measure the seconds per evaluation and sample at the present load of the machine, with all branches, in a batch
     of these seeds, averaged over the plan. If `count` evaluations take long, the mean over TIMED seconds is returned.
+
+    batch: the samples that the work runs at once. They are timed together if that is quick: a small network takes
+        several times as long for samples one by one.
     """
-    seconds, end = [_time_evaluation(sampler, plan, records, seeds)], perf_counter() + TIMED
+    seconds = [_time_evaluation(sampler, plan, records, seeds)]
+    if count * seconds[0] >= LEAST_REPEATED and batch > 1 and 2 * batch * seconds[0] <= MOST_BATCHED:
+        seeds = range(seeds[0], seeds[0] + batch)
+        seconds = [_time_evaluation(sampler, plan, records, seeds)]
+    end = perf_counter() + TIMED
     while count * seconds[0] >= LEAST_REPEATED and perf_counter() < end:
         seconds.append(_time_evaluation(sampler, plan, records, seeds))
     return sum(seconds) / len(seconds)

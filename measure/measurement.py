@@ -55,7 +55,8 @@ class MeasureTask:
         if self.judged is None:
             return Estimate(evaluations=0, sampling=0.0, timing=timing)
         task, count = self.judged, self.judged.evaluations
-        seconds = seconds_per_evaluation(task.reference, task.plan, task.records, count=count)
+        batch = min(BATCH, task.count)
+        seconds = seconds_per_evaluation(task.reference, task.plan, task.records, count=count, batch=batch)
         return Estimate(count, count * seconds, timing)
 
 

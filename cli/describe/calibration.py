@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from fewstep.calibration.calibrate import Calibration
+from fewstep.calibration.cost import Cost
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.precision_search import SearchResult
 from fewstep.cli.describe.trials import describe_trials
 from fewstep.cli.outcome import pluralize
 from fewstep.graph.resource_needs import format_duration
-from fewstep.measure.estimate import Estimate
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.nearness import Nearness, clip_hint, leaves_range
 from fewstep.measure.rollouts.output_differences import CONDITION, describe_difference, is_lost
@@ -79,11 +79,19 @@ def describe_search_cost(search: int | None, seconds: float) -> Iterator[str]:
         )
 
 
-def describe_preparation(estimate: Estimate) -> Iterator[str]:
-    """Yield a line on the time that opening a large network and rounding its weights takes, in addition to its
-    evaluations."""
-    if estimate.preparation:
-        yield f"opening the network and rounding its weights takes about {format_duration(estimate.preparation)}"
+def describe_preparation(cost: Cost) -> Iterator[str]:
+    """Yield a line on the time of the work besides evaluations: what was measured, what was estimated from the size of
+    a large network, or that it is unknown."""
+    more = cost.estimate.preparation
+    if cost.recording is not None:
+        yield f"recording activations and rounding weights takes about {format_duration(more)} more, as measured now"
+    elif more:
+        yield (
+            f"opening the network and rounding its weights takes about {format_duration(more)}; how much longer "
+            "recording takes than an evaluation is not known"
+        )
+    else:
+        yield "recording activations and rounding weights takes a few seconds more, which were not measured"
 
 
 def calibration_lines(options: CalibrateOptions, calibration: Calibration, network: str = DENOISER) -> Iterator[str]:

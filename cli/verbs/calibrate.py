@@ -70,6 +70,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             "judging_evaluations": cost.judged,
             "search_evaluations": cost.searched,
             "about_seconds": cost.estimate.seconds,
+            "recording_seconds": cost.recording,
             "bodies": bodies,
             "operations": operations,
             "needs": needed,
@@ -81,7 +82,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             f"{sum(len(each.edges) + 1 for each in tasks)} groups of steps",
             f"would quantize {len(operations)} operations, for {', '.join(bodies)}",
             f"{cost.counted} evaluations of one sample ({len(task.plan.steps)} steps each) take "
-            f"{format_duration(cost.counted * cost.seconds)} here in float32; recording takes longer",
+            f"{format_duration(cost.counted * cost.seconds)} here in float32",
             f"would sample {trajectories_text(min(TRAJECTORIES, len(task.seeds)))} again to round the weights",
             f"would judge each int8 graph on {pluralize(len(judges), 'sample')}, and what is written on up to "
             f"{further} more: {cost.judged} evaluations of one sample, {format_duration(cost.judged * cost.seconds)} "
@@ -90,7 +91,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             *describe_search_cost(cost.searched, AT_ONCE * cost.seconds),
             f"all evaluations take about {format_duration(cost.estimate.sampling)} at float32's speed"
             f"{cost.estimate.describe_load()}",
-            *describe_preparation(cost.estimate),
+            *describe_preparation(cost),
             needed.describe(options.bundle),
         ),
     )

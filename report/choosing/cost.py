@@ -44,7 +44,8 @@ def estimate(
     it are not counted.
     """
     count = count_evaluations(judging, plans)
-    each = seconds_per_evaluation(judging.reference, judging.plan, judging.records, count=count)
+    batch = min(FEW, judging.count)
+    each = seconds_per_evaluation(judging.reference, judging.plan, judging.records, count=count, batch=batch)
     fewest, most = judging.fewest_rows, judging.most_rows
     tried, fresh = dict[str, dict[str, Plan]](), dict[str, dict[str, Plan]]()
     opened, duels = 1, 0  # the unit of time is always opened

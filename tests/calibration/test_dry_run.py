@@ -138,8 +138,9 @@ def test_a_long_time_is_said_before(
     float32 = 2 * judged_seeds + error_seeds + checked + further
     int8 = 3 * judged_seeds + judged_seeds + further
     count = 3 * (trajectories + trajectories + error_seeds + int8 + float32)
-    assert f"this takes up to {format_duration(count * 10.0)}: {count} evaluations of one sample" in caplog.messages
-    assert dry_run(options).value["about_seconds"] == count * 10.0
+    said = f"this takes up to {format_duration(count * 10.0)}: {count} evaluations of one sample"
+    assert any(message.startswith(said) for message in caplog.messages)
+    assert dry_run(options).value["about_seconds"] == pytest.approx(count * 10.0, abs=1.0)  # and of recording
 
 
 def test_a_large_network_is_also_opened_and_rounded(
@@ -153,7 +154,8 @@ def test_a_large_network_is_also_opened_and_rounded(
     evaluations = cost.estimate_cost([*open_tasks(options.open(), options, check_options(options)).values()]).estimate
     assert evaluations.preparation == 4 * 10.0 + 4 * 25  # four sessions: ranges, moments, errors, judging
     assert found.value["about_seconds"] == evaluations.sampling + 140
-    assert "opening the network and rounding its weights takes about 2 minutes" in found.shown
+    (said,) = (line for line in found.shown if "opening the network" in str(line))
+    assert said.startswith("opening the network and rounding its weights takes about 2 minutes; how much longer")
 
 
 @pytest.mark.parametrize("trajectories", [1, 3, 4])

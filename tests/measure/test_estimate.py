@@ -63,3 +63,21 @@ def test_a_busy_machine_has_two_estimates(monkeypatch: pytest.MonkeyPatch) -> No
     assert Estimate(8, sampling=10.0).describe_load() == ""
     monkeypatch.setattr(estimate, "measure_load", lambda: 1.1)
     assert work.describe_load() == ""
+
+
+def test_a_quick_network_is_timed_in_the_batch_of_its_work(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[int]()
+
+    def time(sampler: object, plan: object, records: object, seeds: range) -> float:
+        seen.append(len(seeds))
+        return 0.01 if len(seeds) > 1 else 0.03
+
+    monkeypatch.setattr(estimate, "_time_evaluation", time)
+    monkeypatch.setattr(estimate, "LEAST_REPEATED", 5.0)
+    monkeypatch.setattr(estimate, "TIMED", 0.0)
+    sampler = load(tiny_bundle)
+    plan = sampler.compile("ddim:2")
+    assert seconds_per_evaluation(sampler, plan, count=1000, batch=16) == pytest.approx(0.01)
+    assert seconds_per_evaluation(sampler, plan, count=1000, batch=32) == pytest.approx(0.03)  # of more than a second
+    assert seconds_per_evaluation(sampler, plan, count=10, batch=16) == pytest.approx(0.03)  # short work
+    assert seen == [1, 16, 1, 1]

@@ -364,7 +364,7 @@ def test_an_untimed_body_of_two_networks_is_expected_to_take_an_evaluation_a_ste
     """Of 1 ms, or 0.6 ms in int8: 8 steps exceed twice the budget of 2 ms, and 4 do not."""
     monkeypatch.setattr(cost, "networks", lambda manifest: ("expert", "denoiser"))
     monkeypatch.setattr(cost, "read_fastest_engine", lambda *_: None)
-    monkeypatch.setattr(cost, "seconds_per_evaluation", lambda *_, count: 1e-3)
+    monkeypatch.setattr(cost, "seconds_per_evaluation", lambda *_, count, batch: 1e-3)
     judging = open_judging(options(tiny_bundle))
     plans = choosing.plans_by_body(judging, PLANS)
     whole, short = (cost.estimate(judging, plans, 1, budget).evaluations for budget in (None, 2.0))
