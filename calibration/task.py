@@ -121,6 +121,7 @@ class Task:
             "random_conditions": self.random,
             "fixed_conditions": self.fixed_conditions,
             "held_out": self.held_out_count,
+            "given": self.judging.digest or None,
         }
 
     @property

@@ -4,6 +4,7 @@ There are three comparisons, which are never mixed: int8 with float32 on the sam
 float32 teacher of many steps; and the distributions of both with other float32 samples, and with data.
 """
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from fewstep.measure.judge import Judgements
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.quality import measure_quality
 from fewstep.measure.results import SCHEMA, Results
+from fewstep.measure.rollouts.conditions_file import describe_seen_records
 from fewstep.measure.rollouts.prompts import HELD_OUT, given_conditions
 from fewstep.measure.speed.machine import this_machine
 from fewstep.measure.speed.timed_bodies import TimedBodies, run_races
@@ -27,6 +29,8 @@ from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import describe_shaping
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.progress import SILENT, Progress
+
+LOG = logging.getLogger("fewstep")
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,9 @@ def run_measurement(
     `workers`, if given, sample instead of the task's own. The task's own workers end before bodies are timed.
     """
     start, plan, timed, judgements = perf_counter(), task.plan, task.timed, None
+    seen = () if task.judged is None else tuple(describe_seen_records(task.judged.bodies, task.judged.records))
+    for line in seen:
+        LOG.warning("%s", line)
     results = Results(
         schema=SCHEMA,
         bundle=task.bundle.manifest.name,
@@ -84,7 +91,7 @@ def run_measurement(
         machine=this_machine(),
         command=task.command,
         seconds=0.0,
-        notes=task.notes,
+        notes=(*task.notes, *seen),
         random_conditions=task.judged.random if task.judged else (),
         fixed_conditions=task.judged.fixed_conditions if task.judged else (),
         shaping=None if (shaping := shaping_of(plan)) is None else describe_shaping(shaping),

@@ -8,7 +8,7 @@ files of a folder may differ (`record_sizes`). Records may be private: they are 
 
 import logging
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -29,7 +29,7 @@ from fewstep.measure.rollouts.record_sizes import (
 from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle import conditions
-from fewstep.runtime.bundle.manifest import Condition, Description
+from fewstep.runtime.bundle.manifest import Body, Condition, Description
 from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
 from fewstep.runtime.tensor_file import check_header
 
@@ -48,13 +48,15 @@ class GivenConditions:
     """Conditions of samples: given records, or None if all values are drawn by the seed. `random` names the conditions
     with drawn values that do not represent the user's data (`seeds.random_conditions`), and `fixed` those that have one
     value in all samples (`seeds.fixed_conditions`). `prompts` are the texts that the records encode, one for each;
-    empty if they are from a file. `is_held_out` says that a calibration does not use these records."""
+    empty if they are from a file. `is_held_out` says that a calibration does not use these records. `digest` is that of
+    all records that were given to it; "" without any."""
 
     records: ConditionRecords | None
     random: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     is_held_out: bool = False
+    digest: str = ""
 
     def distribute(self, samples: int) -> "GivenConditions":
         """Return the records and prompts of `samples` samples (`distribute_records`)."""
@@ -68,16 +70,18 @@ class GivenConditions:
     def split_held_out(self) -> tuple["GivenConditions", "GivenConditions"]:
         """Return the records that calibrate, and those that judge: one of HELD_OUT_EVERY of each size. With fewer than
         LEAST_SPLIT records, both are all records."""
-        keys = record_shapes(self.records or {})
-        if self.records is None or len(keys) < LEAST_SPLIT:
+        if self.records is None:
             return self, self
+        given, keys = replace(self, digest=digest_records(self.records)), record_shapes(self.records)
+        if len(keys) < LEAST_SPLIT:
+            return given, given
         seen, held_out = Counter[Hashable](), list[int]()
         for place, key in enumerate(keys):
             seen[key] += 1
             if seen[key] % HELD_OUT_EVERY == 0:
                 held_out.append(place)
         own = [place for place in range(len(keys)) if place not in {*held_out}]
-        return (self._select(own), replace(self._select(held_out), is_held_out=True)) if held_out else (self, self)
+        return (given._select(own), replace(given._select(held_out), is_held_out=True)) if held_out else (given, given)
 
     def _select(self, places: Sequence[int]) -> "GivenConditions":
         """Return some of the records, with their prompts."""
@@ -257,6 +261,15 @@ def digest_records(records: ConditionRecords) -> str:
         for part in array if array.dtype == object else [array]:
             known.update(f"{name} {part.dtype} {part.shape}".encode() + np.ascontiguousarray(part).tobytes())
     return known.hexdigest()
+
+
+def describe_seen_records(bodies: Mapping[str, Body], records: ConditionRecords | None) -> Iterator[str]:
+    """Yield a sentence on the bodies that the same records calibrated, which judge them too kindly."""
+    digest = digest_records(records) if records else ""
+    if names := [name for name, body in bodies.items() if any(trial.given == digest for trial in body.trials)]:
+        whose = "it" if len(names) == 1 else "them"
+        said = f"{', '.join(names)}: judged on conditions that calibrated {whose} too"
+        yield f"{said}: give others (--conditions or --prompts)"
 
 
 def check_file(path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fewstep.graph.resource_needs import check_memory
 from fewstep.measure.open_body import open_body
+from fewstep.measure.rollouts.conditions_file import describe_seen_records
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.teacher import select_teacher_plan
@@ -149,7 +150,7 @@ def open_judging(options: ChooseOptions, progress: Progress = SILENT) -> Deploym
         teacher=select_teacher_plan(reference, options.teacher, plan),
         teacher_reference=options.teacher,
         records=given.records,
-        notes=given.notes,
+        notes=(*given.notes, *describe_seen_records(bundle.manifest.bodies, given.records)),
         prompts=given.prompts,
         count=options.seeds,
         batch=options.batch,

@@ -21,7 +21,7 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.fitting.conditions import fit_conditions
 from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
-from fewstep.measure.rollouts.conditions_file import read_conditions
+from fewstep.measure.rollouts.conditions_file import describe_seen_records, read_conditions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.report.choosing.choose import open_judging
@@ -192,3 +192,12 @@ def test_what_does_not_fit_is_one_line(exported: Path, tmp_path: Path) -> None:
     asked = CalibrateOptions(exported, PLAN, size=("24",), conditions=write_texts(tmp_path / "texts", 13))
     with pytest.raises(UserError, match="--size cannot be used with your own conditions, whose shapes give each"):
         task_of(asked)
+
+
+def test_a_measurement_on_the_conditions_of_the_calibration_says_so(calibrated: Path, tmp_path: Path) -> None:
+    bodies, manifest = open_bundle(calibrated).manifest.bodies, open_bundle(calibrated).manifest
+    files = (write_texts(tmp_path / "same", *LENGTHS), write_texts(tmp_path / "other", *LENGTHS[:4]))
+    same, other = (read_conditions(file, manifest) for file in files)
+    (said,) = describe_seen_records(bodies, same)
+    assert said.startswith("int8-") and "judged on conditions that calibrated it too" in said
+    assert [*describe_seen_records(bodies, other), *describe_seen_records(bodies, None)] == []
