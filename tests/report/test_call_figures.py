@@ -1,18 +1,25 @@
 """The figures of a whole call on the page, and why samples are not shown."""
 
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from fewstep.measure import results as forms
-from fewstep.report.call_figures import why_not_shown
+from fewstep.measure.rollouts.metrics import psnr
+from fewstep.report.call_figures import collect_call_figures, decode_samples, why_not_shown
 from fewstep.report.page import build_page, headline
 from fewstep.report.report import report
+from fewstep.report.sections.samples import Samples, samples_section
+from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.manifest import CallTime, Policy
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.sampling.loading import load
+from tests.calibration.latent_bundle import write_latent_bundle
 from tests.report.judged_bundle import make_bundle
 from tests.report.test_report import Page, options
 
@@ -60,3 +67,25 @@ def test_graphs_in_float32_are_on_the_page(measured: forms.Results) -> None:
 def test_samples_that_are_no_pictures_say_why(tmp_path: Path, fields: dict[str, object], said: str | None) -> None:
     reason = why_not_shown(msgspec.structs.replace(open_bundle(make_bundle(tmp_path / "tiny")).manifest, **fields))
     assert (reason is None) if said is None else reason is not None and reason.startswith(said)
+
+
+def test_pictures_are_decoded_by_the_decoder_of_each_body(tmp_path: Path) -> None:
+    bundle = open_bundle(write_latent_bundle(tmp_path / "bundle"))
+    latents = np.random.default_rng(0).standard_normal((6, *bundle.manifest.x_shape)).astype(np.float32)
+    near = latents + 0.01
+    samples = Samples(latents[:0], latents, {"float32": (near, latents)}, ["seed"] * 6, reason="latents")
+    pictures = decode_samples(bundle, samples)
+    assert pictures is not None and pictures.reason is None and len(pictures.teacher) == 0
+    decoder = load_autoencoder(bundle, encoder=False)
+    both = decoder.decode(near[:4]), decoder.decode(latents[:4])
+    np.testing.assert_array_equal(pictures.bodies["float32"], both)
+    (figures,) = collect_call_figures(bundle, {"float32": load(bundle.path).compile("ddim:2")}, pictures)
+    assert figures.picture_psnr == pytest.approx(psnr(*both)) and figures.mean_picture_psnr == pytest.approx(
+        psnr(*both).mean()
+    )
+    page = samples_section(pictures, "ddim:2", None).markup
+    assert page.count("<img") >= 4 and "Not shown" not in page
+    other = replace(samples, reference=latents[:, :, :4])  # of a size for which the decoder was not made
+    assert (
+        decode_samples(bundle, other) is None and "Not shown: latents." in samples_section(other, "ddim:2", None).markup
+    )
