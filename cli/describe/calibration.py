@@ -17,6 +17,7 @@ from fewstep.measure.rollouts.output_differences import CONDITION, describe_diff
 from fewstep.measure.rollouts.recorded_run import AT_ONCE
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS
 from fewstep.measure.speed.mean_step import int8_share
+from fewstep.measure.workers.setup import WorkerSetup, describe_shared_work
 from fewstep.plans.guidance import describe
 from fewstep.plans.names.plan_reference import FileReference
 from fewstep.plans.plan import DENOISER
@@ -79,9 +80,10 @@ def describe_search_cost(search: int | None, seconds: float) -> Iterator[str]:
         )
 
 
-def describe_preparation(cost: Cost) -> Iterator[str]:
+def describe_preparation(cost: Cost, setup: WorkerSetup) -> Iterator[str]:
     """Yield a line on the time of the work besides evaluations: what was measured, what was estimated from the size of
-    a large network, or that it is unknown."""
+    a large network, or that it is unknown. A second line says that workers share it."""
+    yield from describe_shared_work(setup)
     more = cost.estimate.preparation
     if cost.recording is not None:
         yield f"recording activations and rounding weights takes about {format_duration(more)} more, as measured now"

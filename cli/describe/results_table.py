@@ -13,7 +13,7 @@ from fewstep.graph.resource_needs import check_memory, format_duration
 from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Quality, Results
 from fewstep.measure.rollouts.prompts import ConditionOptions
-from fewstep.measure.workers.setup import warn_of_workers
+from fewstep.measure.workers.setup import describe_shared_work, warn_of_workers
 from fewstep.plans.any_plan import plan_headline
 from fewstep.report.advice import advice
 from fewstep.report.call_time import describe_call, valid_calls
@@ -63,7 +63,7 @@ def describe_work(task: MeasureTask, output: Path | None, written: Sequence[int]
             f"{expected.evaluations} evaluations of one sample (both branches of guidance count as one) take about "
             f"{format_duration(expected.sampling)} at float32's speed here{doubt}"
         )
-        lines.append(needed.describe(bundle))
+        lines += [*describe_shared_work(judged.setup), needed.describe(bundle)]
     if task.timed is not None:
         value["timing_seconds"] = expected.timing
         lines.append(f"timing takes {format_duration(expected.timing)}; the machine should be idle meanwhile")

@@ -158,8 +158,10 @@ def _quality_rows(name: str, body: Body, results: Results | None) -> Iterator[Se
             return
     chosen = [trial for trial in body.trials if trial.is_chosen]
     for trial in chosen:
-        plan, seeds = body.plan or "", str(trial.seeds)
-        yield name, plan, "float32, same plan", _decibel(trial.psnr), _decibel(trial.p5), seeds
+        plan, figures = body.plan or "", trial.together or trial  # those of a run, with all networks in int8
+        if trial.picture_psnr is not None:
+            yield name, plan, "pictures of float32, same plan", _decibel(trial.picture_psnr), "", ""
+        yield name, plan, "float32, same plan", _decibel(figures.psnr), _decibel(figures.p5), str(figures.seeds)
 
 
 def _origin(bundle: Bundle, licence: str | None) -> Iterator[str]:

@@ -28,8 +28,10 @@ from fewstep.measure.rollouts.seeds import BODY_SEEDS
 from fewstep.measure.rollouts.trajectories import trajectories_text
 from fewstep.measure.workers.setup import warn_of_workers
 from fewstep.plans.any_plan import plan_headline
+from fewstep.report.call_time import valid_calls
 from fewstep.report.choosing.int8_speedup import describe_gain, time_bf16
 from fewstep.report.choosing.whole_call import time_calls
+from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import Progress
 
 LOG = logging.getLogger("fewstep")
@@ -44,7 +46,8 @@ def verb(options: CalibrateOptions, progress: Progress) -> Outcome:
     targets = {name: body.target for name, body in calibration.bodies.items()}
     gain = describe_gain(options.bundle, targets, time_once(), options.threads)
     calls = time_calls(options.bundle, targets, options.threads, options.timing_conditions)
-    lines = (*calibration_lines(options, calibration), *gain, *calls)
+    lines = (*calibration_lines(options, calibration), *gain, *calls)  # which store the times
+    value["calls"] = [call for call in valid_calls(open_bundle(options.bundle).manifest) if call.body in targets]
     return Outcome(value, lines, then=next_after_calibration(options, calibration))
 
 
@@ -91,7 +94,7 @@ def dry_run(options: CalibrateOptions) -> Outcome:
             *describe_search_cost(cost.searched, AT_ONCE * cost.seconds),
             f"all evaluations take about {format_duration(cost.estimate.sampling)} at float32's speed"
             f"{cost.estimate.describe_load()}",
-            *describe_preparation(cost),
+            *describe_preparation(cost, options.setup),
             needed.describe(options.bundle),
         ),
     )

@@ -90,6 +90,12 @@ def warn_of_workers(setup: WorkerSetup) -> None:
         )
 
 
+def describe_shared_work(setup: WorkerSetup) -> Iterator[str]:
+    """Yield a sentence on the time of work that workers share; nothing without workers."""
+    if setup.count or setup.cluster:
+        yield "workers share this work: it takes less than one process needs, and how much less is not known before"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions(ConditionOptions):
     """Conditions and processes of a verb that samples. Raises UserError for invalid workers or threads.

@@ -54,7 +54,9 @@ def bundle_copy(tmp_path: Path) -> Path:
 
 def test_calibrate_says_it_in_json(bundle_copy: Path, document: Document, own: Path) -> None:
     def random_conditions(*more: object) -> list[str]:
-        (trial,) = document("calibrate", bundle_copy, *CALIBRATE, *more)["bodies"]["int8-cpu-x86"]["trials"]
+        made = document("calibrate", bundle_copy, *CALIBRATE, *more)
+        (trial,) = made["bodies"]["int8-cpu-x86"]["trials"]
+        assert [call["body"] for call in made["calls"]] == ["int8-cpu-x86"]  # the time of a whole call
         return list(trial.get("random_conditions", []))
 
     assert random_conditions() == ["mask", "masked"] and random_conditions("--conditions", own) == []

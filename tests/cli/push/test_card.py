@@ -14,8 +14,10 @@ from fewstep.measure.results import SCHEMA, Quality, Results, encode
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.speed.machine import Machine
 from fewstep.models.ready import fashion_mnist
+from fewstep.runtime.bundle.figures import Together
 from fewstep.runtime.bundle.manifest import Manifest, Provenance, Trial
 from fewstep.runtime.bundle.reading import Bundle, file_sha256, open_bundle
+from tests.bundles import with_body
 from tests.refusals import refuses
 from tests.runtime.test_networks import with_expert
 
@@ -82,6 +84,14 @@ def test_the_figures_are_those_of_the_report(tiny_bundle: Path) -> None:
 def test_figures_of_another_body_of_that_name_are_left_out(tiny_bundle: Path) -> None:
     card = _card_with_results(tiny_bundle, ("graphs/former.onnx",))
     assert f"| {BODY} | ddim:4 | float32, same plan | 30.0 | 25.0 | 16 |" in card and "40.0" not in card
+
+
+def test_the_figures_of_several_networks_and_of_pictures_are_those_of_a_whole_call(tiny_bundle: Path) -> None:
+    trial = Trial("channels", 50.0, 45.0, 16, is_chosen=True, picture_psnr=33.25, together=Together(30.5, 25.5, 8))
+    with_body(tiny_bundle, BODY, trials=(trial,), plan="ddim:4")
+    card = _card(tiny_bundle)
+    assert f"| {BODY} | ddim:4 | float32, same plan | 30.5 | 25.5 | 8 |" in card and "50.0" not in card
+    assert f"| {BODY} | ddim:4 | pictures of float32, same plan | 33.2 |" in card
 
 
 def test_a_bundle_without_figures_says_so(tiny_bundle: Path) -> None:
