@@ -78,7 +78,8 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
         yield advised.verdict
     if results.qualities or results.sizes:
         yield results_table(results, is_image=len(open_bundle(bundle).manifest.x_shape) == IMAGE_AXES)
-    yield from describe_calls(open_bundle(bundle), [body.body for body in results.qualities])
+    timed = [timing.name for race in results.races for timing in race.timings]
+    yield from describe_calls(open_bundle(bundle), [*timed, *(body.body for body in results.qualities)])
     yield from (line for call in results.calls for line in call.networks)
     yield from (f"{call.body}, {line}" for call in results.calls for line in call.in_float32)
     yield from teacher_notes(results)

@@ -9,9 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.cli.describe.results_table import format_results
 from fewstep.measure import results as forms
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.report.call_figures import collect_call_figures, decode_samples, why_not_shown
+from fewstep.report.call_time import body_files, describe_call
 from fewstep.report.page import build_page, headline
 from fewstep.report.report import report
 from fewstep.report.sections.samples import Samples, samples_section
@@ -19,6 +21,7 @@ from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.manifest import CallTime, Policy
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
+from tests.bundles import change_bundle
 from tests.calibration.latent_bundle import write_latent_bundle
 from tests.report.judged_bundle import make_bundle
 from tests.report.test_report import Page, options
@@ -89,3 +92,13 @@ def test_pictures_are_decoded_by_the_decoder_of_each_body(tmp_path: Path) -> Non
     assert (
         decode_samples(bundle, other) is None and "Not shown: latents." in samples_section(other, "ddim:2", None).markup
     )
+
+
+def test_a_measurement_prints_the_time_of_a_whole_call(tmp_path: Path, measured: forms.Results) -> None:
+    """In the words of calibration."""
+    path = make_bundle(tmp_path / "tiny")
+    body = open_bundle(path).body("int8-cpu-x86")
+    call = CallTime("int8-cpu-x86", body_files(body), "dpmpp_2m:4", 10.0, 4.0, 2.25, 2.75, 0.5, "some CPU", 1)
+    change_bundle(path, calls=(call,))
+    assert describe_call(call, body) in [*format_results(measured, path)]
+    assert describe_call(call, body) in [*format_results(msgspec.structs.replace(measured, qualities=()), path)]
