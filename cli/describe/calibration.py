@@ -98,10 +98,10 @@ def describe_preparation(cost: Cost, setup: WorkerSetup) -> Iterator[str]:
 
 def calibration_lines(options: CalibrateOptions, calibration: Calibration, network: str = DENOISER) -> Iterator[str]:
     for other_name, other in calibration.others.items():
-        yield f"network {other_name}:"
+        yield f"network {other_name}, judged with the others in float32:"
         yield from calibration_lines(options, other, other_name)
     if calibration.others:
-        yield f"network {DENOISER}:"
+        yield f"network {calibration.manifest.component or DENOISER}, judged with the others in float32:"
     for name, lowered in calibration.lowered.items():
         body = calibration.bodies[name]
         coverage = body.graph.coverage or lowered.coverage
