@@ -8,7 +8,7 @@ from fewstep.measure.rollouts.plan_selection import MISFIT, describe_plan
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
-from fewstep.plans.guidance import Guidance, describe, to_text
+from fewstep.plans.guidance import Guidance, as_guidance, branch_weights, describe, to_text
 from fewstep.plans.names.plan_name import with_grid
 from fewstep.plans.names.plan_reference import FileReference, NamedReference, TextReference
 from fewstep.plans.names.token_plan_name import parse_any_plan_name
@@ -47,6 +47,13 @@ def check_given_by_options(plan: AnyPlan, offered: Collection[str]) -> None:
             else "run it with `Sampler.sample(given=...)` in Python, or bake it"
         )
         raise UserError(f"plan {plan.name!r} starts from {missing[0]!r}, which no option provides", fix)
+
+
+def count_branches(reference: TextReference | None, guidance: float | Guidance | None) -> int:
+    """Return the number of branches of a guided step of a plan."""
+    if isinstance(reference, FileReference):
+        return max(len(step.branches) for step in read_plan(reference.path).steps)
+    return len(branch_weights(as_guidance(guidance), 0, 0.0))
 
 
 def describe_defaults(

@@ -18,7 +18,7 @@ from fewstep.runtime.arrays import Float32, as_finite, as_model_range
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bands.decoder import load_decoder
+from fewstep.runtime.bands.decoder import LEAST, load_decoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
 from fewstep.runtime.bundle.manifest import GraphEntry, Role
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
@@ -68,7 +68,9 @@ class Autoencoder:
         return _run_per_sample(self.encoder, self.described.encoder, checked)["latent"]
 
 
-def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: bool = True) -> Autoencoder:
+def load_autoencoder(
+    bundle: Bundle | Path | str, threads: int = 0, encoder: bool = True, in_bands: bool = False
+) -> Autoencoder:
     """Load the autoencoder of a bundle on the CPU. Raises UserError if the bundle has none.
 
     Args:
@@ -76,6 +78,8 @@ def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: boo
             `open_bundle(path).with_graphs_of(body)`.
         threads: threads per run; 0 means one per physical core.
         encoder: also load the encoder, if there is one, for image-to-image.
+        in_bands: decode in bands of rows whenever the decoder can, to take little memory. By default only decoders of
+            large images do, which take as long in bands.
     """
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     described = bundle.manifest.autoencoder
@@ -85,7 +89,7 @@ def load_autoencoder(bundle: Bundle | Path | str, threads: int = 0, encoder: boo
     return Autoencoder(
         bundle,
         described,
-        load_decoder(bundle, described.decoder, threads),
+        load_decoder(bundle, described.decoder, threads, 0 if in_bands else LEAST),
         engine.load_companion(bundle, ENCODER) if has_encoder else None,
     )
 

@@ -6,16 +6,20 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine.memory_pages import release_free_memory
 from fewstep.runtime.runs.tiled_images import decode_tiles
 from fewstep.runtime.runs.tiles import Tiles
 
 
-def pictures_of(bundle: Bundle, x: Float32, tiles: Tiles | None = None, threads: int = 0) -> Float32:
+def pictures_of(
+    bundle: Bundle, x: Float32, tiles: Tiles | None = None, threads: int = 0, in_bands: bool = False
+) -> Float32:
     """Return images [N, channels, height, width], or videos [N, frames, channels, height, width], of samples [N,
-    *x_shape]. `tiles` decodes larger samples to images."""
+    *x_shape]. `tiles` decodes larger samples to images. `in_bands`: see `load_autoencoder`."""
     if bundle.manifest.autoencoder is None:
         return x
-    decoder = load_autoencoder(bundle, threads, encoder=False)
+    release_free_memory()  # of the denoiser
+    decoder = load_autoencoder(bundle, threads, encoder=False, in_bands=in_bands)
     return decoder.decode(x) if tiles is None else decode_tiles(decoder, x, tiles)
 
 
@@ -24,6 +28,7 @@ def sound_of(bundle: Bundle, x: Float32, threads: int = 0) -> Float32:
     described = bundle.manifest.autoencoder
     if described is None or all(output.role != "sound" for output in described.decoder.outputs):
         raise UserError(f"{bundle.path} decodes no sound", "write the samples as an array (.npy)")
+    release_free_memory()  # of the denoiser
     return load_autoencoder(bundle, threads, encoder=False).decode_all(x)["sound"]
 
 

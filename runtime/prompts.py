@@ -5,6 +5,7 @@ from typing import Any
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.machine.memory_pages import release_free_memory
 from fewstep.runtime.text import open_text_encoder
 
 Values = Mapping[str, Sequence[Any]]  # condition -> its values, which the samples take in turn
@@ -33,6 +34,8 @@ def add_prompt_conditions(
     if twice:
         raise UserError(f"condition {twice[0]!r} is given twice: the prompts set it too", "give it once")
     away_from = text.encode_negative(negative) if negative else {}
+    del text
+    release_free_memory()  # before the denoiser needs it
     values, away = {**values, **positive}, {f"negative_{name}": list(rows) for name, rows in away_from.items()}
     if not away.keys() & {condition.name for condition in bundle.manifest.conditions}:
         return values, {name: list(rows) for name, rows in away_from.items()}

@@ -13,6 +13,7 @@ from fewstep.plans.names.plan_reference import TextReference
 from fewstep.plans.strength import Strength, strength_of
 from fewstep.runtime.hub import is_name
 from fewstep.runtime.kinds.companions import RATE_LIMIT
+from fewstep.runtime.memory_size import parse_bytes
 from fewstep.runtime.options import BundleOptions
 
 CPU = "onnxruntime"
@@ -72,6 +73,8 @@ class RunOptions(BundleOptions):
         or onnxruntime-cuda. The file must have the plan, guidance, body and size of this run. The samples run in
         batches of N, and the rest runs step by step. May be given several times, for several N. With --image and
         --known, a file of `fewstep bake --hold noised`.
+    memory: The most memory of the process, as 2GB. Text encoder, denoiser and decoder follow each other, the decoder in
+        bands, with fewer samples in a call if memory is short. The memory of each is measured once on this machine.
     chosen: Run the plan, precision and engine of the last `fewstep choose` on this machine, with its guidance.
     """
 
@@ -101,6 +104,7 @@ class RunOptions(BundleOptions):
     threads: int = 0
     backend: str = CPU
     whole_run: tuple[str, ...] = field(default=(), metadata={"whole": True})
+    memory: str | None = None
     chosen: bool = field(default=False, metadata={"sets": OF_A_CHOICE})
 
     def __post_init__(self) -> None:
@@ -119,6 +123,7 @@ class RunOptions(BundleOptions):
                 "--whole-run cannot be combined with --adapter: its files contain the bundle's own weights",
                 "leave out --whole-run or --adapter",
             )
+        self._check_memory()
         self._check_pictures()
         defaults = {each.name: each.default for each in fields(self)}
         for name in OF_A_CHOICE if self.chosen else ():
@@ -151,6 +156,18 @@ class RunOptions(BundleOptions):
             raise UserError(what, f"give a number from 1 to {RATE_LIMIT}, with a .gif, .webp or .wav file")
         if self.scale is not None and self.scale > SCALE_LIMIT:
             raise UserError(f"--scale is {self.scale}", f"give at most {SCALE_LIMIT}")
+
+    def _check_memory(self) -> None:
+        """Raise UserError for --memory with an option whose memory is not planned."""
+        if self.memory is None:
+            return
+        parse_bytes(self.memory)
+        for name in ("tiles", "whole_run", "image", "adapter", "chosen"):
+            if getattr(self, name):
+                flag = name.replace("_", "-")
+                raise UserError(f"--memory cannot be combined with --{flag}", f"leave --memory or --{flag} out")
+        if self.backend != CPU:
+            raise UserError(f"--memory plans for {CPU}, and the engine is {self.backend}", "leave --backend out")
 
     def _check_pictures(self) -> None:
         """Raise UserError for --image, --known or --strength if it lacks an option that it needs, or is combined with

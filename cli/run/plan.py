@@ -4,10 +4,9 @@ import logging
 
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.request import RunRequest
-from fewstep.cli.run_plan import check_given_by_options
+from fewstep.cli.run_plan import check_given_by_options, count_branches
 from fewstep.plans.errors import UserError
-from fewstep.plans.file import read_plan
-from fewstep.plans.guidance import UNCOND, as_guidance, branch_weights
+from fewstep.plans.guidance import UNCOND
 from fewstep.plans.names.plan_reference import FileReference
 from fewstep.plans.plan import Plan
 from fewstep.plans.shaping import clip_to
@@ -25,10 +24,7 @@ LOG = logging.getLogger("fewstep")
 
 def open_backend(options: RunOptions, choice: SavedChoice | None, batch: int) -> Backend:
     """Return the backend for calls on a batch with all branches of guidance."""
-    if isinstance(options.plan, FileReference):
-        branches = max(len(step.branches) for step in read_plan(options.plan.path).steps)
-    else:
-        branches = len(branch_weights(as_guidance(options.guidance), 0, 0.0))
+    branches = count_branches(options.plan, options.guidance)
     if choice is not None:
         return make_backend(choice.winner.engine, batch * branches)
     return fix_batch_size(create_backend(options.backend, options.threads), batch * branches)

@@ -3,16 +3,19 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fewstep.cli.conditions import load_arrays, parse_conditions, parse_sizes
+from fewstep.cli.run.batches import batch_size
 from fewstep.cli.run.choice import apply_choice
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.pictures import check_latents, check_picture, find_image_shape, find_rate, read_start
 from fewstep.cli.run.records import add_records, count_rows, names_of_files, sizes_of_records
 from fewstep.cli.run.tiles import Tiling, parse_tiling
 from fewstep.cli.run.token_options import check_token_options
+from fewstep.cli.run_plan import count_branches
 from fewstep.graph.files.output_files import check_writable
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
@@ -22,11 +25,16 @@ from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.hub import fetch_bundle, is_name
 from fewstep.runtime.kinds.sizes import apply_sizes
+from fewstep.runtime.memory_size import parse_bytes
 from fewstep.runtime.prompts import Values, add_prompt_conditions
 from fewstep.runtime.sampling.adapters import require_slots
 from fewstep.runtime.sampling.calibrated_plans import Defaults, find_defaults
 from fewstep.runtime.sampling.execute import Hold
 from fewstep.runtime.sampling.loading import choose_body
+from fewstep.runtime.text import BATCH
+
+if TYPE_CHECKING:
+    from fewstep.report.choosing.memory_plan import MemoryPlan
 
 LOG = logging.getLogger("fewstep")
 
@@ -42,6 +50,7 @@ class RunRequest:
     hold: the part of an image that all samples keep.
     defaults: what the calibration passes to this run, where the options do not say otherwise.
     rate: frames or samples per second of the file to write; None for images and arrays.
+    memory: the plan for --memory.
     """
 
     options: RunOptions
@@ -55,6 +64,7 @@ class RunRequest:
     hold: Hold | None = None
     defaults: Defaults = Defaults()
     rate: float | None = None
+    memory: "MemoryPlan | None" = None
 
 
 def open_request(options: RunOptions) -> RunRequest:
@@ -91,6 +101,10 @@ def open_request(options: RunOptions) -> RunRequest:
         check_picture(options, find_image_shape(bundle, tiled))
     name = choose_body(bundle, options.precision, create_backend(options.backend, options.threads))
     body, bundle = bundle.body(name), bundle.with_graphs_of(name)
+    defaults = find_defaults(bundle, body, options.plan) if choice is None else choice.defaults
+    if options.guidance is None:
+        options = replace(options, guidance=defaults.guidance)
+    memory = _plan_memory(options, bundle, name)
     values, negative = add_prompt_conditions(bundle, own, options.prompts, options.negatives, options.threads)
     if negative:
         if UNCOND in branches:
@@ -107,10 +121,27 @@ def open_request(options: RunOptions) -> RunRequest:
     hold = None
     if options.image is not None:
         given, hold = read_start(options, options.image, bundle)
-    defaults = find_defaults(bundle, body, options.plan) if choice is None else choice.defaults
-    if options.guidance is None:
-        options = replace(options, guidance=defaults.guidance)
-    return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults, rate)
+    return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults, rate, memory)
+
+
+def _plan_memory(options: RunOptions, bundle: Bundle, body: str) -> "MemoryPlan | None":
+    """Return the plan for --memory, after it is printed; None without it."""
+    if options.memory is None:
+        return None
+    from fewstep.report.choosing.memory_plan import plan_memory  # only --memory needs it
+
+    plan = plan_memory(
+        bundle,
+        body,
+        parse_bytes(options.memory),
+        samples=batch_size(options, bundle.manifest),
+        branches=count_branches(options.plan, options.guidance),
+        prompts=min(BATCH, len({*options.prompts, *options.negatives})),
+        decodes=not options.is_array,
+        threads=options.threads,
+    )
+    LOG.warning("%s", plan.describe())
+    return plan
 
 
 def _warn_of_rows(options: RunOptions, values: Values, asked: int | None) -> None:

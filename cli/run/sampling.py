@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.cli.run.batches import batch_size
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.output import ARRAY, write_array, write_pictures, write_sounds
 from fewstep.cli.run.plan import compile_plan, open_backend
@@ -16,8 +16,7 @@ from fewstep.cli.run.request import RunRequest, open_request
 from fewstep.cli.run.whole_runs import batches_of, whole_run_sizes
 from fewstep.cli.run_plan import warn_of_mismatch
 from fewstep.plans.plan import Plan
-from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.kinds.sizes import output_shape
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.lora.option import split_network_of_file, split_strength
 from fewstep.runtime.pictures import pictures_of, sound_of
 from fewstep.runtime.progress import SILENT, Progress
@@ -27,8 +26,6 @@ from fewstep.runtime.sampling.execute import Hold, StepState
 from fewstep.runtime.sampling.finite_checks import finite_sample, warn_if_far
 from fewstep.runtime.sampling.loading import load
 
-BATCH = 64  # samples of one call; more would only cost memory
-BATCH_ELEMENTS = 2**16  # of the predictions of one call: 4 latents of 512 pixels
 Named = dict[str, NDArray[np.floating]]  # outputs other than the samples, of one batch
 
 
@@ -51,8 +48,9 @@ def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
     """Sample a request, write the files, and return the samples."""
     options, samples = request.options, sample_request(request, progress)
     if options.is_picture:
+        is_small = request.memory is not None
         tiles = None if request.tiled is None else request.tiled.tiles
-        samples = replace(samples, x=pictures_of(request.bundle, samples.x, tiles, options.threads))
+        samples = replace(samples, x=pictures_of(request.bundle, samples.x, tiles, options.threads, is_small))
         write_pictures(samples.x, options.output, options.columns, options.scale, request.rate)
     elif options.is_array:
         write_array(samples.x, options.output)
@@ -69,7 +67,10 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
     """Sample in batches as a request says, and return all samples."""
     options, tiled, branches = request.options, request.tiled, request.branches
     batch, parts, left = batch_size(options, request.bundle.manifest), [], list[Named]()
+    batch = batch if request.memory is None else request.memory.batch
     backend = open_backend(options, request.choice, batch)
+    if request.memory is not None and not request.memory.keeps_memory:
+        backend = OnnxRuntime(options.threads, keeps_memory=False)
     with load(options.bundle, options.precision, backend=backend, whole_runs=options.whole_run) as loaded:
         adapters: dict[str | PathLike[str], float] = {}
         for name, network in map(split_network_of_file, options.adapter):
@@ -105,13 +106,6 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
     named = {name: np.concatenate([each[name] for each in left]) for name in left[0]} if left else {}
     x = np.concatenate(parts)
     return RunSamples(warn_if_far(x, plan, request.bundle.manifest), plan.name, named)
-
-
-def batch_size(options: RunOptions, manifest: Manifest) -> int:
-    """Return the number of samples in a batch. It is limited by the size of the network's output, which for tokens is
-    the size of the logits."""
-    elements = prod(map(int, output_shape(manifest, manifest.x_shape)))
-    return max(1, min(options.count, BATCH, BATCH_ELEMENTS // elements))
 
 
 def _describe_seeds(seeds: Sequence[int]) -> str:

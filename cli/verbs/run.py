@@ -8,6 +8,7 @@ from fewstep.cli.run.request import open_request
 from fewstep.cli.run.sampling import sample_to_files
 from fewstep.cli.run_plan import describe_defaults
 from fewstep.runtime.machine.memory import peak_bytes
+from fewstep.runtime.memory_size import format_bytes
 from fewstep.runtime.progress import Progress
 
 
@@ -22,8 +23,10 @@ def verb(options: RunOptions, progress: Progress) -> Outcome:
         value["choice"] = request.choice
     origin = "calibrated" if request.choice is None else "chosen"
     taken = describe_defaults(request.defaults, options.guidance, options.clip, origin)
-    if options.tiles and (most := peak_bytes()) is not None:
+    if (options.tiles or options.memory) and (most := peak_bytes()) is not None:
         value["peak_bytes"] = most
-        memory = f", {most >> 20} MiB peak memory"
+        memory = f", {format_bytes(most)} peak memory"
+        if request.memory is not None:
+            value["expected_peak_bytes"] = request.memory.expected
     what = f"{samples} of {made.plan} in {request.options.precision}{taken}"
     return Outcome(value, (f"{options.output}: {what}, {seconds:.1f} s including loading{memory}",))

@@ -36,11 +36,14 @@ class OnnxRuntime:
     spinning: let waiting threads spin inside a call, which is fastest. False leaves the cores to other threads of the
         program. Threads never spin after a call, because the next graph of the same sample has separate threads.
     fuse_qdq: False keeps Q/DQ pairs around float kernels, which simulates TensorRT's numerics.
+    keeps_memory: keep the memory of activations for the next call. False allocates it at each call, as one block: a
+        U-Net with 1.2 GB of activations then takes 1.2 GB instead of 2.3, and 0.5 s longer.
     """
 
     threads: int = 0
     spinning: bool = True
     fuse_qdq: bool = True
+    keeps_memory: bool = True
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
@@ -108,7 +111,7 @@ class OnnxRuntime:
         wide_sums: add 8-bit products in 32 bits on every CPU (`needs_wide_sums`).
         """
         onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
-        options = self._options(onnxruntime, not has_own_weights, wide_sums)
+        options = self._options(onnxruntime, not has_own_weights or not self.keeps_memory, wide_sums)
         path = path_text(graph)
         weights = [] if home is None else _map_linked_weights(graph, home, options)
         opened = _open_session(onnxruntime, path, graph.name, options)
@@ -124,6 +127,7 @@ class OnnxRuntime:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = FATAL_ONLY
+        options.enable_cpu_mem_arena = self.keeps_memory
         options.enable_mem_pattern = memory_pattern
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.force_spinning_stop", "1")

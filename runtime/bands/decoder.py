@@ -12,12 +12,12 @@ from fewstep.runtime.kinds.companions import DECODER
 LEAST = 2**27  # bytes of the largest image; for smaller ones, opening the segments takes more than 5 % of the time
 
 
-def load_decoder(bundle: Bundle, described: GraphEntry, threads: int) -> LoadedGraph:
-    """Load the decoder that a bundle describes. It runs in bands if it is cut into segments, and at least one of its
-    images is large. Raises UserError if it cannot be loaded."""
+def load_decoder(bundle: Bundle, described: GraphEntry, threads: int, least: int = LEAST) -> LoadedGraph:
+    """Load the decoder that a bundle describes. It runs in bands if it is cut into segments, and an image between two
+    of them has at least `least` bytes. Raises UserError if it cannot be loaded."""
     engine = OnnxRuntime(threads)
     banded = _cut_decoder(bundle, described, engine)
-    if banded is not None and largest_image(banded, described) >= LEAST:
+    if banded is not None and largest_image(banded, described) >= least:
         return banded
     return engine.load_companion(bundle, DECODER)
 

@@ -25,6 +25,7 @@ from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime import AllSteps, load
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.memory_size import format_bytes
 from fewstep.runtime.progress import SILENT
 from fewstep.runtime.runs import Tiles, sample_tiles
 from tests.bundles import change_bundle, with_bodies
@@ -155,7 +156,7 @@ def test_a_picture_is_larger_than_the_network_s(tiny_bundle: Path, tmp_path: Pat
 def test_the_peak_of_memory_is_shown(tiny_bundle: Path, tmp_path: Path) -> None:
     made = verb(options_of_tiles(tmp_path, tiny_bundle, "height=10", "width=8"), SILENT)
     assert isinstance(made.value, dict) and made.value["peak_bytes"] > 2**20
-    assert str(made.shown[0]).endswith(f", {made.value['peak_bytes'] >> 20} MiB peak memory")
+    assert str(made.shown[0]).endswith(f", {format_bytes(made.value['peak_bytes'])} peak memory")
 
 
 def test_a_drawing_and_a_start_are_those_of_the_whole(tiny_bundle: Path, tmp_path: Path) -> None:

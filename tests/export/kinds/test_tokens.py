@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from fewstep.cli.main import main
+from fewstep.cli.run.batches import batch_size
 from fewstep.cli.run.options import RunOptions
-from fewstep.cli.run.sampling import batch_size
 from fewstep.export import Vocabulary
 from fewstep.export.expert import Expert
 from fewstep.export.experts import _check

@@ -1,0 +1,91 @@
+"""Plan a run from prompt to picture for a budget of memory."""
+
+from dataclasses import dataclass
+
+from fewstep.plans.errors import UserError
+from fewstep.report.choosing.stage_memory import DENOISER_STAGE, Stage, stage_bytes
+from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
+from fewstep.runtime.machine.memory import peak_bytes
+from fewstep.runtime.memory_size import format_bytes
+
+LEFT = 16 * 10**6  # bytes that earlier stages leave, such as libraries, and the file of the picture (measured: 3 to 12)
+SPREAD = 0.03  # by which the peaks of two runs of one stage differ: threads allocate in another order
+
+
+@dataclass(frozen=True)
+class StagePeak:
+    """The expected peak of the process during a stage, in bytes."""
+
+    stage: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a run stays within a budget: stages that follow each other, and `batch` samples in a call of the denoiser,
+    which keeps the memory of its activations between calls (`keeps_memory`), or does not."""
+
+    budget: int
+    batch: int
+    keeps_memory: bool
+    peaks: tuple[StagePeak, ...]
+
+    @property
+    def expected(self) -> int:
+        """The expected peak of the run, in bytes."""
+        return max(peak.bytes for peak in self.peaks)
+
+    def describe(self) -> str:
+        """Return the plan as one line."""
+        stages = ", ".join(f"{peak.stage} {format_bytes(peak.bytes)}" for peak in self.peaks)
+        calls = f"{self.batch} sample{'s' if self.batch > 1 else ''} in a call"
+        calls += "" if self.keeps_memory else ", freed after each"
+        total = f"{format_bytes(self.expected)} expected of {format_bytes(self.budget)}"
+        return f"memory, one stage after the other: {stages} ({calls}); {total}"
+
+
+def plan_memory(
+    bundle: Bundle, body: str, budget: int, *, samples: int, branches: int, prompts: int, decodes: bool, threads: int
+) -> MemoryPlan:
+    """Return a plan for a run of a body within `budget` bytes.
+
+    samples: in a call, if memory suffices. branches: those of a guided step, whose rows run at once. prompts: texts to
+    encode, 0 for none. decodes: whether the samples become pictures.
+
+    Raises UserError if no plan is possible, with the least budget.
+    """
+    if bundle.manifest.networks:
+        raise UserError("a budget of memory is for bundles with one network", "leave --memory out")
+    base = peak_bytes()
+    if base is None:
+        raise UserError("this system does not report the memory of a process", "leave --memory out")
+
+    def peak(stage: str, rows: int = 1, keeps_memory: bool = True) -> StagePeak:
+        added = stage_bytes(bundle, Stage(stage, body, rows, keeps_memory), threads)
+        return StagePeak(stage, round((base + added + LEFT) * (1 + SPREAD)))
+
+    before = [peak(TEXT_ENCODER, prompts)] if prompts and bundle.manifest.text is not None else []
+    after = [peak(DECODER)] if decodes and bundle.manifest.autoencoder is not None else []
+    denoiser = peak(DENOISER_STAGE, samples * branches)
+    if max(each.bytes for each in (*before, denoiser, *after)) <= budget:
+        return MemoryPlan(budget, samples, True, (*before, denoiser, *after))
+    denoiser = peak(DENOISER_STAGE, branches, keeps_memory=False)
+    largest = max((*before, denoiser, *after), key=lambda each: each.bytes)
+    if largest.bytes > budget:
+        raise UserError(
+            f"{format_bytes(budget)} of memory is too little: the {largest.stage} needs {format_bytes(largest.bytes)}",
+            f"give --memory {_round_up(largest.bytes)}MB or more",
+        )
+    batch = 1
+    if samples > 1:
+        most = peak(DENOISER_STAGE, samples * branches, keeps_memory=False)
+        step = max(1, -(-(most.bytes - denoiser.bytes) // (samples - 1)))
+        batch = min(samples, 1 + (budget - denoiser.bytes) // step)
+        denoiser = StagePeak(DENOISER_STAGE, denoiser.bytes + step * (batch - 1))
+    return MemoryPlan(budget, batch, False, (*before, denoiser, *after))
+
+
+def _round_up(size: int) -> int:
+    """Return at least the megabytes of a size, in tens: what the process takes before the run differs a little."""
+    return -(-size // 10**7) * 10 + 10

@@ -1,0 +1,80 @@
+"""Plans of a run for a budget of memory, from the measured peaks of its stages."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tokenizers")
+from fewstep.plans.errors import UserError
+from fewstep.report.choosing import memory_plan
+from fewstep.report.choosing.memory_plan import MemoryPlan, plan_memory
+from fewstep.report.choosing.stage_memory import DENOISER_STAGE, Stage, stage_bytes
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
+from tests.runtime.text_bundle import with_companions
+
+MB = 10**6
+BASE = 50 * MB
+
+
+def measured(bundle: Bundle, stage: Stage, threads: int) -> int:
+    """Return 100 MB for the text encoder, 300 for the decoder, and 200 for each row of a denoiser that keeps memory,
+    or 100 for one that does not."""
+    if stage.name != DENOISER_STAGE:
+        return {TEXT_ENCODER: 100, DECODER: 300}[stage.name] * MB
+    return (200 if stage.keeps_memory else 100) * stage.rows * MB
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    monkeypatch.setattr(memory_plan, "stage_bytes", measured)
+    monkeypatch.setattr(memory_plan, "peak_bytes", lambda: BASE)
+    monkeypatch.setattr(memory_plan, "SPREAD", 0)
+    monkeypatch.setattr(memory_plan, "LEFT", 0)
+    return open_bundle(with_companions(tiny_bundle))
+
+
+def plan(bundle: Bundle, megabytes: int, samples: int = 4) -> MemoryPlan:
+    return plan_memory(
+        bundle, "float32", megabytes * MB, samples=samples, branches=2, prompts=1, decodes=True, threads=1
+    )
+
+
+def test_a_budget_that_suffices_changes_nothing(bundle: Bundle) -> None:
+    made = plan(bundle, 2000)
+    assert (made.batch, made.keeps_memory, made.expected) == (4, True, 1650 * MB)
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "batch", "expected"), [(900, 4, 850), (849, 3, 650), (450, 2, 450), (350, 1, 350)]
+)
+def test_fewer_samples_in_a_call_fit_a_smaller_budget(
+    bundle: Bundle, megabytes: int, batch: int, expected: int
+) -> None:
+    made = plan(bundle, megabytes)
+    assert (made.batch, made.keeps_memory, made.expected) == (batch, False, expected * MB)
+
+
+def test_an_impossible_budget_is_refused_with_the_least_one(bundle: Bundle) -> None:
+    says = r"300 MB of memory is too little: the decoder of latents needs 350 MB; give --memory 360MB or more"
+    with pytest.raises(UserError, match=says):
+        plan(bundle, 300)
+    assert plan(bundle, 360).batch == 1
+
+
+def test_the_plan_is_one_line(bundle: Bundle) -> None:
+    line = plan(bundle, 400).describe()
+    assert line == (
+        "memory, one stage after the other: text encoder 150 MB, denoiser 250 MB, decoder of latents 350 MB "
+        "(1 sample in a call, freed after each); 350 MB expected of 400 MB"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [TEXT_ENCODER, DENOISER_STAGE, DECODER])
+def test_the_memory_of_a_stage_is_measured_once(tiny_bundle: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_bundle(with_companions(tiny_bundle))
+    first = stage_bytes(bundle, Stage(stage, "float32"), 1)
+    assert MB < first < 200 * MB  # the engine itself
+    monkeypatch.setattr("fewstep.report.choosing.stage_memory.ProcessPool", lambda *_: pytest.fail("measured again"))
+    assert stage_bytes(bundle, Stage(stage, "float32"), 1) == first
