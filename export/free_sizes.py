@@ -60,14 +60,15 @@ def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
 
 
 def trace_sizes(spec: Spec) -> dict[str, int]:
-    """Return sizes for tracing: near the default, all different, and none so small that an inner axis becomes 1."""
+    """Return sizes for tracing: near the default, or half the longest text, all different, and none so small that an
+    inner axis becomes 1."""
     chosen: dict[str, int] = {}
     usual = default_sizes(spec.x_shape, spec.sizes)
     reach = range(
         -len(spec.sizes), len(spec.sizes) + 1
     )  # enough steps in both directions to differ from all other sizes
     for size in spec.sizes:
-        wanted = max(usual[size.name], LEAST_STEPS * size.multiple)
+        wanted = max(usual[size.name] if size.axis is not None else size.high // 2 + 1, LEAST_STEPS * size.multiple)
         values = {min(max(wanted + step * size.multiple, size.low), size.high) for step in reach}
         chosen[size.name] = min(values, key=lambda value: (value in chosen.values(), abs(value - wanted), value))
     return chosen
@@ -102,7 +103,7 @@ def _find_needed_multiple(module: torch.nn.Module, spec: Spec, inputs: Inputs, b
     first: UserError | None = None
     needed = dict[str, int]()
     for size in spec.sizes:
-        usual = spec.x_shape[size.axis]
+        usual = size.default(spec.x_shape)
         for multiple in (factor * size.multiple for factor in FACTORS):
             if (value := find_odd_multiple(size, usual, multiple)) is None:
                 return None
@@ -195,7 +196,7 @@ def _give_multiples(spec: Spec, multiples: Mapping[str, int]) -> str:
         if low >= high:
             return WITHOUT
         texts.append(f"{size.name}={low}:{high}:{multiple}")
-        if spec.x_shape[size.axis] % multiple:
+        if size.default(spec.x_shape) % multiple:
             others.append(f"a {size.name} that is a multiple of {multiple}")
     default = f"x_shape {' and '.join(others)}, and " if others else ""
     return f"give {default}Size a multiple, as in {', '.join(texts)} (LOW:HIGH:MULTIPLE, also for --size)"

@@ -4,7 +4,9 @@ free sizes."""
 import inspect
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import apply_sizes
 
 LOG = logging.getLogger("fewstep")
+Capture = Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], tuple[Graph, torch.export.ExportedProgram]]
 
 
 def trace(
@@ -68,7 +71,9 @@ def trace(
     names = [X, *spec.times, *(condition.input for condition in spec.conditions), *spec.carried_inputs]
     try:
         written = module.make_traceable(example) if isinstance(module, TracedForm) else module
-        graph, program = _capture(written, example, dynamic, names, [OUTPUT, *spec.other_outputs], loops_over_samples)
+        pads = all(size.axis is None for size in spec.sizes)  # the default is then the largest size
+        run = partial(capture, dynamic_shapes=dynamic, inputs=names, outputs=[OUTPUT, *spec.other_outputs], pads=pads)
+        graph, program = _capture(written, example, run, loops_over_samples)
     except UserError as error:
         operation = re.match(r"aten\.(\w+)\b.* has no ONNX equivalent", error.what)
         if operation is not None and isinstance(module, TracedForm):
@@ -85,15 +90,10 @@ def trace(
 
 
 def _capture(
-    module: torch.nn.Module,
-    example: tuple[torch.Tensor, ...],
-    dynamic: list[Any],
-    inputs: list[str],
-    outputs: list[str],
-    loops_over_samples: bool,
+    module: torch.nn.Module, example: tuple[torch.Tensor, ...], run: Capture, loops_over_samples: bool
 ) -> tuple[Graph, torch.export.ExportedProgram]:
     try:
-        return capture(module, example, dynamic, inputs, outputs)
+        return run(module, example)
     except UserError as error:
         if not loops_over_samples:
             raise
@@ -101,7 +101,7 @@ def _capture(
         for creates in (CREATES, LISTS):
             try:
                 with call_with_one_sample(module, creates), use_training_form(module, computes_with_numpy):
-                    return capture(module, example, dynamic, inputs, outputs)
+                    return run(module, example)
             except UserError as other:
                 LOG.info("nor can it be traced as code of one sample: %s", other)
         raise error from error.__cause__

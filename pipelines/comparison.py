@@ -14,8 +14,8 @@ from fewstep.pipelines.recording.call_record import CallRecord, SchedulerStep, s
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.own_noise import check_own_noise
 from fewstep.pipelines.recording.record import record
-from fewstep.pipelines.recording.settings import STEP_COUNT, CallSettings
-from fewstep.pipelines.recording.stand_ins import is_small, length_error, recording_error
+from fewstep.pipelines.recording.settings import LENGTH, SHORTNESS, STEP_COUNT, CallSettings
+from fewstep.pipelines.recording.stand_ins import LengthError, is_small, recording_error
 from fewstep.pipelines.relations.adapter import RecordedNetwork, read_variance
 from fewstep.pipelines.relations.arguments import Argument, NetworkArguments, branch_values
 from fewstep.pipelines.relations.drawn_noise import keep_draws
@@ -66,6 +66,8 @@ def compare_samples(
 
     differences: dict[int, float] = {}
     compare(settings.of(None, batch))
+    for each in (LENGTH, SHORTNESS) if settings.forms.has_free_length else ():
+        compare(settings.of(each))
     if settings.texts:
         padded = run_networks(built, modules, settings.of()).record
     try:
@@ -73,7 +75,7 @@ def compare_samples(
             compare(text, padded, slice(row, row + 1))
     except UserError as error:
         what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
-        raise length_error(what) from error
+        raise LengthError(what) from error
     if settings.other_steps is not None and all(is_small(module.network) for module in modules.modules.values()):
         compare(settings.of(None, {STEP_COUNT: settings.other_steps}))
     return differences

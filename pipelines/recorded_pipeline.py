@@ -26,7 +26,7 @@ from fewstep.pipelines.recording.settings import (
     CallSettings,
     choose_settings,
 )
-from fewstep.pipelines.recording.stand_ins import UNRECORDED, recording_error
+from fewstep.pipelines.recording.stand_ins import UNRECORDED, LengthError, recording_error
 from fewstep.pipelines.recording.usual_call import record_usual_call
 from fewstep.pipelines.relations.adapter import RecordedNetwork, read_variance
 from fewstep.pipelines.relations.arguments import BATCH, ENCODERS, NetworkArguments, find_second_axes, sort_arguments
@@ -298,12 +298,17 @@ def starts_alike(one: CallRecord, other: CallRecord) -> bool:
 
 
 def record_pipeline(
-    built: BuiltPipeline, other: BuiltPipeline, given: Mapping[str, Any], scheduler: Mapping[str, Any]
+    built: BuiltPipeline,
+    other: BuiltPipeline,
+    given: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
+    pads_texts: bool = True,
 ) -> RecordedPipeline:
     """Choose the usual call of a pipeline, and record it with all settings. `given` are arguments that the user chose,
-    and `other` is the pipeline with encoders that return other values."""
+    and `other` is the pipeline with encoders that return other values. Texts of other lengths than the longest are
+    padded if `pads_texts`. Raises LengthError if the network takes no padded ones."""
     try:
-        settings, first = record_usual_call(built, given)
+        settings, first = record_usual_call(built, given, pads_texts)
         try:
             return _record_settings(built, other, settings, scheduler, first)
         except CombinationError:
@@ -312,6 +317,8 @@ def record_pipeline(
             # guidance may change at a later step than those of the usual call
             settings = choose_settings(built.pipeline, given, replace(settings.forms, steps=STEPS_OF_TWO))
             return _record_settings(built, other, settings, scheduler, record(built, settings.of(), 0))
+    except LengthError:
+        raise
     except UserError as error:
         raise explain_given(name_guider(error, built), built, given) from error
 

@@ -28,22 +28,31 @@ from fewstep.pipelines.recording.live import build_from_pipeline
 from fewstep.pipelines.recording.network_state import refuse_cache
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.pipelines.recording.settings import STRENGTH, CallSettings
-from fewstep.pipelines.recording.stand_ins import recording_error
+from fewstep.pipelines.recording.stand_ins import LengthError, recording_error
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.stored_steps import find_scheduler
 from fewstep.pipelines.usual_guidance import describe_guidance
 from fewstep.plans.configs.pipelines import PIPELINE
+from fewstep.runtime.bundle.manifest import Condition
 
 LOG = logging.getLogger("fewstep")
 
 
-def record_folder(folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any]) -> RecordedPipeline:
-    """Record the pipeline of a folder. `given` are arguments of its call. No weights are loaded."""
+def record_folder(
+    folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any], pads_texts: bool = True
+) -> RecordedPipeline:
+    """Record the pipeline of a folder. `given` are arguments of its call. No weights are loaded. Without `pads_texts`,
+    shorter texts are not padded."""
     with silence_libraries():
         built = build_pipeline(folder)
         other = build_pipeline(folder, seed=1)
-        return record_pipeline(built, other, given, scheduler)
+        try:
+            return record_pipeline(built, other, given, scheduler, pads_texts)
+        except LengthError:
+            if not pads_texts:
+                raise
+        return record_pipeline(built, other, given, scheduler, False)
 
 
 def load_recorded_folder(
@@ -51,7 +60,23 @@ def load_recorded_folder(
 ) -> TorchSource:
     """Load the denoiser of a folder as its pipeline calls it, compared with the pipeline's own samples. `without` are
     components without weights: if one is an autoencoder, the source has none."""
-    recorded = record_folder(folder, scheduler, given)
+    return _with_free_lengths(partial(_load_folder, folder, scheduler, given, without))
+
+
+def _with_free_lengths(load: Callable[[bool], TorchSource]) -> TorchSource:
+    """Return the source that `load` returns with padded texts. If the network reads the padding, return that with texts
+    of any length instead."""
+    try:
+        return load(True)
+    except LengthError as error:
+        LOG.info("%s: its texts are not padded", error.what)
+    return load(False)
+
+
+def _load_folder(
+    folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any], without: Sequence[str], pads_texts: bool
+) -> TorchSource:
+    recorded = record_folder(folder, scheduler, given, pads_texts)
     loaded = {name: load_network(folder.path / name) for name in recorded.parts}
     companions, label, read = None, str(folder.path), partial(read_stored, folder)
     with silence_libraries():
@@ -78,12 +103,16 @@ def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, An
     for name, component in pipeline.components.items():
         if isinstance(component, nn.Module):
             refuse_cache(component, f"{label}: its network {name}")
+    return _with_free_lengths(partial(_load_in_memory, pipeline, label, sha256, given))
+
+
+def _load_in_memory(pipeline: Any, label: str, sha256: str, given: Mapping[str, Any], pads_texts: bool) -> TorchSource:
     config = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
     scheduler = {**config, "_class_name": type(pipeline.scheduler).__name__, PIPELINE: type(pipeline).__name__}
     with silence_libraries():
         built = build_from_pipeline(pipeline, label)
         other = build_from_pipeline(pipeline, label, seed=1)
-        recorded = record_pipeline(built, other, given, scheduler)
+        recorded = record_pipeline(built, other, given, scheduler, pads_texts)
         read = partial(read_from_memory, pipeline)
         companions = read_companions(label, recorded, read)
         companions = _add_text(companions, label, recorded, read)
@@ -151,7 +180,8 @@ def _make_source(
         schedule, prediction = scheduler.described
         second = TO if part.relations.seconds else None
         of_network = (part.arguments.conditions, prediction, schedule)
-        spec = Spec(origin.name, recorded.x_shape, *of_network, to=second, heads=recorded.heads)
+        free = part.arguments.sizes
+        spec = Spec(origin.name, recorded.x_shape, *of_network, to=second, heads=recorded.heads, sizes=free)
         module = recorded.wrap_one(component, network)
         least, limit = batch_range(network, recorded.x_shape)
         source = TorchSource(module, spec, origin.name, origin.sha256, limit, scheduler.config, companions)
@@ -187,6 +217,10 @@ def _compare(
             what = "its first x contains a part of the image, so that its samples need --image FILE --strength 1"
             LOG.warning("%s: %s", origin.label, what)
     else:
+        if settings.texts and not any(map(marks_padding, recorded.arguments.conditions)):
+            raise LengthError(
+                f"the network of {pipeline} gets no mask, and is too large to show whether it reads padding"
+            )
         warn_of_missing_comparison(origin.label, pipeline, settings)
     more = recorded.weights_of_more_steps if len(recorded.parts) == 1 else ()
     plan = partial(scheduler.plan, guidance=None, x_shape=recorded.x_shape)
@@ -196,11 +230,13 @@ def _compare(
         if recorded.holds_clean:
             what = "its pipeline keeps a part of an image, without noise; give hold=Hold(image, mask, clean=True)"
         LOG.warning("%s: %s", origin.label, what)
-    if settings.forms.has_one_length:
-        what = "each text must have as many tokens as the prompt of --call, since the network depends on their number"
-        LOG.warning("%s: %s", origin.label, what)
     if without := settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
+
+
+def marks_padding(condition: Condition) -> bool:
+    """Return True for a mask."""
+    return (condition.low, condition.high) == (0, 1)
 
 
 def warn_of_missing_comparison(label: str, pipeline: str, settings: CallSettings) -> None:

@@ -1,12 +1,14 @@
 """Encode prompts as conditions with the text encoder of a bundle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import lcm
 from typing import Any
 
 from fewstep.plans.errors import UserError
+from fewstep.runtime.arrays import Arrays
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine.memory_pages import release_free_memory
-from fewstep.runtime.text import open_text_encoder
+from fewstep.runtime.text import TextEncoder, open_text_encoder
 
 Values = Mapping[str, Sequence[Any]]  # condition -> its values, which the samples take in turn
 
@@ -29,16 +31,35 @@ def add_prompt_conditions(
     if not prompts and not negative:
         return values, {}
     text = open_text_encoder(bundle, threads)
-    positive = {name: list(rows) for name, rows in text.encode(prompts).items()} if prompts else {}
+    positive = _encode(text, prompts, text.encode) if prompts else {}
     twice = sorted(set(positive) & set(values))
     if twice:
         raise UserError(f"condition {twice[0]!r} is given twice: the prompts set it too", "give it once")
-    away_from = text.encode_negative(negative) if negative else {}
+    away_from = _encode_negative(text, prompts, negative) if negative else {}
     del text
     release_free_memory()  # before the denoiser needs it
-    values, away = {**values, **positive}, {f"negative_{name}": list(rows) for name, rows in away_from.items()}
+    values, away = {**values, **positive}, {f"negative_{name}": rows for name, rows in away_from.items()}
     if not away.keys() & {condition.name for condition in bundle.manifest.conditions}:
-        return values, {name: list(rows) for name, rows in away_from.items()}
+        return values, away_from
     if not any(values.get("negative_scale", ())):  # it is used inside attention, at this scale
         raise UserError("a negative prompt has no effect at negative_scale 0", "give a scale: -c negative_scale=0.2")
     return {**away, **values}, {}
+
+
+def _encode(text: TextEncoder, prompts: Sequence[str], encode: Callable[[list[str]], Arrays]) -> dict[str, list[Any]]:
+    """Return the rows of each condition. Prompts whose conditions may differ in length are encoded one by one."""
+    parts = [encode([prompt]) for prompt in prompts] if text.has_lengths else [encode(list(prompts))]
+    return {name: [row for part in parts for row in part[name]] for name in parts[0]}
+
+
+def _encode_negative(text: TextEncoder, prompts: Sequence[str], negative: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the rows of negative prompts. If they have the length of their prompts, there is one for each sample until
+    both recur."""
+    if not text.has_lengths or not prompts:
+        return _encode(text, negative, text.encode_negative)
+    pairs = [
+        (negative[place % len(negative)], prompts[place % len(prompts)])
+        for place in range(lcm(len(negative), len(prompts)))
+    ]
+    parts = [text.encode_negative([away], of=[prompt]) for away, prompt in pairs]
+    return {name: [row for part in parts for row in part[name]] for name in parts[0]}

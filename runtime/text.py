@@ -88,6 +88,12 @@ class TextEncoder:
         return frozenset() if text is None else frozenset(tensor.name for tensor in text.graph.outputs)
 
     @property
+    def has_lengths(self) -> bool:
+        """Whether conditions have the length of their prompt, so that prompts of other lengths need other calls."""
+        text = self.bundle.manifest.text
+        return text is not None and bool(text.lengths)
+
+    @property
     def form(self) -> PromptForm | None:
         """The template into which a policy's task is inserted before it is tokenized; None without a template."""
         text = self.bundle.manifest.text
@@ -99,16 +105,55 @@ class TextEncoder:
         A prompt that is too long for its tokenizer is truncated, with a warning that shows the dropped text. The empty
         prompt means "nothing in particular". `state` [n] is for policies whose prompts contain it.
         """
+        return self._encode(prompts, state, self._zeros_for_empty == "always")
+
+    def encode_negative(self, prompts: Sequence[str], of: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+        """Encode negative prompts as `encode` does. Some pipelines have zeros in place of an empty one only. In some,
+        the texts of both branches have as many tokens as the prompts, which `of` has in the same order."""
+        of_prompt = {size.name for size in self.bundle.manifest.sizes if size.of_prompt}
+        if of_prompt and len(of) != len(prompts):
+            what = f"negative prompts of {self.bundle.path} have the length of their prompts"
+            raise UserError(what, "give one prompt for each: encode_negative(negative, of=prompts)")
+        return self._encode(prompts, None, self._zeros_for_empty != "never", of if of_prompt else ())
+
+    def _encode(
+        self, prompts: Sequence[str], state: ArrayLike | None, zeros_for_empty: bool, of: Sequence[str] = ()
+    ) -> dict[str, NDArray[Any]]:
+        """Return the conditions of prompts, with the length of the prompts `of` if there are any."""
         prompts = [format_prompt(prompt, self.form, state) for prompt in check_prompts(prompts)]
         place = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
         encoded, rows = BatchSplitter(self.network, BATCH)(self.ids(list(place))), [place[prompt] for prompt in prompts]
         conditions = {name: array[rows] for name, array in encoded.items()}
-        return _zero_empty(conditions, prompts) if self._zeros_for_empty == "always" else conditions
+        conditions = _zero_empty(conditions, prompts) if zeros_for_empty else conditions
+        return self._cut(conditions, list(of) or prompts)
 
-    def encode_negative(self, prompts: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Encode negative prompts as `encode` does. Some pipelines have zeros in place of an empty one only."""
-        conditions = self.encode(prompts)
-        return conditions if self._zeros_for_empty == "never" else _zero_empty(conditions, prompts)
+    def _cut(self, conditions: dict[str, NDArray[Any]], prompts: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return conditions [len(prompts), *shape] without what follows the tokens of the prompts, along axes that have
+        their number. Raises UserError if this number differs between the prompts."""
+        if not self.has_lengths:
+            return conditions
+        sizes, *others = self._lengths(prompts)
+        if any(each != sizes for each in others):
+            numbers = " and ".join(map(str, sorted({max(each.values()) for each in (sizes, *others)})))
+            what = f"the prompts become {numbers} tokens, and the network takes texts of one length in a call"
+            raise UserError(what, "encode each prompt in a call of its own")
+        cut = {}
+        for condition in self.bundle.manifest.conditions:
+            if (array := conditions.get(condition.name)) is not None:
+                places = (slice(sizes.get(condition.follows.get(axis, ""))) for axis in range(len(condition.shape)))
+                cut[condition.name] = np.ascontiguousarray(array[(slice(None), *places)])
+        return cut
+
+    def _lengths(self, prompts: Sequence[str]) -> list[dict[str, int]]:
+        """Return the free sizes that follow the number of a prompt's tokens, for each prompt."""
+        text, manifest = self.bundle.manifest.text, self.bundle.manifest
+        assert text is not None, "it was loaded from there"
+        counts = {tokens.input: encoded.mask.sum(axis=1) for tokens, encoded in self._tokenize(prompts)}
+        largest = {size.name: size.high for size in manifest.sizes}
+        return [
+            {each.size: min(int(counts[each.input][row]) + each.more, largest[each.size]) for each in text.lengths}
+            for row in range(len(prompts))
+        ]
 
     @property
     def _zeros_for_empty(self) -> ZerosForEmpty:
@@ -119,13 +164,11 @@ class TextEncoder:
         """Return the network's inputs [len(prompts), length]: token ids, and masks if it takes them."""
         fed: dict[str, Ids] = {}
         dropped: dict[str, Cut] = {}  # for each prompt, the largest cut of all tokenizers
-        for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
-            texts = [complete_text(prompt, tokens) for prompt in prompts]
-            with _report_file_errors(self.bundle, tokens):
-                encoded = token_ids(texts, tokenizer, tokens.length, tokens.pad, tokens.replaced, tokens.pads_first)
+        for tokens, encoded in self._tokenize(prompts):
             fed[tokens.input] = encoded.ids
             if tokens.mask is not None:
                 fed[tokens.mask] = encoded.mask
+            texts = [complete_text(prompt, tokens) for prompt in prompts]
             cuts = [
                 (prompt, encoded.dropped[text])
                 for prompt, text in zip(prompts, texts, strict=True)
@@ -141,6 +184,14 @@ class TextEncoder:
                 _shorten(text),
             )
         return fed
+
+    def _tokenize(self, prompts: Sequence[str]) -> "Iterator[tuple[Tokens, TokenIds]]":
+        """Yield the ids of prompts for each input of token ids."""
+        for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
+            texts = [complete_text(prompt, tokens) for prompt in prompts]
+            with _report_file_errors(self.bundle, tokens):
+                encoded = token_ids(texts, tokenizer, tokens.length, tokens.pad, tokens.replaced, tokens.pads_first)
+            yield tokens, encoded
 
 
 def _zero_empty(conditions: dict[str, NDArray[Any]], prompts: Sequence[str]) -> dict[str, NDArray[Any]]:

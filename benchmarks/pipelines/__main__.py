@@ -33,14 +33,10 @@ from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.listed.classes import CLASSES
 from fewstep.pipelines.listed.folder import is_recorded
 from fewstep.pipelines.recording.record import PERTURBATION
-from fewstep.pipelines.recording.settings import PROMPT
-from fewstep.pipelines.recording.stand_ins import ONE_LENGTH
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 
-TEXT = "a red cat on a mat"  # of the pipelines whose texts have one length
 RECORDED = "samples of %s agree within"  # of the line that export prints for a recorded pipeline
-ONE_LENGTH_REMARK = "texts of one length"
 PLAN = re.compile(r"scheduler:(\d+)")
 AS_TESTED = Variant()
 Compared = tuple[float | None, tuple[int, ...]]  # a difference of x, and the numbers of steps of the compared plans
@@ -125,15 +121,13 @@ def try_pipeline(
     whole = WholeCall(None, None)
     try:
         with _limit(seconds):
-            own = export_pipeline(folder, bundle, settings)
-            remarks += own + listened.remarks[-2:]
+            remarks += export_pipeline(folder, bundle, settings) + listened.remarks[-2:]
             outputs = "" if bundle is None else _output_roles(bundle)
             compared, more = NOT_COMPARED, list[str]()
             if not _is_recorded(folder):
                 compared, more = _compare_listed(folder, settings, variant.scale)
             elif bundle is not None:
-                used = {**settings, PROMPT: TEXT} if ONE_LENGTH_REMARK in own else settings
-                whole, more = _compare_whole(folder, bundle, used)
+                whole, more = _compare_whole(folder, bundle, settings)
     except UserError as error:
         return Outcome(pipeline.name, REFUSED, reason=error.what)
     except _OutOfTime:
@@ -166,19 +160,14 @@ def _output_roles(bundle: Path) -> str:
 
 
 def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> list[str]:
-    """Export a folder, or load it if there is no bundle. A network that reads the number of tokens gets texts of one
-    length. Returns remarks."""
-    if not _is_recorded(folder):
-        _export_once(folder, bundle, {})  # listed pipelines take no arguments of a call
-        return ["listed"]
-    try:
-        _export_once(folder, bundle, settings)
-    except UserError as error:
-        if error.fix != ONE_LENGTH:
-            raise
-        _export_once(folder, bundle, {**settings, PROMPT: TEXT})
-        return [ONE_LENGTH_REMARK]
-    return []
+    """Export a folder, or load it if there is no bundle. Returns remarks."""
+    is_listed = not _is_recorded(folder)
+    call = write_call({} if is_listed else settings)  # listed pipelines take no arguments of a call
+    if bundle is None:
+        load_source(str(folder), call=call)
+    else:
+        export(ExportOptions(str(folder), bundle, call=call, verify="quick"))
+    return ["listed"] * is_listed
 
 
 def _compare_listed(folder: Path, settings: Mapping[str, Any], scale: int) -> tuple[Compared, list[str]]:
@@ -194,15 +183,6 @@ def _compare_listed(folder: Path, settings: Mapping[str, Any], scale: int) -> tu
 
 def _is_recorded(folder: Path) -> bool:
     return is_recorded(Folder(folder), [form.__name__ for form in CLASSES])
-
-
-def _export_once(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> None:
-    """Export a folder, or load it if there is no bundle."""
-    call = write_call(settings)
-    if bundle is None:
-        load_source(str(folder), call=call)
-    else:
-        export(ExportOptions(str(folder), bundle, call=call, verify="quick"))
 
 
 @contextmanager

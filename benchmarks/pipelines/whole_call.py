@@ -65,7 +65,8 @@ class WholeCall:
 def compare_whole_call(folder: Path, bundle: Path, settings: Mapping[str, Any]) -> WholeCall:
     """Compare a bundle with the call of the recorded pipeline in a folder. Raises UserError if the call fails."""
     read = Folder(folder)
-    recorded = record_folder(read, read_recorded_scheduler(read), parse_call(write_call(settings)))
+    pads_texts = all(size.axis is not None for size in open_bundle(bundle).manifest.sizes)
+    recorded = record_folder(read, read_recorded_scheduler(read), parse_call(write_call(settings)), pads_texts)
     with silence_libraries():
         built = build_pipeline(read, load=_load)
         built = replace(built, form=recorded.built.form, converts=recorded.built.converts)
@@ -119,8 +120,10 @@ def _network(
     values[COND] |= encoder.encode([call[PROMPT]])
     negative = call.get(NEGATIVE)
     if UNCOND in values:
-        own = dict.fromkeys(encoder.conditions) if negative is None else encoder.encode_negative([negative])
-        values[UNCOND] |= own
+        if negative is None:
+            values[UNCOND] |= dict.fromkeys(encoder.conditions)
+        else:
+            values[UNCOND] |= encoder.encode_negative([negative], of=[call[PROMPT]])
     condition = values.pop(COND)
     sampler = load(bundle)
     return sampler.step_network(sampler.compile(plan), 1, condition, values or None)

@@ -13,5 +13,7 @@ BATCH_ELEMENTS = 2**16  # of the predictions of one call: 4 latents of 512 pixel
 def batch_size(options: RunOptions, manifest: Manifest) -> int:
     """Return the number of samples in a batch. It is limited by the size of the network's output, which for tokens is
     the size of the logits."""
+    if any(size.axis is None for size in manifest.sizes):  # texts of several lengths
+        return 1
     elements = prod(map(int, output_shape(manifest, manifest.x_shape)))
     return max(1, min(options.count, BATCH, BATCH_ELEMENTS // elements))

@@ -27,7 +27,7 @@ def parse_tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Til
     window, colon, overlap = text.partition(":")
     if not (colon and window.isdecimal() and overlap.isdecimal()):
         raise UserError(f"tiles {text!r} are not WINDOW:OVERLAP", FIX)
-    free = {size.name: size.axis for size in manifest.sizes}
+    free = {size.name: size.axis for size in manifest.sizes if size.axis is not None}
     axes = free or NAMES.get(len(manifest.x_shape), {"length": len(manifest.x_shape) - 1})
     if not sizes or not set(sizes) <= set(axes):
         raise UserError(

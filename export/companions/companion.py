@@ -143,9 +143,9 @@ def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
     example = tuple(torch.from_numpy(feeds[tensor.name]) for tensor in companion.inputs)
     axes = {0: torch.export.Dim(BATCH, max=BATCH_LIMIT)} if is_free else {}
     shapes = (tuple(axes for _ in example),)  # forward takes them as *arguments
-    names = [[tensor.name for tensor in ports] for ports in (companion.inputs, companion.outputs)]
+    inputs, outputs = ([tensor.name for tensor in ports] for ports in (companion.inputs, companion.outputs))
     try:
-        graph, _ = capture(module, example, shapes, *names)
+        graph, _ = capture(module, example, shapes, inputs, outputs)
     except UserError as error:
         raise GraphFailure(error.what, error.fix) from error
     for kind, wanted, own in (("takes", companion.inputs, graph.inputs), ("returns", companion.outputs, graph.outputs)):

@@ -81,8 +81,13 @@ class PipelineNetworks:
             {} if text.form is not None else added.run(text.tokenize([text.nothing]))
         )  # robot tasks have no guidance
         tokens = tuple(_add_tokenizer(writer, each) for each in text.tokens)
+        nothing = {
+            each.name: text.cut_nothing(each, nothing[each.name][0], manifest.sizes)
+            for each in manifest.conditions
+            if each.name in nothing
+        }
         conditions = tuple(self._add_null_value(writer, each, nothing) for each in manifest.conditions)
-        entry = TextEncoderEntry(added.graph, tokens, text.form, text.zeros_for_empty)
+        entry = TextEncoderEntry(added.graph, tokens, text.form, text.zeros_for_empty, text.lengths)
         return replace(manifest, text=entry, conditions=conditions)
 
     def _add_null_value(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:
@@ -90,7 +95,7 @@ class PipelineNetworks:
         has none if that is not finite: attention may have no id of an empty prompt left."""
         if condition.name not in nothing or condition.null is not None:
             return condition
-        value = nothing[condition.name][0]
+        value = nothing[condition.name]
         if self.zeros_for_none and value.dtype.kind == "f":
             return replace(condition, null=0.0)
         if value.dtype.kind == "f" and not np.isfinite(value).all():

@@ -1,6 +1,6 @@
 """A text encoder as a companion of a denoiser, with a tokenizer for each of its inputs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.tokenizer import TokenizerFile
 from fewstep.export.sources.model_files import COPY_AGAIN
-from fewstep.runtime.bundle.manifest import PromptForm
-from fewstep.runtime.kinds.companions import Cleaning, ZerosForEmpty
+from fewstep.graph.graph import Array
+from fewstep.runtime.bundle.manifest import Condition, PromptForm, Size
+from fewstep.runtime.kinds.companions import Cleaning, TextLength, ZerosForEmpty
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
 from fewstep.runtime.lora.networks import name_t5
-from fewstep.runtime.text import Ids, complete_text, report_tokenizer_errors, token_ids
+from fewstep.runtime.text import Ids, TokenIds, complete_text, report_tokenizer_errors, token_ids
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,12 +49,21 @@ class TextSource:
     nothing: str = ""  # the text of the unconditional branch
     t5: Component | None = None  # which of the encoders is a T5
     zeros_for_empty: ZerosForEmpty = "never"  # as in `TextEncoderEntry`
+    lengths: tuple[TextLength, ...] = ()
     is_recorded: bool = False  # of a recorded pipeline: it is left out if its graph does not reproduce it
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
         """Return this source with LoRA files, which are merged into the text encoders when these are loaded."""
         own = tuple(name_t5(lora, self.t5) for lora in loras)
         return replace(self, companion=replace(self.companion, load=partial(self.load, own)))
+
+    def cut_nothing(self, condition: Condition, value: Array, sizes: Sequence[Size]) -> Array:
+        """Return the value [*shape] of the text of the unconditional branch without what follows its tokens, unless it
+        gets the length of the prompt."""
+        free = {size.name: size.high for size in sizes if not size.of_prompt}
+        counts = {entry.input: int(ids.mask.sum()) for entry, ids in _tokenize(self.tokens, [self.nothing])}
+        lengths = {each.size: counts[each.input] + each.more for each in self.lengths if each.size in free}
+        return value[tuple(slice(lengths.get(condition.follows.get(axis, ""))) for axis in range(value.ndim))]
 
     def tokenize(self, prompts: Sequence[str]) -> dict[str, Ids]:
         """Return the inputs of the network for prompts."""
@@ -62,16 +72,21 @@ class TextSource:
 
 def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> dict[str, Ids]:
     """Return the ids that the runtime computes from prompts, with tokenizers that are not in a bundle yet."""
+    fed: dict[str, Ids] = {}
+    for entry, ids in _tokenize(tokens, prompts):
+        fed[entry.input] = ids.ids
+        if entry.mask is not None:
+            fed[entry.mask] = ids.mask
+    return fed
+
+
+def _tokenize(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> Iterator[tuple[TokenInput, TokenIds]]:
     from tokenizers import Tokenizer
 
-    fed: dict[str, Ids] = {}
     for entry in tokens:
         with report_tokenizer_errors(f"the tokenizer of {entry.input!r}", COPY_AGAIN):
             tokenizer = Tokenizer.from_str(entry.tokenizer.content.decode())
             texts = [complete_text(prompt, entry) for prompt in prompts]
             file = entry.tokenizer
             ids = token_ids(texts, tokenizer, entry.length, file.pad, entry.replaced, file.pads_first)
-        fed[entry.input] = ids.ids
-        if entry.mask is not None:
-            fed[entry.mask] = ids.mask
-    return fed
+        yield entry, ids

@@ -34,7 +34,7 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     for text in texts:
         size = _parse_size(text, spec, by_name)
         by_name[size.name] = size
-    sizes = tuple(sorted(by_name.values(), key=lambda size: size.axis))
+    sizes = tuple(sorted(by_name.values(), key=lambda size: size.axis or 0))
     described = Description(spec.name, spec.x_shape, (), spec.prediction, spec.schedule, spec.heads, sizes=sizes)
     if problem := next(filter(None, (size.problem(described) for size in sizes)), None):
         raise UserError(f"--size {problem}", FIX)
@@ -56,8 +56,8 @@ def _parse_size(text: str, spec: Spec, by_name: Mapping[str, Size]) -> Size:
     low, high, multiple = (None if number is None else int(number) for number in numbers)
     if axis is not None and int(axis) < len(spec.x_shape):
         place = int(axis)
-    elif axis is None and name in by_name:
-        place = by_name[name].axis
+    elif axis is None and name in by_name and (own := by_name[name].axis) is not None:
+        place = own
     elif axis is None and name in AXES and -AXES[name] < len(spec.x_shape):
         place = len(spec.x_shape) + AXES[name]
     else:
@@ -71,7 +71,8 @@ def _follow_sizes(condition: Condition, spec: Spec, sizes: Sequence[Size]) -> Co
     multiplied or divided by the same integer. Any other condition is returned unchanged."""
     if condition.follows or len(condition.shape) != len(spec.x_shape):
         return condition
-    factors = {Fraction(condition.shape[size.axis], spec.x_shape[size.axis]) for size in sizes}
+    axes = {size.name: size.axis for size in sizes if size.axis is not None}
+    factors = {Fraction(condition.shape[axis], spec.x_shape[axis]) for axis in axes.values()}
     if len(factors) != 1:
         return condition
     (factor,) = factors
@@ -79,4 +80,4 @@ def _follow_sizes(condition: Condition, spec: Spec, sizes: Sequence[Size]) -> Co
         return condition
     above = "" if factor.numerator == 1 else f"*{factor.numerator}"
     below = "" if factor.denominator == 1 else f"/{factor.denominator}"
-    return msgspec.structs.replace(condition, follows={size.axis: f"{size.name}{above}{below}" for size in sizes})
+    return msgspec.structs.replace(condition, follows={axis: f"{name}{above}{below}" for name, axis in axes.items()})

@@ -21,6 +21,7 @@ from fewstep.export.tracing.export_errors import explain_export_error, find_miss
 from fewstep.export.tracing.exporter_speedups import cache_operations, list_operations_once, skip_impossible_matches
 from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.export.tracing.nearest import NEAREST
+from fewstep.export.tracing.row_counts import keep_free_lengths
 from fewstep.export.tracing.short_lists import expand_short_lists
 from fewstep.export.tracing.size_arithmetic import FORMS, simplify_sizes
 from fewstep.export.tracing.size_guards import decide_in_ranges
@@ -37,19 +38,21 @@ def capture(
     dynamic_shapes: Any,
     inputs: Sequence[str],
     outputs: Sequence[str],
+    pads: bool = False,
 ) -> tuple[Graph, torch.export.ExportedProgram]:
     """Return the module as a graph of opset 20 with these input and output names, and the exported program from which
     the graph was written.
 
     The graph's constants are views of the module's weights, not copies of them. The arguments `example` and
-    `dynamic_shapes` have the same meaning as in `torch.export.export`. Raises UserError naming an operation that cannot
-    be exported.
+    `dynamic_shapes` have the same meaning as in `torch.export.export`, and `pads` as in `decide_in_ranges`.
+    Raises UserError naming an operation that cannot be exported.
     """
     captured = None
     with (
         _silence_exporter(),
         simplify_sizes(),
-        decide_in_ranges() as guards,
+        keep_free_lengths(module),
+        decide_in_ranges(pads) as guards,
         FreeSteps(),
         TraceableFunctions(),
         quote_keywords(),

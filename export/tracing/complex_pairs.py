@@ -88,6 +88,7 @@ def has_complex_input(node: torch.fx.Node) -> bool:
 ON_PAIRS: dict[Any, Callable[..., Any]] = {
     operation: _restrict_to_complex(decomposition)
     for operation, decomposition in (
+        (ATEN.alias.default, lambda z: _to_complex(_to_pairs(z))),
         (ATEN.index.Tensor, _index),
         (ATEN.select.int, lambda z, dim, index: _to_complex(_to_pairs(z).select(dim % z.dim(), index))),
         (ATEN.index_select.default, _index_select),

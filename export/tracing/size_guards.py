@@ -27,6 +27,7 @@ OPERATIONS: dict[str, Any] = {  # torch's own functions of sizes, which numpy la
     "Mod": lambda size, divisor: size % divisor,
     "PythonMod": lambda size, divisor: size % divisor,
 }
+REMAINDERS = ("Mod", "PythonMod")
 Ranges = tuple[tuple[int, int], ...]  # the lowest and highest value of each symbol
 Symbol = Any  # sympy has no types
 
@@ -48,12 +49,15 @@ class Guard:
 
 
 @contextmanager
-def decide_in_ranges() -> Iterator[list[Guard]]:
+def decide_in_ranges(pads: bool = False) -> Iterator[list[Guard]]:
     """Inside the block, let torch know the comparisons of sizes that have one result in the whole range. The list that
     is yielded receives the guards that torch makes of others.
 
     Comparisons with the batch, which has no upper limit, are left to torch, and so are those of more than `POINTS`
     choices of sizes. The methods that are replaced are private to torch: without them, torch decides alone.
+
+    pads: code that pads to a multiple is traced with its padding, though it pads nothing at some sizes, which include
+        the largest ones. The caller has to compare it there.
     """
     guards: list[Guard] = []
     decide, compare = getattr(ShapeEnv, "_maybe_evaluate_static", None), getattr(ShapeEnv, "evaluate_expr", None)
@@ -67,8 +71,10 @@ def decide_in_ranges() -> Iterator[list[Guard]]:
         if known is not None or options.get("unbacked_only"):
             return known
         values = _evaluate(env, expression)
-        if values is None or values.any() != values.all():
+        if values is None:
             return None
+        if values.any() != values.all():
+            return _pad_by_any_number(env, expression) if pads else None
         return sympy.true if values.all() else sympy.false
 
     @wraps(compare)
@@ -84,6 +90,25 @@ def decide_in_ranges() -> Iterator[list[Guard]]:
         patch.object(ShapeEnv, "evaluate_expr", record_guards),
     ):
         yield guards
+
+
+def _pad_by_any_number(env: Any, expression: Any) -> Any:
+    """Return the result in the trace of a comparison such as `padding > 0`, which differs only where code that pads to
+    a multiple pads by 0 or 1, as it does at the largest sizes. None for any other comparison."""
+    expression = env.simplify(expression)
+    symbols, values = _symbols(expression), _evaluate(env, expression)
+    remainders = (each for each in sympy.preorder_traversal(expression) if type(each).__name__ in REMAINDERS)
+    padding, ranges = next(remainders, None), _ranges(env, symbols)
+    if padding is None or values is None or ranges is None or _symbols(padding) != symbols:
+        return None
+    none_or_one = _evaluate(env, padding <= 1)
+    greatest = {symbol: sympy.Integer(high) for symbol, (_, high) in zip(symbols, ranges, strict=True)}
+    if none_or_one is None or padding.xreplace(greatest) != 0 or none_or_one.all():
+        return None
+    usual = values[~none_or_one]
+    if usual.any() != usual.all():
+        return None
+    return sympy.true if usual.all() else sympy.false
 
 
 def _describe_guard(env: Any, condition: Any) -> Guard | None:

@@ -50,6 +50,13 @@ def _tensor(data: Any, **options: Any) -> Tensor:
     return torch.full((data.size,), data.entry, **options)  # memory for each element, so that code may write to it
 
 
+def _pad_sequence(sequences: Sequence[Tensor], batch_first: bool = False, *padding: Any, **options: Any) -> Tensor:
+    """Return a single sequence unchanged with an axis for the batch, whose length stays free."""
+    if len(sequences) == 1:
+        return sequences[0].unsqueeze(0 if batch_first else 1)
+    return PAD_SEQUENCE(sequences, batch_first, *padding, **options)
+
+
 def _einsum(equation: str, *operands: Any) -> Tensor:
     """Return the sum of products of tensors in their common type."""
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
@@ -134,12 +141,14 @@ NO_AUTOGRAD = (
     "write the derivative with operations of torch; an energy that steers the samples is given to with_gradient "
     "(docs/export/changes.md)"
 )
+PAD_SEQUENCE: Any = torch._C._nn.pad_sequence  # which torch.nn.utils.rnn calls
 DATA: Any = Tensor.data  # a descriptor, which torch declares as the tensor that it returns
 FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     DATA.__get__: Tensor.detach,  # shares its memory too: what is written to it is written to the tensor
     Tensor.copy_: _copy,
     torch.tensor: _tensor,
     torch.einsum: _einsum,
+    PAD_SEQUENCE: _pad_sequence,
     torch.split: _split,
     Tensor.split: _split_tensor,
     torch.autograd.grad: _refuse_gradient,

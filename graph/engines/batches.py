@@ -71,7 +71,7 @@ def profile_of(
     preferred value is the default of the size. The default preferred batch is USUAL_BATCH, or the nearest value between
     the other two."""
     ranges = {BATCH: (1, USUAL_BATCH, LARGEST, 1)}
-    ranges |= {size.name: (size.low, x_shape[size.axis], size.high, size.multiple) for size in sizes}
+    ranges |= {size.name: (size.low, size.default(x_shape), size.high, size.multiple) for size in sizes}
     profile = {}
     for name, (low, usual, high, multiple) in ranges.items():
         first, last = least.get(name, low), greatest.get(name, high)

@@ -19,10 +19,13 @@ from fewstep.measure.rollouts.conditions_file import (
     read_conditions,
 )
 from fewstep.measure.rollouts.pictures import picture_axes
+from fewstep.measure.rollouts.record_sizes import join_rows
 from fewstep.measure.rollouts.seeds import FIRST_SEED, draw_condition, fixed_conditions, random_conditions
 from fewstep.plans.errors import UserError
+from fewstep.runtime.arrays import Arrays
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import TEXT_ENCODER
+from fewstep.runtime.kinds.sizes import fit_lengths
 from fewstep.runtime.options import Options
 
 LOG = logging.getLogger("fewstep")
@@ -126,13 +129,22 @@ def encode_prompts(
     drawn."""
     from fewstep.runtime.text import open_text_encoder  # few denoisers have text
 
+    text, parts = open_text_encoder(bundle), list[Arrays]()
+    groups = [slice(row, row + 1) for row in range(len(prompts))] if text.has_lengths else [slice(None)]
+    for group in groups:
+        own = {name: array[group] for name, array in records.items()}
+        parts.append(_complete_records(bundle, {**own, **text.encode(prompts[group])}, len(prompts[group])))
+    return {name: join_rows([part[name] for part in parts]) for name in parts[0]}
+
+
+def _complete_records(bundle: Bundle, values: dict[str, Any], count: int) -> Arrays:
+    """Return records with the conditions that `values` lacks, drawn unless they have a default."""
     takes, axes = bundle.manifest.conditions, picture_axes(bundle.manifest)
-    values: dict[str, Any] = {**records, **open_text_encoder(bundle).encode(prompts)}
     for number, condition in enumerate(takes):
         if condition.name not in values and condition.default is None:
-            drawn = [draw_condition(condition, number, FIRST_SEED + row, axes) for row in range(len(prompts))]
+            drawn = [draw_condition(condition, number, FIRST_SEED + row, axes) for row in range(count)]
             values[condition.name] = np.stack(drawn)
-    return check_records("the prompts", values, takes)
+    return check_records("the prompts", values, fit_lengths(takes, values, bundle.manifest.sizes))
 
 
 def records_of_body(
@@ -143,7 +155,9 @@ def records_of_body(
 
     if records is None or not prompts or TEXT_ENCODER not in bundle.body(body).replaces:
         return records
-    return {**records, **open_text_encoder(bundle.with_graphs_of(body)).encode(prompts)}
+    text = open_text_encoder(bundle.with_graphs_of(body))
+    parts = [text.encode([prompt]) for prompt in prompts] if text.has_lengths else [text.encode(prompts)]
+    return {**records, **{name: join_rows([part[name] for part in parts]) for name in parts[0]}}
 
 
 def expand_prompts(texts: Sequence[str]) -> tuple[str, ...]:

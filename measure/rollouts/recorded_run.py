@@ -18,6 +18,7 @@ from fewstep.measure.rollouts.record_sizes import records_of_one_size, split_see
 from fewstep.measure.rollouts.reference_run import ReferenceRun, run_reference
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
+from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.transforms.repeat import repeat_compiled
 from fewstep.runtime.backends import Arrays, LoadedGraph
@@ -26,6 +27,7 @@ from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.execute import Array, StepState, carry_in
 from fewstep.runtime.sampling.feeds import tensor_name
 from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.separate_branches import SeparateBranches
 from fewstep.runtime.sampling.slots import Slots
 from fewstep.runtime.sampling.step_call import GraphCall, StepCall, dispatch_by_group, stack_branches
 
@@ -181,6 +183,11 @@ def record_run(
             fixed_feeds[index] = fixed | {GROUP: np.array([step.group], np.int64)}
 
     float_call = replace(sampler, on_call=keep_feeds).step_call(plan, len(seeds), batch.conditions)
+    if isinstance(float_call, SeparateBranches):
+        what = (
+            "the texts of the branches of guidance differ in length, and bodies are compared with all branches at once"
+        )
+        raise UserError(what, "calibrate with --guidance 1: the body runs with guidance too")
     reference = run_reference(plan, batch, float_call.step_network, progress)
     slots = float_call.slots if plan.banks else None
     has_others = len(sampler.denoiser.networks) > 1

@@ -23,18 +23,18 @@ from fewstep.pipelines.recording.pictures import PICTURES, VIDEOS
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.settings import NEGATIVE, PROMPT, pad_texts
-from fewstep.pipelines.recording.stand_ins import AUTOENCODERS, ONE_LENGTH
+from fewstep.pipelines.recording.stand_ins import AUTOENCODERS
 from fewstep.pipelines.relations.arguments import Argument, branch_values
 from fewstep.pipelines.relations.relations import same
 from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.guidance import COND
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, Size
+from fewstep.runtime.kinds.sizes import fit_lengths
 from fewstep.runtime.pictures import check_bits
 
 Conditions = dict[str, NDArray[Any]]
 SAME_CALL = "give encode the same --call as the export"
-SAME_LENGTH = "give a prompt of as many tokens as that of the export's --call prompt, and the same --call"
 
 
 def encode_conditions(
@@ -63,6 +63,10 @@ def encode_conditions(
         for prompt in prompts or (None,):
             text = {} if prompt is None else {PROMPT: recorded.settings.read_prompt(prompt)}
             rows.append(_encode_one(built, recorded, {**call, **text}, negative is not None))
+    for name, first in rows[0].items():
+        if any(row[name].shape != first.shape for row in rows):
+            what = f"the prompts have different numbers of tokens, and {name!r} of a file has one"
+            raise UserError(what, "write a file for each prompt: fewstep run takes a folder of them")
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -96,59 +100,54 @@ def _encode_one(
     """Return the conditions [*shape] of one sample, by name. With `has_branches`, those of other branches of guidance
     are included."""
     found, arguments = recorded.relations, recorded.arguments
-    forms = recorded.settings.forms
-    texts, fix = pad_texts(call) if forms.is_padded else call, SAME_LENGTH if forms.has_one_length else SAME_CALL
-    try:
-        made = record(built, recorded.settings.of(None, texts), 0)
-    except UserError as error:
-        if error.fix != ONE_LENGTH:  # which is for an export
-            raise
-        raise UserError(error.what, fix) from error
+    texts = pad_texts(call) if recorded.settings.forms.is_padded else call
+    made = record(built, recorded.settings.of(None, texts), 0)
     step = shorten_lists(made, recorded.row_lists).steps[0]
     if any(each.structure != arguments.structure for each in step.calls):
-        raise UserError(f"{built.name} passes different arguments to its network than when it was recorded", fix)
+        raise UserError(f"{built.name} passes different arguments to its network than when it was recorded", SAME_CALL)
     names = branch_names(found.branches, arguments)
     values: Conditions = {}
     for path, argument in arguments.arguments.items():
         branches = list(branch_values(step, found, path, argument.repeats))
         if len(branches) != len(names):
             what = f"{built.name} calls its network for {len(branches)} branches, and was recorded with {len(names)}"
-            raise UserError(what, fix)
+            raise UserError(what, SAME_CALL)
         if argument.condition is None:
-            _check_constant(built.name, argument, branches, fix)
+            _check_constant(built.name, argument, branches)
             continue
         if argument.condition.default is not None:
             continue
         for branch, value in zip(names, branches, strict=True):
             if branch == COND or has_branches:
                 name = argument.condition.name if branch == COND else array_name(branch, argument.condition.name)
-                values[name] = _as_array(built.name, name, value, argument.condition, fix)
+                values[name] = _as_array(built.name, name, value, argument.condition, arguments.sizes)
     if not values:
         raise UserError(f"the network of {built.name} takes no conditions", "run its bundle without --conditions")
     return values
 
 
-def _check_constant(name: str, argument: Argument, branches: Sequence[Any], fix: str = SAME_CALL) -> None:
-    """Raise UserError, with this fix, if a network argument that the bundle stores as a constant has another value."""
-    for each in branches:
+def _check_constant(name: str, argument: Argument, branches: Sequence[Any]) -> None:
+    """Raise UserError if a network argument that the bundle stores as a constant has another value."""
+    for each in branches if argument.counts is None else ():
         own = each[-1:] if argument.repeats and isinstance(each, Tensor) else each  # the last of equal rows
         if not same(own, argument.value):
             raise UserError(
-                f"{name}: the network's argument {argument.path} differs from its value in the recording", fix
+                f"{name}: the network's argument {argument.path} differs from its value in the recording", SAME_CALL
             )
 
 
-def _as_array(name: str, label: str, value: Tensor | None, condition: Condition, fix: str = SAME_CALL) -> NDArray[Any]:
+def _as_array(name: str, label: str, value: Tensor | None, condition: Condition, sizes: Sequence[Size]) -> NDArray[Any]:
     """Return a condition [*shape] of the last sample. If a text of full length has no mask, the mask is all ones.
-    Raises UserError, with this fix if the shape differs."""
+    Raises UserError if the shape differs in other axes than those of `sizes`."""
     if value is None and (condition.low, condition.high) == (0, 1):
         return np.ones(condition.shape, condition.dtype)
     if value is None:
         raise UserError(f"{name} passes no {label!r} to its network, and was recorded with one", SAME_CALL)
     own = value[-1].float() if value.is_floating_point() else value[-1]
-    if tuple(own.shape) != condition.shape:
+    (fitted,) = fit_lengths([condition], {condition.name: own[None]}, sizes)
+    if tuple(own.shape) != fitted.shape:
         what = f"{name} encodes {label!r} as {list(own.shape)}, and was recorded with {list(condition.shape)}"
-        raise UserError(what, fix)
+        raise UserError(what, SAME_CALL)
     return own.numpy().astype(condition.dtype)
 
 

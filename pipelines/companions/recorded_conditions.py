@@ -1,6 +1,6 @@
 """Record the conditions that a pipeline's call makes from its texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.pipelines.relations.text_forms import UNCLEAN, TextError
 from fewstep.pipelines.relations.text_search import TextSample
 from fewstep.plans.guidance import COND, UNCOND
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, Size
+from fewstep.runtime.kinds.sizes import fit_lengths
 
 TEXTS = (  # prompt and negative prompt of the calls; the last ones are the shortest that a user may give
     (PROMPTS[0], OTHERS[0]),
@@ -70,14 +71,14 @@ def record_conditions(
             continue
         branches = branch_values(step, relations, path, argument.repeats)
         for branch, value in zip(branch_names(relations.branches, arguments), branches, strict=False):
-            values.setdefault(branch, {})[condition.name] = _as_condition(value, condition)
+            values.setdefault(branch, {})[condition.name] = _as_condition(value, condition, arguments.sizes)
     return record, values
 
 
-def _as_condition(value: Tensor | None, condition: Condition) -> Tensor:
+def _as_condition(value: Tensor | None, condition: Condition, sizes: Sequence[Size]) -> Tensor:
     """Return the value of the last row. If a text of full length has no mask, the mask is all ones."""
     if value is None and (condition.low, condition.high) == (0, 1):
         return torch.ones(condition.shape)
-    if value is None or tuple(value.shape[1:]) != condition.shape:
+    if value is None or tuple(value.shape[1:]) != fit_lengths([condition], {condition.name: value}, sizes)[0].shape:
         raise TextError(f"the condition {condition.name} has another shape for some texts")
     return value[-1]

@@ -6,7 +6,7 @@ outputs of its encoders they come.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 import torch
@@ -47,9 +47,10 @@ from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch,
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.bundle.manifest import TensorEntry
-from fewstep.runtime.kinds.companions import ZerosForEmpty
+from fewstep.runtime.kinds.companions import TextLength, ZerosForEmpty
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
+from fewstep.runtime.text import TokenIds
 
 LOG = logging.getLogger("fewstep")
 CONSTANT = "%s: the network's argument %s is constant in the bundle, but depends on prompts such as %r"
@@ -93,7 +94,8 @@ class RecordedText:
 
     encoders: calls of networks, in order. rules: those of the conditions, by name, and `dtypes` their types. nothing:
     the text of the unconditional branch if the caller gives none. zeros: that branch then has zeros instead.
-    zeros_for_empty: as in `TextEncoderEntry`.
+    zeros_for_empty: as in `TextEncoderEntry`. lengths: of the free sizes that follow a text, as an encoder whose ids
+    are counted, and what is added.
     """
 
     encoders: tuple[EncoderCall, ...]
@@ -102,6 +104,7 @@ class RecordedText:
     nothing: str = ""
     zeros: bool = False
     zeros_for_empty: ZerosForEmpty = "never"
+    lengths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def zeros_for_none(self) -> bool:
@@ -195,7 +198,7 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     if not rules:
         return None
     dtypes = {condition.name: getattr(torch, condition.dtype) for condition in recorded.arguments.conditions}
-    text = RecordedText(tuple(search.encoders), rules, dtypes)
+    text = RecordedText(tuple(search.encoders), rules, dtypes, lengths=find_text_lengths(recorded, search, rules))
     nothing, zeros = find_nothing(recorded, text)
     text = replace(text, nothing=nothing, zeros=zeros)
     if len(samples) < len(all_samples):
@@ -204,6 +207,38 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     warn_of_constants(recorded, samples)
     _check(recorded, text, samples, search.find_unmasked())
     return text
+
+
+def find_text_lengths(
+    recorded: RecordedPipeline, search: TextSearch, rules: Mapping[str, Rule]
+) -> dict[str, tuple[int, int]]:
+    """Return how the lengths of conditions follow from the number of token ids: the encoder of the ids, and what is
+    added. Raises TextError for a length that does not."""
+    found: dict[str, tuple[int, int]] = {}
+    conditions = {condition.name: condition for condition in recorded.arguments.conditions}
+    sizes = {size.name: size for size in recorded.arguments.sizes}
+    for name in rules:
+        for axis, size in conditions[name].follows.items():
+            lengths = [sample.conditions[name].shape[axis] for sample in search.samples]
+            counted = [_count(search, texts, sizes[size].of_prompt) for texts in search.encoded.values()]
+            fits = [
+                (encoder, more)
+                for encoder, counts in zip(search.encoded, counted, strict=True)
+                for more in {length - count for length, count in zip(lengths, counts, strict=True)}
+                if lengths == [min(count + more, sizes[size].high) for count in counts]
+            ]
+            if not fits or found.setdefault(size, fits[0]) not in fits:
+                raise TextError(f"the length of the condition {name} does not follow from its number of tokens")
+    return found
+
+
+def _count(search: TextSearch, texts: Sequence[TokenIds], of_prompt: bool) -> list[int]:
+    """Return the number of ids of each sample's text, or of the prompt of its call."""
+    counts = [int(text.mask.sum()) for text in texts]
+    prompts = {id(each.record): n for each, n in zip(search.samples, counts, strict=True) if each.branch == COND}
+    if not of_prompt:
+        return counts
+    return [prompts.get(id(each.record), n) for each, n in zip(search.samples, counts, strict=True)]
 
 
 def find_nothing(recorded: RecordedPipeline, text: RecordedText) -> tuple[str, bool]:
@@ -274,7 +309,7 @@ def warn_of_constants(recorded: RecordedPipeline, samples: Sequence[TextSample])
     as an encoding of the words in quotes."""
     steps = [shorten_lists(sample.record.call, recorded.row_lists).steps[0] for sample in samples]
     for path, argument in recorded.arguments.arguments.items():
-        if argument.condition is not None:
+        if argument.condition is not None or argument.counts is not None:
             continue
         first, *others = [list(branch_values(step, recorded.relations, path, argument.repeats)) for step in steps]
         for sample, values in zip(samples[1:], others, strict=True):
@@ -300,7 +335,8 @@ def _check(
         with torch.no_grad():
             computed = module(*(torch.from_numpy(fed[entry.name]) for entry in text.inputs))
         for name, value in zip(text.rules, computed, strict=True):
-            if not is_close(value[0].float(), sample.conditions[name].float()):
+            own = sample.conditions[name].float()
+            if not is_close(value[0][tuple(map(slice, own.shape))].float(), own):
                 raise TextError(f"the condition {name} depends on the padding of its text")
 
 
@@ -344,5 +380,6 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
     encoders = tuple(component for component in get_args(Component) if component in text.components)
     configs = {component: getattr(getattr(pipeline, component), "config", None) for component in encoders}
     t5 = find_t5({component: getattr(config, "model_type", None) for component, config in configs.items()})
-    form = None, text.nothing, t5, text.zeros_for_empty
+    lengths = tuple(TextLength(size, text.names[encoder][0], more) for size, (encoder, more) in text.lengths.items())
+    form = None, text.nothing, t5, text.zeros_for_empty, lengths
     return TextSource(companion, tokens, files, encoders, load, *form, is_recorded=True)

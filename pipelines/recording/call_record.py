@@ -1,6 +1,6 @@
 """What a recording contains: the calls of a denoiser and the steps of a scheduler."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -117,6 +117,43 @@ class CallRecord:
 def _differs(x: Tensor, first: Tensor) -> Tensor:
     """Return a mask of the elements of `first` that differ in x; of all elements if x has another shape."""
     return x != first if x.shape == first.shape else torch.ones_like(first, dtype=torch.bool)
+
+
+def split_ragged(record: CallRecord) -> CallRecord:
+    """Return a recording in which a call with texts of different lengths, as lists with a tensor for each row, is a
+    call for each branch."""
+    steps = tuple(replace(step, calls=tuple(_split_calls(step))) for step in record.steps)
+    return replace(record, steps=steps)
+
+
+def _split_calls(step: SchedulerStep) -> Iterator[NetworkCall]:
+    samples = len(step.sample)
+    for call in step.calls:
+        rows = len(call.output)
+        lists = [value for value in call.arguments.values() if _is_row_list(value, rows)] if call.is_list else []
+        if rows == samples or rows % samples or all(len({row.shape for row in each}) == 1 for each in lists):
+            yield call
+            continue
+        for start in range(0, rows, samples):
+            yield _select(call, slice(start, start + samples), rows)
+
+
+def _is_row_list(value: Any, rows: int) -> bool:
+    return isinstance(value, list) and len(value) == rows and all(isinstance(row, Tensor) for row in value)
+
+
+def _select(call: NetworkCall, place: slice, rows: int) -> NetworkCall:
+    """Return some rows of a call."""
+
+    def select(value: Any) -> Any:
+        has_rows = isinstance(value, Tensor) and value.dim() > 0 and len(value) == rows
+        return value[place] if has_rows or _is_row_list(value, rows) else value
+
+    arguments = {name: select(value) for name, value in call.arguments.items()}
+    flat, structure = pytree.tree_flatten_with_path(arguments)
+    leaves = {pytree.keystr(path): leaf for path, leaf in flat}
+    more = tuple(map(select, call.more))
+    return replace(call, leaves=leaves, structure=structure, output=call.output[place], more=more)
 
 
 def split_variance(scheduler: Any, output: Tensor, sample: Tensor) -> tuple[Tensor, Tensor | None]:

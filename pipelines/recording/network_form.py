@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall
 from fewstep.pipelines.recording.element_map import AFTER, AROUND, BEFORE, ElementMap, find, invert
-from fewstep.pipelines.recording.stand_ins import length_error, recording_error
+from fewstep.pipelines.recording.stand_ins import LengthError, recording_error
 
 X = "x of the scheduler"  # an argument of rewritten calls
 PLACEHOLDER = 0.0  # of an argument with elements of x
@@ -170,7 +170,7 @@ def _stack_lists(name: str, call: NetworkCall, lists: tuple[str, ...]) -> tuple[
     arguments = call.arguments
     for path in lists:
         if len({tensor.shape for tensor in arguments[path]}) != 1:
-            raise length_error(f"{name} passes tensors of different shapes to its network in the list {path}")
+            raise LengthError(f"{name} passes tensors of different shapes to its network in the list {path}")
         arguments[path] = torch.stack(arguments[path])
     return _flatten(arguments)
 

@@ -16,21 +16,6 @@ def put_text(prompt: Any, text: str) -> Any:
     return text
 
 
-def rotate_words(prompt: Any) -> Any:
-    """Return a prompt whose texts begin with their second word, and end with their first. Raises UserError if that
-    changes no text."""
-    rotated = _rotate(prompt)
-    if rotated == _rotate(rotated):
-        what = f"--call prompt={show_prompt(prompt)!r}: a recording changes the order of its words"
-        raise UserError(what, "give a prompt of two or more different words")
-    return rotated
-
-
-def show_prompt(prompt: Any) -> str:
-    """Return a prompt as one text."""
-    return json.dumps(prompt) if isinstance(prompt, Mapping) else str(prompt)
-
-
 def read_prompt(text: str, usual: Any) -> Any:
     """Return the prompt that a text gives, in the form of the recorded one. Raises UserError for a text that is not an
     object with the same keys."""
@@ -44,14 +29,3 @@ def read_prompt(text: str, usual: Any) -> Any:
         what = f"the prompt {text!r} is no JSON object with the keys of the recorded one"
         raise UserError(what, f"give a prompt such as {json.dumps(usual)}")
     return read
-
-
-def _has_text(value: Any) -> bool:
-    return isinstance(value, str | Mapping)
-
-
-def _rotate(prompt: Any) -> Any:
-    if isinstance(prompt, Mapping):
-        return {name: _rotate(each) if _has_text(each) else each for name, each in prompt.items()}
-    words = str(prompt).split()
-    return " ".join([*words[1:], *words[:1]])

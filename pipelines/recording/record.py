@@ -21,6 +21,7 @@ from fewstep.pipelines.recording.call_record import (
     NoisedImage,
     SchedulerStep,
     drop_copies,
+    split_ragged,
     split_variance,
 )
 from fewstep.pipelines.recording.components import BuiltPipeline
@@ -95,7 +96,7 @@ def record(
         the scheduler's last step, and ChangedNetworkError if it changes a denoiser.
     """
     recorder, returned, failure = _run_call(built, settings, seed, networks or {}, None, deviation, stops)
-    scheduler, call_record = built.pipeline.scheduler, drop_copies(recorder.finish(returned, failure))
+    scheduler, call_record = built.pipeline.scheduler, split_ragged(drop_copies(recorder.finish(returned, failure)))
     call_record = call_record if built.form is None else built.form.rewrite(built.name, call_record)
     call_record = remove_x(call_record) if built.converts else call_record
     if is_inverted(scheduler):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewstep.pipelines.recording.pictures import PICTURES, find_side, make_pictures
-from fewstep.pipelines.recording.prompt_forms import put_text, read_prompt, rotate_words, show_prompt
+from fewstep.pipelines.recording.prompt_forms import put_text, read_prompt
 from fewstep.pipelines.recording.stand_ins import UNRECORDED
 from fewstep.plans.errors import UserError
 
@@ -53,15 +53,14 @@ class Forms:
     is_padded: it receives two prompts. The first is longer than the pipeline's limit, so that the second is padded.
     guided_by: the name and value of the guidance weight that it receives, if it would have no guidance by default.
     steps: the number of its steps, unless the user chose one.
-    has_one_length: all its texts are the user's prompt, or this with its words in another order, since the network's
-        arguments depend on the number of tokens.
+    has_free_length: its texts are not padded, since the network reads their number of tokens.
     """
 
     has_pictures: bool = False
     is_padded: bool = False
     guided_by: tuple[str, float] | None = None
     steps: int = STEPS
-    has_one_length: bool = False
+    has_free_length: bool = False
 
 
 PLAIN = Forms()
@@ -130,8 +129,8 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     if forms.guided_by is not None:
         usual |= [forms.guided_by]
     variants = _variants(takes, usual)
-    if forms.has_one_length:
-        usual, variants = _keep_length(usual, variants, given)
+    if forms.has_free_length:
+        variants[LENGTH] = {PROMPT: put_text(usual[PROMPT], LONGEST)}
     if forms.has_pictures:
         variants[PICTURE] = make_pictures(takes, given, 1, find_side(pipeline))
     if arrays:
@@ -145,22 +144,6 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     padded = {name: pad_texts(each) for name, each in variants.items()}
     longest = {**usual, **{name: LONGEST for name in (PROMPT, NEGATIVE) if name in usual}}
     return CallSettings(pad_texts(usual), padded, tuple(map(pad_texts, batches)), without, forms, (longest, usual))
-
-
-def _keep_length(
-    usual: Mapping[str, Any], variants: Mapping[str, Any], given: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the usual call arguments and the variants of them, with texts of unchanged length: the prompt in `given`,
-    and, for the variant, the same words in another order. Raises UserError for a prompt with fewer than two different
-    words."""
-    prompt = usual[PROMPT]
-    other = rotate_words(prompt)
-    kept = {name: each for name, each in variants.items() if name not in (LENGTH, SHORTNESS, OTHER_SHORTNESS)}
-    kept[PROMPT] = {PROMPT: other}
-    if NEGATIVE not in usual:
-        return dict(usual), kept
-    kept[OTHER] = {NEGATIVE: show_prompt(prompt)}
-    return {**usual, NEGATIVE: given.get(NEGATIVE, show_prompt(other))}, kept
 
 
 def _change_arrays(arrays: Mapping[str, Tensor], pictures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -24,20 +24,18 @@ from fewstep.plans.errors import UserError
 AUTOENCODERS = "diffusers.models.autoencoders."
 SMALL = 64 * 10**6  # parameters of a network that may run on the CPU during a recording
 UNRECORDED = "write a function that returns (module, Spec): docs/export/diffusers.md, A class that is not in the table"
-ONE_LENGTH = (
-    'for texts of one number of tokens, give a prompt of that length: --call prompt="..."; otherwise write a function '
-    "that returns (module, Spec): docs/export/diffusers.md, Recorded pipelines"
-)
+
+
+class LengthError(UserError):
+    """A network reads the number of tokens of a text, so that padded texts do not have the same samples."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, UNRECORDED)
 
 
 def recording_error(what: str) -> UserError:
     """Return the error for a pipeline whose call cannot be reproduced from its recording."""
     return UserError(what, UNRECORDED)
-
-
-def length_error(what: str) -> UserError:
-    """Return the error for a pipeline whose network reads the number of tokens of a text."""
-    return UserError(what, ONE_LENGTH)
 
 
 def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:

@@ -31,8 +31,13 @@ from fewstep.plans.errors import UserError
 LOG = logging.getLogger("fewstep")
 
 
-def record_usual_call(built: BuiltPipeline, given: Mapping[str, Any]) -> tuple[CallSettings, CallRecord]:
-    """Choose the usual call, and record it. Raises the first error if the pipeline does not run."""
+def record_usual_call(
+    built: BuiltPipeline, given: Mapping[str, Any], pads_texts: bool = True
+) -> tuple[CallSettings, CallRecord]:
+    """Choose the usual call, and record it. Raises the first error if the pipeline does not run.
+
+    pads_texts: texts of other lengths than the longest may be padded.
+    """
     try:
         settings, first = _record_with_pictures_if_needed(built, given)
     except CallError as error:
@@ -47,15 +52,19 @@ def record_usual_call(built: BuiltPipeline, given: Mapping[str, Any]) -> tuple[C
     settings, first = _record_with_guidance(built, given, settings, first)
     if (NEGATIVE in given and PROMPT not in given) or not _is_length_seen(built, settings, first):
         return settings, first
-    if PROMPT in given:
-        settings = choose_settings(built.pipeline, given, replace(settings.forms, has_one_length=True))
-        return settings, record(built, settings.of(), 0)
-    padded = choose_settings(built.pipeline, given, replace(settings.forms, is_padded=True))
+    if pads_texts and PROMPT not in given:
+        padded = choose_settings(built.pipeline, given, replace(settings.forms, is_padded=True))
+        try:
+            return padded, record(built, padded.of(), 0)
+        except UserError as error:
+            LOG.info("%s takes no two prompts of different lengths: %s", built.name, error.what)
+    free = choose_settings(built.pipeline, given, replace(settings.forms, has_free_length=True))
     try:
-        return padded, record(built, padded.of(), 0)
-    except UserError as error:
-        LOG.info("%s takes no two prompts of different lengths: %s", built.name, error.what)
-        return settings, first
+        record(built, free.of(LENGTH), 0)
+    except CallError as error:  # such as a limit that cuts a picture off the longest text
+        LOG.info("%s takes no text of any length: %s", built.name, error.what)
+        free = replace(free, variants={**free.variants, LENGTH: settings.variants[LENGTH]})
+    return free, first
 
 
 def _record_with_pictures_if_needed(built: BuiltPipeline, given: Mapping[str, Any]) -> tuple[CallSettings, CallRecord]:

@@ -60,6 +60,9 @@ class RecordedNetwork(nn.Module):
     def _value(self, path: str, given: dict[str, Tensor], batch: int) -> Any:
         argument: Argument = self.arguments.arguments[path]
         value = given.get(path)
+        if argument.counts is not None:
+            of, axis = argument.counts
+            return torch.arange(given[of].shape[1 + axis], dtype=argument.dtype)
         if value is None and not argument.repeats:
             return argument.value
         if value is None:

@@ -12,9 +12,10 @@ from torch.utils import _pytree as pytree
 
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep, select_rows
 from fewstep.pipelines.recording.settings import ALONE, LENGTH, SHORTNESS, STEP_NUMBER
-from fewstep.pipelines.recording.stand_ins import length_error, recording_error
+from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.relations.relations import Relations, branch_calls, is_part, same
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.pipelines.relations.text_lengths import find_lengths
+from fewstep.runtime.bundle.manifest import Condition, Size
 
 BATCH = "batch"  # a variant of settings
 ENCODERS = "weights of the encoders"
@@ -30,12 +31,14 @@ class Argument:
     value: if `repeats` is set, the value of one sample; otherwise the whole argument.
     repeats: the number of times that each sample's row is repeated; 0 if the argument has no rows.
     condition: None for a constant.
+    counts: the path and the axis of the argument whose length it counts from 0; None for any other one.
     """
 
     path: str
     value: Any
     repeats: int = 0
     condition: Condition | None = None
+    counts: tuple[str, int] | None = None
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -49,6 +52,7 @@ class NetworkArguments:
     paths: the paths of the argument's tensors and values, in order. `structure` rebuilds the arguments from these.
     time_shapes: for each time input, its shape for one sample.
     repeats: for each argument with rows, the number of consecutive equal rows that it has per row of x.
+    sizes: the lengths of texts that its conditions follow.
     """
 
     paths: tuple[str, ...]
@@ -58,6 +62,7 @@ class NetworkArguments:
     conditional: int
     unconditional: int | None
     time_shapes: Mapping[str, tuple[int, ...]]
+    sizes: tuple[Size, ...] = ()
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -76,20 +81,39 @@ def sort_arguments(
         raise recording_error(f"{name} passes different arguments to its network for two samples than for one")
     repeats = find_repeats(name, found, base, variants.get(BATCH))
     recordings = Recordings(name, found, base, variants, repeats)
+    lengths = find_lengths(name, recordings.tensors(), repeats)
     conditional, unconditional = recordings.name_branches()
     call, _ = recordings.branch(conditional)
     arguments = {}
     for path, value in rows_first(call, found).items():
         if path in (found.x, *found.times):
             continue
-        if not isinstance(value, Tensor):
+        if path in lengths.positions:
+            size = lengths.positions[path]
+            counted = next((of, axis) for of, axes in lengths.axes.items() for axis in axes if axes[axis] == size)
+            arguments[path] = Argument(path, value, counts=counted)
+        elif not isinstance(value, Tensor):
             arguments[path] = recordings.plain_argument(path, value)
         else:
             arguments[path] = recordings.tensor_argument(path, conditional)
+    largest = {size.name: size.high for size in lengths.sizes}
+    for path, axes in lengths.axes.items():
+        arguments[path] = _follow(name, arguments[path], axes, largest)
     if unconditional is not None:
         arguments = {path: recordings.with_null(each, unconditional) for path, each in arguments.items()}
     shapes = {path: tuple(torch.as_tensor(call.leaves[path]).shape[1:]) for path in found.times}
-    return NetworkArguments(paths, call.structure, arguments, repeats, conditional, unconditional, shapes)
+    return NetworkArguments(
+        paths, call.structure, arguments, repeats, conditional, unconditional, shapes, lengths.sizes
+    )
+
+
+def _follow(name: str, argument: Argument, axes: Mapping[int, str], largest: Mapping[str, int]) -> Argument:
+    """Return an argument whose axes have the lengths of texts. Raises UserError if it is no condition."""
+    condition = argument.condition
+    if condition is None or condition.default is not None:
+        raise recording_error(f"{name}: the length of the network's argument {argument.path} follows a setting")
+    shape = tuple(largest[axes[axis]] if axis in axes else size for axis, size in enumerate(condition.shape))
+    return replace(argument, condition=with_fields(condition, shape=shape, follows=dict(axes)))
 
 
 def rows_first(call: NetworkCall, relations: Relations) -> dict[str, Any]:
@@ -174,6 +198,20 @@ class Recordings:
     variants: Mapping[str, CallRecord]
     repeats: Mapping[str, int]
 
+    def tensors(self) -> dict[str, list[list[Tensor]]]:
+        """Return the values of the arguments that are tensors, in each branch of each recording but that with more
+        samples. x and the times are left out."""
+        records = [self.base, *(record for setting, record in self.variants.items() if setting != BATCH)]
+        paths = [
+            path for path in rows_first(self.branch(0)[0], self.found) if path not in (self.found.x, *self.found.times)
+        ]
+        values = {path: [self.values(record, path) for record in records] for path in paths}
+        return {
+            path: each
+            for path, each in values.items()
+            if all(isinstance(value, Tensor) for branches in each for value in branches)
+        }
+
     def branch(self, number: int) -> tuple[NetworkCall, int]:
         """Return the call of a branch in the first step, and the number of the branch in that call."""
         return list(branch_calls(self.base.steps[0], self.found.x))[number]
@@ -215,7 +253,8 @@ class Recordings:
         paths = [path for path in rows_first(call, self.found) if path not in (self.found.x, *self.found.times)]
         if setting == "prompt":  # an encoded picture has noise of its own in each recording
             paths = [path for path in paths if not is_part(path)]
-        return any(not same(self.values(self.base, path)[branch], self.values(other, path)[branch]) for path in paths)
+        pairs = ((self.values(self.base, path)[branch], self.values(other, path)[branch]) for path in paths)
+        return any(not same(*_cut_equally(*pair)) for pair in pairs)
 
     def plain_argument(self, path: str, value: Any) -> Argument:
         """Return an argument that is not a tensor. Raises UserError if it changes with a setting or branch."""
@@ -237,11 +276,6 @@ class Recordings:
         value, repeats, others = values[branch], self.repeats.get(path, 0), self.others(path, branch)
         if not all(isinstance(each, Tensor) for each in (*values, *others.values())):
             raise recording_error(f"{self.name}: the network's argument {path} is a tensor in some calls only")
-        for setting in (LENGTH, SHORTNESS):
-            if setting in others and others[setting].shape != value.shape:
-                raise length_error(
-                    f"{self.name}: the length of the network's argument {path} follows that of the prompt"
-                )
         changing = [setting for setting, other in others.items() if not same(value, other)]
         self._check_number_of_steps(path, changing)
         if not changing and all(same(value, other) for other in values):
@@ -307,6 +341,15 @@ class Recordings:
         if not all(bool((each == first).all()) for each in values):
             return argument
         return replace(argument, condition=with_fields(condition, null=float(first)))
+
+
+def _cut_equally(value: Any, other: Any) -> tuple[Any, Any]:
+    """Return two values without the rows that one of them lacks: a negative prompt may be cut to the length of the
+    prompt."""
+    if not (isinstance(value, Tensor) and isinstance(other, Tensor) and value.dim() == other.dim()):
+        return value, other
+    common = tuple(slice(min(sizes)) for sizes in zip(value.shape, other.shape, strict=True))
+    return value[common], other[common]
 
 
 def condition_name(path: str) -> str:

@@ -61,7 +61,7 @@ class BlockGrid:
 
     def place(self, value: Tensor) -> Tensor:
         """Return a value [*shape] as the grid of its blocks."""
-        return value.reshape(self.grid) if self.layers == 1 else _separate(value, self.layers)
+        return value.reshape(-1, self.grid[1]) if self.layers == 1 else _separate(value, self.layers)
 
 
 @dataclass(frozen=True)
@@ -280,11 +280,19 @@ def with_masks(name: str, rule: BlockGrid, matches: Sequence[TextTarget]) -> Blo
     text differ in another way."""
     if not is_grid(rule):
         raise TextError(f"{name} is a mixture of outputs of its text encoders")
+    ends = [(block.source, block.start[0] + block.size[0]) for block in rule.blocks]
+    if any(match.outputs[source].shape[1] < end for match in matches for source, end in ends):
+        raise TextError(f"{name} has an output of a network whose rows are as many as the tokens of its text")
     with_ids = sorted({block.source.encoder for block in rule.blocks} & matches[0].masks.keys())
     for count in range(len(with_ids) + 1):
         for masked in combinations(with_ids, count):
             blocks = tuple(replace(block, masked=block.source.encoder in masked) for block in rule.blocks)
             marked = replace(rule, blocks=blocks)
-            if all(is_close(combine(marked, match.outputs, match.masks)[0], match.target) for match in matches):
+            if all(_agrees(combine(marked, match.outputs, match.masks)[0], match.target) for match in matches):
                 return marked
     raise TextError(f"{name} is another function of the outputs of its text encoders for some texts")
+
+
+def _agrees(value: Tensor, target: Tensor) -> bool:
+    """Return True if a target is the value, or the start of it that belongs to a shorter text."""
+    return is_close(value[tuple(map(slice, target.shape))], target)

@@ -91,14 +91,13 @@ class TextSearch:
         self, name: str, targets: Sequence[Tensor], encoded: Mapping[int, Sequence[EncodedText]]
     ) -> TokenMask:
         masks = {number: [torch.from_numpy(text.mask) for text in texts] for number, texts in encoded.items()}
+        targets = _fill_up(targets)
         mask = find_mask(targets, {number: torch.cat(rows) for number, rows in masks.items()})
         if mask is None:
             raise TextError(f"{name} is not a mask of token ids")
         return mask
 
     def _find_blocks(self, name: str, targets: Sequence[Tensor]) -> BlockGrid:
-        if len({target.shape for target in targets}) > 1:
-            raise TextError(f"{name} has another shape for some texts")
         counts = [int((target != 0).sum()) for target in targets]
         longest = counts.index(max(counts))
         places = list_places(self.samples[longest].record)
@@ -216,6 +215,18 @@ class TextSearch:
         if not values[0].is_floating_point() or not has_rows:
             raise TextError(f"{label} is not a mask of its token ids")
         return self._find_blocks(label, values)
+
+
+def _fill_up(targets: Sequence[Tensor]) -> list[Tensor]:
+    """Return masks with zeros for what shorter texts lack."""
+    if len({target.dim() for target in targets}) > 1:
+        return list(targets)
+    largest = [max(sizes) for sizes in zip(*(target.shape for target in targets), strict=True)]
+    filled = []
+    for target in targets:
+        more = [count for full, size in zip(largest, target.shape, strict=True) for count in (full - size, 0)]
+        filled.append(torch.nn.functional.pad(target, more[::-1]))
+    return filled
 
 
 def _lacks_padding(places: Sequence[RowPlace], tokens: FoundTokens | None) -> bool:

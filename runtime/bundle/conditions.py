@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import BOOLEANS, UnusableValue, as_numbers
 from fewstep.runtime.bundle.manifest import Condition, Size
-from fewstep.runtime.kinds.sizes import advise_sizes
+from fewstep.runtime.kinds.sizes import advise_sizes, fit_lengths, has_shape
 
 ConditionValues = Mapping[str, Sequence[Any] | NDArray[Any]]
 Overrides = Mapping[str, Mapping[str, Any]]  # branch -> condition -> values, None for the null value
@@ -40,7 +40,7 @@ def check(
     values that are missing, not finite in their type, or out of range. Messages advise sizes of the free `axes` of x.
     """
     values = check_condition_mapping(values)
-    named = {condition.name: condition for condition in conditions}
+    named = {condition.name: condition for condition in fit_lengths(conditions, values, axes)}
     for name in values:
         if name not in named:
             takes = "it takes " + ", ".join(map(repr, named)) if named else "leave it out: this denoiser takes none"
@@ -80,13 +80,13 @@ def is_led_by_guidance(conditions: Sequence[Condition]) -> bool:
 def null(condition: Condition, values: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """Return a condition [samples, *shape] in the unconditional branch, for samples with the conditions `values`.
 
-    `arrays` are the null values that are stored in files of the bundle, by name. Raises UserError if there is no null
-    value.
+    `arrays` are the null values that are stored in files of the bundle, by name; one of a text may have a length of its
+    own. Raises UserError if there is no null value.
     """
     if condition.null is not None:
         return np.full(values.shape, condition.null, condition.dtype)
     if condition.name in arrays:
-        return np.broadcast_to(arrays[condition.name], values.shape)
+        return np.broadcast_to(arrays[condition.name], (len(values), *arrays[condition.name].shape))
     if condition.shared:
         return values
     raise UserError(
@@ -101,7 +101,7 @@ def read_null(condition: Condition, content: bytes) -> NDArray[Any]:
         array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except Exception as error:  # numpy raises many unrelated classes for damaged files
         raise ValueError("it is not a .npy file of numbers") from error
-    if (array.shape, array.dtype) != (condition.shape, np.dtype(condition.dtype)):
+    if not has_shape(condition, array.shape) or array.dtype != np.dtype(condition.dtype):
         raise ValueError(f"it is not {condition.dtype} {list(condition.shape)}")
     return array
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from fewstep.plans.spec import Strict
 from fewstep.runtime.kinds.graph_entry import GraphEntry, Role, TensorEntry
 from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
+from fewstep.runtime.kinds.sizes import longest_shape
 
 TEXT_ENCODER, DECODER, ENCODER = "text encoder", "decoder of latents", "encoder of images"  # names of graphs
 LENGTH_LIMIT = 2**16  # maximum number of ids of one prompt
@@ -69,10 +70,20 @@ class PromptForm(Strict, frozen=True, omit_defaults=True):
     state: StateWords | None = None
 
 
+class TextLength(Strict, frozen=True):
+    """The length of a text as an axis of conditions, the free size `size`: the number of the prompt's ids in `input`,
+    plus `more`, and at most the largest size. The graph returns conditions of the largest size, whose rest is cut."""
+
+    size: str
+    input: str
+    more: int
+
+
 class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
     """A text encoder. Its graph takes token ids, and returns conditions of the denoiser under the conditions' names.
     `zeros_for_empty`: whether the conditions of an empty prompt are zeros, whatever the graph returns: never, only as a
-    negative prompt, or always."""
+    negative prompt, or always. `lengths`: of its conditions whose length is that of the text.
+    """
 
     EXPERTS: ClassVar = "without"
 
@@ -80,6 +91,7 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
     tokens: tuple[Tokens, ...]
     form: PromptForm | None = None
     zeros_for_empty: ZerosForEmpty = "never"
+    lengths: tuple[TextLength, ...] = ()
 
     def problem(self, of: DescriptionProtocol) -> str | None:
         wanted: list[TensorEntry] = []
@@ -93,7 +105,13 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
             return "the inputs of its graph are not those that the tokenizers return"
         if not self.graph.outputs:
             return "its graph has no outputs"
-        takes = [TensorEntry(each.name, "condition", ("batch", *each.shape), each.dtype) for each in of.conditions]
+        known = {size.name for size in of.sizes if size.axis is None}, {tokens.input for tokens in self.tokens}
+        if any(each.size not in known[0] or each.input not in known[1] for each in self.lengths):
+            return "its lengths are of unknown sizes or inputs"
+        takes = [
+            TensorEntry(each.name, "condition", ("batch", *longest_shape(each, of.sizes)), each.dtype)
+            for each in of.conditions
+        ]
         other = next((each.name for each in self.graph.outputs if each not in takes), None)
         return None if other is None else f"the denoiser takes no condition {other!r} of that shape and type"
 

@@ -24,14 +24,22 @@ class HasName(Protocol):
 class FreeAxis(Strict, frozen=True):
     """An axis of x with a free size. A caller may choose a multiple of `multiple` from `low` to `high`, both included.
 
-    `axis` is an index into `x_shape`, which has the default size there.
+    `axis` is an index into `x_shape`, which has the default size there. It is None for the length of a text, an axis of
+    conditions only, whose default is `usual`. Each branch of guidance may have another length, unless all have that of
+    the conditional one (`of_prompt`).
     """
 
     name: str
-    axis: int
+    axis: int | None
     low: int
     high: int
     multiple: int = 1
+    usual: int | None = None
+    of_prompt: bool = False
+
+    def default(self, x_shape: Sequence[int]) -> int:
+        """Return its default size."""
+        return (self.usual or self.high) if self.axis is None else x_shape[self.axis]
 
     @property
     def range(self) -> str:

@@ -11,6 +11,8 @@ from math import prod
 from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.plans.argument_checks import as_integer
 from fewstep.plans.errors import UserError
@@ -35,22 +37,22 @@ class Size(FreeAxis, Kind, frozen=True):
         shape = of.x_shape
         if not NAME.fullmatch(self.name) or self.name == RESERVED:
             return f"{self.name!r}: a name consists of letters, digits and _, and is not 'batch'"
-        if sum(self.name == other.name or self.axis == other.axis for other in of.sizes) > 1:
+        if sum(self.name == other.name or self.axis == other.axis is not None for other in of.sizes) > 1:
             return f"{self.name}: another size has this name or axis {self.axis}"
-        if not 0 <= self.axis < len(shape):
+        if self.axis is not None and not 0 <= self.axis < len(shape):
             return f"{self.name}: x_shape {list(shape)} has no axis {self.axis}"
         if self.axis == 0 and of.heads > 1:
             return f"{self.name}: axis 0 cannot be free, because several outputs are concatenated along it"
         if not 1 <= self.low <= self.high <= LARGEST or self.multiple < 1:
             return f"{self.name}: {self.low} to {self.high} in steps of {self.multiple} is not a valid range"
-        for name, value in (("low", self.low), ("high", self.high), ("x_shape's", shape[self.axis])):
+        for name, value in (("low", self.low), ("high", self.high), ("default", self.default(shape))):
             if value % self.multiple or not self.low <= value <= self.high:
                 allowed = f"multiple of {self.multiple} from {self.low} to {self.high}"
                 return f"{self.name}: {name} {value} is not a {allowed}"
         return None
 
     def describe(self, of: DescriptionProtocol) -> str:
-        return f"free size: {self.range}"
+        return f"{'free size' if self.axis is not None else 'length of texts'}: {self.range}"
 
 
 def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
@@ -66,11 +68,13 @@ def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
     values = default_sizes(takes.x_shape, takes.sizes) | _check_sizes(takes, {} if sizes is None else sizes)
     x_shape = list(takes.x_shape)
     for size in takes.sizes:
-        x_shape[size.axis] = values[size.name]
+        if size.axis is not None:
+            x_shape[size.axis] = values[size.name]
     if prod(x_shape) > ELEMENTS_LIMIT:
         raise UserError(f"x of shape {x_shape} has more than {ELEMENTS_LIMIT} elements", "give smaller sizes")
     conditions = tuple(_size_condition(each, values) for each in takes.conditions)
-    changed: Any = msgspec.structs.replace(cast(Any, takes), x_shape=tuple(x_shape), conditions=conditions)
+    axes = tuple(size if size.axis is not None else _with_usual(size, values[size.name]) for size in takes.sizes)
+    changed: Any = msgspec.structs.replace(cast(Any, takes), x_shape=tuple(x_shape), conditions=conditions, sizes=axes)
     return cast(T, changed)
 
 
@@ -79,7 +83,7 @@ def sizes_of(x_shape: Sequence[int], takes: DescriptionProtocol) -> dict[str, in
     this shape."""
     if len(x_shape) != len(takes.x_shape):
         return None
-    free = {size.axis: size.name for size in takes.sizes}
+    free = {size.axis: size.name for size in takes.sizes if size.axis is not None}
     if any(axis not in free and x_shape[axis] != size for axis, size in enumerate(takes.x_shape)):
         return None
     return {name: x_shape[axis] for axis, name in free.items()}
@@ -87,7 +91,7 @@ def sizes_of(x_shape: Sequence[int], takes: DescriptionProtocol) -> dict[str, in
 
 def default_sizes(x_shape: Sequence[int], sizes: Sequence[FreeAxis]) -> dict[str, int]:
     """Return the default of each size, by name."""
-    return {size.name: x_shape[size.axis] for size in sizes}
+    return {size.name: size.default(x_shape) for size in sizes}
 
 
 def describe_sizes(sizes: Sequence[FreeAxis]) -> str:
@@ -146,7 +150,7 @@ def free_shape(shape: Sequence[int], follows: Mapping[int, str]) -> tuple[Dimens
 
 
 def free_x_shape(takes: DescriptionProtocol) -> tuple[Dimension, ...]:
-    return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes})
+    return free_shape(takes.x_shape, {size.axis: size.name for size in takes.sizes if size.axis is not None})
 
 
 def input_shape(takes: DescriptionProtocol, shape: Sequence[Dimension]) -> tuple[Dimension, ...]:
@@ -167,7 +171,8 @@ def follows_problem(condition: Condition, takes: DescriptionProtocol) -> str | N
     """Return what is wrong with those axes of a condition whose sizes depend on x's free sizes, as text, or None if
     nothing is."""
     values = default_sizes(takes.x_shape, takes.sizes)
-    if condition.follows and (condition.default is not None or condition.null_file is not None):
+    of_x = set(condition.follows.values()) - {size.name for size in takes.sizes if size.axis is None}
+    if condition.follows and (condition.default is not None or (of_x and condition.null_file is not None)):
         return "its default, or its null value in a file, has a fixed shape"
     for axis, size in condition.follows.items():
         if not 0 <= axis < len(condition.shape):
@@ -211,6 +216,60 @@ def parse_dimension(text: str) -> tuple[Any, tuple[str, ...]]:
     if not names or len(names) + len(numbers) < len(factors) or (slash and not _is_number(below)):
         raise ValueError(f"{text!r} is not a dimension")
     return Fraction(prod(numbers), int(below) if slash else 1), tuple(names)
+
+
+def fit_lengths(
+    conditions: Sequence[Condition], values: Mapping[str, Any], axes: Sequence[FreeAxis]
+) -> Sequence[Condition]:
+    """Return conditions with the lengths of the texts in `values` [samples, *shape]. Each call and each branch may have
+    other lengths, in the range of their size."""
+    free = {size.name: size for size in axes if size.axis is None}
+    lengths: dict[str, int] = {}
+    for condition in conditions if free else ():
+        for axis, name in condition.follows.items():
+            value = values.get(condition.name)
+            shape = np.shape(value[0]) if value is not None and len(value) else ()
+            if name in free and len(shape) == len(condition.shape) and free[name].takes(shape[axis]):
+                lengths.setdefault(name, shape[axis])
+    return [_fit_length(condition, lengths) for condition in conditions] if lengths else conditions
+
+
+def cut_to_prompt(
+    conditions: Sequence[Condition],
+    nulls: Mapping[str, NDArray[Any]],
+    values: Mapping[str, NDArray[Any]],
+    axes: Sequence[FreeAxis],
+) -> Mapping[str, NDArray[Any]]:
+    """Return null values [*own] with the lengths of the conditional `values` [samples, *shape], where all branches have
+    those."""
+    of_prompt = {size.name for size in axes if size.of_prompt}
+    cut = dict(nulls)
+    for condition in conditions if of_prompt else ():
+        if condition.name in cut:
+            free = {axis for axis, name in condition.follows.items() if name in of_prompt}
+            sizes = enumerate(values[condition.name].shape[1:])
+            cut[condition.name] = cut[condition.name][tuple(slice(n if axis in free else None) for axis, n in sizes)]
+    return cut
+
+
+def has_shape(condition: Condition, shape: Sequence[int]) -> bool:
+    """Return True if a value may have a shape, with any length of a text."""
+    own = [each if axis in condition.follows else size for (axis, size), each in zip(enumerate(condition.shape), shape)]
+    return len(shape) == len(condition.shape) and list(shape) == own
+
+
+def longest_shape(condition: Condition, axes: Sequence[FreeAxis]) -> tuple[int, ...]:
+    """Return the shape of a condition of the longest texts."""
+    return _fit_length(condition, {size.name: size.high for size in axes if size.axis is None}).shape
+
+
+def _fit_length(condition: Condition, lengths: Mapping[str, int]) -> Condition:
+    shape = tuple(lengths.get(condition.follows.get(axis, ""), size) for axis, size in enumerate(condition.shape))
+    return condition if shape == condition.shape else msgspec.structs.replace(condition, shape=shape)
+
+
+def _with_usual(size: FreeAxis, usual: int) -> FreeAxis:
+    return msgspec.structs.replace(size, usual=usual)
 
 
 def _size_condition(condition: Condition, values: Mapping[str, int]) -> Condition:

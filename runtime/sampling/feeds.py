@@ -14,6 +14,7 @@ from fewstep.runtime.backends import Arrays
 from fewstep.runtime.bundle import conditions
 from fewstep.runtime.bundle.manifest import Body, Condition, GraphEntry, Role, Size
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.kinds.sizes import cut_to_prompt
 from fewstep.runtime.sampling.prologue_rows import TIME, TIMES, TO
 
 BranchValues = Callable[[str], Arrays]  # branch -> its conditions [samples, *shape] by name
@@ -36,6 +37,7 @@ def branch_values(
     values read from files, by condition. `axes` are the free axes of x.
     """
     cond_values = conditions.check(takes, condition, samples, axes)
+    nulls = cut_to_prompt(takes, nulls, cond_values, axes)
     by_name = {each.name: each for each in takes}
     by_branch = {COND: cond_values}
     branches = {} if branches is None else branches
@@ -90,6 +92,9 @@ def join_branches(branches: Sequence[str], values_of: BranchValues) -> Arrays:
 
 
 def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    if len({part.shape for part in parts}) > 1:
+        what = "the texts of the branches of guidance differ in length, and one call takes one length"
+        raise UserError(what, "give all samples one plan, or texts of one length")
     return np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
 
 

@@ -20,8 +20,9 @@ from fewstep.runtime.sampling.finite_checks import finite_outputs, warn_if_far
 from fewstep.runtime.sampling.noise_ahead import NoiseAhead
 from fewstep.runtime.sampling.planned_run import PlannedRun, RunInputs, stop_on_cancel
 from fewstep.runtime.sampling.request import RunSettings, check_given, check_hold, check_seeds, check_settings
+from fewstep.runtime.sampling.separate_branches import SeparateBranches, separate_branches
 from fewstep.runtime.sampling.slots import Slots, continue_slots, refuse_banks, zero_slots
-from fewstep.runtime.sampling.step_call import OnCall, StepCall
+from fewstep.runtime.sampling.step_call import Feeds, OnCall, StepCall
 
 if TYPE_CHECKING:
     from fewstep.runtime.sampling.whole_runs import WholeRuns
@@ -200,9 +201,17 @@ class RunMaker:
     def _step_call(self, plan: AnyPlan, samples: int, values_of: BranchValues, slots: Slots | None) -> StepCall:
         """Return the network calls of a plan's steps with checked conditions, from the slots at the start of a run."""
         first_step = 0 if slots is None else slots.first_step(check_compiled(plan))
-        feeds = self.denoiser.feeds(plan, samples, values_of, first_step)
-        named = tuple(each.name for each in self.plans.bundle.manifest.outputs)
-        return StepCall(self.denoiser, feeds, slots, named, self.on_call)
+        manifest = self.plans.bundle.manifest
+        named = tuple(each.name for each in manifest.outputs)
+
+        def feeds_of(of: AnyPlan) -> Feeds:
+            return self.denoiser.feeds(of, samples, values_of, first_step)
+
+        has_lengths = any(size.axis is None for size in manifest.sizes)
+        if not has_lengths or (apart := separate_branches(plan, values_of, feeds_of)) is None:
+            return StepCall(self.denoiser, feeds_of(plan), slots, named, self.on_call)
+        first = next(iter(apart.values()))
+        return SeparateBranches(self.denoiser, first, slots, named, self.on_call, apart)
 
     @cached_property
     def _noise(self) -> NoiseAhead:

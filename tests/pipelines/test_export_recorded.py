@@ -26,7 +26,7 @@ def call_options(name: str) -> tuple[str, ...]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["wan", "ltx", "cogvideox", "allegro", "qwen_image", "chroma"])
+@pytest.mark.parametrize("name", ["wan", "ltx", "cogvideox", "allegro", "qwen_image", "chroma", "z_image"])
 def test_a_recorded_pipeline_exports_and_samples(name: str, tmp_path: Path) -> None:
     folder = getattr(recorded_pipelines, name)(tmp_path / name)
     bundle = tmp_path / "bundle"

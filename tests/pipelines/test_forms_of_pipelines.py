@@ -1,4 +1,4 @@
-"""Pipelines whose networks get x in another form, a second time, or texts of one length: loaded and compared."""
+"""Pipelines whose networks get x in another form, a second time, or texts of any length: loaded and compared."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ from PIL import Image
 
 from fewstep.export.load_source import load_source
 from fewstep.export.sources.torch_module import TorchSource
+from fewstep.pipelines import source as pipelines_source
 from fewstep.pipelines.encode import EncodeOptions, encode
 from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
@@ -58,17 +59,24 @@ def test_a_first_frame_that_is_not_stepped_is_a_condition(tmp_path: Path) -> Non
 
 def test_lists_of_rows_are_one_tensor(tmp_path: Path) -> None:
     source = load("z_image", tmp_path)
-    assert source.spec.x_shape == (4, 8, 8) and conditions(source) == {"cap_feats": (14, TEXT)}
+    assert source.spec.x_shape == (4, 8, 8) and conditions(source) == {"cap_feats": (64, TEXT)}
 
 
-def test_texts_of_any_length_are_refused_with_the_fix(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="passes tensors of different shapes to its network in the list") as refused:
-        load("z_image", tmp_path, prompt=None)
-    assert '--call prompt="..."' in refused.value.fix
+def test_branches_of_lists_have_lengths_of_their_own(tmp_path: Path) -> None:
+    (size,) = load("z_image", tmp_path).spec.sizes
+    assert (size.name, size.axis, size.high, size.of_prompt) == ("tokens", None, 64, False)
 
 
-def test_texts_of_one_length_need_no_mask(tmp_path: Path) -> None:
-    assert set(conditions(load("latte", tmp_path))) == {"encoder_hidden_states"}
+def test_a_network_without_a_mask_gets_texts_without_padding(tmp_path: Path) -> None:
+    (size,) = load("latte", tmp_path).spec.sizes
+    assert (size.high, size.of_prompt) == (120, True)
+
+
+def test_a_large_network_without_a_mask_gets_texts_without_padding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipelines_source, "is_comparable", lambda _: False)
+    assert [size.name for size in load("latte", tmp_path).spec.sizes] == ["tokens"]
 
 
 def encode_texts(folder: Path, name: str, *prompts: str, image: tuple[str, ...] = ()) -> dict[str, tuple[int, ...]]:
@@ -79,18 +87,14 @@ def encode_texts(folder: Path, name: str, *prompts: str, image: tuple[str, ...] 
     return {each: array.shape for each, array in made.items()}
 
 
-def test_texts_of_lists_of_rows_are_encoded(tmp_path: Path) -> None:
-    found = encode_texts(tmp_path, "z_image", "a cat and dogs", "dogs and a cat")
-    assert found == {"cap_feats": (2, 14, TEXT)}
+def test_a_text_of_lists_of_rows_is_encoded_without_padding(tmp_path: Path) -> None:
+    assert encode_texts(tmp_path, "z_image", "a cat and dogs") == {"cap_feats": (1, 14, TEXT)}
 
 
-@pytest.mark.parametrize(
-    ("name", "what"), [("z_image", "tensors of different shapes"), ("latte", "encodes 'encoder_hidden_states' as")]
-)
-def test_a_prompt_of_another_length_is_refused_with_the_fix(name: str, what: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=what) as refused:
-        encode_texts(tmp_path, name, "a")
-    assert refused.value.fix.startswith("give a prompt of as many tokens")
+def test_texts_of_two_lengths_need_a_file_each(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the prompts have different numbers of tokens") as refused:
+        encode_texts(tmp_path, "z_image", "a", "a cat")
+    assert refused.value.fix.startswith("write a file for each prompt")
 
 
 def test_a_first_frame_of_another_form_is_encoded(tmp_path: Path) -> None:

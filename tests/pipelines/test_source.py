@@ -98,8 +98,9 @@ def test_a_variance_that_the_stored_config_does_not_name_is_no_output(
     """Of a folder's scheduler, only that of DDPM is stored with its variance. Others ignore it."""
     record = source.record_pipeline
 
-    def record_without(built: Any, other: Any, given: Any, scheduler: Any) -> Any:
-        return record(built, other, given, {name: scheduler[name] for name in scheduler if name != "variance_type"})
+    def record_without(built: Any, other: Any, given: Any, scheduler: Any, *more: Any) -> Any:
+        kept = {name: scheduler[name] for name in scheduler if name != "variance_type"}
+        return record(built, other, given, kept, *more)
 
     monkeypatch.setattr(source, "record_pipeline", record_without)
     made = make_learned(Learned, DPMSolverMultistepScheduler(variance_type="learned_range"))

@@ -87,7 +87,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "skyreels_forcing": {"height": 16, "width": 16, "num_frames": 9, "max_sequence_length": TOKENS},
     "stable_video": {"height": 16, "width": 16, "num_frames": 2},
     "ltx_image_to_video": {"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": TOKENS},
-    "latte": {"height": 8, "width": 8, "video_length": 1, "prompt": "a cat, a dog", "clean_caption": False},
+    "latte": {"height": 8, "width": 8, "video_length": 1, "clean_caption": False},
     "longcat_audio": {"audio_duration_s": 0.002},
-    "z_image": {"height": 16, "width": 16, "max_sequence_length": 64, "prompt": "a cat and dogs"},
+    "z_image": {"height": 16, "width": 16, "max_sequence_length": 64},
 }

@@ -94,7 +94,7 @@ def qwen3() -> tuple[Any, Any]:
 
 
 def z_image(folder: Path) -> Path:
-    """Z-Image: its network gets lists with a tensor for each row, and texts of any length."""
+    """Z-Image: its network gets lists with a tensor for each row, and texts without padding."""
     import diffusers
 
     network = make_network("z_image")

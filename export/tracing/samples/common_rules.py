@@ -34,7 +34,8 @@ REDUCED = "all"
 ALONG: dict[str, tuple[int, Any]] = {
     **dict.fromkeys(["softmax", "log_softmax", "cumsum", "unbind", "glu"], (1, None)),
     **dict.fromkeys(["sum", "mean", "amax", "amin", "all", "any", "std", "var", "prod", "argmax"], (1, REDUCED)),
-    **dict.fromkeys(["unsqueeze", "select", "narrow", "unflatten", "flip", "gather", "index_select"], (1, None)),
+    **dict.fromkeys(["unsqueeze", "select", "narrow", "slice", "unflatten", "flip"], (1, None)),
+    **dict.fromkeys(["gather", "index_select"], (1, None)),
     **dict.fromkeys(["chunk", "split", "tensor_split", "split_with_sizes"], (2, 0)),
     **dict.fromkeys(["argsort", "sort"], (1, -1)),
     **dict.fromkeys(["topk", "repeat_interleave", "roll"], (2, -1)),

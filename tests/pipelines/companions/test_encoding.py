@@ -58,9 +58,9 @@ def test_another_value_of_a_constant_is_refused(repeats: int, value: torch.Tenso
 
 def test_an_absent_mask_is_ones() -> None:
     mask = Condition("mask", "mask", (2,), "int64", low=0, high=1)
-    np.testing.assert_array_equal(_as_array("Wan", "mask", None, mask), [1, 1])
+    np.testing.assert_array_equal(_as_array("Wan", "mask", None, mask, ()), [1, 1])
 
 
 def test_an_absent_embedding_is_refused() -> None:
     with refuses(("Wan passes no 'text'", "recorded with one")):
-        _as_array("Wan", "text", None, Condition("text", "text", (2,), "float32"))
+        _as_array("Wan", "text", None, Condition("text", "text", (2,), "float32"), ())

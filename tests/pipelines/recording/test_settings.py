@@ -10,18 +10,16 @@ import torch
 
 pytest.importorskip("diffusers")
 from fewstep.pipelines.recording.pictures import find_side
-from fewstep.pipelines.recording.prompt_forms import put_text, read_prompt, rotate_words
+from fewstep.pipelines.recording.prompt_forms import put_text, read_prompt
 from fewstep.pipelines.recording.settings import (
     LENGTH,
-    NEGATIVE,
-    OTHER,
+    LONGEST,
     PROMPT,
     SHORTNESS,
     CallSettings,
     Forms,
     choose_settings,
 )
-from fewstep.plans.errors import UserError
 from tests.refusals import refuses
 
 
@@ -80,22 +78,6 @@ def test_an_argument_that_is_needed_is_named_with_the_option_that_gives_it() -> 
         choose_settings(Pipe(), {})
 
 
-class PipeOfTexts:
-    def __call__(self, prompt: Any, negative_prompt: Any = None) -> None: ...
-
-
-def test_texts_of_one_length_are_the_words_of_the_prompt_in_another_order() -> None:
-    settings = choose_settings(PipeOfTexts(), {PROMPT: "a red cat"}, Forms(has_one_length=True))
-    assert settings.of() == {PROMPT: "a red cat", NEGATIVE: "red cat a"}
-    assert settings.of(PROMPT)[PROMPT] == "red cat a" and settings.of(OTHER)[NEGATIVE] == "a red cat"
-    assert not {LENGTH, SHORTNESS} & set(settings.variants)
-
-
-def test_a_prompt_of_one_word_has_no_other_order() -> None:
-    with pytest.raises(UserError, match="a recording changes the order of its words"):
-        choose_settings(PipeOfTexts(), {PROMPT: "cat cat"}, Forms(has_one_length=True))
-
-
 class PipeOfOneSize:
     unet = SimpleNamespace(config=SimpleNamespace(sample_size=8))
     vae_scale_factor = 4
@@ -108,7 +90,6 @@ def test_a_picture_has_the_size_of_the_network_if_the_call_takes_none() -> None:
 
 
 EDIT = {"edit_instruction": "make it red", "count": 2, "scene": {"text": "a cat"}}
-ROTATED = {"edit_instruction": "it red make", "count": 2, "scene": {"text": "cat a"}}
 
 
 class EditPipe:
@@ -123,24 +104,15 @@ def test_a_text_replaces_a_text() -> None:
     assert put_text("a red cat", "a") == "a"
 
 
-def test_the_words_of_each_text_of_an_object_change_their_order() -> None:
-    assert rotate_words(EDIT) == ROTATED
-
-
-def test_an_object_of_single_words_has_no_other_order() -> None:
-    with refuses("a recording changes the order of its words"):
-        rotate_words({"edit_instruction": "red", "count": 2})
-
-
 def test_other_prompts_of_a_recording_have_the_form_of_the_given_one() -> None:
     settings = choose_settings(EditPipe(), {PROMPT: EDIT})
     prompts = [settings.of(name)[PROMPT] for name in (PROMPT, LENGTH, SHORTNESS)]
     assert all(set(each) == set(EDIT) for each in prompts)
 
 
-def test_the_negative_prompt_of_one_length_is_the_text_of_the_object() -> None:
-    settings = choose_settings(EditPipe(), {PROMPT: {"text": "a cat"}}, Forms(has_one_length=True))
-    assert settings.of() == {PROMPT: {"text": "a cat"}, NEGATIVE: '{"text": "cat a"}'}
+def test_texts_of_free_length_are_recorded_up_to_the_limit() -> None:
+    settings = choose_settings(EditPipe(), {}, Forms(has_free_length=True))
+    assert settings.of(LENGTH)[PROMPT] == LONGEST
 
 
 def test_a_prompt_to_encode_is_read_as_an_object_if_the_recorded_one_is() -> None:

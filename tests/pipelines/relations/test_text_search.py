@@ -57,12 +57,12 @@ def test_an_encoder_without_padding_and_mask_is_named(pads: bool, masks: bool, n
     assert text_search.find_unmasked() == (["text_encoder"] if named else [])
 
 
-def test_an_input_of_another_shape_for_some_texts_is_refused() -> None:
+def test_an_input_that_is_no_output_of_another_encoder_is_refused() -> None:
     samples = [sample_of(prompt, False, True) for prompt in PROMPTS]
     for sample in samples:
         (run,) = sample.record.runs
         run.inputs["embeddings"] = run.outputs[".hidden"] + 1  # type: ignore[index]
-    with pytest.raises(TextError, match="the input embeddings of its text_encoder has another shape"):
+    with pytest.raises(TextError, match="the input embeddings of its text_encoder is not a rearrangement"):
         search(samples).find_all()
 
 

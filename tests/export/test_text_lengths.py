@@ -1,0 +1,72 @@
+"""Conditions with the length of a text: one graph for all lengths, and branches of other lengths as calls of their
+own."""
+
+import numpy as np
+import pytest
+
+from fewstep.export.export import export
+from fewstep.export.export_options import ExportOptions
+from fewstep.plans.errors import UserError
+from fewstep.runtime import Sampler, load
+
+SOURCE = '''
+import torch
+from fewstep.export import ScheduleSpec, Size, Spec
+from fewstep.runtime.bundle.manifest import Condition
+
+class Network(torch.nn.Module):
+    """Pads texts to multiples of 4 with ones, and reads their sum and the padded length."""
+
+    def forward(self, x, time, text):
+        rows, more = text, (-len(text[0])) % 4
+        if more > 0:
+            rows = torch.cat([text, torch.ones_like(text[:, :1]).repeat(1, more, 1)], 1)
+        total = rows.sum((1, 2))
+        return 0.1 * x * rows.shape[1] + (total + time)[:, None, None, None]
+
+def make():
+    text = Condition("text", "text", (8, 2), "float32", follows={0: "tokens"})
+    sizes = (Size("tokens", None, 2, 8),)
+    return Network(), Spec("texts", (1, 2, 2), (text,), "v", ScheduleSpec("cosine"), sizes=sizes)
+'''
+
+
+def predict(x: np.ndarray, time: float, text: np.ndarray) -> np.ndarray:
+    more = -text.shape[1] % 4
+    total = text.sum((1, 2)) + 2 * more + time
+    return np.asarray(0.1 * x * (text.shape[1] + more) + total[:, None, None, None])
+
+
+def text_of(length: int, samples: int = 2) -> np.ndarray:
+    return np.random.default_rng(length).standard_normal((samples, length, 2), np.float32)
+
+
+@pytest.fixture(scope="module")
+def sampler(tmp_path_factory: pytest.TempPathFactory) -> Sampler:
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "texts.py").write_text(SOURCE)
+    export(ExportOptions(f"{folder / 'texts.py'}:make", folder / "bundle"))
+    return load(folder / "bundle")
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 8])
+def test_a_call_has_the_length_of_its_text(sampler: Sampler, length: int) -> None:
+    x, text = np.random.default_rng(0).standard_normal((2, 1, 2, 2), np.float32), text_of(length)
+    np.testing.assert_allclose(sampler.evaluate(x, 1.0, {"text": text}), predict(x, 1.0, text), rtol=1e-5)
+
+
+def test_branches_of_guidance_may_differ_in_length(sampler: Sampler) -> None:
+    cond, away = text_of(7), text_of(3)
+    x = sampler.draws([0, 1])(0)
+    branches = {"uncond": {"text": away}}
+    plan = sampler.compile("ddim:1", 3.0, branches=branches)
+    (step,) = plan.steps
+    network = sampler.step_network(plan, 2, {"text": cond}, branches)
+    outputs = dict(zip(step.branches, network(0, step, x), strict=True))
+    np.testing.assert_allclose(outputs["cond"], predict(x, step.time, cond), rtol=1e-5)
+    np.testing.assert_allclose(outputs["uncond"], predict(x, step.time, away), rtol=1e-5)
+
+
+def test_a_length_beyond_the_range_is_refused(sampler: Sampler) -> None:
+    with pytest.raises(UserError, match=r"one value has the shape \[9, 2\]"):
+        sampler.evaluate(np.zeros((2, 1, 2, 2), np.float32), 1.0, {"text": text_of(9)})
