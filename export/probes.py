@@ -26,7 +26,7 @@ def add_probe(writer: Writer, entry: GraphEntry, graph: Graph | None, spec: Spec
     if graph is None or not _is_small(graph) or any(array.dtype == np.float16 for array in graph.constants.values()):
         return entry
     try:
-        network = OnnxRuntime(threads=1).open(writer.bundle / entry.file, has_own_weights=bool(entry.data))
+        network = OnnxRuntime(threads=1).open(writer.bundle / entry.file)
         probe = measure_probe(entry, network, default_sizes(spec.x_shape, spec.sizes))
     except UserError:  # synthetic inputs may be outside of what the network accepts
         return entry

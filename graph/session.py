@@ -70,7 +70,7 @@ def open_session(
     options.add_session_config_entry("session.disable_quant_qdq", "0" if fuse_qdq else "1")
     options.add_session_config_entry(WIDE_SUMS, "1" if wide_sums else "0")
     options.enable_cpu_mem_arena = arena
-    options.enable_mem_pattern = not io.exceeds_one_file(graph)  # as the runtime does for large networks
+    options.enable_mem_pattern = False  # as in the runtime
     options.intra_op_num_threads = engine_threads(threads)
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL

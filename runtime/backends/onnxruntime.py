@@ -37,7 +37,7 @@ class OnnxRuntime:
         program. Threads never spin after a call, because the next graph of the same sample has separate threads.
     fuse_qdq: False keeps Q/DQ pairs around float kernels, which simulates TensorRT's numerics.
     keeps_memory: keep the memory of activations for the next call. False allocates it at each call, as one block: a
-        U-Net with 1.2 GB of activations then takes 1.2 GB instead of 2.3, and 0.5 s longer.
+        U-Net with 1.2 GB of activations then takes 1.2 GB instead of 1.7, and 0.5 s longer.
     """
 
     threads: int = 0
@@ -76,7 +76,7 @@ class OnnxRuntime:
     def load_graph(self, bundle: Bundle, graph: GraphEntry, wide_sums: bool = False) -> "Session":
         """Load any graph of a bundle. Raises UserError if its inputs and outputs differ from those in the manifest."""
         home = bundle_home(bundle.path) if graph.data else None
-        opened = self.open(bundle.graph(graph), bool(graph.data), wide_sums, home)
+        opened = self.open(bundle.graph(graph), wide_sums, home)
         check_ports(bundle, graph, opened.session.get_inputs, opened.session.get_outputs)
         return opened
 
@@ -90,44 +90,40 @@ class OnnxRuntime:
         if has_contrib_norms(file):
             fix = "load it with backend=OnnxRuntimeCuda(), or bake it with --body float32"
             raise UserError(f"{file} has operations that only ONNX Runtime's CUDA provider runs", fix)
-        opened = self.open(file, False, wide_sums, Home(file.parent, file, hashed=True))
+        opened = self.open(file, wide_sums, Home(file.parent, file, hashed=True))
         return opened, opened.session.get_modelmeta().custom_metadata_map
 
     def open_part(self, model: bytes, name: str, wide_sums: bool = False) -> "Session":
         """Load a part of a graph that is opened for a few calls: without the arena, so that all of its memory is free
         when its results are. A call of a large network takes as long (measured)."""
         onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
-        options = self._options(onnxruntime, False, wide_sums)
-        options.enable_cpu_mem_arena = False
+        options = self._options(onnxruntime, False, False, wide_sums)
         return _open_session(onnxruntime, model, name, options)
 
-    def open(
-        self, graph: Path, has_own_weights: bool = False, wide_sums: bool = False, home: Home | None = None
-    ) -> "Session":
+    def open(self, graph: Path, wide_sums: bool = False, home: Home | None = None) -> "Session":
         """Load any graph from its file, which the caller has checked.
 
-        has_own_weights: whether its weights are in separate files, as for large graphs.
-        home: the places of these files, which may be links.
+        home: the places of the files of its weights, which may be links.
         wide_sums: add 8-bit products in 32 bits on every CPU (`needs_wide_sums`).
         """
         onnxruntime = import_package("onnxruntime", "no inference engine: onnxruntime", "pip install 'fewstep[cpu]'")
-        options = self._options(onnxruntime, not has_own_weights or not self.keeps_memory, wide_sums)
+        options = self._options(onnxruntime, self.keeps_memory, not self.keeps_memory, wide_sums)
         path = path_text(graph)
         weights = [] if home is None else _map_linked_weights(graph, home, options)
         opened = _open_session(onnxruntime, path, graph.name, options)
         del weights  # onnxruntime has copied them
         return opened
 
-    def _options(self, onnxruntime: Any, memory_pattern: bool, wide_sums: bool) -> Any:
-        """Return onnxruntime's SessionOptions. A memory pattern would allocate all activations of a network with
-        separate weights again outside the arena."""
+    def _options(self, onnxruntime: Any, arena: bool, memory_pattern: bool, wide_sums: bool) -> Any:
+        """Return onnxruntime's SessionOptions. A memory pattern allocates all activations of a call as one block:
+        beside an arena it would hold them twice, and save no time."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = engine_threads(self.threads)
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = FATAL_ONLY
-        options.enable_cpu_mem_arena = self.keeps_memory
+        options.enable_cpu_mem_arena = arena
         options.enable_mem_pattern = memory_pattern
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -13,7 +12,6 @@ from fewstep.graph.files.io import save
 from fewstep.graph.graph import Graph, Node, Value
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.machine.memory import peak_bytes
 from tests.described_cpu import NO_VNNI, VNNI, describe_cpu
@@ -90,7 +88,7 @@ import numpy as np
 from fewstep.runtime.machine.memory import peak_bytes
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
-network = OnnxRuntime(threads=1).open(Path(sys.argv[1]), has_own_weights=bool(int(sys.argv[2])))
+network = OnnxRuntime(threads=1).open(Path(sys.argv[1]))
 feeds, peaks = {"x": np.ones((1, 2000, 4), np.float32)}, []
 for _ in range(2):
     network(feeds)
@@ -101,8 +99,8 @@ print(peaks[1] - peaks[0])
 
 @pytest.mark.slow
 @pytest.mark.skipif(peak_bytes() is None, reason="the system does not say the peak of a process")
-def test_a_large_network_allocates_its_activations_once(tmp_path: Path) -> None:
-    """From the second call on, onnxruntime's memory pattern allocates one block for all activations, unlike the
+def test_activations_are_allocated_once(tmp_path: Path) -> None:
+    """With onnxruntime's memory pattern, the second call would allocate one block for all activations beside the
     arena.
     """
     nodes, before = [], "x"
@@ -118,19 +116,15 @@ def test_a_large_network_allocates_its_activations_once(tmp_path: Path) -> None:
     shape, f32 = ("batch", 2000, 4), np.dtype(np.float32)
     save(Graph("attention", (Value("x", f32, shape),), (Value(before, f32, shape),), tuple(nodes), {}), tmp_path / "a")
 
-    def more(is_large: bool) -> int:
-        command = [sys.executable, "-c", SECOND, str(tmp_path / "a"), str(int(is_large))]
-        return int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-
-    scores = 4 * 2000**2
-    assert more(is_large=True) < 0.1 * scores and more(is_large=False) > 2 * scores
+    command = [sys.executable, "-c", SECOND, str(tmp_path / "a")]
+    more = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert more < 0.1 * 4 * 2000**2  # of the scores of one layer
 
 
-def test_weights_in_files_of_their_own_mark_a_large_network(tiny_bundle: Path) -> None:
-    bundle = open_bundle(tiny_bundle)
-    body = bundle.manifest.bodies["float32"].graph
-    large = msgspec.structs.replace(body, data=(body.file,))
-    opened = [OnnxRuntime().load_graph(bundle, graph) for graph in (body, large)]
-    assert [each.session.get_session_options().enable_mem_pattern for each in opened] == [True, False]
+def test_memory_that_is_not_kept_is_one_block_of_each_call(tiny_bundle: Path) -> None:
+    graph = tiny_bundle / "graphs/body.onnx"
+    opened = [OnnxRuntime(keeps_memory=keeps).open(graph) for keeps in (True, False)]
+    chosen = [each.session.get_session_options() for each in opened]
+    assert [(each.enable_cpu_mem_arena, each.enable_mem_pattern) for each in chosen] == [(True, False), (False, True)]
     one, other = (each(feeds(4.0))["v"] for each in opened)
     np.testing.assert_array_equal(one, other)

@@ -40,4 +40,4 @@ def test_pairs_of_a_large_network_are_opened_without_an_arena(is_large: bool, mo
     monkeypatch.setattr(io, "exceeds_one_file", lambda graph: is_large)
     TENSORRT.runs(lowered)
     (options,) = made
-    assert options.enable_cpu_mem_arena is options.enable_mem_pattern is not is_large
+    assert options.enable_cpu_mem_arena is not is_large and not options.enable_mem_pattern
