@@ -7,7 +7,7 @@ files of a folder may differ (`record_sizes`). Records may be private: they are 
 """
 
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -75,13 +75,16 @@ class GivenConditions:
         given, keys = replace(self, digest=digest_records(self.records)), record_shapes(self.records)
         if len(keys) < LEAST_SPLIT:
             return given, given
-        seen, held_out = Counter[Hashable](), list[int]()
+        held_out, groups = set[int](), defaultdict[Hashable, list[int]](list)
         for place, key in enumerate(keys):
-            seen[key] += 1
-            if seen[key] % HELD_OUT_EVERY == 0:
-                held_out.append(place)
-        own = [place for place in range(len(keys)) if place not in {*held_out}]
-        return (given._select(own), replace(given._select(held_out), is_held_out=True)) if held_out else (given, given)
+            groups[key].append(place)
+        rng = np.random.default_rng(0)  # rows may repeat in a period, such as classes
+        for places in groups.values():
+            held_out.update(rng.permutation(places)[: len(places) // HELD_OUT_EVERY].tolist())
+        own = [place for place in range(len(keys)) if place not in held_out]
+        if not held_out:
+            return given, given
+        return given._select(own), replace(given._select(sorted(held_out)), is_held_out=True)
 
     def _select(self, places: Sequence[int]) -> "GivenConditions":
         """Return some of the records, with their prompts."""

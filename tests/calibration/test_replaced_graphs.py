@@ -148,5 +148,5 @@ def test_wide_sums_are_for_bodies_with_the_conditioner(bundle: Path, monkeypatch
     calibrated(bundle)
     monkeypatch.setattr(onnxruntime, "needs_wide_sums", lambda target, platform: target == EXACT_TARGET)
     opened = open_bundle(bundle)
-    assert onnxruntime._needs_wide_sums(opened.with_graphs_of(BODY), "conditioner")
-    assert not onnxruntime._needs_wide_sums(opened, "conditioner")
+    assert onnxruntime.needs_wide_sums_of(opened.with_graphs_of(BODY), "conditioner")
+    assert not onnxruntime.needs_wide_sums_of(opened, "conditioner")

@@ -80,6 +80,7 @@ def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
         shaping=None,
         covered=(),
         int8_share=lambda body: None,
+        call_of=lambda body: None,
         races=(),
         plan="ddim:4",
         features=None,

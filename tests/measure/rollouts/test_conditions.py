@@ -233,3 +233,11 @@ def test_one_of_four_rows_judges_if_there_are_enough(rows: int, held_out: int) -
     assert judged.prompts == tuple(f"prompt {row}" for row in judged.records["level"])
     if held_out:
         assert sorted([*own.records["level"], *judged.records["level"]]) == [*range(rows)]
+
+
+@pytest.mark.parametrize("period", [2, 4])
+def test_rows_that_repeat_in_a_period_judge_with_every_value(period: int) -> None:
+    own, judged = GivenConditions({"class": np.arange(64) % period}).split_held_out()
+    assert own.records is not None and judged.records is not None
+    for records in (own.records, judged.records):
+        assert {*records["class"].tolist()} == {*range(period)}
