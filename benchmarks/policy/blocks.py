@@ -52,11 +52,17 @@ def blocks(seeds: range) -> list[range]:
 
 def in_whole_blocks(verdicts: Verdicts, tasks: Sequence[str]) -> Verdicts:
     """Return the verdicts of some tasks, without those of an unfinished block: solved episodes end first, and would
-    count too much.
+    count too much. The first block may be shorter, since a run may have fewer episodes.
     """
-    missing = next(seed for seed in itertools.count() if any((task, seed) not in verdicts for task in tasks))
-    end = missing if missing < BLOCK else missing // BLOCK * BLOCK
-    return {episode: verdict for episode, verdict in verdicts.items() if episode[0] in tasks and episode[1] < end}
+    seeds = {seed for _, seed in verdicts if all((task, seed) in verdicts for task in tasks)}
+    first = next(seed for seed in itertools.count() if seed not in seeds)
+    whole = {seed for seed in seeds if seed < first < BLOCK or seeds.issuperset(_block_of(seed))}
+    return {episode: verdict for episode, verdict in verdicts.items() if episode[0] in tasks and episode[1] in whole}
+
+
+def _block_of(seed: int) -> range:
+    start = seed // BLOCK * BLOCK
+    return range(start, start + BLOCK)
 
 
 def join_verdicts(*files: Mapping[str, Verdicts]) -> dict[str, dict[Episode, Verdict]]:

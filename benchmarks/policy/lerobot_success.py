@@ -19,7 +19,7 @@ from benchmarks.markdown import put_part, table
 from benchmarks.options import add_page, parser_of, positive
 from benchmarks.policy.blocks import Entry, in_whole_blocks, join_verdicts, run_blocks
 from benchmarks.policy.closed_loop import DEVIATION, calibrate_on, observations_of, write_observations
-from benchmarks.policy.confidence_intervals import wilson
+from benchmarks.policy.confidence_intervals import TWO_SIDED, wilson
 from benchmarks.policy.fetch import FETCH, TASKS
 from benchmarks.policy.lerobot_calls import LEROBOT, Calls, measure_calls
 from benchmarks.policy.lerobot_folder import policy_folder, predicts_noise
@@ -41,7 +41,7 @@ HEAD = (
     "95 %",
     "gained, lost",
     "less reference, 95 % (p)",
-    "ticks",
+    "ticks (less reference's)",
     "worst jerk",
     "ms p50",
     "ms p99",
@@ -89,16 +89,16 @@ def prepare(work: Path, checkpoint: Path, task: str, rivals: Sequence[Contender]
 
 def row(contender: Contender, verdicts: Verdicts, reference: Verdicts | None, calls: Calls | None) -> tuple[str, ...]:
     """Return the cells of a contender. `reference` has the verdicts that it is compared with, or None."""
-    won = [each.solved for each in verdicts.values() if each.solved is not None]
-    low, high = wilson(len(won), len(verdicts))
+    won = sum(each.solved is not None for each in verdicts.values())
+    low, high = wilson(won, len(verdicts))
     jerks = [each.worst_jerk for each in verdicts.values() if each.worst_jerk is not None]
     return (
         contender.name,
         str(len(verdicts)),
-        f"{100 * len(won) / len(verdicts):.1f}",
+        f"{100 * won / len(verdicts):.1f}",
         f"{100 * low:.1f} to {100 * high:.1f}",
         *(("", "") if reference is None else _compare(verdicts, reference)),
-        f"{np.median(won):.0f}" if won else "",
+        _ticks(verdicts, reference),
         f"{np.median(jerks):.2f}, {max(jerks):.2f}",
         *_costs(calls),
     )
@@ -109,6 +109,18 @@ def _compare(verdicts: Verdicts, reference: Verdicts) -> tuple[str, str]:
     low, high = pair.interval
     difference = f"{100 * pair.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}; {pair.p_value:.2g})"
     return f"{pair.gained}, {pair.lost}", difference
+
+
+def _ticks(verdicts: Verdicts, reference: Verdicts | None) -> str:
+    """The median of the ticks to success, and the mean difference with its interval of 95 % where both solve."""
+    ticks = {episode: each.solved for episode, each in verdicts.items() if each.solved is not None}
+    median = f"{np.median(list(ticks.values())):.0f}" if ticks else ""
+    others = {episode: each.solved for episode, each in (reference or {}).items() if each.solved is not None}
+    differences = [ticks[episode] - others[episode] for episode in ticks.keys() & others.keys()]
+    if len(differences) < 2:
+        return median
+    half = TWO_SIDED * float(np.std(differences, ddof=1)) / len(differences) ** 0.5
+    return f"{median} ({np.mean(differences):+.1f} ± {half:.1f})"
 
 
 def _costs(calls: Calls | None) -> tuple[str, ...]:

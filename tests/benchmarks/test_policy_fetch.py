@@ -76,3 +76,18 @@ def test_the_table_compares_each_contender_with_float32_in_ten_steps(tmp_path: P
 def test_verdicts_of_other_tasks_do_not_count() -> None:
     known = {(task, 0): Verdict(task, 0, 30) for task in ("push", "fetch-push")}
     assert in_whole_blocks(known, ("fetch-push",)).keys() == {("fetch-push", 0)}
+
+
+def test_ticks_are_compared_where_both_solve() -> None:
+    mine, other = (
+        {("push", seed): Verdict("push", seed, solved) for seed, solved in enumerate(ticks)}
+        for ticks in ((30, 33, None, 40), (31, 30, 20, None))
+    )
+    assert lerobot_success._ticks(mine, other) == "33 (+1.0 ± 3.9)"  # of -1 and 3: 1.96 * 8 ** 0.5 / 2 ** 0.5
+    assert lerobot_success._ticks(mine, None) == "33"
+
+
+def test_whole_blocks_count_wherever_they_are() -> None:
+    known = {("push", seed): Verdict("push", seed, 30) for seed in (*range(25), *range(60, 80), 90)}
+    seeds = sorted(seed for _, seed in in_whole_blocks(known, ("push",)))
+    assert seeds == [*range(20), *range(60, 80)]
