@@ -49,7 +49,8 @@ def next_command(*words: object) -> NextCommand:
 
 def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
     """Return the `fewstep calibrate` command to suggest after an export: with the default plan, or with the usual start
-    of a flow. `loras` are the values of `--lora`, whose names may say that they distill to few steps."""
+    of a flow. `loras` are the values of `--lora`, whose names may say that they distill to few steps. A bundle whose
+    weights are integers cannot be calibrated: then it is the `fewstep run` command."""
     from fewstep.calibration.options import CalibrateOptions
     from fewstep.cli.estimate_work import estimate_work
     from fewstep.plans.configs.student_signs import find_words
@@ -59,6 +60,8 @@ def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
 
     opened = open_bundle(bundle)
     manifest = opened.manifest
+    if all(body.is_quantized for body in manifest.bodies.values()):
+        return run_next(bundle)
     names = [name for lora in loras for name in _names_of(Path(lora))]
     if find_words(names) and (signs := _signs_of_student(opened, names)) is not None:
         command = f"fewstep calibrate {quote_path(bundle)} {signs.options}"

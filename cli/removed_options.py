@@ -8,6 +8,7 @@ SUCCESSORS = {  # removed verb -> its replacement
 }
 REMOVED: Mapping[str, Mapping[str, str]] = {
     "export": {
+        "--dtype": "--precision",
         "--skip-scale": "--change skip_tuning:0.8,1",
         "--freeu": "--change freeu:1.5,1.6,0.9,0.2",
         **dict.fromkeys(("--perturb", "--pag"), "--change pag:LAYERS"),

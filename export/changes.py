@@ -52,7 +52,10 @@ def apply_changes(
             f"{source.label} is not a torch module, so its layers cannot be changed",
             "change the module, and export its ONNX file again",
         )
+    from fewstep.export.tracing.weights.stored_halves import restore_parameters  # imports torch
+
     refuse_changed(source)
+    restore_parameters(source.module)
     if source.spec.steers and slots:  # the backward pass would ignore them
         raise UserError(
             "--lora-slots cannot be used for a denoiser with an energy gradient", "merge the LoRA: --lora FILE"

@@ -30,6 +30,7 @@ from fewstep.export.network_sources import (
 )
 from fewstep.export.options.null_option import add_null_files, read_null_values
 from fewstep.export.spec import Spec
+from fewstep.export.weights_only import BITS, refuse_other_options
 from fewstep.graph.files.commit import open_for_update
 from fewstep.graph.graph import TIME, X
 from fewstep.plans.configs.config import encode_config
@@ -56,12 +57,13 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
     )  # imports onnxruntime, which --help does not need
 
     check_named_files(options)
+    refuse_other_options(options)
     with open_for_update(options.output, must_exist=False) as writer:
         changes, others = read_changes(options), parse_experts(options.expert, load_source)
         if others:  # refuse a wrong expert before minutes of work
             deque(load_sources(options, changes, others), maxlen=0)
         check_spec = None if options.check is None else partial(_read_check, options.check, options.null, bool(others))
-        how = NetworkOptions(options.dtype, options.verify, package_versions(), options.cache)
+        how = NetworkOptions(options.precision, options.verify, package_versions(), options.cache)
         load_denoiser = partial(load_changed_source, options, changes, others)
         denoiser = export_network(writer, how, load_denoiser, progress, check_spec)
         origin = denoiser.origin
@@ -77,7 +79,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
             own_changes = changes.of(expert.name, names)
             load = partial(load_expert, expert, origin.spec, options.size, options.null, own_changes)
             own = export_network(writer, how, load, prefix_stages(progress, expert.name))
-            entry = add_expert(entry, expert, own, options.dtype)
+            entry = add_expert(entry, expert, own, options.precision)
         if denoiser.features is not None:
             entry = add_light_network(entry, denoiser.graphs[LIGHT], denoiser.features)
         entry = add_shipped_plans(writer, entry)
@@ -89,7 +91,7 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
                 suggest_later_commands(writer.manifest, options.output),
             )
         if origin.companions is not None:
-            entry = origin.companions.add(writer, entry, progress)
+            entry = origin.companions.add(writer, entry, progress, BITS.get(options.precision))
         return writer.commit(add_null_files(writer, entry, options.null))
 
 

@@ -3,20 +3,24 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from fewstep.export.export_options import ExportPrecision
 from fewstep.export.graph_warnings import warn_of_operations, warn_of_repeated_work
 from fewstep.export.light_network import cut_features
 from fewstep.export.probes import add_probe
-from fewstep.export.spec import Source
+from fewstep.export.spec import Source, Spec
 from fewstep.export.verification.points import Scope
+from fewstep.export.verification.stored import measure_ratio
+from fewstep.export.weights_only import BITS, Bits, check_bits, store_quantized
+from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.describe import describe
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.files.io import store, store_weights
 from fewstep.graph.files.weights import collect_garbage, place_of, release
-from fewstep.graph.graph import Graph
+from fewstep.graph.graph import OUTPUT, Graph
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half
@@ -28,8 +32,10 @@ from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from fewstep.export.load_and_trace import Origin, PrepareCheck
+    from fewstep.export.verification.verify import ReferenceOutputs
 
 LOG = logging.getLogger("fewstep")
+ROUNDED = "%s: weights rounded to the nearest %s; its output is %.1f dB above their error, at %s"
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,10 @@ class ExportedNetwork:
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """How a network is exported: the type of its bodies, the scope of its verification, the versions of packages, and
-    the name of its cut for feature caching."""
+    """How a network is exported: the precision of its bodies, the scope of its verification, the versions of packages,
+    and the name of its cut for feature caching."""
 
-    dtype: Literal["float32", "float16"]
+    precision: ExportPrecision
     scope: Scope
     versions: Mapping[str, str] = field(default_factory=dict)
     cut: str | None = None
@@ -71,9 +77,9 @@ def export_network(
         UserError if they contradict the data given by the user.
     """
     from fewstep.export.load_and_trace import load_and_trace  # imports onnxruntime, which --help does not need
-    from fewstep.export.verification.verify import Verification, compare
+    from fewstep.export.verification.verify import ReferenceOutputs, Verification, compare
 
-    verified_with = (options.dtype, repr(dict(options.versions)))
+    verified_with = (options.precision, repr(dict(options.versions)))
     taken = load_and_trace(load, writer, progress, options.scope, *verified_with, check=check)
     collect_garbage(taken.exported)
     origin, prepared, light, features = taken.origin, taken.prepared, None, None
@@ -82,28 +88,63 @@ def export_network(
     if options.cut is not None:
         prepared, light, features = cut_features(prepared, options.cut, origin.spec)
     bodies = [prepared.body] if light is None else [prepared.body, light]
-    deployed = _convert_to_float16(writer, bodies) if options.dtype == "float16" else bodies
-    half = replace(prepared, body=deployed[0]) if options.dtype == "float16" else None
+    is_half, bits = options.precision == "float16", BITS.get(options.precision)
+    deployed = _convert_to_float16(writer, bodies) if is_half else bodies
+    half = replace(prepared, body=deployed[0]) if is_half else None
+    if bits is not None:
+        check_bits(prepared.body, bits)
     if isinstance(taken.expected, Verification):
         verification = taken.expected
         LOG.warning("the replaced bundle has the same graphs, verified with the same versions: they are not run again")
     else:
-        compared = compare(taken.expected, taken.exported, prepared, taken.again, progress, half)
+        rounds = bits is None  # no engine is built from weights in integers
+        compared = compare(taken.expected, taken.exported, prepared, taken.again, progress, half, rounds)
         verification = msgspec.structs.replace(compared, verified=taken.verified)
     if light is not None:
         deployed = list(store_weights(writer, *deployed))  # both read one file
     parts = {"conditioner": prepared.conditioner, "prologue": prepared.prologue}
     parts |= dict(zip(("body", LIGHT), deployed, strict=False))
-    inputs = [condition.input for condition in origin.spec.conditions]
-    graphs = {
-        part: describe(graph, *store(writer, graph, part), conditions=inputs)
-        for part, graph in parts.items()
-        if graph is not None
-    }
-    graphs = {part: add_probe(writer, entry, parts[part], origin.spec) for part, entry in graphs.items()}
+    named = {part: graph for part, graph in parts.items() if graph is not None}
+    if bits is None:
+        graphs = _store_floats(writer, named, origin.spec)
+    else:
+        graphs, rounded = _store_integers(writer, named, origin.spec, bits, progress)
+        if isinstance(taken.expected, ReferenceOutputs):
+            _measure_rounding(taken.expected, replace(prepared, **rounded), options.precision)
     content = msgspec.json.format(msgspec.json.encode(verification))
     table = writer.add(content, folder="report", name="verification", suffix=".json")
     return ExportedNetwork(origin, graphs, table, features)
+
+
+def _store_floats(writer: Writer, parts: Mapping[str, Graph], spec: Spec) -> dict[str, GraphEntry]:
+    """Write graphs, and return their manifest entries with probes."""
+    inputs = [condition.input for condition in spec.conditions]
+    entries = {part: describe(graph, *store(writer, graph, part), conditions=inputs) for part, graph in parts.items()}
+    return {part: add_probe(writer, entry, parts[part], spec) for part, entry in entries.items()}
+
+
+def _store_integers(
+    writer: Writer, parts: Mapping[str, Graph], spec: Spec, bits: Bits, progress: Progress
+) -> tuple[dict[str, GraphEntry], dict[str, Graph]]:
+    """Write graphs with weights in integers. Return their manifest entries, and the graphs as they were written."""
+    inputs = [condition.input for condition in spec.conditions]
+    entries, written = dict[str, GraphEntry](), dict[str, Graph]()
+    for part, graph in parts.items():
+        stored = store_quantized(writer, graph, part, bits if part == "body" else 8)
+        written[part] = stored.graph
+        entries[part] = describe(graph, stored.file, stored.data, conditions=inputs)
+        progress("weights", len(entries), len(parts))
+    return entries, written
+
+
+def _measure_rounding(expected: "ReferenceOutputs", rounded: PreparedDenoiser, precision: ExportPrecision) -> None:
+    """Log how far the outputs of the written graphs are from the source's at the first point. Raises UserError if they
+    have little in common."""
+    from fewstep.export.verification.bisect import open_prepared
+
+    point, output = expected.points[0], expected.outputs[0]
+    ratio = measure_ratio(output, open_prepared(rounded)(point.feeds)[OUTPUT], expected.name)
+    LOG.warning(ROUNDED, expected.name, precision, ratio, point)
 
 
 def _convert_to_float16(writer: Writer, bodies: Sequence[Graph]) -> list[Graph]:

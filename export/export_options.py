@@ -7,7 +7,7 @@ from typing import Literal
 from fewstep.export.verification.points import Scope
 from fewstep.runtime.options import Options
 
-DType = Literal["float32", "float16"]
+ExportPrecision = Literal["float32", "float16", "int8", "int4"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class ExportOptions(Options):
         normalise actions and observations, such as so100.
     without: For a LeRobot folder of a vision-language-action policy: cameras that the robot lacks, such as
         observation.images.wrist. The policy then attends to the others.
-    dtype: Type of the body's weights and arithmetic: float32, from which every other form can be derived, or float16,
-        half the size and for GPUs only.
+    precision: float32, from which every other form can be derived; float16, half the size and for GPUs only; int8 or
+        int4, weights of 8 or 4 bits in all networks, rounded to the nearest, for which no float32 is written.
     size: NAME=LOW:HIGH:MULTIPLE makes an axis of x dynamic, like height=32:128:8 and width=32:128:8. NAME@AXIS=...
         gives the axis another name. Default: x has one shape.
     lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several files are merged in the order
@@ -61,7 +61,7 @@ class ExportOptions(Options):
     config: str | None = None
     statistics: str | None = None
     without: tuple[str, ...] = ()
-    dtype: DType = "float32"
+    precision: ExportPrecision = "float32"
     size: tuple[str, ...] = ()
     lora: tuple[str, ...] = ()
     lora_slots: tuple[str, ...] = ()

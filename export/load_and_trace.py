@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fewstep.export.expert import Expert
+from fewstep.export.export_options import ExportPrecision
 from fewstep.export.lora.slots import place_slots
 from fewstep.export.resource_needs import estimate_needs
 from fewstep.export.sources.torch_module import TorchSource
@@ -16,6 +17,7 @@ from fewstep.export.spec import CompanionSource, Reference, Source, Spec
 from fewstep.export.verification.points import Scope, comparison_points
 from fewstep.export.verification.reuse import digest_verified, reusable_verification
 from fewstep.export.verification.verify import ReferenceOutputs, Verification, record_reference
+from fewstep.export.weights_only import BITS
 from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.files import io
 from fewstep.graph.files.commit import Writer
@@ -67,22 +69,23 @@ def load_and_trace(
     writer: Writer,
     progress: Progress,
     scope: Scope,
-    dtype: str,
+    precision: ExportPrecision,
     *more: str,
     check: PrepareCheck | None = None,
 ) -> LoadedDenoiser:
     """Load, trace and rewrite the denoiser. The original is run at all points of comparison, unless the bundle to be
     replaced has a verification that can be reused.
 
-    `dtype` is the type of the body. `more` lists, as text, everything else on which a verification depends, such as
+    `precision` is that of the body. `more` lists, as text, everything else on which a verification depends, such as
     versions. `check` raises UserError if the denoiser's outputs contradict its spec. It may evaluate the denoiser for
     minutes, so it prepares before the trace, and checks after it.
 
-    Afterwards, the weights of a large denoiser are in files in the bundle's folder, and its memory can be
-    garbage-collected; `again` loads it again. The graphs of a small denoiser share its weights.
+    Afterwards, the weights of a large denoiser are in files in the bundle's folder, or in those of the source if the
+    body will have integers, and its memory can be garbage-collected; `again` loads it again. The graphs of a small
+    denoiser share its weights.
     """
     source = load()
-    if (needed := estimate_needs(source, dtype)) is not None:
+    if (needed := estimate_needs(source, precision)) is not None:
         check_needs(needed, writer)
     progress("export", 1, STAGES)
     check_outputs = None if check is None else check(source.spec)
@@ -92,12 +95,14 @@ def load_and_trace(
     progress("export", 2, STAGES)
     prepared = prepare(traced.graph)
     progress("export", 3, STAGES)
-    verified = digest_verified(source.spec, traced.graph, prepared, (dtype, *more))
+    verified = digest_verified(source.spec, traced.graph, prepared, (precision, *more))
     expected = reusable_verification(writer, verified, scope) or record_reference(source.spec, traced, progress, scope)
     is_large = weight_bytes(traced.graph) > io.EXTERNAL_ABOVE
     parts = {field.name: graph for field in fields(prepared) if (graph := getattr(prepared, field.name)) is not None}
-    *kept, exported = io.offload_weights(writer, *parts.values(), traced.graph)
-    prepared = replace(prepared, **dict(zip(parts, kept, strict=True)))
+    exported = traced.graph
+    if precision not in BITS:  # float32 weights are not written to the bundle, not even for a moment
+        *kept, exported = io.offload_weights(writer, *parts.values(), traced.graph)
+        prepared = replace(prepared, **dict(zip(parts, kept, strict=True)))
     slots = None if traced.lora_slots is None else place_slots(traced.lora_slots, parts)
     origin = Origin(
         source.spec,

@@ -13,17 +13,18 @@ import msgspec
 from fewstep.export.expert import Expert
 from fewstep.export.experts import join_conditions
 from fewstep.export.export_network import ExportedNetwork, package_versions
-from fewstep.export.export_options import DType, ExportOptions
+from fewstep.export.export_options import ExportOptions, ExportPrecision
 from fewstep.export.licence import read_licence
 from fewstep.export.network_changes import read_network_change
 from fewstep.export.options.null_option import strip_folder
+from fewstep.export.weights_only import body_precision, target_of_export
 from fewstep.plans.configs.classes import is_distilled_sampler
 from fewstep.plans.default_grid import TRAINED, default_grid
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import FittedReference
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import SCHEMA, Body, Description, Manifest, Provenance
-from fewstep.runtime.bundle.platforms import PORTABLE, body_name
+from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.hub import is_name
 from fewstep.runtime.lora.file import Lora
@@ -31,14 +32,14 @@ from fewstep.runtime.lora.file import Lora
 LOG = logging.getLogger("fewstep")
 
 
-def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DType) -> Manifest:
+def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, precision: ExportPrecision) -> Manifest:
     """Return the manifest with an expert added. Experts are in the order of their intervals, noisiest first."""
     conditions, inputs = join_conditions(entry.conditions, expert, own.origin.spec.conditions)
     network = manifest.NetworkEntry(
         until=expert.until,
         prediction=own.origin.spec.prediction,
         inputs=dict(inputs),
-        bodies={body_name(dtype): Body.from_graph(own.graphs["body"], dtype, PORTABLE)},
+        bodies=_bodies(own, precision),
         source=own.origin.label,
         source_sha256=own.origin.sha256,
         heads=own.origin.spec.heads,
@@ -51,10 +52,19 @@ def add_expert(entry: Manifest, expert: Expert, own: ExportedNetwork, dtype: DTy
     return msgspec.structs.replace(entry, conditions=conditions, networks={**entry.networks, expert.name: network})
 
 
+def _bodies(network: ExportedNetwork, precision: ExportPrecision) -> dict[str, Body]:
+    """Return the only body of an exported network, by its name."""
+    form, target = body_precision(precision), target_of_export(precision)
+    return {body_name(form, target): Body.from_graph(network.graphs["body"], form, target)}
+
+
 def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
     """Describe what other verbs added to `previous`, the bundle that is replaced. Fitted plans that `new` also has are
     left out. Return "" if nothing but a report was added."""
-    bodies = [name for name in previous.bodies if name != "float32"]
+    exported = () if new is None else new.bodies
+    bodies = [
+        name for name, body in previous.bodies.items() if name != "float32" and (body.plan or name not in exported)
+    ]
     engines = [engine.file for engine in previous.engines]
     kept = () if new is None else new.fitted
     fitted = [f"{FittedReference(each.evaluations)} for {each.body}" for each in previous.fitted if each not in kept]
@@ -145,7 +155,7 @@ def make_manifest(options: ExportOptions, denoiser: ExportedNetwork, loras: Sequ
         schema=SCHEMA,
         conditioner=graphs.get("conditioner"),
         prologue=graphs.get("prologue"),
-        bodies={body_name(options.dtype): Body.from_graph(graphs["body"], options.dtype, PORTABLE)},
+        bodies=_bodies(denoiser, options.precision),
         provenance=Provenance(
             source=origin.label,
             source_sha256=origin.sha256,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol, cast, get_args, get_type_hints
+from typing import Any, Literal, Protocol, cast, get_args, get_type_hints
 
 import msgspec
 
@@ -30,7 +30,7 @@ from fewstep.runtime.kinds.kind import Kind, kinds
 from fewstep.runtime.kinds.lora_slots import LoraSlots
 from fewstep.runtime.kinds.sizes import input_shape, output_shape
 from fewstep.runtime.lora.file import Lora
-from fewstep.runtime.progress import SILENT, Progress
+from fewstep.runtime.progress import Progress
 
 KIND = get_type_hints(ScheduleSpec)["kind"]
 FIXES = {  # fixes for wrong fields of a Spec
@@ -361,8 +361,8 @@ class CompanionSource(Protocol):
         """Return these networks with the weight updates that the LoRA files contain for them."""
         ...
 
-    def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:
-        """Export and verify these networks, and add them to a bundle. Return the manifest with their entries."""
+    def add(self, writer: Writer, manifest: Manifest, progress: Progress, bits: Literal[4, 8] | None) -> Manifest:
+        """Export and verify these networks, with weights of `bits` or float32. Return the manifest with entries."""
         ...
 
 

@@ -22,6 +22,7 @@ from fewstep.export.tracing.export_errors import NumpyError, describe_random_ope
 from fewstep.export.tracing.samples.one_sample import CREATES, LISTS, call_with_one_sample, use_training_form
 from fewstep.export.tracing.traced_form import TracedForm
 from fewstep.export.tracing.weights.mapped_weights import release
+from fewstep.export.tracing.weights.stored_halves import stored_halves
 from fewstep.export.verification.bisect import NO_DRAWS
 from fewstep.export.verification.reference import (
     OF_SIZES,
@@ -137,9 +138,16 @@ def check_weights(module: torch.nn.Module) -> None:
     buffers = {name for name, _ in module.named_buffers()}
     for name, tensor in module.state_dict().items():
         held = tensor.masked_fill(tensor == -torch.inf, 0.0) if name in buffers else tensor
-        if tensor.is_floating_point() and not bool(torch.isfinite(held).all()):
-            raise UserError(f"weight {name!r} holds NaN or infinity", "load a checkpoint from before training diverged")
+        _check_weight(name, held)
         release(tensor)
+    for name, tensor in stored_halves(module):
+        _check_weight(name, tensor)
+        release(tensor)
+
+
+def _check_weight(name: str, tensor: torch.Tensor) -> None:
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise UserError(f"weight {name!r} holds NaN or infinity", "load a checkpoint from before training diverged")
 
 
 def _check_forward(module: torch.nn.Module, spec: Spec, example: tuple[torch.Tensor, ...]) -> None:

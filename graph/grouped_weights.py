@@ -37,6 +37,24 @@ class GroupedWeight:
         return np.ascontiguousarray(((self.codes - zeros) * scales).T.astype(np.float32))
 
 
+def quantize_in_groups(rows: NDArray[np.floating]) -> GroupedWeight:
+    """Return a weight [outputs, inputs] in 4 bits, each number as the nearest code. Raises ValueError if a number is
+    NaN or infinite."""
+    outputs, inputs = rows.shape
+    group = group_size(inputs)
+    count = -(-inputs // group)
+    scales, zeros = np.empty((outputs, count), np.float16), np.empty((outputs, count), np.uint8)
+    codes = np.empty((outputs, inputs), np.uint8)
+    at_once = max(1, AT_ONCE // inputs)
+    for start in range(0, outputs, at_once):
+        part = slice(start, start + at_once)
+        block = rows[part].astype(np.float64)
+        scales[part], zeros[part] = choose_scales(block, group)
+        spread = (spread_groups(table[part], group, inputs) for table in (scales, zeros))
+        codes[part] = round_to_nearest(block, *spread)
+    return GroupedWeight(codes, scales, zeros, group)
+
+
 def group_size(inputs: int) -> int:
     """Return the group for a weight with this number of inputs: of `GROUPS`, the one for which the last group is padded
     least."""

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 from fewstep.graph.files import io, weights
 from fewstep.graph.graph import Array, Graph
+from fewstep.graph.widened import STORED, cast_constants
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.backends.checks import path_text
 from fewstep.runtime.backends.onnxruntime import WIDE_SUMS
@@ -85,7 +87,10 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
     Weights that are mapped from files are mapped by onnxruntime too, and use no further memory unless it fuses or packs
     them. Other weights are copied.
     """
-    graph = _drop_unread(graph, also)
+    given = _drop_unread(graph, also)
+    graph = cast_constants(given)
+    if graph is not given:  # in the order of the graph, since the usual order begins with all casts
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if io.exceeds_one_file(graph):
         release_free_memory()  # garbage of the previous network
     folder = _folder(graph)
@@ -97,12 +102,17 @@ def open_with(graph: Graph, options: ort.SessionOptions, also: Iterable[str] = (
         rest = {}
     in_memory = {weights.memory_key(array): weights.FilePlace(Path(io.IN_MEMORY), 0) for array in rest.values()}
     with report_ort_errors("load the graph"):
-        values = [
-            ort.OrtValue.ortvalue_from_numpy(np.require(array, requirements=["C", "A"])) for array in rest.values()
-        ]
+        values = [_ort_value(np.require(array, requirements=["C", "A"])) for array in rest.values()]
         options.add_external_initializers(list(rest), values)  # a protobuf message holds at most 2 GiB
         model = io.to_model(graph, lambda array: find(array) or in_memory.get(weights.memory_key(array)), also)
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _ort_value(array: Array) -> ort.OrtValue:
+    if array.dtype not in STORED:
+        return ort.OrtValue.ortvalue_from_numpy(array)
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)  # numpy itself has no bfloat16
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), kind)
 
 
 def _drop_unread(graph: Graph, also: Iterable[str]) -> Graph:

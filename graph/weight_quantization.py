@@ -46,8 +46,6 @@ def quantize_weight(
 
     A channel of zeros gets scale 1. Raises ValueError if a weight is NaN or infinite.
     """
-    if not np.isfinite(weight).all():
-        raise ValueError("NaN or infinite weights")
     axis %= weight.ndim
     if is_alike:
         single = quantize_weight(weight.reshape(1, -1), 0, scale_dtype, largest)
@@ -58,6 +56,8 @@ def quantize_weight(
     for start in range(0, len(rows), at_once):
         part = slice(start, start + at_once)
         block = rows[part].astype(np.float64)
+        if not np.isfinite(block).all():
+            raise ValueError("NaN or infinite weights")
         scales[part] = _best_scales(block, scale_dtype, largest)
         rounded[part] = _round(block, scales[part], largest)
     shape = (weight.shape[axis], *np.delete(weight.shape, axis))

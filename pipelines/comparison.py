@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fewstep.export.tracing.weights.stored_halves import count_weights
 from fewstep.pipelines.recording.call_record import CallRecord, SchedulerStep, select_rows
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.own_noise import check_own_noise
@@ -357,4 +358,4 @@ def _replay(noise: RecordedNoise) -> Any:
 
 def is_comparable(network: nn.Module) -> bool:
     """Return True if a network is small enough to run a few steps on the CPU."""
-    return sum(parameter.numel() for parameter in network.parameters()) <= 2 * 10**9
+    return count_weights(network) <= 2 * 10**9

@@ -15,6 +15,7 @@ from fewstep.export.expert import Expert
 from fewstep.export.sources.model_files import CONFIG, hash_files
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
+from fewstep.export.tracing.weights.stored_halves import to_float32
 from fewstep.graph.graph import TO
 from fewstep.pipelines.companions.decoding import read_companions
 from fewstep.pipelines.companions.recorded_text import read_recorded_text
@@ -169,7 +170,7 @@ def _make_source(
 ) -> TorchSource:
     """Wrap denoisers with their weights, and compare samples with those of their pipeline. An expert is loaded from
     `stored` again when the main network is exported."""
-    modules = recorded.wrap({name: network.float().eval() for name, network in networks.items()})
+    modules = recorded.wrap({name: to_float32(network).eval() for name, network in networks.items()})
     with silence_libraries():
         scheduler = find_scheduler(recorded, modules, origin.label)
     _compare(recorded, modules, scheduler, origin)
@@ -188,7 +189,7 @@ def _make_source(
         return replace(source, batch_least=least, loops_over_samples=True)
 
     def load_expert(component: str) -> TorchSource:
-        return replace(wrap(component, stored.load(component).float().eval()), companions=None)
+        return replace(wrap(component, to_float32(stored.load(component)).eval()), companions=None)
 
     until = recorded.until or inf
     experts = tuple(

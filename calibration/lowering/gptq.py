@@ -23,7 +23,6 @@ from fewstep.graph.grouped_weights import (
     GroupedWeight,
     choose_scales,
     group_size,
-    round_to_nearest,
     spread_groups,
 )
 from fewstep.graph.selection import WeightedOp
@@ -75,25 +74,22 @@ def correct_rounding(
     return replace(nearest, values=np.ascontiguousarray(values))
 
 
-def round_in_groups(weight: NDArray[np.float32], op: WeightedOp, moments: NDArray[np.float32] | None) -> GroupedWeight:
+def round_in_groups(weight: NDArray[np.float32], op: WeightedOp, moments: NDArray[np.float32]) -> GroupedWeight:
     """Return the weight of a matrix product in 4 bits, with the codes that cause the least output error according to
-    the second moments of its input, as in `correct_rounding`. Without moments, codes are the nearest. The squared
-    errors that choose a group's scale are weighted by the second moment of each input.
+    the second moments of its input, as in `correct_rounding`. The squared errors that choose a group's scale are
+    weighted by the second moment of each input.
 
     Raises ValueError if a weight is NaN or infinite.
     """
     rows = np.moveaxis(weight, op.axis, 0).astype(np.float64)  # [outputs, inputs]
     group, inputs = group_size(rows.shape[1]), rows.shape[1]
-    blocks = None if moments is None else split_inputs(op, weight.shape, moments.shape[-1])
-    spans = [] if blocks is None or moments is None else list(zip(blocks.spans, moments, strict=True))
+    spans = list(zip(split_inputs(op, weight.shape, moments.shape[-1]).spans, moments, strict=True))
     scales, zeros = choose_scales(rows, group, _second_moments(spans))
     codes = np.empty(rows.shape, np.uint8)
     at_most = max(1, AT_ONCE // inputs)  # outputs
     for start in range(0, len(rows), at_most):
         part = slice(start, start + at_most)
         scale, zero = (spread_groups(table[part], group, inputs) for table in (scales, zeros))
-        if not spans:
-            codes[part] = round_to_nearest(rows[part], scale, zero)
         for span, block in spans:
             size = span.stop - span.start
             limits = -zero[:, span], LARGEST_CODE - zero[:, span]
@@ -105,9 +101,7 @@ def round_in_groups(weight: NDArray[np.float32], op: WeightedOp, moments: NDArra
 
 
 def _second_moments(spans: Sequence[tuple[slice, NDArray[np.float32]]]) -> Float | None:
-    """Return the second moment of each input, or None if they are not known."""
-    if not spans:
-        return None
+    """Return the second moment of each input, or None if they are zero or overflow."""
     moments = np.concatenate([np.diagonal(block)[: span.stop - span.start] for span, block in spans])
     return moments.astype(np.float64) if np.isfinite(moments).all() and moments.any() else None
 

@@ -28,6 +28,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.passes.stored_weights import (
     StoredWeight,
     can_have_4_bits,
+    nearest_int4,
     nearest_int8,
     not_finite,
     select_stored_ops,
@@ -40,7 +41,6 @@ from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.platforms import INT8_WEIGHTS
-from fewstep.runtime.machine.threads import map_threads
 
 LOG = logging.getLogger("fewstep")
 FLOAT_BITS = 32
@@ -60,9 +60,7 @@ class RoundedWeights:
 
     def store(self, bits: Bits) -> Graph:
         """Return the graph with weights of these bits. Raises UserError if a weight is not finite."""
-        ops = [op for op in weight_owners(self.prepared).values() if op.code in bits]
-        weights = map_threads(lambda op: self._round(op, bits[op.code]), ops)
-        return store_weights(self.prepared, {op.code: weight for op, weight in zip(ops, weights, strict=True)})
+        return store_weights(self.prepared, lambda op: self._round(op, bits[op.code]) if op.code in bits else None)
 
     def _round(self, op: WeightedOp, bits: int) -> StoredWeight:
         key = op.code, bits
@@ -72,8 +70,10 @@ class RoundedWeights:
         return self._rounded[key]
 
     def _round_to_4_bits(self, op: WeightedOp) -> StoredWeight:
+        if (moments := self.moments.get(op.code)) is None:
+            return nearest_int4(op, self.prepared)
         try:
-            return round_in_groups(self.prepared.constants[op.weight], op, self.moments.get(op.code))
+            return round_in_groups(self.prepared.constants[op.weight], op, moments)
         except ValueError as error:
             raise not_finite(op, error) from None
 

@@ -143,7 +143,7 @@ def _add_bodies(
 def _report_commands(contents: Contents) -> str:
     """Return the commands that make a report of a bundle."""
     if "float32" not in contents.bodies:
-        return "int8 is judged against float32, which only the bundle before `fewstep pack` has"
+        return "bodies are judged against float32, which the bundle does not have"
     path = quote_path(contents.path)
     if not any(body.is_quantized for body in contents.manifest.bodies.values()):
         return f"fewstep calibrate {path}, then fewstep report {path}"

@@ -33,6 +33,7 @@ class RunOptions(BundleOptions):
         plan from `fewstep fit`, or the path of a plan's JSON file. Default: the plan of the calibration (for float32
         too), else scheduler:20 if the model came with a scheduler, else dpmpp_2m:8.
     precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 or bfloat16 (made by `fewstep build`).
+        Default: float32 or, in a bundle without it, a precision that it has.
     samples: Number of samples. Default: one for each prompt, or for each row of a file of conditions, or 16.
     prompt: Text prompt, for a bundle with a text encoder, or @FILE with one per line. The samples cycle through the
         prompts.
@@ -80,7 +81,7 @@ class RunOptions(BundleOptions):
 
     bundle: Path = field(metadata={"as_text": True})
     plan: TextReference | None = None
-    precision: str = "float32"
+    precision: str | None = None
     samples: int | None = field(default=None, metadata={"short": "-n"})
     prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True, "is_text": True})
     negative: tuple[str, ...] = field(default=(), metadata={"whole": True, "is_text": True})

@@ -102,8 +102,8 @@ def open_request(options: RunOptions) -> RunRequest:
     name = choose_body(bundle, options.precision, create_backend(options.backend, options.threads))
     body, bundle = bundle.body(name), bundle.with_graphs_of(name)
     defaults = find_defaults(bundle, body, options.plan) if choice is None else choice.defaults
-    if options.guidance is None:
-        options = replace(options, guidance=defaults.guidance)
+    guidance = defaults.guidance if options.guidance is None else options.guidance
+    options = replace(options, precision=body.precision, guidance=guidance)
     memory = _plan_memory(options, bundle, name)
     values, negative = add_prompt_conditions(bundle, own, options.prompts, options.negatives, options.threads)
     if negative:

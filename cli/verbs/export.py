@@ -44,7 +44,7 @@ def dry_run(options: ExportOptions) -> Outcome:
     for source in check_sources(options):  # only one source is in memory at a time
         labels.append((source.label, source.sha256))
         specs.append(source.spec)
-        own = estimate_needs(source, options.dtype)
+        own = estimate_needs(source, options.precision)
         if own is not None:  # before the network is run
             check_room(options.output, own.disk)
             check_memory(own, folder)

@@ -4,30 +4,39 @@ Only one network is in memory at a time: text encoders are often the largest par
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fewstep.export.batches import BATCH_LIMIT, TRACE_BATCH
 from fewstep.export.verification.difference import measure_difference
+from fewstep.export.verification.stored import measure_ratio
+from fewstep.export.weights_only import Bits, store_quantized
 from fewstep.graph.files.commit import Writer
-from fewstep.graph.files.io import offload_weights, store
+from fewstep.graph.files.io import EXTERNAL_ABOVE, offload_weights, store
 from fewstep.graph.files.weights import collect_garbage
 from fewstep.graph.graph import BATCH, Array, Graph
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.shapes import fold_shapes
+from fewstep.graph.resource_needs import format_duration
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import TensorEntry
+from fewstep.runtime.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import torch
 
 LOG = logging.getLogger("fewstep")
 TOLERANCE = 1e-4  # relative to the largest absolute value of an output
+OF_LARGE = (1, 2)  # batch sizes at which a network with weights in a file of their own is compared
+WORTH_SAYING = 60.0  # seconds
+ROUNDED = "the %s: weights rounded to the nearest of %d bits; its %s is %.1f dB above their error"
 COMPANION = "%s: within %.1e of torch, in batches of %s"  # a line of the log
 FITS = "give a folder whose components belong together"
 
@@ -71,23 +80,77 @@ class CompanionGraph:
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
+def add_companion(
+    writer: Writer, companion: Companion, progress: Progress = SILENT, bits: Bits | None = None
+) -> CompanionGraph:
     """Trace a companion, verify it at several batch sizes, and add it to the bundle. Raises CompanionFailure if its
     module fails, GraphFailure if it cannot be traced or a tensor differs, and UserError for values that are not finite.
 
-    torch's weights of a large network are freed before the graph runs, as in the export of a denoiser.
+    torch's weights of a large network are freed before the graph runs, as in the export of a denoiser. Its batch sizes
+    are the two smallest of any that show whether samples mix.
+
+    bits: those of the weights, if they become integers; a graph without such weights stays float32.
     """
-    module = companion.load().eval().cpu().float().requires_grad_(False)
+    from fewstep.export.tracing.weights.stored_halves import to_float32  # imports torch
+
+    module = to_float32(companion.load().eval()).requires_grad_(False)
     if companion.check is not None:
         companion.check(module)
-    feeds = {batch: companion.feeds(batch) for batch in companion.batches}
-    expected = {batch: _run_torch(module, companion, inputs) for batch, inputs in feeds.items()}
-    (graph,) = offload_weights(writer, _trace(module, companion))
+    batches = companion.batches if companion.weights <= EXTERNAL_ABOVE else OF_LARGE[: len(companion.batches)]
+    steps: Callable[[int], None] = partial(progress, companion.name, total=2 + 2 * len(batches))
+    feeds = {batch: companion.feeds(batch) for batch in batches}
+    expected = _run_all(module, companion, feeds, steps)
+    graph = _trace(module, companion)
+    if bits is None:
+        (graph,) = offload_weights(writer, graph)
     del module
     collect_garbage(graph)
+    steps(len(batches) + 1)
     run = open_session(graph)
-    worst = 0.0
+    worst = _compare_all(run, companion, feeds, expected, steps)
+    LOG.info(COMPANION, companion.name, worst, batches)
+    name = companion.name.replace(" ", "-")
+    if bits is None:
+        file, data = store(writer, graph, name)
+    else:
+        del run
+        stored = store_quantized(writer, graph, name, bits)
+        run = open_session(stored.graph)
+        if stored.is_rounded:
+            _log_rounding(companion, bits, expected[batches[0]], run(feeds[batches[0]]))
+        file, data = stored.file, stored.data
+    steps(2 + 2 * len(batches))
+    return CompanionGraph(manifest.GraphEntry(file, companion.inputs, companion.outputs, data), worst, run)
+
+
+def _run_all(
+    module: "torch.nn.Module",
+    companion: Companion,
+    feeds: Mapping[int, Mapping[str, Array]],
+    steps: Callable[[int], None],
+) -> dict[int, list[Array]]:
+    """Return torch's outputs by batch size."""
+    expected = dict[int, list[Array]]()
     for batch, inputs in feeds.items():
+        started = perf_counter()
+        expected[batch] = _run_torch(module, companion, inputs)
+        if len(expected) == 1:
+            _warn_of_time(companion.name, 2 * sum(feeds) / batch * (perf_counter() - started))
+        steps(len(expected))
+    return expected
+
+
+def _compare_all(
+    run: Callable[[Mapping[str, Array]], dict[str, Array]],
+    companion: Companion,
+    feeds: Mapping[int, Mapping[str, Array]],
+    expected: Mapping[int, list[Array]],
+    steps: Callable[[int], None],
+) -> float:
+    """Return the largest difference of a graph's outputs from torch's. Raises GraphFailure naming a tensor that
+    differs."""
+    worst = 0.0
+    for done, (batch, inputs) in enumerate(feeds.items(), len(feeds) + 2):
         outputs = run(inputs)
         for tensor, value in zip(companion.outputs, expected[batch], strict=True):
             relative = measure_difference(value, outputs[tensor.name]).relative
@@ -98,9 +161,22 @@ def add_companion(writer: Writer, companion: Companion) -> CompanionGraph:
                     "report the pipeline: this is a bug in fewstep",
                 )
             worst = max(worst, relative)
-    LOG.info(COMPANION, companion.name, worst, companion.batches)
-    file, data = store(writer, graph, companion.name.replace(" ", "-"))
-    return CompanionGraph(manifest.GraphEntry(file, companion.inputs, companion.outputs, data), worst, run)
+        steps(done)
+    return worst
+
+
+def _warn_of_time(name: str, seconds: float) -> None:
+    """Say how long the verification takes, if it takes long."""
+    if seconds > WORTH_SAYING:
+        LOG.warning("verifying the %s takes about %s", name, format_duration(seconds))
+
+
+def _log_rounding(companion: Companion, bits: Bits, expected: Sequence[Array], rounded: Mapping[str, Array]) -> None:
+    """Log how far the outputs of a written graph are from torch's. Raises UserError if they have little in common."""
+    for tensor, exact in zip(companion.outputs, expected, strict=True):
+        if exact.dtype.kind == "f":
+            ratio = measure_ratio(exact, rounded[tensor.name], f"the {companion.name}")
+            LOG.warning(ROUNDED, companion.name, bits, tensor.name, ratio)
 
 
 def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str, Array]) -> list[Array]:

@@ -3,16 +3,24 @@
 import dataclasses
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from msgspec.structs import replace
 
 from fewstep.export.companions.autoencoder import AutoencoderSource
-from fewstep.export.companions.companion import Companion, CompanionFailure, GraphFailure, add_companion
+from fewstep.export.companions.companion import (
+    Companion,
+    CompanionFailure,
+    CompanionGraph,
+    GraphFailure,
+    add_companion,
+)
 from fewstep.export.companions.text import TextSource, TokenInput
+from fewstep.export.weights_only import Bits
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Array
 from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, GraphEntry, Manifest, TextEncoderEntry, Tokens
@@ -20,6 +28,7 @@ from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import T5
 from fewstep.runtime.progress import SILENT, Progress
 
+AddCompanion = Callable[[Companion], CompanionGraph]
 LOG = logging.getLogger("fewstep")
 FOLDER = "graphs"
 NO_PROMPTS = "the bundle takes encoded texts (fewstep encode), not prompts: %s"
@@ -57,26 +66,29 @@ class PipelineNetworks:
         """Return these networks with the low-rank updates for the text encoders."""
         return self if self.text is None else dataclasses.replace(self, text=self.text.with_loras(loras))
 
-    def add(self, writer: Writer, manifest: Manifest, progress: Progress = SILENT) -> Manifest:
-        """Export and verify the text encoder and the autoencoder. Return the manifest with their entries."""
-        count = (self.text is not None) + (0 if self.autoencoder is None else len(self.autoencoder.ways))
+    def add(
+        self, writer: Writer, manifest: Manifest, progress: Progress = SILENT, bits: Bits | None = None
+    ) -> Manifest:
+        """Export and verify the text encoder and the autoencoder. Return the manifest with their entries.
+
+        bits: those of the weights; those of an autoencoder have 8, since most are of convolutions. None for float32.
+        """
+        add = partial(add_companion, writer, progress=progress)
         if self.text is not None:
             try:
-                manifest = self._add_text(self.text, writer, manifest)
+                manifest = self._add_text(self.text, writer, manifest, partial(add, bits=bits))
             except (CompanionFailure, GraphFailure) as error:
                 if not self.text.is_recorded:
                     raise
                 LOG.warning(NO_PROMPTS, error.what)
-            progress("pipeline", 1, count)
         if self.autoencoder is not None:
-            described = add_autoencoder(writer, self.autoencoder)
-            progress("pipeline", count, count)
+            described = add_autoencoder(self.autoencoder, partial(add, bits=None if bits is None else 8))
             manifest = replace(manifest, autoencoder=described)
         return manifest
 
-    def _add_text(self, text: TextSource, writer: Writer, manifest: Manifest) -> Manifest:
+    def _add_text(self, text: TextSource, writer: Writer, manifest: Manifest, add: AddCompanion) -> Manifest:
         """Add the text encoder, its tokenizers, and the encoded empty prompt."""
-        added = add_companion(writer, text.companion)
+        added = add(text.companion)
         nothing = (
             {} if text.form is not None else added.run(text.tokenize([text.nothing]))
         )  # robot tasks have no guidance
@@ -105,25 +117,26 @@ class PipelineNetworks:
         return replace(condition, null_file=writer.add(stream.getvalue(), FOLDER, f"null-{condition.name}", ".npy"))
 
 
-def add_autoencoder(writer: Writer, source: AutoencoderSource) -> AutoencoderEntry | None:
-    """Add an autoencoder to a bundle. Returns None, with a warning, if its decoder is code of a pipeline that fails, or
-    that its graph does not reproduce. Raises UserError for the same of another decoder, and for all other problems."""
+def add_autoencoder(source: AutoencoderSource, add: AddCompanion) -> AutoencoderEntry | None:
+    """Add an autoencoder to a bundle, by the function `add`. Returns None, with a warning, if its decoder is code of a
+    pipeline that fails, or that its graph does not reproduce. Raises UserError for the same of another decoder, and for
+    all other problems."""
     try:
-        decoder = add_companion(writer, source.decoder).graph
+        decoder = add(source.decoder).graph
     except (CompanionFailure, GraphFailure) as error:
         if not source.is_traced:
             raise
         LOG.warning(NOT_TRACED, error.what)
         return None
-    encoder = None if source.encoder is None else add_encoder(writer, source.encoder)
+    encoder = None if source.encoder is None else add_encoder(source.encoder, add)
     return AutoencoderEntry(decoder, encoder, source.frame_rate, source.sample_rate)
 
 
-def add_encoder(writer: Writer, encoder: Companion) -> GraphEntry | None:
+def add_encoder(encoder: Companion, add: AddCompanion) -> GraphEntry | None:
     """Add the encoder of an autoencoder to a bundle. If it fails in torch, it is left out with a warning: a bundle
     needs it for `--image` only."""
     try:
-        return add_companion(writer, encoder).graph
+        return add(encoder).graph
     except CompanionFailure as error:
         LOG.warning("the bundle has no encoder, and takes no --image: %s", error.what)
         return None

@@ -30,6 +30,7 @@ from fewstep.export.tracing.weights.computed_weights import compute_from_weights
 from fewstep.export.tracing.weights.mapped_weights import find_mapped
 from fewstep.graph.files.io import from_model
 from fewstep.graph.graph import OPSET, Array, Graph
+from fewstep.graph.widened import widen_constants
 
 
 def capture(
@@ -77,7 +78,7 @@ def capture(
             raise explain_export_error(error, watch, captured, guards) from error
     weights = _take_weights(program.model, initializers)
     graph = from_model(_name_nodes_by_module(ir.to_proto(program.model)), extra=weights)
-    return graph, program.exported_program
+    return widen_constants(graph), program.exported_program
 
 
 def _write_onnx(captured: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> Any:

@@ -14,6 +14,7 @@ from fewstep.export.spec import Spec
 from fewstep.export.tracing.export_errors import describe_changed_buffers, describe_random_operation
 from fewstep.export.tracing.kept_values import refuse_kept_values
 from fewstep.export.tracing.torch_functions import quote_keywords
+from fewstep.export.tracing.weights.stored_halves import to_float32
 from fewstep.export.verification.points import feeds_of_other_values
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import STOPS, UserError, first_line
@@ -91,7 +92,7 @@ def _to_tensors(feeds: Mapping[str, Array]) -> tuple[torch.Tensor, ...]:
 def prepare_module(module: torch.nn.Module) -> None:
     """Put a module in evaluation mode, on the CPU, in float32. (A `train` of the user's may return nothing.)"""
     module.eval()
-    module.cpu().float()
+    to_float32(module)
 
 
 def first_call(module: torch.nn.Module, spec: Spec, inputs: tuple[torch.Tensor, ...]) -> Any:

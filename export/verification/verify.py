@@ -159,6 +159,7 @@ def compare(
     again: Callable[[], Reference],
     progress: Progress = SILENT,
     half: PreparedDenoiser | None = None,
+    rounds_to_float16: bool = True,
 ) -> Verification:
     """Compare the exported graph, then the prepared graph, then the prepared graph rounded to float16, with the
     reference at every point.
@@ -168,8 +169,9 @@ def compare(
     the scores of a batch can be larger than the network.
 
     `half` is the prepared graph in float16, for a float16 bundle. CPU kernels compute it in float32. So every export
-    also rounds each result to float16, which shows the loss of float16 in the bundle or in engines. Raises UserError at
-    the first mismatch. `again` loads the reference again, to find the node at which the mismatch begins.
+    also rounds each result to float16, which shows the loss of float16 in the bundle or in engines, if
+    `rounds_to_float16`. Raises UserError at the first mismatch. `again` loads the reference again, to find the node at
+    which the mismatch begins.
     """
     comparisons: list[PointComparison] = []
 
@@ -206,7 +208,8 @@ def compare(
     del deployed
     if half is not None:
         run_all("float16", open_prepared(_split_attention(half)), FLOAT16_TOLERANCE)
-    comparisons.extend(_compare_in_float16(expected, prepared, is_deployed=half is not None))
+    if rounds_to_float16:
+        comparisons.extend(_compare_in_float16(expected, prepared, is_deployed=half is not None))
     return Verification(expected.tolerance, tuple(comparisons), expected.engine, expected.scope)
 
 

@@ -28,7 +28,7 @@ def select_body(options: BakeOptions, bundle: Bundle) -> str:
     if options.body is None and options.precision in ("float16", "bfloat16"):
         fix = "choose float32 or int8, or bake float16 with --body float16"
         raise UserError(f"bake cannot choose {options.precision}", fix)
-    return options.body or choose_body(bundle, options.precision or "float32", OnnxRuntime())
+    return options.body or choose_body(bundle, options.precision, OnnxRuntime())
 
 
 def refuse_slots_of_several(bundle: Bundle) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from fewstep.graph.files.weights import LARGE, release_array
 from fewstep.graph.graph import Array, Graph
+from fewstep.graph.widened import stored_array
 
 
 def digest(graph: Graph) -> bytes:
@@ -31,7 +32,9 @@ def _digest(graph: Graph, below: float) -> bytes:
 
 
 def _content(array: Array) -> "memoryview | bytes":
-    """Return the bytes of an array. numpy has no buffer of bfloat16, and strings of ONNX are Python objects."""
+    """Return the bytes in which an array is stored. numpy has no buffer of bfloat16, and strings of ONNX are Python
+    objects."""
     if array.dtype == object:
         return repr(array.tolist()).encode()
+    array = array if (stored := stored_array(array)) is None else stored
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -15,7 +15,7 @@ from fewstep.plans.file import decode, encode
 from fewstep.runtime.backends import RUN_ONCE, graph_names
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import shared_graphs
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME, WEIGHTS_ONLY, platform_of
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.options import BundleOptions
@@ -31,7 +31,7 @@ class PackOptions(BundleOptions):
     bundle: The bundle to copy from; it stays unchanged.
     output: Folder of the new bundle.
     body: Names of the bodies to copy, such as int8-cpu-x86. Default: all int8 bodies for ONNX Runtime on CPUs
-        (int8-cpu-...).
+        (int8-cpu-...), or those of weights alone in a bundle without float32.
     """
 
     output: Path = field(metadata={"short": "-o"})
@@ -45,7 +45,10 @@ def pack(options: PackOptions) -> Manifest:
     with float32.
     """
     bundle = options.open()
-    wanted = options.body or tuple(name for name, body in bundle.manifest.bodies.items() if _is_for_cpus(body))
+    bodies = bundle.manifest.bodies
+    wanted = options.body or tuple(name for name, body in bodies.items() if _is_for_cpus(body))
+    if "float32" not in bodies:  # exported so
+        wanted = wanted or tuple(name for name in bodies if name in WEIGHTS_ONLY)
     if not wanted:
         fix = f"calibrate it first, or choose one of {', '.join(bundle.manifest.bodies)} with --body"
         raise UserError(f"{options.bundle} has no int8 body for CPUs", fix)

@@ -17,6 +17,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from fewstep.graph.graph import Array, Graph
+from fewstep.graph.widened import stored_array
 
 LARGE = 4096  # bytes; smaller constants stay in the graph, where engines can fold them
 PAGE = 4096  # bytes of a page, on which large constants start, so that an engine can map them instead of copying
@@ -49,6 +50,8 @@ def view(file: Array, offset: int, dtype: np.dtype[Any], shape: Sequence[int]) -
 def place_of(array: Array) -> FilePlace | None:
     """Return the file and the offset from which an array is mapped; None if its memory is not that of a file, or is not
     contiguous."""
+    if stored_array(array) is not None:  # the file has its numbers in another type
+        return None
     root = _root(array)
     if not isinstance(root, np.memmap) or root.filename is None or root.mode != "r" or not array.flags.c_contiguous:
         return None
@@ -63,6 +66,7 @@ def release(graph: Graph) -> None:
 
 def release_array(array: Array) -> None:
     """Drop one array, contiguous or transposed, from memory, including the rest of its first and last page."""
+    array = array if (stored := stored_array(array)) is None else stored
     root = _root(array)
     if isinstance(root.base, mmap.mmap) and hasattr(root.base, "madvise"):  # not on Windows
         start = (_address(array) - _address(root)) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -90,6 +94,8 @@ def collect_garbage(graph: Graph) -> None:
 
 def memory_key(array: Array) -> tuple[object, ...]:
     """Return a key that is equal for two arrays of the same memory, shape, type and strides."""
+    if (stored := stored_array(array)) is not None:
+        return (array.dtype, *memory_key(stored))
     return (_address(array), array.dtype, array.shape, array.strides)
 
 
@@ -181,8 +187,10 @@ def _align(end: int, size: int) -> int:
 
 
 def _blocks(array: Array) -> Iterator[memoryview]:
-    """Yield the bytes of an array in order, little-endian as in ONNX. A transposed array is copied block by block."""
-    if array.ndim == 0 or array.nbytes <= BLOCK or array.flags.c_contiguous:
+    """Yield the bytes of an array in order, little-endian as in ONNX. A transposed array is copied block by block,
+    and so is one that is stored in another type."""
+    is_stored = stored_array(array) is not None
+    if array.ndim == 0 or array.nbytes <= BLOCK or (not is_stored and array.flags.c_contiguous):
         flat = np.ascontiguousarray(array).reshape(-1)
         step = max(1, BLOCK // array.itemsize)
         for start in range(0, flat.size, step):

@@ -7,14 +7,17 @@ onnxruntime computes products of both forms by MatMulNBits, whose CPU kernel rou
 of inputs. The error is about 45 dB below the product. Kernels without it take 1.5 to 2 times as long (lab/trials.md).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
+from fewstep.graph.files.weights import release_array
 from fewstep.graph.graph import Array, Graph, Node, varies_per_call
-from fewstep.graph.grouped_weights import GroupedWeight
+from fewstep.graph.grouped_weights import GroupedWeight, quantize_in_groups
 from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.stored_embeddings import store_embeddings
 from fewstep.graph.selection import (
     CONTRIB,
     FEW_CHANNELS,
@@ -25,6 +28,7 @@ from fewstep.graph.selection import (
 )
 from fewstep.graph.weight_quantization import QuantizedWeight, quantize_weight
 from fewstep.plans.errors import UserError
+from fewstep.runtime.machine.threads import map_threads
 
 StoredWeight = QuantizedWeight | GroupedWeight
 IN_8_BITS = 4  # accuracy_level of MatMulNBits at which activations are rounded to 8 bits
@@ -48,26 +52,56 @@ def can_have_4_bits(op: WeightedOp, graph: Graph) -> bool:
     return op.node.op != "Conv" and is_plain
 
 
-def store_weights(graph: Graph, weights: Mapping[str, StoredWeight]) -> Graph:
-    """Return the graph with these weights in 8 or 4 bits, by `WeightedOp.code`. Operations with a weight in 4 bits must
-    be those of `can_have_4_bits`."""
+def store_weights(graph: Graph, weight_of: Callable[[WeightedOp], StoredWeight | None]) -> Graph:
+    """Return the graph with weights in 8 or 4 bits. `weight_of` returns that of an operation, or None if it stays
+    float. It is called once for each weight, in threads, and the weight is packed before the thread takes the next one.
+    Operations with a weight in 4 bits must be those of `can_have_4_bits`."""
+
+    def pack(op: WeightedOp) -> tuple[int, dict[str, Array]] | None:
+        """Return the number of a group's inputs, or 0 for 8 bits, and the constants of a weight."""
+        weight = weight_of(op)
+        if isinstance(weight, GroupedWeight):
+            return weight.group, _pack_weight(op, weight)
+        return None if weight is None else (0, {_integers(op): weight.values, _int8_scales(op): weight.scales})
+
+    ops = select_stored_ops(graph)
+    owners = {op.code: op for op in reversed(ops)}
+    packed = dict(zip(owners, map_threads(pack, owners.values()), strict=True))
     changed: dict[str, tuple[Node, ...]] = {}  # by the output of the node to replace
     nodes: dict[str, Node] = {}
     constants: dict[str, Array] = {}
-    for op in select_stored_ops(graph):
-        weight = weights.get(op.code)
-        if isinstance(weight, GroupedWeight):
-            constants |= _pack_weight(op, weight)
+    for op in ops:
+        form = packed[op.code]
+        if form is None:
+            continue
+        group, stored = form
+        constants |= stored
+        if group:
             nodes.setdefault(_scales(op), Node("Cast", (f"{_scales(op)}16",), (_scales(op),), {"to": 1}))
-            changed[op.name] = _product_nodes(op, weight)
-        elif weight is not None:
+            changed[op.name] = _product_nodes(op, graph.constants[op.weight].shape, group)
+        else:
             name = f"{op.weight}/dequantized_{op.axis}"
-            integers, scales = f"{op.weight}/int8_{op.axis}", f"{op.weight}/scales_{op.axis}"
-            constants |= {integers: weight.values, scales: weight.scales}
-            nodes[name] = Node("DequantizeLinear", (integers, scales), (name,), {"axis": op.axis})
+            nodes[name] = Node("DequantizeLinear", (_integers(op), _int8_scales(op)), (name,), {"axis": op.axis})
             changed[op.name] = (replace(op.node, inputs=(op.x, name, *op.node.inputs[2:])),)
     replaced = [new for node in graph.nodes for new in changed.get(node.output, (node,))]
     return drop_unused(graph.with_nodes([*nodes.values(), *replaced], constants))
+
+
+def store_nearest(graph: Graph, bits: Literal[4, 8]) -> Graph:
+    """Return the graph with all weights of `select_stored_ops` in 8 bits, or those of matrix products in 4 bits, and
+    tables of embeddings in 8 bits. Each number is the nearest one that its scale allows. Weights that are mapped from a
+    file are released from memory.
+
+    Raises UserError if a weight is not finite.
+    """
+
+    def nearest(op: WeightedOp) -> StoredWeight:
+        is_small = bits == 4 and can_have_4_bits(op, graph)
+        weight = nearest_int4(op, graph) if is_small else nearest_int8(op, graph)
+        release_array(graph.constants[op.weight])
+        return weight
+
+    return store_embeddings(store_weights(graph, nearest))
 
 
 def store_weights_as_int8(graph: Graph) -> Graph:
@@ -80,7 +114,7 @@ def store_weights_as_int8(graph: Graph) -> Graph:
         raise UserError(
             f"no weight of graph {graph.name!r} can be stored as int8", "give another body, such as float32"
         )
-    return store_weights(graph, {op.code: nearest_int8(op, graph) for op in _distinct(ops)})
+    return store_weights(graph, lambda op: nearest_int8(op, graph))
 
 
 def nearest_int8(op: WeightedOp, graph: Graph) -> QuantizedWeight:
@@ -88,6 +122,15 @@ def nearest_int8(op: WeightedOp, graph: Graph) -> QuantizedWeight:
     finite."""
     try:
         return quantize_weight(graph.constants[op.weight], op.axis)
+    except ValueError as error:
+        raise not_finite(op, error) from None
+
+
+def nearest_int4(op: WeightedOp, graph: Graph) -> GroupedWeight:
+    """Return the weight of a matrix product in 4 bits, each number as the nearest code. Raises UserError if it is not
+    finite."""
+    try:
+        return quantize_in_groups(np.moveaxis(graph.constants[op.weight], op.axis, 0))
     except ValueError as error:
         raise not_finite(op, error) from None
 
@@ -102,12 +145,16 @@ def stored_bytes(weight: Array, bits: int) -> float:
     return weight.size * bits / 8
 
 
-def _distinct(ops: Collection[WeightedOp]) -> Collection[WeightedOp]:
-    return {op.code: op for op in ops}.values()
-
-
 def _scales(op: WeightedOp) -> str:
     return f"{op.code}/scales"
+
+
+def _integers(op: WeightedOp) -> str:
+    return f"{op.weight}/int8_{op.axis}"
+
+
+def _int8_scales(op: WeightedOp) -> str:
+    return f"{op.weight}/scales_{op.axis}"
 
 
 def _pack_weight(op: WeightedOp, weight: GroupedWeight) -> dict[str, Array]:
@@ -128,10 +175,11 @@ def _pack(codes: Array) -> Array:
     return packed
 
 
-def _product_nodes(op: WeightedOp, weight: GroupedWeight) -> tuple[Node, ...]:
-    """Return the nodes that replace a product: MatMulNBits, and the sum with the bias of a Gemm."""
-    outputs, inputs = weight.codes.shape
-    attributes = {"K": inputs, "N": outputs, "bits": 4, "block_size": weight.group, "accuracy_level": IN_8_BITS}
+def _product_nodes(op: WeightedOp, shape: tuple[int, ...], group: int) -> tuple[Node, ...]:
+    """Return the nodes that replace a product with a weight of this shape: MatMulNBits, and the sum with the bias of a
+    Gemm."""
+    outputs, inputs = shape[op.axis], shape[1 - op.axis]
+    attributes = {"K": inputs, "N": outputs, "bits": 4, "block_size": group, "accuracy_level": IN_8_BITS}
     product = op.name if not op.bias else f"{op.name}/product"
     given = op.x, f"{op.code}/int4", _scales(op), f"{op.code}/zeros"
     node = Node("MatMulNBits", given, (product,), attributes, op.node.name, CONTRIB)

@@ -24,6 +24,7 @@ from torch.utils import _pytree as pytree
 from fewstep.export.companions.autoencoder import AutoencoderSource
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.networks import PipelineNetworks
+from fewstep.export.tracing.weights.stored_halves import to_float32
 from fewstep.pipelines.companions.autoencoder import IMAGE, LATENT, random_latents
 from fewstep.pipelines.companions.partial_trace import TraceOfValues, pause_trace
 from fewstep.pipelines.companions.picture_encoder import find_latents, make_encoder
@@ -85,7 +86,7 @@ class RecordedDecoder(nn.Module):
 
     def __init__(self, decoding: RecordedDecoding, networks: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.decoding, self.networks = decoding, nn.ModuleDict(networks).cpu().float()
+        self.decoding, self.networks = decoding, to_float32(nn.ModuleDict(networks))
         # a trace replaces the tensors of `networks`, and code before it reads their values
         self.shown = dict(zip(networks, map(_share_tensors, networks.values()), strict=True))
 

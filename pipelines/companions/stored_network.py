@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fewstep.export.sources.model_files import CONFIG, float_bytes
+from fewstep.export.tracing.weights.stored_halves import to_float32
 from fewstep.pipelines.companions.autoencoder import ENCODING
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import find_component_weights, load_component
@@ -35,7 +36,7 @@ def read_stored(folder: Folder, component: str, component_class: Any) -> StoredN
     total, encoding = float_bytes(files), float_bytes(files, ENCODING)
 
     def load() -> nn.Module:
-        return load_component(home, component_class, dtype=torch.float32, attn_implementation="eager").float()
+        return to_float32(load_component(home, component_class, dtype=torch.float32, attn_implementation="eager"))
 
     return StoredNetwork(load, total, encoding, (home / CONFIG, *files))
 

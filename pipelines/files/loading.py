@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from fewstep.export.companions.tokenizer import import_transformers
 from fewstep.export.sources.model_files import CONFIG, GIVE_PIPELINE, Weights, find_weights, read_json
 from fewstep.export.sources.remote_code import NO_CODE
+from fewstep.export.tracing.weights.mapped_weights import map_tensors
 from fewstep.pipelines.files.folder import read_config
 from fewstep.pipelines.files.scaled_weights import ScaledWeights, find_scaled_weights
 from fewstep.pipelines.files.stored_formats import GIVE_WIDER
 from fewstep.pipelines.files.weight_entries import DEQUANTIZE, check_entries, read_entries, unwrap_names
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.memory_pages import drop_pages
+
+HALVES = ("BF16", "F16")  # safetensors' names
 
 
 def outline_network(home: Path) -> nn.Module:
@@ -33,15 +36,60 @@ def outline_network(home: Path) -> nn.Module:
 
 def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     """Return the network of a component with its weights, and their files. diffusers also reads the layer names of its
-    earlier versions."""
+    earlier versions. Weights that are all in bfloat16 or float16 stay so, and are mapped from their files."""
     stored, network_class = find_weights(home), _class_of(home)
     import diffusers
 
+    if _are_halves(stored) and (mapped := _map_network(network_class, home, stored)) is not None:
+        return mapped, list(stored.files)
     stays_float32 = bool(getattr(network_class, "_keep_in_fp32_modules", None))
     with _release_copied_weights():  # the only way in which diffusers loads networks with layers that stay in float32
         network = load_pretrained(diffusers, network_class.__name__, home, stored, low_cpu_mem_usage=stays_float32)
     gc.collect()  # otherwise the files stay mapped
     return network.requires_grad_(False), list(stored.files)
+
+
+def _are_halves(stored: Weights) -> bool:
+    """Return whether all floats of a component are of one type of 16 bits."""
+    types = {entry.dtype for entry in read_entries(stored).values()} - {"I64"}  # of counters
+    return len(types) == 1 and types <= {*HALVES}
+
+
+def _map_network(network_class: Any, home: Path, stored: Weights) -> nn.Module | None:
+    """Return a network of diffusers whose large weights are mapped from its files. None if the files have other names
+    of layers, which diffusers converts."""
+    with _parameters_on_meta(), _silence_library(import_module("diffusers").utils.logging):
+        network: nn.Module = network_class.from_config(network_class.load_config(home, local_files_only=True))
+    state = _map_state(stored)
+    if state.keys() != network.state_dict().keys():
+        return None
+    network.load_state_dict(state, assign=True)
+    check_entries(network, home, read_entries(stored), {"unexpected_keys": (), "missing_keys": ()})
+    return network.eval().requires_grad_(False)
+
+
+def _map_state(stored: Weights) -> dict[str, Tensor]:
+    """Return the tensors of a component's files, the large ones mapped."""
+    from safetensors.torch import load_file
+
+    state: dict[str, Tensor] = {}
+    for file in stored.tensors:
+        mapped = map_tensors(file, HALVES)
+        small = {name: each.clone() for name, each in load_file(file).items() if name not in mapped}
+        state |= small | mapped
+    return state
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Inside the block, parameters of new modules have no memory. Buffers do, since files need not have them."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, None if parameter is None else nn.Parameter(parameter.to("meta"), requires_grad=False))
+
+    with patch.object(nn.Module, "register_parameter", register_on_meta):
+        yield
 
 
 def find_component_weights(home: Path, component_class: Any) -> Weights:
@@ -96,7 +144,8 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
     try:
         with _silence_library(library.utils.logging):
             made = getattr(library, class_name)
-            if scaled.others or any(name != short for name, short in names.items()):
+            is_renamed = scaled.others or any(name != short for name, short in names.items())
+            if is_renamed or (library.__name__ == "transformers" and _are_halves(stored)):
                 network, info = _load_renamed(library, made, home, stored, names, scaled, options)
             else:
                 network, info = made.from_pretrained(
@@ -129,11 +178,15 @@ def _load_renamed(
     options: Mapping[str, Any],
 ) -> tuple[nn.Module, Mapping[str, Any]]:
     """Load a network like `from_pretrained`, but with stored weights renamed by `names` and multiplied by their scales.
-    Return the network and the library's loading info."""
+    Those of a network of transformers that are all in half precision stay so, and are mapped. Return the network and
+    the library's loading info."""
     from safetensors.torch import load_file
 
-    files = (load_file(file) for file in stored.tensors)
+    are_halves = library.__name__ == "transformers" and not scaled.others and _are_halves(stored)
+    files = [_map_state(stored)] if are_halves else map(load_file, stored.tensors)
     state = {names[name]: each for tensors in files for name, each in tensors.items() if name in names}
+    if are_halves:
+        options = {**options, "dtype": next(each.dtype for each in state.values() if each.is_floating_point())}
     for name in scaled.scales:
         state[names[name]] = scaled.restore(name, state[names[name]])
     if library.__name__ == "transformers":

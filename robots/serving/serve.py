@@ -48,7 +48,7 @@ class ServeOptions(BundleOptions):
     protocol: openpi for openpi's clients (WebSocket), lerobot for LeRobot's robot client (gRPC), or lines for a control
         loop in this process, which returns one action for each observation.
     plan: The sampling plan, as in `fewstep run`. Default: the plan of the calibration, else that of the model.
-    precision: float32, int8, float16 or bfloat16, as in `fewstep run`.
+    precision: float32, int8, float16 or bfloat16, by default as in `fewstep run`.
     rate: Ticks per second. lerobot and lines need it.
     host: Address to listen on. Another one than this machine's own needs a token.
     port: Port to listen on; 0 takes a free one. Default: 8000 for openpi, 8080 for lerobot, 5757 for lines.
@@ -62,7 +62,7 @@ class ServeOptions(BundleOptions):
 
     protocol: Literal["openpi", "lerobot", "lines"] = "openpi"
     plan: TextReference | None = None
-    precision: str = "float32"
+    precision: str | None = None
     rate: float | None = None
     host: str = "127.0.0.1"
     port: int | None = None
@@ -243,4 +243,4 @@ def describe_ready(options: ServeOptions, listening: Listening, sampler: Sampler
     where = listening.address(port)
     shaping = shaping_of(plan)
     how = plan.name if shaping is None else f"{plan.name} {describe_shaping(shaping)}"
-    return f"{name} ({options.precision}, {how}) is served at {where} to {robots}, as {options.protocol}"
+    return f"{name} ({sampler.body.precision}, {how}) is served at {where} to {robots}, as {options.protocol}"

@@ -23,6 +23,7 @@ from fewstep.runtime.bundle.manifest import SCHEMA, Body, Condition, GraphEntry,
 from fewstep.runtime.bundle.networks import networks, select_network, shared_graphs, step_graphs, with_graphs_of
 from fewstep.runtime.bundle.old_schemas import upgrade_manifest
 from fewstep.runtime.bundle.onnx_references import external_data_files
+from fewstep.runtime.bundle.platforms import WEIGHTS_ONLY
 from fewstep.runtime.bundle.remake_commands import recalibrate_command, refit_command, weight_of_fit
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.links import Home
@@ -139,7 +140,10 @@ class Bundle:
         if body is None:
             have = ", ".join(self.manifest.bodies)
             fix = "name one of those, or make int8 bodies with fewstep calibrate"
-            if set(self.manifest.bodies) == {"float16"} and name != "float16":  # exported in float16
+            exported = ("float16", *WEIGHTS_ONLY)  # precisions that `fewstep export` makes without float32
+            if name not in exported and all(
+                each.precision in exported and each.plan is None for each in self.manifest.bodies.values()
+            ):
                 fix = "export it again in float32, from which all other bodies are made"
             elif "float32" not in self.manifest.bodies:  # `fewstep pack` left it out
                 fix = f"name one of those, or use the bundle that this was packed from ({self.manifest.name})"

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from fewstep.runtime.sampling.whole_runs import WholeRuns
 
 LOG = logging.getLogger("fewstep")
+FLOAT = "float32"
 PRECISIONS: tuple[str, ...] = get_args(get_type_hints(Body)["precision"])
 
 
 def load(
     path: Path | str,
-    precision: str = "float32",
+    precision: str | None = None,
     *,
     body: str | None = None,
     backend: Backend | None = None,
@@ -42,7 +43,7 @@ def load(
     Args:
         path: the bundle's folder or file.
         precision: a precision of the bundle's bodies, such as "float32" or "int8". The backend selects the body of this
-            precision that it runs best.
+            precision that it runs best. None is float32 or, for a bundle without it, a precision that it has.
         body: the name of a body, instead of a precision, for measurements (e.g. "int8-tensorrt", simulated in float).
         backend: the inference engine and its settings; None is ONNX Runtime on the CPU.
         resident: for a bundle with several networks, how many to keep in memory at once; None keeps all. Each is opened
@@ -164,8 +165,12 @@ def _warn_of_unsuited(bundle: Bundle, name: str, backend: Backend) -> None:
             LOG.warning("%s", sentence)
 
 
-def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
-    """Return the name of the body that a backend runs best for a precision. Raises UserError if the bundle has none."""
+def choose_body(bundle: Bundle, precision: str | None, backend: Backend) -> str:
+    """Return the name of the body that a backend runs best for a precision. None is float32 or, for a bundle without
+    it, the first precision of the backend that the bundle has, which the log names. Raises UserError if the bundle has
+    none."""
+    if precision is None:
+        precision = _usual_precision(bundle, backend)
     if not isinstance(precision, str) or precision not in backend.bodies:
         runs = ", ".join(backend.bodies)
         if precision in PRECISIONS:
@@ -197,3 +202,15 @@ def choose_body(bundle: Bundle, precision: str, backend: Backend) -> str:
         if not engines:
             fix = f"choose precision {others} (--precision on the command line)"
     raise UserError(f"{bundle.path} has no {wanted} body, only {', '.join(bundle.manifest.bodies)}", fix)
+
+
+def _usual_precision(bundle: Bundle, backend: Backend) -> str:
+    """Return float32 or, if the bundle lacks it, the first precision of a backend that the bundle has."""
+    bodies = bundle.manifest.bodies
+    if FLOAT in bodies:
+        return FLOAT
+    there = (precision for precision, names in backend.bodies.items() if not bodies.keys().isdisjoint(names))
+    precision = next(there, FLOAT)
+    if precision != FLOAT:
+        LOG.warning("%s has no float32 body: %s is run", bundle.path, precision)
+    return precision

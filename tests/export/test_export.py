@@ -252,7 +252,7 @@ def test_a_second_export_of_the_same_graphs_takes_their_verification_over(
     changed.write_text(file.read_text().replace("manual_seed(0)", "manual_seed(1)"))
     export(again := replace(options, source=f"{changed}:make"))
     assert runs[2:] == ["quick"]
-    export(replace(again, dtype="float16"))
+    export(replace(again, precision="float16"))
     assert runs[2:] == ["quick"] * 2
     monkeypatch.setattr(reuse, "PACKAGES", reuse.PACKAGES[:-1])  # other code
     verification = export(again).verification

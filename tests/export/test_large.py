@@ -149,9 +149,9 @@ def test_a_float16_export_is_half_the_size_and_is_verified(
     large: Path, tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(io, "EXTERNAL_ABOVE", limit)
-    manifest = export(ExportOptions(SOURCE, tmp_path / "b", dtype="float16"))
+    manifest = export(ExportOptions(SOURCE, tmp_path / "b", precision="float16"))
     assert list(manifest.bodies) == ["float16"] and manifest.bodies["float16"].precision == "float16"
-    assert "--dtype float16" in manifest.provenance.commands[0]
+    assert "--precision float16" in manifest.provenance.commands[0]
     assert sum(map(len, contents(tmp_path / "b").values())) < 0.7 * sum(map(len, contents(large).values()))
     table = read_table(tmp_path / "b", manifest)
     half = [each for each in table.comparisons if each.stage == "float16"]
@@ -168,7 +168,7 @@ def read_table(bundle: Path, manifest: Manifest) -> verify.Verification:
 @pytest.mark.slow
 def test_what_a_float16_bundle_can_be_used_for(tmp_path: Path) -> None:
     bundle = tmp_path / "b"
-    export(ExportOptions(SOURCE, bundle, dtype="float16"))
+    export(ExportOptions(SOURCE, bundle, precision="float16"))
     with pytest.raises(UserError, match="has no float32 body, only float16"):
         fewstep.runtime.load(bundle)
     with pytest.raises(UserError, match="float32"):

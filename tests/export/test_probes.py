@@ -31,7 +31,7 @@ def test_every_graph_of_a_small_network_has_one(bundle: str, request: pytest.Fix
 
 
 def test_a_large_network_and_float16_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    export(ExportOptions(SOURCE, tmp_path / "half", dtype="float16", verify="quick"))
+    export(ExportOptions(SOURCE, tmp_path / "half", precision="float16", verify="quick"))
     assert open_bundle(tmp_path / "half").manifest.bodies["float16"].graph.probe == ()
     monkeypatch.setattr(probes, "MOST_MACS", 10)
     export(ExportOptions(SOURCE, tmp_path / "large", verify="quick"))

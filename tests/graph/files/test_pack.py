@@ -81,7 +81,7 @@ def test_packing_twice_gives_the_same_files(tiny_bundle: Path, tmp_path: Path) -
 def test_what_a_packed_bundle_cannot_do_is_said(tiny_bundle: Path, tmp_path: Path) -> None:
     pack(PackOptions(tiny_bundle, tmp_path / "device", body=INT8))
     with refuses("int8-cpu-x86", "precision int8"):
-        fewstep.runtime.load(tmp_path / "device")
+        fewstep.runtime.load(tmp_path / "device", "float32")
     with pytest.raises(UserError, match=r"or use the bundle that this was packed from \(tiny\)"):
         open_bundle(tmp_path / "device").body("float32")
 

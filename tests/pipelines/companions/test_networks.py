@@ -1,6 +1,7 @@
 """The other networks of a folder in a bundle."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from torch import Tensor, nn
 
 from fewstep.export.companions.autoencoder import AutoencoderSource
-from fewstep.export.companions.companion import Companion
+from fewstep.export.companions.companion import Companion, add_companion
 from fewstep.export.companions.networks import add_autoencoder, add_encoder
 from fewstep.graph.files.commit import open_for_update
 from fewstep.pipelines.companions.networks import ZEROS_FOR_NONE, has_zeros_for_none
@@ -26,7 +27,7 @@ def test_an_encoder_that_fails_in_torch_is_left_out_with_a_warning(
     feeds = {"image": np.zeros((1, 3, 8, 8), np.float32)}
     encoder = Companion("encoder", lambda: nn.Conv2d(12, 4, 1), (IMAGE,), (X,), lambda batch: feeds)
     with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
-        assert add_encoder(writer, encoder) is None
+        assert add_encoder(encoder, partial(add_companion, writer)) is None
     assert "takes no --image: encoder fails in torch with image [1, 3, 8, 8]" in caplog.text
 
 
@@ -42,10 +43,11 @@ def test_only_a_traced_decoder_is_left_out_with_a_warning(tmp_path: Path, caplog
     feeds = {"latent": np.zeros((1, 2, 8), np.float32)}
     decoder = Companion("decoder", ByItsValues, (latent,), (sound,), lambda batch: feeds, (1,))
     with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
-        assert add_autoencoder(writer, AutoencoderSource(decoder, None, (), is_traced=True)) is None
+        source = AutoencoderSource(decoder, None, (), is_traced=True)
+        assert add_autoencoder(source, partial(add_companion, writer)) is None
         assert "the bundle returns x, since the end of its pipeline's call cannot be exported" in caplog.text
         with pytest.raises(UserError):
-            add_autoencoder(writer, AutoencoderSource(decoder, None, ()))
+            add_autoencoder(AutoencoderSource(decoder, None, ()), partial(add_companion, writer))
 
 
 def test_a_traced_decoder_whose_values_are_not_finite_is_refused(tmp_path: Path) -> None:
@@ -59,7 +61,7 @@ def test_a_traced_decoder_whose_values_are_not_finite_is_refused(tmp_path: Path)
 
     decoder = Companion("decoder", Damaged, (latent,), (sound,), lambda batch: feeds, (1,))
     with open_for_update(tmp_path / "bundle", must_exist=False) as writer, pytest.raises(UserError, match="not finite"):
-        add_autoencoder(writer, AutoencoderSource(decoder, None, (), is_traced=True))
+        add_autoencoder(AutoencoderSource(decoder, None, (), is_traced=True), partial(add_companion, writer))
 
 
 @pytest.mark.parametrize(
