@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewstep.runtime import Sampler, load
+from fewstep.runtime import Sampler, UserError, load
 
 ACTION, EPISODE = "action", "episode_index"
 MOST = 512  # rows of the file: more hardly change the ranges of activations
@@ -39,7 +38,13 @@ def read_frames(dataset: Path, names: Sequence[str], decoded: Sequence[Mapping[s
 
     decoded: the items of LeRobot's class, from which features are taken that the tables do not have.
     """
+    import pyarrow.parquet  # only to read tables
+
     files = sorted((dataset / "data").glob("chunk-*/file-*.parquet"))
+    if not files:
+        raise UserError(
+            f"{dataset} has no tables data/chunk-*/file-*.parquet", "give a data set of LeRobot's format 3.0"
+        )
     table = pyarrow.concat_tables([pyarrow.parquet.read_table(file) for file in files])
     frames = dict[str, NDArray[Any]]()
     for name in (*names, EPISODE):
@@ -48,7 +53,7 @@ def read_frames(dataset: Path, names: Sequence[str], decoded: Sequence[Mapping[s
         elif decoded:  # LeRobot's pictures are floats in [0, 1]
             frames[name] = np.stack([np.round(255 * np.asarray(item[name])).astype(np.uint8) for item in decoded])
         else:
-            raise SystemExit(f"{dataset} stores {name} as videos: give the items of LeRobot's class")
+            raise UserError(f"{dataset} has no {name} in its tables", "if it is a video, give LeRobot's items (above)")
     return frames
 
 
@@ -64,7 +69,8 @@ def make_records(frames: Frames, sampler: Sampler, most: int = MOST) -> dict[str
     observation and the last action are repeated, as in LeRobot's training."""
     manifest = sampler.bundle.manifest
     policy = manifest.policy
-    assert policy is not None, "the bundle is a policy"
+    if policy is None:
+        raise UserError(f"{sampler.bundle.path} is no policy", "give the bundle of a policy")
     episodes = frames[EPISODE]
     chosen = np.unique(np.linspace(0, len(episodes) - 1, min(most, len(episodes))).round().astype(int))
 
@@ -88,4 +94,9 @@ def main(dataset: str, policy: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 4:
+        sys.exit("usage: python docs/examples/lerobot_observations.py DATASET BUNDLE OUTPUT.npz")
+    try:
+        main(*sys.argv[1:])
+    except (OSError, UserError) as error:
+        sys.exit(f"lerobot_observations: {error}")
