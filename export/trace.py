@@ -72,7 +72,7 @@ def trace(
     names = [X, *spec.times, *(condition.input for condition in spec.conditions), *spec.carried_inputs]
     try:
         written = module.make_traceable(example) if isinstance(module, TracedForm) else module
-        pads = all(size.axis is None for size in spec.sizes)  # the default is then the largest size
+        pads = {size.axis for size in spec.sizes} == {None}  # the default is then the largest size
         run = partial(capture, dynamic_shapes=dynamic, inputs=names, outputs=[OUTPUT, *spec.other_outputs], pads=pads)
         graph, program = _capture(written, example, run, loops_over_samples)
     except UserError as error:

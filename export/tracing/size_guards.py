@@ -99,7 +99,7 @@ def _pad_by_any_number(env: Any, expression: Any) -> Any:
     symbols, values = _symbols(expression), _evaluate(env, expression)
     remainders = (each for each in sympy.preorder_traversal(expression) if type(each).__name__ in REMAINDERS)
     padding, ranges = next(remainders, None), _ranges(env, symbols)
-    if padding is None or values is None or ranges is None or _symbols(padding) != symbols:
+    if padding is None or values is None or ranges is None or len(symbols) != 1 or _symbols(padding) != symbols:
         return None
     none_or_one = _evaluate(env, padding <= 1)
     greatest = {symbol: sympy.Integer(high) for symbol, (_, high) in zip(symbols, ranges, strict=True)}

@@ -36,6 +36,13 @@ class OfEither(nn.Module):
         return x + 1 if (x.shape[2] > 20) | (x.shape[3] > 200) else x
 
 
+class BatchOfText(nn.Module):
+    """The batch of x is written as that of another input, as in the attention of diffusers."""
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        return x.view(text.shape[0], -1, 2, 2) + text.sum()
+
+
 def dynamic() -> list[dict[int, object]]:
     return [{0: torch.export.Dim("batch"), 2: torch.export.Dim("length", min=16, max=300)}]
 
@@ -54,6 +61,14 @@ def test_a_comparison_of_two_sizes_is_evaluated() -> None:
     graph, _ = capture(OfEither(), (torch.ones(2, 1, 64, 32),), [{0: torch.export.Dim("batch"), **sizes}], ["x"], ["y"])
     x = np.ones((1, 1, 17, 201), np.float32)
     np.testing.assert_array_equal(run(graph, {"x": x})["y"], x + 1)
+
+
+def test_two_batches_are_not_padding() -> None:
+    batch = torch.export.Dim("batch", max=64)
+    example = (torch.ones(2, 3, 4), torch.ones(2, 5))
+    graph, _ = capture(BatchOfText(), example, [{0: batch}, {0: batch}], ["x", "text"], ["y"], pads=True)
+    feeds = {"x": np.ones((3, 3, 4), np.float32), "text": np.zeros((3, 5), np.float32)}
+    np.testing.assert_array_equal(run(graph, feeds)["y"], np.ones((3, 3, 2, 2), np.float32))
 
 
 @pytest.mark.slow
