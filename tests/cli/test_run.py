@@ -113,7 +113,7 @@ def test_a_condition_that_cannot_be_is_named_before_a_body_that_is_not_there(tin
     for value, more, names, fix in (
         ("hat", {}, "'hat'", "0 shirt"),
         ("hat", too_large, "'hat'", "0 shirt"),
-        ("bag", {}, ("float32", "int8-cpu-x86"), ()),
+        ("bag", {"precision": "float32"}, ("float32", "int8-cpu-x86"), ()),
     ):
         with refuses(names, fix):
             run(RunOptions(tiny_bundle, condition=(f"class={value}",), **{"output": tmp_path / "x.npy", **more}))
