@@ -22,7 +22,7 @@ from fewstep.export.tracing.size_guards import Guard
 from fewstep.export.verification.points import find_odd_multiple, sizes_to_verify
 from fewstep.export.verification.reference import call_module, select_prediction
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Size
+from fewstep.runtime.bundle.manifest import Description, Size
 from fewstep.runtime.kinds.sizes import (
     apply_sizes,
     default_sizes,
@@ -42,14 +42,7 @@ Inputs = Callable[[Spec, int], tuple[torch.Tensor, ...]]
 def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
     """Return the dynamic axes of (x, *times, *conditions, *carried) for torch.export, each with `batch` as the leading
     one."""
-    steps = {size.name: _size_symbol(size) for size in spec.sizes}
-    multiples = {size.name: size.multiple for size in spec.sizes}
-
-    def axes(shape: tuple[int | str, ...]) -> dict[int, Any]:
-        return {
-            axis: _axis_symbol(size, steps, multiples) for axis, size in enumerate(shape, 1) if isinstance(size, str)
-        }
-
+    axes = symbolic_axes(spec.sizes)
     times: list[tuple[int | str, ...]] = [()] * len(spec.times)
     shapes = (
         input_shape(spec, free_x_shape(spec)),
@@ -59,7 +52,20 @@ def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
     return [*({0: batch, **axes(shape)} for shape in shapes), *({0: batch} for _ in spec.carried)]
 
 
-def trace_sizes(spec: Spec) -> dict[str, int]:
+def symbolic_axes(sizes: Sequence[Size]) -> Callable[[Sequence[int | str]], dict[int, Any]]:
+    """Return a function from the shape of a sample to the dynamic axes of a batch of them, for torch.export."""
+    steps = {size.name: _size_symbol(size) for size in sizes}
+    multiples = {size.name: size.multiple for size in sizes}
+
+    def axes(shape: Sequence[int | str]) -> dict[int, Any]:
+        return {
+            axis: _axis_symbol(size, steps, multiples) for axis, size in enumerate(shape, 1) if isinstance(size, str)
+        }
+
+    return axes
+
+
+def trace_sizes(spec: Description) -> dict[str, int]:
     """Return sizes for tracing: near the default, or half the longest text, all different, and none so small that an
     inner axis becomes 1."""
     chosen: dict[str, int] = {}

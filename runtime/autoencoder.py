@@ -7,6 +7,7 @@ Images are float32 [N, channels, height, width] in [-1, 1], videos [N, frames, c
 [N, channels, samples]. Latents are samples [N, *x_shape] as the sampler returns them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +21,16 @@ from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bands.decoder import LEAST, load_decoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
-from fewstep.runtime.bundle.manifest import GraphEntry, Role
+from fewstep.runtime.bundle.manifest import GraphEntry, Role, Size
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
 from fewstep.runtime.kinds.companions import ENCODER, image_shape
+from fewstep.runtime.kinds.sizes import Dimension, describe_sizes, infer_sizes, resolve_dimension, sizes_in_range
 
 
 @dataclass(frozen=True, repr=False)
 class Autoencoder:
-    """A loaded autoencoder, as `load_autoencoder` returns it. Any number of threads may share it.
+    """A loaded autoencoder, as `load_autoencoder` returns it. Any number of threads may share it. If it has the free
+    sizes of x, it takes latents and images of all sizes in their ranges.
 
     A batch runs sample by sample, because the activations of one image take as much memory as many latents. A decoder
     of large images runs in bands of rows (`fewstep.runtime.bands`).
@@ -43,7 +46,7 @@ class Autoencoder:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(channels, height, width) of an image."""
+        """(channels, height, width) of an image, at the sizes of x of its bundle."""
         return image_shape(self.bundle.manifest)
 
     def decode(self, latents: ArrayLike) -> Float32:
@@ -54,8 +57,7 @@ class Autoencoder:
     def decode_all(self, latents: ArrayLike) -> dict[Role, Float32]:
         """Decode latents [N, ...] to all that the decoder returns, by "image", "video" and "sound". A decoder may
         return a video with its sound."""
-        shape = tuple(map(int, self.described.decoder.inputs[0].shape[1:]))
-        return _run_per_sample(self.decoder, self.described.decoder, _check_values("latents", latents, shape))
+        return self._run(self.decoder, self.described.decoder, "latents", latents)
 
     def encode(self, images: ArrayLike) -> Float32:
         """Encode images in [-1, 1] to latents: the mean of the encoder's distribution, which is deterministic."""
@@ -64,8 +66,19 @@ class Autoencoder:
             if self.described.encoder is not None:
                 lacks, fix = "it was left out", "load_autoencoder(BUNDLE), without encoder=False"
             raise UserError(f"no image encoder is loaded: {lacks}", fix)
-        checked = _check_values("images", images, self.image_shape)
-        return _run_per_sample(self.encoder, self.described.encoder, checked)["latent"]
+        return self._run(self.encoder, self.described.encoder, "images", images)["latent"]
+
+    def _run(self, session: LoadedGraph, graph: GraphEntry, what: str, given: ArrayLike) -> dict[Role, Float32]:
+        """Return a graph's outputs [N, ...] by their roles for N values, run one at a time."""
+        (taken,) = graph.inputs
+        values, sizes = _check_values(what, given, taken.shape[1:], self.bundle.manifest.sizes)
+        results = BatchSplitter(session, 1)({taken.name: values})
+        for output in graph.outputs:
+            shape = (len(values), *(resolve_dimension(size, sizes) for size in output.shape[1:]))
+            if results[output.name].shape != shape:
+                what = f"{graph.file} does not return the shape that the manifest describes"
+                raise UserError(what, EXPORT_AGAIN)
+        return {output.role: results[output.name] for output in graph.outputs}
 
 
 def load_autoencoder(
@@ -94,19 +107,16 @@ def load_autoencoder(
     )
 
 
-def _run_per_sample(session: LoadedGraph, graph: GraphEntry, values: Float32) -> dict[Role, Float32]:
-    """Return a graph's outputs [N, ...] by their roles for N values, run one at a time."""
-    (taken,) = graph.inputs
-    results = BatchSplitter(session, 1)({taken.name: values})
-    if any(results[output.name].shape != (len(values), *output.shape[1:]) for output in graph.outputs):
-        raise UserError(f"{graph.file} does not return the shape that the manifest describes", EXPORT_AGAIN)
-    return {output.role: results[output.name] for output in graph.outputs}
-
-
-def _check_values(what: str, values: ArrayLike, shape: tuple[int, ...]) -> Float32:
-    """Return the values as float32 [N, *shape]. Raises UserError unless N is at least 1 and all are finite."""
-    fix = f"give finite numbers [N, {', '.join(map(str, shape))}]"
+def _check_values(
+    what: str, values: ArrayLike, shape: Sequence[Dimension], axes: Sequence[Size]
+) -> tuple[Float32, dict[str, int]]:
+    """Return the values as float32 [N, *shape], and their free sizes. Raises UserError unless N is at least 1, all are
+    finite and the sizes are in their ranges."""
+    free = infer_sizes(shape, [1] * len(shape))
+    ranges = describe_sizes([axis for axis in axes if axis.name in free])
+    fix = f"give finite numbers [N, {', '.join(map(str, shape))}]{ranges and f' with {ranges}'}"
     array = np.ascontiguousarray(as_finite(as_model_range(values, what, fix), what, fix))
-    if array.shape[1:] != tuple(shape) or not len(array):
+    sizes = sizes_in_range(shape, array.shape[1:], axes)
+    if sizes is None or not len(array):
         raise UserError(f"{what} have the shape {list(array.shape)}", fix)
-    return array
+    return array, sizes

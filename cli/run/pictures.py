@@ -13,6 +13,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.plan import IMAGE
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import image_shape
+from fewstep.runtime.kinds.sizes import describe_sizes, sizes_in_range
 from fewstep.runtime.pictures import sample_of
 from fewstep.runtime.runs.tiled_images import shape_of_image
 from fewstep.runtime.sampling.execute import Hold
@@ -23,16 +24,22 @@ PIXELS_LIMIT = 2**27  # of one picture: 400 MB in colour, which is more than mos
 
 def check_latents(options: RunOptions, bundle: Bundle, tiled: Tiling | None) -> None:
     """Raise UserError for latents of a size that the bundle's autoencoder does not accept."""
-    described, x_shape = bundle.manifest.autoencoder, bundle.manifest.x_shape
-    if described is None or (options.is_array and not options.image) or (tiled is not None and options.image is None):
-        return  # windows are decoded separately
-    takes = described.decoder.inputs[0].shape[1:]
-    if takes != x_shape:
-        array = "" if options.image is not None else ", or write the latents as an array (.npy)"
-        raise UserError(
-            f"the autoencoder of {options.bundle} takes latents {list(takes)}, not {list(x_shape)}",
-            f"leave --size out{array}",
-        )
+    described, manifest = bundle.manifest.autoencoder, bundle.manifest
+    if described is None:
+        return
+    ways = []
+    if not options.is_array and tiled is None:  # windows are decoded separately
+        ways.append(("decoder", described.decoder.inputs[0].shape[1:]))
+    if options.image is not None and described.encoder is not None:
+        ways.append(("encoder", described.encoder.outputs[0].shape[1:]))
+    for way, takes in ways:
+        if sizes_in_range(takes, manifest.x_shape, manifest.sizes) is None:
+            ranges = "" if all(isinstance(size, int) for size in takes) else f" with {describe_sizes(manifest.sizes)}"
+            array = "" if options.image is not None else ", or write the latents as an array (.npy)"
+            raise UserError(
+                f"the {way} of {options.bundle} takes latents {list(takes)}{ranges}, not {list(manifest.x_shape)}",
+                f"leave --size out{array}",
+            )
 
 
 def find_image_shape(bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
@@ -40,7 +47,7 @@ def find_image_shape(bundle: Bundle, tiled: Tiling | None) -> tuple[int, ...]:
     described = bundle.manifest.autoencoder
     if tiled is None or described is None:
         return image_shape(bundle.manifest)
-    return shape_of_image(described, tiled.shape, tiled.tiles)
+    return shape_of_image(described, tiled.shape, tiled.tiles, bundle.manifest.sizes)
 
 
 def find_rate(options: RunOptions, bundle: Bundle) -> float | None:

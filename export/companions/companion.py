@@ -3,6 +3,7 @@
 Only one network is in memory at a time: text encoders are often the largest part of a pipeline.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +12,25 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from fewstep.export.batches import BATCH_LIMIT, TRACE_BATCH
 from fewstep.export.verification.difference import measure_difference
 from fewstep.export.verification.stored import measure_ratio
 from fewstep.export.weights_only import Bits, store_quantized
+from fewstep.graph.extents import dimension_name, extents_of, probe_sizes
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.files.io import EXTERNAL_ABOVE, offload_weights, store
 from fewstep.graph.files.weights import collect_garbage
-from fewstep.graph.graph import BATCH, Array, Graph
+from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.passes.constants import drop_unused, fold_constants
 from fewstep.graph.passes.shapes import fold_shapes
 from fewstep.graph.resource_needs import format_duration
 from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.bundle import manifest
-from fewstep.runtime.bundle.manifest import TensorEntry
+from fewstep.runtime.bundle.manifest import Description, TensorEntry
+from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -37,7 +41,7 @@ TOLERANCE = 1e-4  # relative to the largest absolute value of an output
 OF_LARGE = (1, 2)  # batch sizes at which a network with weights in a file of their own is compared
 WORTH_SAYING = 60.0  # seconds
 ROUNDED = "the %s: weights rounded to the nearest of %d bits; its %s is %.1f dB above their error"
-COMPANION = "%s: within %.1e of torch, in batches of %s"  # a line of the log
+COMPANION = "%s: within %.1e of torch, at %s"  # a line of the log
 FITS = "give a folder whose components belong together"
 
 
@@ -56,6 +60,8 @@ class Companion:
     inputs, outputs: the ports of the bundle's graph, in the order of the module's arguments and results.
     feeds: returns valid inputs by name, for a batch size.
     batches: the batch sizes at which the graph is compared with torch.
+    at: returns it for x of another shape; None if it is known for one shape only. takes: x and its free sizes, if the
+        ports have those (`with_free_sizes`).
     weights: bytes of the weights in float32.
     check: raises CompanionFailure for a loaded module that is not the network of its pipeline in a bundle.
     """
@@ -68,6 +74,13 @@ class Companion:
     batches: tuple[int, ...] = (1, 3, 4)
     weights: int = 0
     check: "Callable[[torch.nn.Module], None] | None" = None
+    at: "Callable[[tuple[int, ...]], Companion] | None" = None
+    takes: Description | None = None
+
+    def resize(self, sizes: Mapping[str, int]) -> "Companion":
+        """Return it for one choice of the free sizes."""
+        assert self.at is not None and self.takes is not None, "it has free sizes"
+        return self.at(apply_sizes(self.takes, sizes).x_shape)
 
 
 @dataclass(frozen=True)
@@ -96,19 +109,18 @@ def add_companion(
     module = to_float32(companion.load().eval()).requires_grad_(False)
     if companion.check is not None:
         companion.check(module)
-    batches = companion.batches if companion.weights <= EXTERNAL_ABOVE else OF_LARGE[: len(companion.batches)]
-    steps: Callable[[int], None] = partial(progress, companion.name, total=2 + 2 * len(batches))
-    feeds = {batch: companion.feeds(batch) for batch in batches}
+    feeds = _comparisons(companion)
+    steps: Callable[[int], None] = partial(progress, companion.name, total=2 + 2 * len(feeds))
     expected = _run_all(module, companion, feeds, steps)
     graph = _trace(module, companion)
     if bits is None:
         (graph,) = offload_weights(writer, graph)
     del module
     collect_garbage(graph)
-    steps(len(batches) + 1)
+    steps(len(feeds) + 1)
     run = open_session(graph)
     worst = _compare_all(run, companion, feeds, expected, steps)
-    LOG.info(COMPANION, companion.name, worst, batches)
+    LOG.info(COMPANION, companion.name, worst, "; ".join(feeds))
     name = companion.name.replace(" ", "-")
     if bits is None:
         file, data = store(writer, graph, name)
@@ -117,25 +129,27 @@ def add_companion(
         stored = store_quantized(writer, graph, name, bits)
         run = open_session(stored.graph)
         if stored.is_rounded:
-            _log_rounding(companion, bits, expected[batches[0]], run(feeds[batches[0]]))
+            first = next(iter(feeds))
+            _log_rounding(companion, bits, expected[first], run(feeds[first]))
         file, data = stored.file, stored.data
-    steps(2 + 2 * len(batches))
+    steps(2 + 2 * len(feeds))
     return CompanionGraph(manifest.GraphEntry(file, companion.inputs, companion.outputs, data), worst, run)
 
 
 def _run_all(
     module: "torch.nn.Module",
     companion: Companion,
-    feeds: Mapping[int, Mapping[str, Array]],
+    feeds: Mapping[str, Mapping[str, Array]],
     steps: Callable[[int], None],
-) -> dict[int, list[Array]]:
-    """Return torch's outputs by batch size."""
-    expected = dict[int, list[Array]]()
-    for batch, inputs in feeds.items():
+) -> dict[str, list[Array]]:
+    """Return torch's outputs by the names of the comparisons."""
+    expected = dict[str, list[Array]]()
+    elements = [sum(value.size for value in inputs.values()) for inputs in feeds.values()]
+    for where, inputs in feeds.items():
         started = perf_counter()
-        expected[batch] = _run_torch(module, companion, inputs)
+        expected[where] = _run_torch(module, companion, inputs)
         if len(expected) == 1:
-            _warn_of_time(companion.name, 2 * sum(feeds) / batch * (perf_counter() - started))
+            _warn_of_time(companion.name, 2 * sum(elements) / elements[0] * (perf_counter() - started))
         steps(len(expected))
     return expected
 
@@ -143,21 +157,21 @@ def _run_all(
 def _compare_all(
     run: Callable[[Mapping[str, Array]], dict[str, Array]],
     companion: Companion,
-    feeds: Mapping[int, Mapping[str, Array]],
-    expected: Mapping[int, list[Array]],
+    feeds: Mapping[str, Mapping[str, Array]],
+    expected: Mapping[str, list[Array]],
     steps: Callable[[int], None],
 ) -> float:
     """Return the largest difference of a graph's outputs from torch's. Raises GraphFailure naming a tensor that
     differs."""
     worst = 0.0
-    for done, (batch, inputs) in enumerate(feeds.items(), len(feeds) + 2):
+    for done, (where, inputs) in enumerate(feeds.items(), len(feeds) + 2):
         outputs = run(inputs)
-        for tensor, value in zip(companion.outputs, expected[batch], strict=True):
+        for tensor, value in zip(companion.outputs, expected[where], strict=True):
             relative = measure_difference(value, outputs[tensor.name]).relative
             if not relative <= TOLERANCE:
                 raise GraphFailure(
                     f"{companion.name}: the exported graph differs from torch in {tensor.name!r} by {relative:.2g}, "
-                    f"batch {batch}",
+                    f"{where}",
                     "report the pipeline: this is a bug in fewstep",
                 )
             worst = max(worst, relative)
@@ -177,6 +191,40 @@ def _log_rounding(companion: Companion, bits: Bits, expected: Sequence[Array], r
         if exact.dtype.kind == "f":
             ratio = measure_ratio(exact, rounded[tensor.name], f"the {companion.name}")
             LOG.warning(ROUNDED, companion.name, bits, tensor.name, ratio)
+
+
+def with_free_sizes(companion: Companion, takes: Description) -> Companion | None:
+    """Return a companion whose ports have the free sizes of x in place of numbers. None if x has none, or if the
+    companion is known for one shape only."""
+    sizes = tuple(size for size in takes.sizes if size.axis is not None)
+    if companion.at is None or not sizes:
+        return None
+    takes = replace(takes, sizes=sizes, conditions=())
+    points = probe_sizes(extents_of(takes))
+    free = dataclasses.replace(companion, takes=takes)
+    resized = [free.resize(point) for point in points]
+
+    def name_axes(ports: Sequence[tuple[TensorEntry, ...]]) -> tuple[TensorEntry, ...]:
+        shapes = [zip(*(tensor.shape for tensor in port), strict=True) for port in zip(*ports, strict=True)]
+        named = (tuple(dimension_name(sizes, points) for sizes in shape) for shape in shapes)
+        return tuple(replace(port, shape=shape) for port, shape in zip(ports[0], named, strict=True))
+
+    inputs, outputs = name_axes([each.inputs for each in resized]), name_axes([each.outputs for each in resized])
+    return dataclasses.replace(free, inputs=inputs, outputs=outputs)
+
+
+def _comparisons(companion: Companion) -> dict[str, Mapping[str, Array]]:
+    """Return the feeds at which a graph is compared with torch, each with its name. Other sizes have no more elements
+    than usual, or few more, since the memory of attention grows with their square."""
+    batches = companion.batches if companion.weights <= EXTERNAL_ABOVE else OF_LARGE[: len(companion.batches)]
+    feeds = {f"batch {batch}": companion.feeds(batch) for batch in batches}
+    if companion.takes is not None:
+        from fewstep.export.verification.points import sizes_to_verify
+
+        for sizes in sizes_to_verify(companion.takes, limit=1)[1:]:
+            where = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            feeds[where] = companion.resize(sizes).feeds(1)
+    return feeds
 
 
 def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[str, Array]) -> list[Array]:
@@ -207,23 +255,30 @@ def _run_torch(module: "torch.nn.Module", companion: Companion, feeds: Mapping[s
 
 
 def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
-    """Return a text encoder or autoencoder as a graph whose batch size is free, unless its inputs have one."""
+    """Return a text encoder or autoencoder as a graph whose batch size is free, unless its inputs have one, and so are
+    the sizes that its ports name."""
     import torch
 
+    from fewstep.export.free_sizes import symbolic_axes, trace_sizes
     from fewstep.export.trace import check_weights
     from fewstep.export.tracing.capture import capture
 
     check_weights(module)
     is_free = companion.inputs[0].shape[0] == BATCH
-    feeds = companion.feeds(TRACE_BATCH if is_free else 1)
+    takes = companion.takes
+    traced = companion if takes is None else companion.resize(trace_sizes(takes))
+    feeds = traced.feeds(TRACE_BATCH if is_free else 1)
     example = tuple(torch.from_numpy(feeds[tensor.name]) for tensor in companion.inputs)
-    axes = {0: torch.export.Dim(BATCH, max=BATCH_LIMIT)} if is_free else {}
-    shapes = (tuple(axes for _ in example),)  # forward takes them as *arguments
+    batch = {0: torch.export.Dim(BATCH, max=BATCH_LIMIT)} if is_free else {}
+    axes = symbolic_axes(() if takes is None else takes.sizes)
+    shapes = (tuple({**batch, **axes(tensor.shape[1:])} for tensor in companion.inputs),)  # as *arguments
     inputs, outputs = ([tensor.name for tensor in ports] for ports in (companion.inputs, companion.outputs))
     try:
         graph, _ = capture(module, example, shapes, inputs, outputs)
     except UserError as error:
         raise GraphFailure(error.what, error.fix) from error
+    if takes is not None:
+        graph = _name_sizes(graph, companion, takes)
     for kind, wanted, own in (("takes", companion.inputs, graph.inputs), ("returns", companion.outputs, graph.outputs)):
         for tensor, value in zip(wanted, own, strict=True):
             if value.shape != tensor.shape:
@@ -233,3 +288,14 @@ def _trace(module: "torch.nn.Module", companion: Companion) -> Graph:
                     FITS,
                 )
     return drop_unused(fold_shapes(fold_constants(graph)))
+
+
+def _name_sizes(graph: Graph, companion: Companion, takes: Description) -> Graph:
+    """Return a graph whose free axes have the names of the ports, instead of the exporter's."""
+    ports = {tensor.name: tensor.shape for tensor in (*companion.inputs, *companion.outputs)}
+
+    def name_axes(value: Value) -> Value:
+        sizes = zip(value.shape, ports[value.name], strict=True)
+        return dataclasses.replace(value, shape=tuple(own if isinstance(own, int) else name for own, name in sizes))
+
+    return dataclasses.replace(graph.with_ports(name_axes), extents=extents_of(takes))

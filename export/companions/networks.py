@@ -18,12 +18,22 @@ from fewstep.export.companions.companion import (
     CompanionGraph,
     GraphFailure,
     add_companion,
+    with_free_sizes,
 )
 from fewstep.export.companions.text import TextSource, TokenInput
 from fewstep.export.weights_only import Bits
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Array
-from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, GraphEntry, Manifest, TextEncoderEntry, Tokens
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import (
+    AutoencoderEntry,
+    Condition,
+    Description,
+    GraphEntry,
+    Manifest,
+    TextEncoderEntry,
+    Tokens,
+)
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import T5
 from fewstep.runtime.progress import SILENT, Progress
@@ -33,6 +43,8 @@ LOG = logging.getLogger("fewstep")
 FOLDER = "graphs"
 NO_PROMPTS = "the bundle takes encoded texts (fewstep encode), not prompts: %s"
 NOT_TRACED = "the bundle returns x, since the end of its pipeline's call cannot be exported: %s"
+
+ONE_SIZE = "the %s takes latents of one size, %s: %s"
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,8 @@ class PipelineNetworks:
                     raise
                 LOG.warning(NO_PROMPTS, error.what)
         if self.autoencoder is not None:
-            described = add_autoencoder(self.autoencoder, partial(add, bits=None if bits is None else 8))
+            add_8_bits = partial(add, bits=None if bits is None else 8)
+            described = add_autoencoder(self.autoencoder, partial(add_with_sizes, add_8_bits, manifest))
             manifest = replace(manifest, autoencoder=described)
         return manifest
 
@@ -140,6 +153,17 @@ def add_encoder(encoder: Companion, add: AddCompanion) -> GraphEntry | None:
     except CompanionFailure as error:
         LOG.warning("the bundle has no encoder, and takes no --image: %s", error.what)
         return None
+
+
+def add_with_sizes(add: AddCompanion, takes: Description, companion: Companion) -> CompanionGraph:
+    """Add a companion with the free sizes of x. It keeps its usual size, with a warning, if it fails at others."""
+    free = with_free_sizes(companion, takes)
+    if free is not None:
+        try:
+            return add(free)
+        except UserError as error:
+            LOG.warning(ONE_SIZE, companion.name, list(takes.x_shape), error.what)
+    return add(companion)
 
 
 def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:

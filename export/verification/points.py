@@ -141,11 +141,11 @@ def _values(condition: Condition, batch: int, number: int, rng: np.random.Genera
     return values.astype(condition.dtype)
 
 
-def sizes_to_verify(takes: Description) -> list[dict[str, int]]:
+def sizes_to_verify(takes: Description, limit: int = VISIT_LIMIT) -> list[dict[str, int]]:
     """Return the choices of sizes at which a graph is verified: the default, the smallest, a mixed one if there are
     several sizes, the largest, and one near the default at which no size is a multiple of twice its multiple: a module
-    may do other operations there, such as padding. The others are left out if they have more than VISIT_LIMIT times
-    the default's elements."""
+    may do other operations there, such as padding. The others are left out if they have more than `limit` times the
+    default's elements."""
     usual = default_sizes(takes.x_shape, takes.sizes)
     least, greatest = ({size.name: getattr(size, end) for size in takes.sizes} for end in ("low", "high"))
     mixed = {
@@ -154,7 +154,7 @@ def sizes_to_verify(takes: Description) -> list[dict[str, int]]:
     odd = {each.name: find_odd_multiple(each, usual[each.name], each.multiple) or each.low for each in takes.sizes}
     choices = [usual]
     for choice in (least, mixed, greatest):
-        if choice not in choices and math.prod(choice.values()) <= VISIT_LIMIT * math.prod(usual.values()):
+        if choice not in choices and math.prod(choice.values()) <= limit * math.prod(usual.values()):
             choices.append(choice)
     return choices + [odd] * (odd not in choices)
 

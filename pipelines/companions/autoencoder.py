@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,9 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...], denoiser: str = "
     unread = _unread_fields(folder.pipeline, denoiser)
     try:
         factor = _pixels_per_latent(config)
-        image = (int(config.get("out_channels", COLOURS)), *(size * factor for size in x_shape[1:]))
+        colours = int(config.get("out_channels", COLOURS))
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(f"{home / CONFIG} is not the config of an {kind} ({error})", GIVE_PIPELINE) from error
-    x = TensorEntry(LATENT, "latent", ("batch", *x_shape))
-    pixels = TensorEntry(IMAGE, "image", ("batch", *image))
 
     def way(make: Callable[[nn.Module, LatentScale], nn.Module]) -> Callable[[], nn.Module]:
         def load() -> nn.Module:
@@ -65,19 +64,28 @@ def read_autoencoder(folder: Folder, x_shape: tuple[int, ...], denoiser: str = "
 
         return load
 
-    def latents(batch: int) -> Mapping[str, Array]:
-        return {LATENT: random_latents(batch, x_shape)}
-
-    def images(batch: int) -> Mapping[str, Array]:
-        return {IMAGE: random_images(batch, image)}
-
     files = find_weights(home).files
     total, encoding = float_bytes(files), float_bytes(files, ENCODING)
-    return AutoencoderSource(
-        Companion("decoder", way(Decoder), (x,), (pixels,), latents, BATCHES, total - encoding),
-        Companion("encoder", way(Encoder), (pixels,), (x,), images, BATCHES, encoding),
-        (home / CONFIG, *files),
-    )
+
+    def ports(shape: tuple[int, ...]) -> tuple[TensorEntry, TensorEntry]:
+        image = (colours, *(size * factor for size in shape[1:]))
+        return TensorEntry(LATENT, "latent", ("batch", *shape)), TensorEntry(IMAGE, "image", ("batch", *image))
+
+    def decoder(shape: tuple[int, ...]) -> Companion:
+        x, pixels = ports(shape)
+        feeds = partial(_feeds, x, random_latents)
+        return Companion("decoder", way(Decoder), (x,), (pixels,), feeds, BATCHES, total - encoding, at=decoder)
+
+    def encoder(shape: tuple[int, ...]) -> Companion:
+        x, pixels = ports(shape)
+        feeds = partial(_feeds, pixels, random_images)
+        return Companion("encoder", way(Encoder), (pixels,), (x,), feeds, BATCHES, encoding, at=encoder)
+
+    return AutoencoderSource(decoder(x_shape), encoder(x_shape), (home / CONFIG, *files))
+
+
+def _feeds(port: TensorEntry, draw: Callable[[int, tuple[int, ...]], Array], batch: int) -> Mapping[str, Array]:
+    return {port.name: draw(batch, tuple(map(int, port.shape[1:])))}
 
 
 def _unread_fields(pipeline: str, denoiser: str) -> tuple[str, ...]:

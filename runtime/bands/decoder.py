@@ -1,5 +1,10 @@
 """Load the decoder of a bundle: in bands of rows, if its images are large."""
 
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+from fewstep.runtime.arrays import Arrays, Float32
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime, needs_wide_sums_of
 from fewstep.runtime.bands.banded_decoder import BandedDecoder
@@ -12,14 +17,34 @@ from fewstep.runtime.kinds.companions import DECODER
 LEAST = 2**27  # bytes of the largest image; for smaller ones, opening the segments takes more than 5 % of the time
 
 
+@dataclass(frozen=True)
+class DecoderOfSizes:
+    """A decoder of latents of free sizes, as a loaded graph: in bands, or as a whole if its largest image has less than
+    `least` bytes. The whole graph is loaded when it is first needed."""
+
+    banded: BandedDecoder
+    least: int
+
+    def __call__(self, feeds: Arrays) -> dict[str, Float32]:
+        _, _, height, width = feeds[self.banded.latents].shape
+        return (self.banded if largest_image(self.banded, height, width) >= self.least else self._whole)(feeds)
+
+    @cached_property
+    def _whole(self) -> LoadedGraph:
+        return self.banded.load_whole()
+
+
 def load_decoder(bundle: Bundle, described: GraphEntry, threads: int, least: int = LEAST) -> LoadedGraph:
     """Load the decoder that a bundle describes. It runs in bands if it is cut into segments, and an image between two
-    of them has at least `least` bytes. Raises UserError if it cannot be loaded."""
+    of them has at least `least` bytes for the latents that it decodes. Raises UserError if it cannot be loaded."""
     engine = OnnxRuntime(threads)
     banded = _cut_decoder(bundle, described, engine)
-    if banded is not None and largest_image(banded, described) >= least:
-        return banded
-    return engine.load_companion(bundle, DECODER)
+    if banded is None:
+        return engine.load_companion(bundle, DECODER)
+    sizes = [size for size in described.inputs[0].shape[2:] if isinstance(size, int)]
+    if len(sizes) < 2:
+        return DecoderOfSizes(banded, least)
+    return banded if largest_image(banded, *sizes) >= least else banded.load_whole()
 
 
 def _cut_decoder(bundle: Bundle, described: GraphEntry, engine: OnnxRuntime) -> BandedDecoder | None:
@@ -39,12 +64,7 @@ def _cut_decoder(bundle: Bundle, described: GraphEntry, engine: OnnxRuntime) -> 
     return BandedDecoder(file, parts, engine, name, is_wide, lambda: engine.load_companion(bundle, DECODER))
 
 
-def largest_image(banded: BandedDecoder, described: GraphEntry) -> int:
-    """Return the bytes of the largest image between two segments."""
-    latents = [int(size) if isinstance(size, int) else 1 for size in described.inputs[0].shape]
+def largest_image(banded: BandedDecoder, height: int, width: int) -> int:
+    """Return the bytes of the largest image between two segments, for latents of a height and a width."""
     names = {name for segment in banded.cut.segments for name in (*segment.inputs, *segment.outputs)}
-    sizes = []
-    for name in names:
-        _, channels, height, width = banded.image_shape(name, latents)
-        sizes.append(4 * channels * height * width)
-    return max(sizes)
+    return max(4 * prod(banded.image_shape(name, (1, 1, height, width))) for name in names)

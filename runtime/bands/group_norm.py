@@ -87,14 +87,17 @@ def find_group_norms(file: OnnxFile) -> list[FileNode | ImageNorm]:
     """Return the operations of a file, with each GroupNorm of an image as one:
 
     Add(Mul(Reshape(InstanceNormalization(Reshape(x, [0, groups, -1])), [0, C, H, W]), weight), bias)
+
+    With free sizes, Shape(x) is in place of [0, C, H, W].
     """
     readers: dict[str, list[FileNode]] = {}
     for node in file.nodes:
         for name in node.inputs:
             readers.setdefault(name, []).append(node)
+    shapes = {node.output: node for node in file.nodes if node.op == "Shape"}
     members: dict[str, ImageNorm | None] = {}
     for node in file.nodes:
-        if node.op == "Reshape" and (norm := _match(node, file, readers)) is not None:
+        if node.op == "Reshape" and (norm := _match(node, file, readers, shapes)) is not None:
             members |= {inner.outputs[0]: None for inner in norm.nodes} | {norm.output: norm}
     return list(_replace(file.nodes, members))
 
@@ -107,14 +110,16 @@ def _replace(nodes: Sequence[FileNode], members: Mapping[str, ImageNorm | None])
             yield norm
 
 
-def _match(before: FileNode, file: OnnxFile, readers: Mapping[str, Sequence[FileNode]]) -> ImageNorm | None:
+def _match(
+    before: FileNode, file: OnnxFile, readers: Mapping[str, Sequence[FileNode]], shapes: Mapping[str, FileNode]
+) -> ImageNorm | None:
     chain = [before]
     for op in ("InstanceNormalization", "Reshape", "Mul", "Add"):
         following = readers.get(chain[-1].output, ())
         if len(following) != 1 or following[0].op != op or following[0].inputs[0] != chain[-1].output:
             return None
         chain.append(following[0])
-    _, norm, _, product, total = chain
+    _, norm, joined, product, total = chain
     split, own, shift, weight, bias = (
         _constant(file, node.inputs[place])
         for node, place in ((before, 1), (norm, 1), (norm, 2), (product, 1), (total, 1))
@@ -125,6 +130,9 @@ def _match(before: FileNode, file: OnnxFile, readers: Mapping[str, Sequence[File
     if not is_image or int(split[0]) not in (0, 1) or int(split[1]) != own.size or len(weight) % own.size:
         return None
     epsilon = norm.attributes.get("epsilon", DEFAULT_EPSILON)
+    shape = shapes.get(joined.inputs[1])
+    if shape is not None and shape.inputs == before.inputs[:1] and readers[shape.output] == [joined]:
+        chain.insert(0, shape)
     width = len(weight) // own.size
     scale, offset = weight.ravel() * np.repeat(own, width), weight.ravel() * np.repeat(shift, width) + bias.ravel()
     assert isinstance(epsilon, float), "it is a float in ONNX"

@@ -1,14 +1,21 @@
 """Companions: the networks of a bundle besides its denoiser, such as a text encoder or an autoencoder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import ClassVar, Literal, Protocol, Self
 
 from msgspec.structs import replace
 
 from fewstep.plans.spec import Strict
 from fewstep.runtime.kinds.graph_entry import GraphEntry, Role, TensorEntry
-from fewstep.runtime.kinds.kind import DescriptionProtocol, Kind
-from fewstep.runtime.kinds.sizes import longest_shape
+from fewstep.runtime.kinds.kind import DescriptionProtocol, FreeAxis, Kind
+from fewstep.runtime.kinds.sizes import (
+    default_sizes,
+    dimension_problem,
+    free_x_shape,
+    longest_shape,
+    resolve_dimension,
+)
 
 TEXT_ENCODER, DECODER, ENCODER = "text encoder", "decoder of latents", "encoder of images"  # names of graphs
 LENGTH_LIMIT = 2**16  # maximum number of ids of one prompt
@@ -127,7 +134,7 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
 
 class AutoencoderEntry(Kind, frozen=True, omit_defaults=True):
     """An autoencoder between images in [-1, 1] and x, the denoiser's latents. Its graphs include the scaling and the
-    shift of latents.
+    shift of latents. Each has the free sizes of x, or its default sizes only.
 
     The encoder returns the mean of its distribution, so it is deterministic. A decoder may also return a video in [-1,
     1], [batch, frames, channels, height, width], and sound, [batch, channels, samples]. Its batch is free or 1.
@@ -146,21 +153,20 @@ class AutoencoderEntry(Kind, frozen=True, omit_defaults=True):
         """Return what is wrong with graphs that should convert between x and an image, as text, or None if nothing
         is."""
         roles = tuple(output.role for output in self.decoder.outputs)
-        shapes = [_sample_shape((output,), output.role) for output in self.decoder.outputs]
+        axes = _free_axes(_sample_shape(self.decoder.inputs, "latent"), of)
+        shapes = [_usual_shape((output,), output.role, axes or (), of) for output in self.decoder.outputs]
         if roles not in OUTPUTS or any(
-            shape is None or len(shape) != AXES[role] or not _is_size(shape)
+            shape is None or len(shape) != AXES[role] or prod(shape) > IMAGE_LIMIT
             for role, shape in zip(roles, shapes, strict=True)
         ):
             return "its decoder returns no image [batch, channels, height, width], no video and no sound"
-        if _sample_shape(self.decoder.inputs, "latent") != of.x_shape:
+        if axes is None:
             return f"its decoder does not take latents {list(of.x_shape)}"
-        encoder = self.encoder
-        if encoder is not None and (
-            roles,
-            _sample_shape(encoder.inputs, "image"),
-            _sample_shape(encoder.outputs, "latent"),
-        ) != (("image",), shapes[0], of.x_shape):
-            return "its encoder does not take the decoder's images and return its latents"
+        if self.encoder is not None:
+            axes = _free_axes(_sample_shape(self.encoder.outputs, "latent"), of)
+            image = None if axes is None else _usual_shape(self.encoder.inputs, "image", axes, of)
+            if (roles, image) != (("image",), shapes[0]):
+                return "its encoder does not take the decoder's images and return its latents"
         if any(rate is not None and not 0 < rate < RATE_LIMIT for rate in (self.frame_rate, self.sample_rate)):
             return f"it has {self.frame_rate} frames and {self.sample_rate} samples per second"
         return None
@@ -181,14 +187,18 @@ class ImageFacts(Protocol):
     def x_shape(self) -> tuple[int, ...]: ...
 
     @property
+    def sizes(self) -> Sequence[FreeAxis]: ...
+
+    @property
     def autoencoder(self) -> AutoencoderEntry | None: ...
 
 
 def image_shape(manifest: ImageFacts) -> tuple[int, ...]:
-    """Return the shape of a sample's image. Without an autoencoder it is the shape of x."""
+    """Return the shape of a sample's image, at the sizes of x. Without an autoencoder it is the shape of x."""
     if manifest.autoencoder is None:
         return manifest.x_shape
-    return tuple(int(size) for size in manifest.autoencoder.decoder.outputs[0].shape[1:])
+    sizes = default_sizes(manifest.x_shape, manifest.sizes)
+    return tuple(resolve_dimension(size, sizes) for size in manifest.autoencoder.decoder.outputs[0].shape[1:])
 
 
 def _sample_shape(tensors: tuple[TensorEntry, ...], role: Role) -> tuple[int | str, ...] | None:
@@ -198,10 +208,20 @@ def _sample_shape(tensors: tuple[TensorEntry, ...], role: Role) -> tuple[int | s
     return tensors[0].shape[1:] if tensors[0].shape[:1] in (("batch",), (1,)) else None
 
 
-def _is_size(sizes: tuple[int | str, ...]) -> bool:
-    elements = 1
-    for size in sizes:
-        if not isinstance(size, int) or size < 1:
-            return False
-        elements *= size
-    return elements <= IMAGE_LIMIT
+def _free_axes(latents: tuple[int | str, ...] | None, of: DescriptionProtocol) -> tuple[FreeAxis, ...] | None:
+    """Return the sizes that are free in a graph of these latents; None if they are not those of the denoiser."""
+    if latents == of.x_shape:
+        return ()
+    return tuple(size for size in of.sizes if size.axis is not None) if latents == free_x_shape(of) else None
+
+
+def _usual_shape(
+    tensors: tuple[TensorEntry, ...], role: Role, axes: tuple[FreeAxis, ...], of: DescriptionProtocol
+) -> tuple[int, ...] | None:
+    """Return the shape of a sample of the only tensor at the default sizes. None if it has another role or type, or an
+    axis that is no term of these sizes."""
+    shape = _sample_shape(tensors, role)
+    if shape is None or any(dimension_problem(size, axes) for size in shape):
+        return None
+    sizes = default_sizes(of.x_shape, axes)
+    return tuple(resolve_dimension(size, sizes) for size in shape)

@@ -127,14 +127,18 @@ def infer_sizes(named: Sequence[Dimension], shape: Sequence[int]) -> dict[str, i
 
 def sizes_for_shape(condition: Condition, shape: Sequence[int], axes: Sequence[FreeAxis]) -> dict[str, int]:
     """Return the free sizes at which a condition has a shape. Empty if none are known, or one is outside its range."""
-    named = free_shape(condition.shape, condition.follows)
+    return sizes_in_range(free_shape(condition.shape, condition.follows), shape, axes) or {}
+
+
+def sizes_in_range(named: Sequence[Dimension], shape: Sequence[int], axes: Sequence[FreeAxis]) -> dict[str, int] | None:
+    """Return the free sizes at which a tensor has a shape. None if there are none, or if one is outside its range."""
     sizes = infer_sizes(named, shape)
     own = {axis.name: axis for axis in axes}
     try:
         are_valid = all(own[name].takes(size) for name, size in sizes.items())
-        return sizes if are_valid and [resolve_dimension(size, sizes) for size in named] == list(shape) else {}
+        return sizes if are_valid and [resolve_dimension(size, sizes) for size in named] == list(shape) else None
     except (KeyError, ValueError):  # a product of two sizes, or no whole number
-        return {}
+        return None
 
 
 def advise_sizes(condition: Condition, shape: Sequence[int], axes: Sequence[FreeAxis]) -> str:

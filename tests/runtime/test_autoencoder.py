@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("tokenizers")
 from fewstep.plans.errors import UserError
 from fewstep.runtime.autoencoder import Autoencoder, load_autoencoder
-from tests.runtime.text_bundle import IMAGE, SCALE, X_SHAPE, with_companions
+from tests.free_size_bundle import free
+from tests.runtime.text_bundle import IMAGE, SCALE, X_SHAPE, with_companions, with_free_autoencoder
 
 
 @pytest.fixture
@@ -37,6 +38,24 @@ def test_decoding_and_encoding(autoencoder: Autoencoder) -> None:
 def test_what_cannot_be_decoded_is_one_line(autoencoder: Autoencoder, latents: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         autoencoder.decode(latents)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (4, 4), (12, 8)])
+def test_latents_and_images_of_free_sizes(tiny_bundle: Path, shape: tuple[int, int]) -> None:
+    autoencoder = load_autoencoder(with_free_autoencoder(free(tiny_bundle)))
+    latents = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 1, *shape)).astype(np.float32)
+    images = autoencoder.decode(latents)
+    assert images.shape == (2, 3, 2 * shape[0], 2 * shape[1])
+    np.testing.assert_allclose(images[:, 1, ::2, 1::2], latents[:, 0] / SCALE, rtol=1e-6)
+    np.testing.assert_allclose(autoencoder.encode(images), latents, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4), (1, 14, 4), (2, 4, 4), (4, 4)])
+def test_latents_outside_the_ranges_are_one_line_with_the_ranges(tiny_bundle: Path, shape: tuple[int, ...]) -> None:
+    autoencoder = load_autoencoder(with_free_autoencoder(free(tiny_bundle)))
+    says = r"latents have the shape .*; give finite numbers \[N, 1, height, width\] with height 2 to 12 in steps of 2"
+    with pytest.raises(UserError, match=says):
+        autoencoder.decode(np.zeros((1, *shape)))
 
 
 def test_a_bundle_without_an_autoencoder_says_so(tiny_bundle: Path) -> None:

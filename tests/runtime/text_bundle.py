@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from onnx import TensorProto
 
-from fewstep.graph.graph import Graph
+from fewstep.graph.graph import Graph, Value
 from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, TextEncoderEntry, Tokens
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import change_bundle, content_of, entry, node, small, value
@@ -47,24 +47,33 @@ def text_graph() -> Graph:
     return small([ids, mask], [value("text", "batch", LENGTH, 2)], nodes, table=TABLE, last=np.array([2]))
 
 
-def decoder_graph() -> Graph:
+def decoder_graph(latent: Value = LATENT, picture: Value = PICTURE) -> Graph:
     """image = x / SCALE in each of three channels, each value in four pixels."""
     nodes = [
         node("Div", "latent scale", "z"),
         node("Concat", "z z z", "channels", axis=1),
         node("Resize", "channels - factors", "image", mode="nearest"),
     ]
-    return small([LATENT], [PICTURE], nodes, scale=SCALE, factors=[1.0, 1.0, 2.0, 2.0])
+    return small([latent], [picture], nodes, scale=SCALE, factors=[1.0, 1.0, 2.0, 2.0])
 
 
-def encoder_graph() -> Graph:
+def encoder_graph(latent: Value = LATENT, picture: Value = PICTURE) -> Graph:
     """x = SCALE * the mean over channels and over each four pixels."""
     nodes = [
         node("AveragePool", "image", "small", kernel_shape=[2, 2], strides=[2, 2]),
         node("ReduceMean", "small axes", "z"),
         node("Mul", "z scale", "latent"),
     ]
-    return small([PICTURE], [LATENT], nodes, scale=SCALE, axes=np.array([1]))
+    return small([picture], [latent], nodes, scale=SCALE, axes=np.array([1]))
+
+
+def with_free_autoencoder(bundle: Path) -> Path:
+    """Add an autoencoder of x's free height and width to a bundle that has them."""
+    ports = (value("latent", "batch", 1, "height", "width"), value("image", "batch", 3, "height*2", "width*2"))
+    graphs = {"decoder": decoder_graph(*ports), "encoder": encoder_graph(*ports)}
+    entries = [entry(f"graphs/{name}.onnx", graph) for name, graph in graphs.items()]
+    contents = {f"graphs/{name}.onnx": content_of(graph) for name, graph in graphs.items()}
+    return change_bundle(bundle, contents, autoencoder=AutoencoderEntry(*entries))
 
 
 def with_companions(bundle: Path) -> Path:

@@ -1,6 +1,7 @@
 """Autoencoders of diffusers in a bundle: their scale and shift are folded in, in both directions."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,17 @@ pytest.importorskip("diffusers")
 import diffusers
 
 from fewstep.export.companions.autoencoder import AutoencoderSource
+from fewstep.export.companions.companion import Companion, add_companion
+from fewstep.export.companions.networks import add_autoencoder, add_with_sizes
+from fewstep.graph.files.commit import open_for_update
 from fewstep.pipelines.companions.autoencoder import read_autoencoder
 from fewstep.pipelines.files.folder import Folder
+from fewstep.plans.schedule import ScheduleSpec
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.bands.banded_decoder import BandedDecoder
+from fewstep.runtime.bands.cut import cut
+from fewstep.runtime.bands.onnx_file import read_onnx
+from fewstep.runtime.bundle.manifest import Description, Size
 from tests.refusals import refuses
 from tests.tiny_pipelines import autoencoder, randomize
 
@@ -38,6 +48,10 @@ COMPRESSING = {
     "scaling_factor": 0.41,
 }
 
+DOWN, UP = ("DownEncoderBlock2D",) * 3, ("UpDecoderBlock2D",) * 3
+SIZES = (Size("height", 1, 4, 16, 2), Size("width", 2, 4, 16, 2))
+FREE = Description("latents", (4, 8, 8), (), "v", ScheduleSpec("cosine"), sizes=SIZES)
+
 
 def folder(home: Path, vae: Any) -> Folder:
     vae.save_pretrained(home / "vae")
@@ -53,9 +67,14 @@ def quantizing(vae: Any) -> int:
 
 def run(source: AutoencoderSource, way: str, given: torch.Tensor) -> np.ndarray:
     companion = getattr(source, way)
+    made = run_way(companion, given)
+    assert made.shape[1:] == companion.outputs[0].shape[1:]
+    return made
+
+
+def run_way(companion: Companion, given: torch.Tensor) -> np.ndarray:
     with torch.no_grad():
         (made,) = companion.load().eval()(given)
-    assert tuple(made.shape[1:]) == companion.outputs[0].shape[1:]
     result: np.ndarray = made.numpy()
     return result
 
@@ -89,6 +108,33 @@ def test_latents_are_those_of_the_sampler(made: Any, scale: Any, tmp_path: Path)
         decoded = vae.decode(z, return_dict=False)[0].numpy()
     np.testing.assert_allclose(run(source, "encoder", image), scale(z).numpy(), atol=1e-5)
     np.testing.assert_allclose(run(source, "decoder", scale(z)), decoded, atol=1e-4 * np.abs(decoded).max())
+
+
+@pytest.mark.slow
+def test_the_graphs_of_free_sizes_compute_as_torch_and_in_bands(tmp_path: Path) -> None:
+    """At three sizes, of which one is the largest."""
+    vae = autoencoder(block_out_channels=(8, 8, 8), down_block_types=DOWN, up_block_types=UP, scaling_factor=0.2)
+    source = read_autoencoder(folder(tmp_path, vae), (4, 8, 8))
+    assert source is not None and source.encoder is not None
+    with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
+        described = add_autoencoder(source, partial(add_with_sizes, partial(add_companion, writer), FREE))
+        assert described is not None and described.encoder is not None
+        assert described.decoder.outputs[0].shape == ("batch", 3, "height*4", "width*4")
+        paths = [tmp_path / "bundle" / graph.file for graph in (described.decoder, described.encoder)]
+        decode, encode = (OnnxRuntime(1).open(path) for path in paths)
+        file = read_onnx(paths[0])
+        parts = cut(file, "latent", 4)
+        assert parts is not None and len(parts.segments) == 16
+        banded = BandedDecoder(file, parts, OnnxRuntime(1), "latent", False, lambda: decode)
+        for height, width in ((4, 6), (10, 4), (16, 12)):
+            x = torch.randn(2, 4, height, width, generator=torch.Generator().manual_seed(height))
+            image = run_way(source.decoder, x)
+            for network in (decode, banded):
+                found = network({"latent": x.numpy()})["image"]
+                np.testing.assert_allclose(found, image, rtol=0, atol=1e-5 * np.abs(image).max())
+            latent = run_way(source.encoder, torch.from_numpy(image))
+            found = encode({"image": image})["latent"]
+            np.testing.assert_allclose(found, latent, rtol=0, atol=1e-5 * np.abs(latent).max())
 
 
 @pytest.mark.slow

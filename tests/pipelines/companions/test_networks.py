@@ -6,18 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor, nn
 
 from fewstep.export.companions.autoencoder import AutoencoderSource
 from fewstep.export.companions.companion import Companion, add_companion
-from fewstep.export.companions.networks import add_autoencoder, add_encoder
+from fewstep.export.companions.networks import add_autoencoder, add_encoder, add_with_sizes
 from fewstep.graph.files.commit import open_for_update
 from fewstep.pipelines.companions.networks import ZEROS_FOR_NONE, has_zeros_for_none
 from fewstep.pipelines.files.folder import Folder
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import TensorEntry
+from fewstep.plans.schedule import ScheduleSpec
+from fewstep.runtime.bundle.manifest import Description, Size, TensorEntry
 
 IMAGE, X = TensorEntry("image", "float32", ("batch", 3, 8, 8)), TensorEntry("x", "float32", ("batch", 4, 8, 8))
+
+SIZES = (Size("height", 1, 4, 12, 4),)
+FREE = Description("latents", (4, 8, 8), (), "v", ScheduleSpec("cosine"), sizes=SIZES)
 
 
 def test_an_encoder_that_fails_in_torch_is_left_out_with_a_warning(
@@ -29,6 +34,29 @@ def test_an_encoder_that_fails_in_torch_is_left_out_with_a_warning(
     with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
         assert add_encoder(encoder, partial(add_companion, writer)) is None
     assert "takes no --image: encoder fails in torch with image [1, 3, 8, 8]" in caplog.text
+
+
+class OfOneSize(nn.Module):
+    """A decoder with a table of the positions of one size."""
+
+    def forward(self, *latent: Tensor) -> tuple[Tensor]:
+        return (latent[0][:, :3] + torch.ones(8, 8),)
+
+
+def test_a_decoder_of_one_size_keeps_it_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def decoder(shape: tuple[int, ...]) -> Companion:
+        latent = TensorEntry("latent", "latent", ("batch", *shape))
+        image = TensorEntry("image", "image", ("batch", 3, *shape[1:]))
+        feeds = {"latent": np.ones((2, *shape), np.float32)}
+        return Companion("decoder", OfOneSize, (latent,), (image,), lambda batch: feeds, (2,), at=decoder)
+
+    with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
+        add = partial(add_with_sizes, partial(add_companion, writer), FREE)
+        described = add_autoencoder(AutoencoderSource(decoder((4, 8, 8)), None, ()), add)
+    assert described is not None and described.decoder.inputs[0].shape == ("batch", 4, 8, 8)
+    assert (
+        "the decoder takes latents of one size, [4, 8, 8]: decoder fails in torch with latent [2, 4, 4" in caplog.text
+    )
 
 
 class ByItsValues(nn.Module):

@@ -1,5 +1,6 @@
 """Decoders in bands of rows: the pictures are those of the whole graph."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bands import banded_decoder
 from fewstep.runtime.bands.banded_decoder import BandedDecoder
 from fewstep.runtime.bands.cut import cut
+from fewstep.runtime.bands.decoder import DecoderOfSizes, largest_image
 from fewstep.runtime.bands.onnx_file import read_onnx
 from tests.runtime.bands.autoencoders import LATENTS, write_decoder
 
@@ -48,6 +50,14 @@ def test_bands_of_any_size_give_the_picture_of_the_whole_graph(
     monkeypatch.setattr(banded_decoder, "BAND_BYTES", size)
     banded = open_banded(decoder)({"latent": latents()})["image"]
     np.testing.assert_allclose(banded, whole, atol=RELATIVE * np.abs(whole).max(), rtol=0)
+
+
+def test_a_decoder_of_free_sizes_runs_in_bands_for_large_images_only(decoder: Path) -> None:
+    banded = replace(open_banded(decoder), load_whole=lambda: lambda feeds: {"image": np.zeros(1, np.float32)})
+    largest = largest_image(banded, *LATENTS[2:])
+    assert largest == 4 * 64 * 48 * 32  # of the last level: 64 channels, four times as high and wide as the latents
+    shapes = [DecoderOfSizes(banded, least)({"latent": latents()})["image"].shape for least in (largest, largest + 1)]
+    assert shapes == [(1, 3, 48, 32), (1,)]
 
 
 def test_each_sample_of_a_batch_is_decoded(decoder: Path) -> None:
