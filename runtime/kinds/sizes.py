@@ -45,7 +45,7 @@ class Size(FreeAxis, Kind, frozen=True):
             return f"{self.name}: axis 0 cannot be free, because several outputs are concatenated along it"
         if not 1 <= self.low <= self.high <= LARGEST or self.multiple < 1:
             return f"{self.name}: {self.low} to {self.high} in steps of {self.multiple} is not a valid range"
-        for name, value in (("low", self.low), ("high", self.high), ("default", self.default(shape))):
+        for name, value in (("low", self.low), ("high", self.high), ("x_shape's", self.default(shape))):
             if value % self.multiple or not self.low <= value <= self.high:
                 allowed = f"multiple of {self.multiple} from {self.low} to {self.high}"
                 return f"{self.name}: {name} {value} is not a {allowed}"
