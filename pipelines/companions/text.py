@@ -24,6 +24,7 @@ from fewstep.export.companions.tokenizer import (
 from fewstep.export.lora.merge import merge, refuse_added_doras
 from fewstep.export.sources.model_files import CONFIG, TOKENIZER_CONFIG, find_weights, float_bytes
 from fewstep.export.sources.remote_code import NO_CODE
+from fewstep.export.tracing.weights.stored_halves import restore_parameters
 from fewstep.pipelines.companions import text_modules as modules
 from fewstep.pipelines.files.folder import INDEX, Folder
 from fewstep.pipelines.files.loading import load_pretrained
@@ -173,6 +174,8 @@ def _load_encoders(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], lo
 def merge_loras(encoder: nn.Module, loras: Sequence[Lora], component: Component) -> nn.Module:
     """Merge the LoRA files that have layers of this encoder into it."""
     own = [lora for lora in loras if lora.layers(component)]
+    if own:
+        restore_parameters(encoder)
     refuse_added_doras(encoder, own, component)
     for lora in own:
         merge(encoder, lora, component)
