@@ -63,14 +63,14 @@ class OnnxRuntime:
         """Load a graph. Raises UserError if it cannot be loaded, or if this version computes it incorrectly on this
         machine. Each machine checks a graph once per version."""
         graph = find_graph(bundle, name)
-        _refuse_wrong_int8(bundle, name)
+        refuse_wrong_int8(bundle, name)
         opened = self.load_graph(bundle, graph, needs_wide_sums_of(bundle, name))
         refuse_wrong(bundle, graph, opened, f"onnxruntime {version()}", ANOTHER_VERSION)
         return opened
 
     def load_companion(self, bundle: Bundle, name: str) -> "Session":
         """Load a graph of the text encoder or the autoencoder, by its name. Raises UserError if it cannot be loaded."""
-        _refuse_wrong_int8(bundle, name)
+        refuse_wrong_int8(bundle, name)
         return self.load_graph(bundle, find_graph(bundle, name), needs_wide_sums_of(bundle, name))
 
     def load_graph(self, bundle: Bundle, graph: GraphEntry, wide_sums: bool = False) -> "Session":
@@ -191,7 +191,7 @@ def version() -> str:
     return str(import_package("onnxruntime", "onnxruntime", "pip install 'fewstep[cpu]'").__version__)
 
 
-def _refuse_wrong_int8(bundle: Bundle, name: str) -> None:
+def refuse_wrong_int8(bundle: Bundle, name: str) -> None:
     """Raise UserError for an int8 body if this version of onnxruntime multiplies integers incorrectly on this CPU."""
     body = _body_with(bundle, name)
     if body is None or body.precision != "int8":

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, gcd
 
+import numpy as np
+
 from fewstep.runtime.bands.group_norm import ImageNorm, find_group_norms
 from fewstep.runtime.bands.onnx_file import FileNode, OnnxFile, Shape
-from fewstep.runtime.bands.rows import Layout, row_rule
+from fewstep.runtime.bands.rows import ELEMENTWISE, Layout, row_rule
 
 Operation = FileNode | ImageNorm
+QUANTIZES = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class DecoderParts:
 @dataclass
 class _Scan:
     """What one pass over the operations finds: images and their layouts, rows of halo by output, constants and their
-    shapes, the operations that make constants, and those that need all rows."""
+    shapes, the elementwise operations that make constants, and those that need all rows."""
 
     layouts: dict[str, Layout]
     constants: dict[str, Shape]
@@ -71,12 +74,12 @@ def cut(file: OnnxFile, latents: str, channels: int) -> DecoderParts | None:
     scan = _scan(file, operations, latents, channels)
     head = _ancestors(operations, scan)
     tail = [each for each in operations if each.output not in head and each.output not in scan.makers]
-    if not tail or any(name not in scan.layouts for name in file.outputs):
-        return None
     given = {latents, *head}
+    reads = {name for each in tail for name in each.inputs if name in given}
+    if not tail or any(name not in scan.layouts for name in (*file.outputs, *reads)):
+        return None
     levels = _levels(tail, given, scan.constants)
     _delay(tail, levels, scan.constants)
-    reads = {name for each in tail for name in each.inputs if name in given}
     raw = tuple(node for each in operations if each.output in head for node in _nodes_of(each))
     makers = tuple(scan.makers.values())
     segments = tuple(
@@ -99,9 +102,9 @@ def _scan(file: OnnxFile, operations: Sequence[Operation], latents: str, channel
                 scan.layouts[each.output] = scan.layouts[each.x]
             else:
                 scan.others.append(each)
-        elif all(name in scan.constants for name in each.inputs) and len(each.outputs) == 1:
+        elif each.op in ELEMENTWISE and all(name in scan.constants for name in each.inputs):
             scan.makers[each.output] = each
-            scan.constants[each.output] = scan.constants[each.inputs[0]] if each.inputs else ()
+            scan.constants[each.output] = np.broadcast_shapes(*_shapes_of_operands(each, scan.constants))
         elif (rule := row_rule(each, file, scan.constants, scan.layouts)) is not None:
             scan.layouts[each.output], scan.halos[each.output] = rule.output, rule.halo
             for name in each.inputs:
@@ -110,6 +113,13 @@ def _scan(file: OnnxFile, operations: Sequence[Operation], latents: str, channel
         else:
             scan.others.append(each)
     return scan
+
+
+def _shapes_of_operands(operation: FileNode, constants: Mapping[str, Shape]) -> list[Shape]:
+    """Return the shapes that the result of an elementwise operation has together. Scales and zero points of integers
+    are along one of its axes."""
+    operands = operation.inputs[:1] if operation.op in QUANTIZES else operation.inputs
+    return [constants[name] for name in operands]
 
 
 def _ancestors(operations: Sequence[Operation], scan: _Scan) -> set[str]:

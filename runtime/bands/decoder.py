@@ -6,7 +6,7 @@ from math import prod
 
 from fewstep.runtime.arrays import Arrays, Float32
 from fewstep.runtime.backends import LoadedGraph
-from fewstep.runtime.backends.onnxruntime import OnnxRuntime, needs_wide_sums_of
+from fewstep.runtime.backends.onnxruntime import OnnxRuntime, needs_wide_sums_of, refuse_wrong_int8
 from fewstep.runtime.bands.banded_decoder import BandedDecoder
 from fewstep.runtime.bands.cut import cut
 from fewstep.runtime.bands.onnx_file import read_onnx
@@ -41,6 +41,7 @@ def load_decoder(bundle: Bundle, described: GraphEntry, threads: int, least: int
     banded = _cut_decoder(bundle, described, engine)
     if banded is None:
         return engine.load_companion(bundle, DECODER)
+    refuse_wrong_int8(bundle, DECODER)
     sizes = [size for size in described.inputs[0].shape[2:] if isinstance(size, int)]
     if len(sizes) < 2:
         return DecoderOfSizes(banded, least)

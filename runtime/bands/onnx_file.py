@@ -3,16 +3,19 @@
 Weights stay in their files until a part that has them is written.
 """
 
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.onnx_references import external_data_files
 from fewstep.runtime.protobuf import BYTES, FIXED32, VARINT, encode_content, encode_number, read_varint, spans
 
 DTYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 10: "<f2"}  # by the code of a data type
@@ -23,6 +26,7 @@ SMALL = 2**20  # bytes; larger weights are never read as an array
 
 Attribute = int | float | str | tuple[int, ...]
 Shape = tuple[int, ...]
+FileStamp = tuple[int, int, int]  # the number of a file in its file system, its bytes, and the time of its last change
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,13 @@ class Weight:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A graph in a file, as `read_onnx` returns it. `imports` are the messages of its opsets."""
+    """A graph in a file, as `read_onnx` returns it.
+
+    imports: the messages of its opsets. stamps: for each file that has weights, what shows that it was replaced later.
+    """
 
     path: Path
+    stamps: Mapping[Path, FileStamp]
     nodes: tuple[FileNode, ...]
     weights: Mapping[str, Weight]
     outputs: tuple[str, ...]
@@ -95,20 +103,28 @@ class OnnxFile:
         return b"".join((encode_number(1, IR_VERSION), encode_content(7, *graph), *imports))
 
     def _message(self, weight: Weight) -> bytes:
-        """Return the message of a weight, with its numbers in it."""
-        with self.path.open("rb") as file:
-            file.seek(weight.start)
-            message = file.read(weight.size)
+        """Return the message of a weight, with its numbers in it. Raises UserError if its file was replaced."""
+        message = self._read(self.path, weight.start, weight.size)
         fields = list(spans(message, 0, len(message)))
         if all(number != EXTERNAL_DATA for number, *_ in fields):
             return message
         entries = dict(_entry(message, a, b) for number, _, a, b in fields if number == EXTERNAL_DATA)
-        with (self.path.parent / entries["location"]).open("rb") as file:
-            file.seek(int(entries.get("offset", "0")))
-            numbers = file.read(int(entries["length"])) if "length" in entries else file.read()
+        place = self.path.parent / entries["location"]
+        numbers = self._read(place, int(entries.get("offset", "0")), int(entries.get("length", "-1")))
         dims = b"".join(encode_number(1, size) for size in weight.shape)
         head = (dims, encode_number(2, weight.dtype), encode_content(8, weight.name))
         return b"".join((*head, encode_content(RAW_DATA, numbers)))
+
+    def _read(self, path: Path, start: int, size: int) -> bytes:
+        """Return bytes of a file, all up to its end for size -1."""
+        try:
+            with path.open("rb") as file:
+                if _stamp(file) != self.stamps[path]:
+                    raise FileNotFoundError("another file has its name")
+                file.seek(start)
+                return file.read(size)
+        except OSError as error:
+            raise UserError(f"{path} has changed since it was loaded: {error}", "load the bundle again") from error
 
 
 def make_node(op: str, inputs: Sequence[str], output: str) -> FileNode:
@@ -119,7 +135,7 @@ def make_node(op: str, inputs: Sequence[str], output: str) -> FileNode:
 
 def without_row_padding(node: FileNode) -> FileNode:
     """Return a convolution without padding above and below the image."""
-    pads = node.attributes["pads"]
+    pads = node.attributes.get("pads", (0, 0, 0, 0))
     assert isinstance(pads, tuple), "it was read from a list of integers"
     _, left, _, right = pads
     parts = []
@@ -136,6 +152,10 @@ def read_onnx(path: Path) -> OnnxFile:
     """Read the nodes of an ONNX file, and where its weights are. Raises ValueError if it is not a model."""
     import mmap
 
+    stamps = {}
+    for each in (path, *(path.parent / location for location in external_data_files(path))):
+        with each.open("rb") as file:
+            stamps[each] = _stamp(file)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         graphs, imports = [], []
         for number, kind, start, end in spans(data, 0, len(data)):
@@ -154,7 +174,12 @@ def read_onnx(path: Path) -> OnnxFile:
                 weights[weight.name] = weight
             elif number == 12:
                 outputs.append(_texts(data[start:end], 1)[0])
-    return OnnxFile(path, tuple(nodes), weights, tuple(outputs), tuple(imports))
+    return OnnxFile(path, stamps, tuple(nodes), weights, tuple(outputs), tuple(imports))
+
+
+def _stamp(file: IO[bytes]) -> FileStamp:
+    status = os.fstat(file.fileno())
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _read_node(content: bytes) -> FileNode:

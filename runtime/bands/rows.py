@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fewstep.runtime.bands.onnx_file import FileNode, OnnxFile, Shape
 
 ROW_AXIS = -2
+FLOAT = 1  # ONNX's number of float32
 ELEMENTWISE = frozenset(
     {
         *("Abs", "Add", "Cast", "Clip", "DequantizeLinear", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid"),
@@ -55,7 +56,9 @@ def row_rule(
 
 def _elementwise(node: FileNode, constants: Mapping[str, Shape], layouts: Mapping[str, Layout]) -> RowRule | None:
     """Operands are images of one size, or constants that are equal in all rows. An operand whose shape is not known, as
-    the output of attention, has that of the other: a run checks it."""
+    the output of attention, has that of the other: a run checks it. Images stay float32, which statistics need."""
+    if node.op == "Cast" and node.attributes.get("to") != FLOAT:
+        return None
     images = {layouts[name] for name in node.inputs if name in layouts}
     if len(images) != 1:
         return None
@@ -66,7 +69,7 @@ def _elementwise(node: FileNode, constants: Mapping[str, Shape], layouts: Mappin
 
 
 def _convolution(node: FileNode, weights: Shape, layout: Layout) -> RowRule | None:
-    """Its padding keeps the size, and its stride is 1."""
+    """Its padding keeps the size and is the same above and below, and its stride is 1."""
     channels, _, *kernel = weights
     if len(kernel) != 2:
         return None
@@ -74,9 +77,9 @@ def _convolution(node: FileNode, weights: Shape, layout: Layout) -> RowRule | No
     reach = [step * (size - 1) for step, size in zip(dilations, kernel, strict=True)]
     same = [before + after for before, after in zip(pads[:2], pads[2:], strict=True)]
     is_plain = _attribute(node, "strides", (1, 1)) == (1, 1) and node.attributes.get("auto_pad", "NOTSET") == "NOTSET"
-    if reach != same or not is_plain:
+    if reach != same or pads[0] != pads[2] or not is_plain:
         return None
-    return RowRule(Layout(channels, layout.rows, layout.columns), max(pads[0], pads[2]))
+    return RowRule(Layout(channels, layout.rows, layout.columns), pads[0])
 
 
 def _resize(node: FileNode, file: OnnxFile, layout: Layout) -> RowRule | None:

@@ -10,14 +10,19 @@ pytest.importorskip("diffusers")
 pytest.importorskip("torch")
 from fewstep.graph.files.io import save
 from fewstep.graph.graph import Graph, Node, Value
+from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bands import banded_decoder
+from fewstep.runtime.bands import decoder as decoder_module
 from fewstep.runtime.bands.banded_decoder import BandedDecoder
 from fewstep.runtime.bands.cut import cut
 from fewstep.runtime.bands.decoder import DecoderOfSizes, largest_image
 from fewstep.runtime.bands.onnx_file import read_onnx
+from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.kinds.companions import DECODER
 from tests.runtime.bands.autoencoders import LATENTS, write_decoder
+from tests.runtime.text_bundle import with_companions
 
 RELATIVE = 1e-5  # of the largest value: sums in another order
 
@@ -114,3 +119,72 @@ def test_weights_in_a_separate_file_are_read_from_there(decoder: Path, whole: Fl
     assert len(list(tmp_path.iterdir())) == 2
     banded = open_banded(path)({"latent": latents()})["image"]
     np.testing.assert_allclose(banded, whole, atol=RELATIVE * np.abs(whole).max(), rtol=0)
+
+
+def one_convolution(path: Path, weights: tuple[int, ...], padding: dict[str, object], cast: int | None = None) -> Path:
+    """Write a decoder of one convolution, whose weights a Cast to an ONNX type may follow."""
+    float32, rng = np.dtype(np.float32), np.random.default_rng(1)
+    x, y = Value("latent", float32, LATENTS), Value("image", float32, LATENTS)
+    nodes = [Node("Conv", ("latent", "w"), ("image",), padding)]
+    if cast is not None:
+        nodes = [Node("Cast", ("latent",), ("h",), {"to": cast}), Node("Conv", ("h", "w"), ("c",), padding)]
+        nodes.append(Node("Cast", ("c",), ("image",), {"to": 1}))
+    w = rng.standard_normal(weights).astype(np.float16 if cast else np.float32)
+    save(Graph("g", (x,), (y,), tuple(nodes), {"w": w}), path)
+    return path
+
+
+def test_a_convolution_without_padding_runs_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = one_convolution(tmp_path / "d.onnx", (4, 4, 1, 1), {})
+    monkeypatch.setattr(banded_decoder, "BAND_BYTES", 300)
+    whole = OnnxRuntime(1).open(path)({"latent": latents()})["image"]
+    np.testing.assert_allclose(open_banded(path)({"latent": latents()})["image"], whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("pads", [[1, 1, 0, 0], [0, 0, 1, 1]])
+def test_a_convolution_that_pads_one_side_does_not_run_in_bands(pads: list[int], tmp_path: Path) -> None:
+    path = one_convolution(tmp_path / "d.onnx", (4, 4, 2, 2), {"pads": pads})
+    assert cut(read_onnx(path), "latent", LATENTS[1]) is None
+
+
+def test_images_in_float16_do_not_run_in_bands(tmp_path: Path) -> None:
+    path = one_convolution(tmp_path / "d.onnx", (4, 4, 1, 1), {"pads": [0, 0, 0, 0]}, cast=10)
+    assert cut(read_onnx(path), "latent", LATENTS[1]) is None
+
+
+def test_a_constant_that_is_turned_to_the_rows_is_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    float32, rng = np.dtype(np.float32), np.random.default_rng(2)
+    x, y = Value("latent", float32, LATENTS), Value("image", float32, LATENTS)
+    nodes = (
+        Node("Transpose", ("table",), ("rows",), {"perm": [0, 1, 3, 2]}),  # [1, 1, H, 1]
+        Node("Add", ("latent", "rows"), ("image",)),
+    )
+    path, table = tmp_path / "d.onnx", rng.standard_normal((1, 1, 1, LATENTS[2])).astype(np.float32)
+    save(Graph("g", (x,), (y,), nodes, {"table": table}), path)
+    monkeypatch.setattr(banded_decoder, "BAND_BYTES", 1)  # a row in each band, which a table of all rows would extend
+    banded = open_banded(path)({"latent": latents()})["image"]
+    np.testing.assert_allclose(banded, latents() + table.transpose(0, 1, 3, 2), atol=1e-6)
+
+
+def test_a_file_that_was_replaced_since_it_was_loaded_is_refused(tmp_path: Path) -> None:
+    path = one_convolution(tmp_path / "d.onnx", (4, 4, 1, 1), {})
+    banded = open_banded(path)
+    other = one_convolution(tmp_path / "other.onnx", (4, 4, 1, 1), {})
+    other.replace(path)
+    with pytest.raises(UserError, match=r"d\.onnx has changed since it was loaded"):
+        banded({"latent": latents()})
+    path.unlink()
+    with pytest.raises(UserError, match=r"d\.onnx has changed since it was loaded"):
+        banded({"latent": latents()})
+
+
+def test_int8_that_onnxruntime_multiplies_incorrectly_is_refused(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, checked = open_bundle(with_companions(tiny_bundle)), list[str]()
+    monkeypatch.setattr(decoder_module, "_cut_decoder", lambda *_: "in bands")
+    monkeypatch.setattr(decoder_module, "largest_image", lambda *_: 2**30)
+    monkeypatch.setattr(decoder_module, "refuse_wrong_int8", lambda _, name: checked.append(name))
+    assert bundle.manifest.autoencoder is not None
+    assert decoder_module.load_decoder(bundle, bundle.manifest.autoencoder.decoder, 1) == "in bands"
+    assert checked == [DECODER]
