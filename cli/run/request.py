@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +25,7 @@ from fewstep.report.choosing.saved_choice import SavedChoice
 from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.hub import fetch_bundle, is_name
+from fewstep.runtime.kinds.companions import image_shape
 from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.memory_size import parse_bytes
 from fewstep.runtime.prompts import Values, add_prompt_conditions
@@ -137,7 +139,7 @@ def _plan_memory(options: RunOptions, bundle: Bundle, body: str) -> "MemoryPlan 
         samples=batch_size(options, bundle.manifest),
         branches=count_branches(options.plan, options.guidance),
         prompts=min(BATCH, len({*options.prompts, *options.negatives})),
-        decodes=not options.is_array,
+        pictures=0 if options.is_array else 4 * prod(image_shape(bundle.manifest)) * options.count,
         threads=options.threads,
     )
     LOG.warning("%s", plan.describe())

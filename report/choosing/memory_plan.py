@@ -10,6 +10,8 @@ from fewstep.runtime.machine.memory import peak_bytes
 from fewstep.runtime.memory_size import format_bytes
 
 LEFT = 16 * 10**6  # bytes that earlier stages leave, such as libraries, and the file of the picture (measured: 3 to 12)
+DECODED, DRAWN = 2, 5  # times the bytes of all pictures that decoding and drawing hold at once (measured)
+DRAWING = "drawing of the pictures"
 SPREAD = 0.03  # by which the peaks of two runs of one stage differ: threads allocate in another order
 
 
@@ -46,12 +48,12 @@ class MemoryPlan:
 
 
 def plan_memory(
-    bundle: Bundle, body: str, budget: int, *, samples: int, branches: int, prompts: int, decodes: bool, threads: int
+    bundle: Bundle, body: str, budget: int, *, samples: int, branches: int, prompts: int, pictures: int, threads: int
 ) -> MemoryPlan:
     """Return a plan for a run of a body within `budget` bytes.
 
     samples: in a call, if memory suffices. branches: those of a guided step, whose rows run at once. prompts: texts to
-    encode, 0 for none. decodes: whether the samples become pictures.
+    encode, 0 for none. pictures: bytes of those of all samples in float32, 0 if the samples are not decoded.
 
     Raises UserError if no plan is possible, with the least budget.
     """
@@ -61,12 +63,16 @@ def plan_memory(
     if base is None:
         raise UserError("this system does not report the memory of a process", "leave --memory out")
 
-    def peak(stage: str, rows: int = 1, keeps_memory: bool = True) -> StagePeak:
-        added = stage_bytes(bundle, Stage(stage, body, rows, keeps_memory), threads)
+    def expect(stage: str, added: int) -> StagePeak:
         return StagePeak(stage, round((base + added + LEFT) * (1 + SPREAD)))
 
+    def peak(stage: str, rows: int = 1, keeps_memory: bool = True, held: int = 0) -> StagePeak:
+        return expect(stage, stage_bytes(bundle, Stage(stage, body, rows, keeps_memory), threads) + held)
+
     before = [peak(TEXT_ENCODER, prompts)] if prompts and bundle.manifest.text is not None else []
-    after = [peak(DECODER)] if decodes and bundle.manifest.autoencoder is not None else []
+    after = [peak(DECODER, held=DECODED * pictures)] if pictures and bundle.manifest.autoencoder is not None else []
+    if pictures:
+        after.append(expect(DRAWING, DRAWN * pictures))
     denoiser = peak(DENOISER_STAGE, samples * branches)
     if max(each.bytes for each in (*before, denoiser, *after)) <= budget:
         return MemoryPlan(budget, samples, True, (*before, denoiser, *after))

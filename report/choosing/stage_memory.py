@@ -52,9 +52,8 @@ def stage_bytes(bundle: Bundle, stage: Stage, threads: int) -> int:
     own = [*body.graphs, *(graphs[name] for name in (CONDITIONER, PROLOGUE) if name in graphs)]
     entries = own if stage.name == DENOISER_STAGE else [graphs[stage.name]]
     hashes = [manifest.files[name] for entry in entries for name in (entry.file, *entry.data)]
-    key = cache_key(
-        "memory", stage.name, stage.rows, stage.keeps_memory, hashes, manifest.x_shape, engine_threads(threads)
-    )
+    sizes = (manifest.x_shape, sizes_of_probe(bundle))
+    key = cache_key("memory", stage.name, stage.rows, stage.keeps_memory, hashes, sizes, engine_threads(threads))
     added: int | None = read_cached(key, int)
     if added is None:
         LOG.warning("the memory of the %s is measured once on this machine, in a process of its own", stage.name)

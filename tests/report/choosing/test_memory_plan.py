@@ -34,9 +34,9 @@ def bundle(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     return open_bundle(with_companions(tiny_bundle))
 
 
-def plan(bundle: Bundle, megabytes: int, samples: int = 4) -> MemoryPlan:
+def plan(bundle: Bundle, megabytes: int, samples: int = 4, pictures: int = 10) -> MemoryPlan:
     return plan_memory(
-        bundle, "float32", megabytes * MB, samples=samples, branches=2, prompts=1, decodes=True, threads=1
+        bundle, "float32", megabytes * MB, samples=samples, branches=2, prompts=1, pictures=pictures * MB, threads=1
     )
 
 
@@ -46,7 +46,7 @@ def test_a_budget_that_suffices_changes_nothing(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "batch", "expected"), [(900, 4, 850), (849, 3, 650), (450, 2, 450), (350, 1, 350)]
+    ("megabytes", "batch", "expected"), [(900, 4, 850), (849, 3, 650), (450, 2, 450), (375, 1, 370)]
 )
 def test_fewer_samples_in_a_call_fit_a_smaller_budget(
     bundle: Bundle, megabytes: int, batch: int, expected: int
@@ -56,17 +56,23 @@ def test_fewer_samples_in_a_call_fit_a_smaller_budget(
 
 
 def test_an_impossible_budget_is_refused_with_the_least_one(bundle: Bundle) -> None:
-    says = r"300 MB of memory is too little: the decoder of latents needs 350 MB; give --memory 360MB or more"
+    says = r"300 MB of memory is too little: the decoder of latents needs 370 MB; give --memory 380MB or more"
     with pytest.raises(UserError, match=says):
         plan(bundle, 300)
-    assert plan(bundle, 360).batch == 1
+    assert plan(bundle, 380).batch == 1
+
+
+def test_all_pictures_are_in_memory_when_they_are_drawn(bundle: Bundle) -> None:
+    assert plan(bundle, 2000, pictures=360).expected == (50 + 5 * 360) * MB
+    with pytest.raises(UserError, match=r"the drawing of the pictures needs 5\.05 GB"):
+        plan(bundle, 2000, pictures=1000)
 
 
 def test_the_plan_is_one_line(bundle: Bundle) -> None:
     line = plan(bundle, 400).describe()
     assert line == (
-        "memory, one stage after the other: text encoder 150 MB, denoiser 250 MB, decoder of latents 350 MB "
-        "(1 sample in a call, freed after each); 350 MB expected of 400 MB"
+        "memory, one stage after the other: text encoder 150 MB, denoiser 250 MB, decoder of latents 370 MB, "
+        "drawing of the pictures 100 MB (1 sample in a call, freed after each); 370 MB expected of 400 MB"
     )
 
 
