@@ -75,7 +75,7 @@ class BandedDecoder:
         run = _Run(latent.shape[2], statistics={name: Statistics() for name in self._normalised})
         for name, image in {self.latents: latent, **self._run_head(latent)}.items():
             if image.shape != self.image_shape(name, latent.shape):
-                return self.load_whole()({self.latents: latent})
+                return self.whole({self.latents: latent})
             run.store(name, image)
         for place, segment in enumerate(self.cut.segments):
             later = {name for each in self.cut.segments[place + 1 :] for name in each.inputs}
@@ -84,6 +84,11 @@ class BandedDecoder:
         del run
         release_free_memory()
         return results
+
+    @cached_property
+    def whole(self) -> LoadedGraph:
+        """The decoder as one graph, loaded when it is first needed."""
+        return self.load_whole()
 
     @cached_property
     def _normalised(self) -> frozenset[str]:

@@ -1,7 +1,6 @@
 """Load the decoder of a bundle: in bands of rows, if its images are large."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 
 from fewstep.runtime.arrays import Arrays, Float32
@@ -27,11 +26,7 @@ class DecoderOfSizes:
 
     def __call__(self, feeds: Arrays) -> dict[str, Float32]:
         _, _, height, width = feeds[self.banded.latents].shape
-        return (self.banded if largest_image(self.banded, height, width) >= self.least else self._whole)(feeds)
-
-    @cached_property
-    def _whole(self) -> LoadedGraph:
-        return self.banded.load_whole()
+        return (self.banded if largest_image(self.banded, height, width) >= self.least else self.banded.whole)(feeds)
 
 
 def load_decoder(bundle: Bundle, described: GraphEntry, threads: int, least: int = LEAST) -> LoadedGraph:
@@ -45,7 +40,7 @@ def load_decoder(bundle: Bundle, described: GraphEntry, threads: int, least: int
     sizes = [size for size in described.inputs[0].shape[2:] if isinstance(size, int)]
     if len(sizes) < 2:
         return DecoderOfSizes(banded, least)
-    return banded if largest_image(banded, *sizes) >= least else banded.load_whole()
+    return banded if largest_image(banded, *sizes) >= least else banded.whole
 
 
 def _cut_decoder(bundle: Bundle, described: GraphEntry, engine: OnnxRuntime) -> BandedDecoder | None:
