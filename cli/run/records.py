@@ -27,10 +27,15 @@ def count_rows(options: RunOptions, own: Values) -> RunOptions:
 
 def sizes_of_records(options: RunOptions, manifest: Manifest) -> dict[str, int]:
     """Return the sizes of x that follow from the records of --conditions; none if --size gives them, or there are no
-    records. Raises UserError if the files of a folder give several sizes."""
-    if options.conditions is None or options.size or options.tiles is not None or not manifest.sizes:
+    records. Lengths of texts are left out, since each sample may have another. Raises UserError if the files of a
+    folder give several sizes."""
+    of_x = {size.name for size in manifest.sizes if size.axis is not None}
+    if options.conditions is None or options.size or options.tiles is not None or not of_x:
         return {}
-    files = [(file, sizes_of_file(file, arrays, manifest)) for file, arrays in read_files(options.conditions).items()]
+    files = [
+        (file, {name: size for name, size in sizes_of_file(file, arrays, manifest).items() if name in of_x})
+        for file, arrays in read_files(options.conditions).items()
+    ]
     (first, sizes), *others = files
     for file, other in others:
         if other != sizes:
@@ -50,7 +55,7 @@ def add_records(
     filled in, the conditions, and the conditions of other branches by branch name."""
     if options.conditions is None:
         return options, own, {}
-    branches = read_branches(options.conditions, manifest.conditions)
+    branches = read_branches(options.conditions, manifest.conditions, manifest.sizes)
     records: Values = {name: list(array) for name, array in branches.get(COND, {}).items()}
     if twice := sorted(set(records) & set(own)):
         raise UserError(f"condition {twice[0]!r} is given twice: {options.conditions} has it too", "give it once")

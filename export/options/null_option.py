@@ -18,7 +18,7 @@ from fewstep.export.spec import Source, Spec, with_spec
 from fewstep.graph.files.commit import Writer
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.conditions import read_null
-from fewstep.runtime.bundle.manifest import Condition, Manifest
+from fewstep.runtime.bundle.manifest import Condition, Manifest, Size
 
 FILE = "@"  # before the path of a .npy file
 FIX = "write NAME=VALUE, like --null class=10: a condition's name, then a number, or @FILE.npy for an array"
@@ -37,7 +37,7 @@ def with_nulls(source: Source, texts: Sequence[str]) -> Source:
             has = f"; it has {', '.join(conditions)}" if conditions else ""
             raise UserError(f"--null {text!r}: {source.label} has no condition {name!r}{has}", FIX)
         if value.startswith(FILE):
-            _check_file(conditions[name], value, text)
+            _check_file(conditions[name], value, text, source.spec.sizes)
             conditions[name] = msgspec.structs.replace(conditions[name], null=None, null_file=None, shared=False)
         else:
             conditions[name] = _set_null(conditions[name], value, text)
@@ -92,14 +92,18 @@ def _read_content(name: str, path: Path) -> bytes:
     return stream.getvalue()
 
 
-def _check_file(condition: Condition, value: str, text: str) -> None:
-    """Raise UserError if the file does not contain a null value of the condition."""
+def _check_file(condition: Condition, value: str, text: str, sizes: Sequence[Size]) -> None:
+    """Raise UserError if the file does not contain a null value of the condition. That of a text has any length."""
     path = Path(value.removeprefix(FILE))
-    if condition.follows:
+    lengths = {size.name: size for size in sizes if size.axis is None}
+    if not lengths.keys() >= {*condition.follows.values()}:
         what = f"--null {text!r}: the shape of {condition.name!r} depends on --size, but an array has a fixed shape"
         raise UserError(what, "leave --size out, or give a number")
     try:
-        read_null(condition, _read_content(condition.name, path))
+        shape = read_null(condition, _read_content(condition.name, path)).shape
+        for axis, name in condition.follows.items():
+            if not lengths[name].takes(shape[axis]):
+                raise ValueError(f"{shape[axis]} is not a length of {lengths[name].range}")
     except (OSError, ValueError, BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
         fix = f"write one {condition.dtype} {list(condition.shape)} with numpy.save"

@@ -22,6 +22,7 @@ from fewstep.measure.rollouts.record_sizes import (
     alternate_sizes,
     group_sizes,
     join_records,
+    join_rows,
     record_shapes,
     select_records,
     sizes_of_conditions,
@@ -29,8 +30,8 @@ from fewstep.measure.rollouts.record_sizes import (
 from fewstep.plans.errors import UserError, first_line
 from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle import conditions
-from fewstep.runtime.bundle.manifest import Body, Condition, Description
-from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes
+from fewstep.runtime.bundle.manifest import Body, Condition, Description, Size
+from fewstep.runtime.kinds.sizes import apply_sizes, default_sizes, fit_lengths
 from fewstep.runtime.tensor_file import check_header
 
 LOG = logging.getLogger("fewstep")
@@ -166,9 +167,10 @@ def sizes_of_file(source: str, arrays: ConditionRecords, takes: Description) -> 
     return sizes
 
 
-def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, ConditionRecords]:
+def read_branches(path: Path, takes: Sequence[Condition], axes: Sequence[Size] = ()) -> dict[str, ConditionRecords]:
     """Return the records of a file, or of all files of a folder, for each branch of guidance. Arrays of `COND` have no
-    prefix. Conditions may be missing.
+    prefix. Conditions may be missing. Among the free sizes `axes`, each branch of each file may have lengths of texts
+    of its own.
 
     Raises UserError for an array that belongs to no condition, or of another shape or type, and if the files of a
     folder have different arrays.
@@ -185,8 +187,9 @@ def read_branches(path: Path, takes: Sequence[Condition]) -> dict[str, Condition
         if rest not in named:
             has = f"it takes {', '.join(map(repr, named))}" if named else "it takes none"
             raise UserError(f"{path.name} has {name!r}, which is not a condition of this denoiser", has)
-        parts = [check_records(file, {rest: own[name]}, [named[rest]])[rest] for file, own in files.items()]
-        branches.setdefault(branch, {})[rest] = np.concatenate(parts)
+        given = [(file, {rest: own[name]}) for file, own in files.items()]
+        parts = [check_records(file, own, fit_lengths([named[rest]], own, axes))[rest] for file, own in given]
+        branches.setdefault(branch, {})[rest] = join_rows(parts)
     return {**branches}
 
 

@@ -1,13 +1,23 @@
 """Conditions with the length of a text: one graph for all lengths, and branches of other lengths as calls of their
 own."""
 
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.sampling import run
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
+from fewstep.export.options.null_option import with_nulls
+from fewstep.export.spec import with_spec
 from fewstep.plans.errors import UserError
 from fewstep.runtime import Sampler, load
+from fewstep.runtime.bundle.manifest import Condition, Size
+from tests.export.denoisers import Labelled, source
 
 SOURCE = '''
 import torch
@@ -70,3 +80,25 @@ def test_branches_of_guidance_may_differ_in_length(sampler: Sampler) -> None:
 def test_a_length_beyond_the_range_is_refused(sampler: Sampler) -> None:
     with pytest.raises(UserError, match=r"one value has the shape \[9, 2\]"):
         sampler.evaluate(np.zeros((2, 1, 2, 2), np.float32), 1.0, {"text": text_of(9)})
+
+
+def test_a_run_takes_a_folder_of_texts_and_negative_ones_of_any_length(sampler: Sampler, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    lengths = ((7, 3), (5, 2), (3, 3))
+    for length, away in lengths:
+        np.savez(tmp_path / f"texts/{length}.npz", text=text_of(length, 1), **{"uncond.text": text_of(away, 1)})
+    options = RunOptions(sampler.bundle.path, "ddim:2", conditions=tmp_path / "texts", guidance=3.0)
+    made = run(replace(options, output=tmp_path / "x.npy")).x
+    for seed, (length, away) in enumerate(sorted(lengths)):
+        branches = {"uncond": {"text": text_of(away, 1)}}
+        alone = sampler.sample("ddim:2", [seed], {"text": text_of(length, 1)}, guidance=3.0, branches=branches)
+        np.testing.assert_allclose(made[seed], alone[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("length", "problem"), [(3, None), (9, "9 is not a length of tokens 2 to 8")])
+def test_the_null_value_of_a_text_has_a_length_of_its_own(length: int, problem: str | None, tmp_path: Path) -> None:
+    text = Condition("text", "text", (8, 2), "float32", follows={0: "tokens"})
+    made = with_spec(source(Labelled()), conditions=(text,), sizes=(Size("tokens", None, 2, 8),))
+    np.save(tmp_path / "null.npy", text_of(length, 1)[0])
+    with nullcontext() if problem is None else pytest.raises(UserError, match=problem):
+        with_nulls(made, [f"text=@{tmp_path / 'null.npy'}"])
