@@ -111,7 +111,7 @@ def results_table(results: Results, is_image: bool = True) -> Table:
     quality = heads_of_quality if bodies else ()
     scores = () if judged is None else ("score",)
     distances = ("FD", "FD of float32") if results.features else ()
-    covered = ("int8",) if results.covered else ()
+    covered, of_calls = ("int8",) if results.covered else (), _counts_calls(results)
     sizes = ("size",) if results.sizes else ()
     timed = [timing.name for race in results.races for timing in race.timings]
     rows = [
@@ -120,7 +120,7 @@ def results_table(results: Results, is_image: bool = True) -> Table:
             *[_score(bodies.get(name))][: len(scores)],
             *_quality(bodies.get(name))[: len(quality)],
             *_distances(bodies.get(name))[: len(distances)],
-            *[_coverage(results, name)][: len(covered)],
+            *[_coverage(results, name, of_calls)][: len(covered)],
             *[decimal(results.sizes[name]) if name in results.sizes else ""][: len(sizes)],
             *_speeds(results, name),
         )
@@ -161,9 +161,16 @@ def _distances(body: Quality | None) -> tuple[str, str]:
     return f"{body.distances[0].frechet:.3g}", f"{body.distances[0].frechet_float:.3g}"
 
 
-def _coverage(results: Results, body: str) -> str:
+def _counts_calls(results: Results) -> bool:
+    """Return True if the shares of whole calls are known, those of all bodies."""
+    shares = [call.share_of_macs for call in map(results.call_of, {each.body for each in results.covered}) if call]
+    return bool(shares) and None not in shares
+
+
+def _coverage(results: Results, body: str, of_calls: bool) -> str:
+    """Return the share of a body's work in int8: of whole calls, or of their steps."""
     call = results.call_of(body)
-    share = results.int8_share(body) if call is None or call.share_of_macs is None else call.share_of_macs
+    share = call.share_of_macs if of_calls and call is not None else results.int8_share(body)
     return "" if share is None else f"{100 * share:.1f} %"
 
 
@@ -204,7 +211,8 @@ def _captions(results: Results, is_image: bool) -> list[str]:
                 "number of float32 samples from other seeds; for float32 itself it is the noise floor."
             )
     if results.covered:
-        said.append("int8: share of the multiply-accumulates (MACs) of a whole call.")
+        of = "a whole call" if _counts_calls(results) else "the steps alone"
+        said.append(f"int8: share of the multiply-accumulates (MACs) of {of}.")
     if results.races:
         first_timed = results.races[0].timings[0].name
         rows = "" if results.guidance is None else ", of which a guided sample takes one for each branch"

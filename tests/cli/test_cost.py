@@ -94,6 +94,28 @@ def test_ssim_is_no_word_for_samples_that_are_no_images() -> None:
     assert "signal: signal to error in dB; another seed's sample has 9.0 dB" in shown[1]
 
 
+@pytest.mark.parametrize(
+    ("of_call", "share", "said"), [(None, "50.0 %", "the steps alone"), (0.25, "25.0 %", "a whole call")]
+)
+def test_the_share_of_int8_says_of_what(of_call: float | None, share: str, said: str) -> None:
+    """`measure` counts steps, as does a report that does not know the work of a whole call."""
+    results: Any = SimpleNamespace(
+        bundle="tiny",
+        guidance=None,
+        shaping=None,
+        covered=[SimpleNamespace(body="int8")],
+        int8_share=lambda body: 0.5,
+        call_of=lambda body: SimpleNamespace(share_of_macs=of_call),
+        races=(),
+        plan="ddim:4",
+        features=None,
+        sizes={"int8": 1},
+        qualities=[],
+    )
+    shown = table(results)
+    assert share in [*shown.columns[1].cells] and f"(MACs) of {said}." in str(shown.caption)
+
+
 def test_evaluations_are_those_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few: dict[str, Any] = {"seeds": 20, "forced_seeds": 18, "teacher_seeds": 3, "simulated_seeds": 5}
     options = ReportOptions(make_bundle(tmp_path / "tiny"), teacher="dpmpp_2m:12", batches=(1,), **few)
