@@ -127,6 +127,8 @@ class GraphReplacer:
                 self._encoded[id(graph)] = graph, self._encode_prompts(graph, target)
             encoded = self._encoded[id(graph)][1]
             rows = select_records(encoded, np.asarray(run.batch.seeds) % len(self.task.judging.prompts))
+            # a graph returns conditions of the longest text, of which a run takes the part that its own text has
+            rows = {name: row[tuple(map(slice, run.batch.conditions[name].shape))] for name, row in rows.items()}
             fed = replace(run, batch=replace(run.batch, conditions={**run.batch.conditions, **rows}))
         opened: dict[str, Any] = {
             name: _open(replaces[name].graph, target) for name in (CONDITIONER, PROLOGUE) if name in names

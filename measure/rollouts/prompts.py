@@ -130,19 +130,21 @@ def encode_prompts(
     from fewstep.runtime.text import open_text_encoder  # few denoisers have text
 
     text, parts = open_text_encoder(bundle), list[Arrays]()
-    groups = [slice(row, row + 1) for row in range(len(prompts))] if text.has_lengths else [slice(None)]
-    for group in groups:
-        own = {name: array[group] for name, array in records.items()}
-        parts.append(_complete_records(bundle, {**own, **text.encode(prompts[group])}, len(prompts[group])))
+    rows = range(len(prompts))
+    for group in [rows[row : row + 1] for row in rows] if text.has_lengths else [rows]:
+        place = slice(group.start, group.stop)
+        own = {name: array[place] for name, array in records.items()}
+        parts.append(_complete_records(bundle, {**own, **text.encode(prompts[place])}, group))
     return {name: join_rows([part[name] for part in parts]) for name in parts[0]}
 
 
-def _complete_records(bundle: Bundle, values: dict[str, Any], count: int) -> Arrays:
-    """Return records with the conditions that `values` lacks, drawn unless they have a default."""
+def _complete_records(bundle: Bundle, values: dict[str, Any], rows: Sequence[int]) -> Arrays:
+    """Return records with the conditions that `values` lacks, drawn for the numbers of these rows unless they have a
+    default."""
     takes, axes = bundle.manifest.conditions, picture_axes(bundle.manifest)
     for number, condition in enumerate(takes):
         if condition.name not in values and condition.default is None:
-            drawn = [draw_condition(condition, number, FIRST_SEED + row, axes) for row in range(count)]
+            drawn = [draw_condition(condition, number, FIRST_SEED + row, axes) for row in rows]
             values[condition.name] = np.stack(drawn)
     return check_records("the prompts", values, fit_lengths(takes, values, bundle.manifest.sizes))
 

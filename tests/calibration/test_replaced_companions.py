@@ -26,7 +26,7 @@ from fewstep.measure.cost import body_bytes, call_bytes
 from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.metrics import psnr
-from fewstep.measure.rollouts.recorded_run import record_run
+from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
 from fewstep.measure.rollouts.seeds import BODY_SEEDS
 from fewstep.plans.any_plan import check_compiled
 from fewstep.report.choosing import deployments
@@ -93,6 +93,22 @@ def test_the_users_measure_gets_the_conditions_of_float32(made: Path) -> None:
     assert changed.batch is recorded.batch
     rows = [float(np.abs(record.feeds[0]["row"]).sum()) for record in (recorded, changed)]
     assert rows[0] != rows[1]
+
+
+def test_a_text_encoder_is_judged_with_the_length_of_each_text(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, seen = task_of(options(made)), list[tuple[int, ...]]()
+    recorded = record_run(task.sampler, check_compiled(task.plan), BODY_SEEDS[:2], task.conditions)
+    short = replace(recorded.batch, conditions={"text": recorded.batch.conditions["text"][:, :4]})
+
+    def keep(run: RecordedRun, _: object) -> RecordedRun:
+        seen.append(run.batch.conditions["text"].shape)
+        return run
+
+    monkeypatch.setattr(RecordedRun, "with_setup", keep)
+    replacer = GraphReplacer(task, FloatRuns(task, task.plan, SILENT))
+    stored = {TEXT_ENCODER: store_graph(replacer.exported[TEXT_ENCODER], 8)}
+    replacer.with_graphs(stored, task.targets[0], replace(recorded, batch=short))
+    assert seen == [short.conditions["text"].shape]
 
 
 def test_all_networks_of_a_body_have_integers(made: Path) -> None:

@@ -9,11 +9,18 @@ import pytest
 
 pytest.importorskip("tokenizers")
 from fewstep.measure.rollouts.conditions_file import GivenConditions
-from fewstep.measure.rollouts.prompts import CALIBRATION, HELD_OUT, expand_prompts, given_conditions, read_prompts
+from fewstep.measure.rollouts.prompts import (
+    CALIBRATION,
+    HELD_OUT,
+    encode_prompts,
+    expand_prompts,
+    given_conditions,
+    read_prompts,
+)
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
-from fewstep.runtime.text import load_text_encoder
+from fewstep.runtime.text import TextEncoder, load_text_encoder
 from tests.refusals import refuses
 from tests.runtime.text_bundle import with_companions
 
@@ -46,6 +53,18 @@ def test_a_condition_at_its_default_next_to_prompts_is_not_random(bundle: Bundle
     manifest = msgspec.structs.replace(bundle.manifest, conditions=(*bundle.manifest.conditions, size))
     given = given_conditions(replace(bundle, manifest=manifest), None, None, HELD_OUT)
     assert "size" not in given.random and "size" in given.fixed
+
+
+def test_each_prompt_has_drawn_values_of_its_own_also_if_texts_differ_in_length(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = Condition("level", "level", (), "float32", typical=(0.0, 1.0))
+    manifest = msgspec.structs.replace(bundle.manifest, conditions=(*bundle.manifest.conditions, level))
+    own, prompts = replace(bundle, manifest=manifest), ["a cat", "red dog"]
+    at_once = encode_prompts(own, prompts)["level"]
+    monkeypatch.setattr(TextEncoder, "has_lengths", property(lambda _: True))
+    np.testing.assert_array_equal(encode_prompts(own, prompts)["level"], at_once)
+    assert at_once[0] != at_once[1]
 
 
 def test_own_prompts_are_taken_with_a_warning(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
