@@ -70,6 +70,9 @@ def check_run(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -
         is_single = options.batch == 1 or (options.batch is None and options.parts)
         if not is_single and decoder.inputs[0].shape[0] == 1:
             raise UserError(f"the decoder of {bundle.path} decodes one sample", "bake with --batch 1, or --latents")
+    if (text := bundle.manifest.text) is not None and text.lengths and not options.latents:
+        what = f"the network of {bundle.path} takes texts without padding, which a baked file cannot cut off"
+        raise UserError(what, "bake with --latents")
     execution_of(bundle.manifest.space).check_network(plan, BodyInputs.from_body(bundle, body).has_time)
     if options.parts and features_of(plan) is not None:
         what = f"plan {plan.name!r} has light steps, so its steps cannot be baked as one repeated step"

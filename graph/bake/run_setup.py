@@ -158,6 +158,9 @@ def check_branches(manifest: Manifest, plan: AnyPlan) -> None:
                     f"guidance needs an unconditional branch, and condition {condition.name!r} has no null value",
                     "leave guidance out",
                 )
+            if branch == UNCOND and condition.null_file is not None and condition.follows:
+                what = f"the null value of {condition.name!r} has a length of its own, and a baked file has one for all"
+                raise UserError(f"{what} branches", "bake with --guidance 1")
     for step in plan.steps:
         if step.branches != everything[everything.index(step.branches[0]) :][: len(step.branches)]:
             raise UserError(f"plan {plan.name!r} evaluates its branches in different orders", "compile it again")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, varies_per_call
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.record_sizes import records_of_one_size, split_seeds_by_size
+from fewstep.measure.rollouts.record_sizes import record_shapes, records_of_one_size, split_seeds_by_size
 from fewstep.measure.rollouts.reference_run import ReferenceRun, run_reference
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
@@ -25,13 +25,15 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.kinds.graph_entry import CARRIED
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.execute import Array, StepState, carry_in
-from fewstep.runtime.sampling.feeds import tensor_name
+from fewstep.runtime.sampling.feeds import branch_values, tensor_name
 from fewstep.runtime.sampling.sampler import Sampler
-from fewstep.runtime.sampling.separate_branches import SeparateBranches
+from fewstep.runtime.sampling.separate_branches import SeparateBranches, are_apart
 from fewstep.runtime.sampling.slots import Slots
 from fewstep.runtime.sampling.step_call import GraphCall, StepCall, dispatch_by_group, stack_branches
 
 AT_ONCE = len(SEARCH_SEEDS)  # samples per run, so that judging takes no more memory than searching
+APART = "the texts of the branches of guidance differ in length, and bodies are compared with all branches at once"
+APART_FIX = "calibrate with --guidance 1: the body runs with guidance too"
 RUNS = 4  # runs of a denoiser that carries tensors: the first starts with zeros, and the later ones fill its past
 
 
@@ -151,6 +153,19 @@ def _report_progress(progress: Progress, number: int, recorded_runs: int, stage:
     progress(stage, number * total + done, recorded_runs * total)
 
 
+def refuse_separate_branches(sampler: Sampler, plan: AnyPlan, records: ConditionRecords | None) -> None:
+    """Raise UserError if a body cannot be judged with given or drawn conditions: some text differs in length from that
+    of another branch."""
+    manifest, nulls = sampler.bundle.manifest, sampler.denoiser.networks[DENOISER].nulls
+    if all(size.axis is not None for size in manifest.sizes):
+        return
+    keys = [()] if records is None else record_shapes(records)
+    for place in {key: place for place, key in enumerate(keys)}.values():  # one record of each size
+        own = SeedBatch.from_manifest(manifest, [place], records).conditions
+        if are_apart(plan, branch_values(manifest.conditions, own, None, 1, nulls, manifest.sizes)):
+            raise UserError(APART, APART_FIX)
+
+
 def record_run(
     sampler: Sampler,
     plan: Plan,
@@ -184,10 +199,7 @@ def record_run(
 
     float_call = replace(sampler, on_call=keep_feeds).step_call(plan, len(seeds), batch.conditions)
     if isinstance(float_call, SeparateBranches):
-        what = (
-            "the texts of the branches of guidance differ in length, and bodies are compared with all branches at once"
-        )
-        raise UserError(what, "calibrate with --guidance 1: the body runs with guidance too")
+        raise UserError(APART, APART_FIX)
     reference = run_reference(plan, batch, float_call.step_network, progress)
     slots = float_call.slots if plan.banks else None
     has_others = len(sampler.denoiser.networks) > 1

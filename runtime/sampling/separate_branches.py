@@ -36,13 +36,22 @@ def separate_branches(
 ) -> dict[str, Feeds] | None:
     """Return the inputs of each branch, or None if the conditions of all branches have the same shapes, so that each
     step is one call."""
-    branches = list(dict.fromkeys(branch for step in plan.steps for branch in step.branches))
-    shapes = [{name: value.shape for name, value in values_of(branch).items()} for branch in branches]
-    if all(each == shapes[0] for each in shapes):
+    if not are_apart(plan, values_of):
         return None
+    branches = _branches_of(plan)
     whole: Any = plan  # a plan of either type
     plans = {
         branch: replace(whole, steps=tuple(replace(step, branches=(branch,)) for step in whole.steps))
         for branch in branches
     }
     return {branch: feeds_of(own) for branch, own in plans.items()}
+
+
+def are_apart(plan: AnyPlan, values_of: BranchValues) -> bool:
+    """Return True if the conditions of a plan's branches differ in shape."""
+    first, *others = ({name: value.shape for name, value in values_of(branch).items()} for branch in _branches_of(plan))
+    return any(shapes != first for shapes in others)
+
+
+def _branches_of(plan: AnyPlan) -> list[str]:
+    return list(dict.fromkeys(branch for step in plan.steps for branch in step.branches))

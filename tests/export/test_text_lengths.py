@@ -8,16 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewstep.calibration.open_task import open_tasks
+from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.sampling import run
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.options.null_option import with_nulls
 from fewstep.export.spec import with_spec
+from fewstep.graph.bake.bake import bake
+from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans.errors import UserError
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.bundle.manifest import Condition, Size
 from tests.export.denoisers import Labelled, source
+from tests.refusals import refuses
 
 SOURCE = '''
 import torch
@@ -102,3 +107,16 @@ def test_the_null_value_of_a_text_has_a_length_of_its_own(length: int, problem: 
     np.save(tmp_path / "null.npy", text_of(length, 1)[0])
     with nullcontext() if problem is None else pytest.raises(UserError, match=problem):
         with_nulls(made, [f"text=@{tmp_path / 'null.npy'}"])
+
+
+def test_branches_of_other_lengths_are_refused_before_a_calibration(sampler: Sampler, tmp_path: Path) -> None:
+    np.save(tmp_path / "null.npy", text_of(3, 1)[0])
+    (tmp_path / "texts.py").write_text(SOURCE)
+    bundle = tmp_path / "bundle"
+    export(ExportOptions(f"{tmp_path / 'texts.py'}:make", bundle, null=(f"text=@{tmp_path / 'null.npy'}",)))
+    np.savez(tmp_path / "c.npz", text=text_of(5))
+    options = CalibrateOptions(bundle, conditions=tmp_path / "c.npz", trajectories=2, target=("cpu-x86",))
+    with refuses("the texts of the branches of guidance differ in length", "calibrate with --guidance 1"):
+        open_tasks(options.open(), replace(options, guidance=2.0), check_options(options))
+    with refuses("the null value of 'text' has a length of its own", "bake with --guidance 1"):
+        bake(BakeOptions(bundle, "ddim:2", tmp_path / "baked.onnx", guidance=2.0))
