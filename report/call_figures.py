@@ -14,9 +14,10 @@ from fewstep.report.choosing.call_shares import share_of_bytes, share_of_macs
 from fewstep.report.float_body import describe_shared_graphs
 from fewstep.report.sections.samples import Samples
 from fewstep.runtime.autoencoder import Autoencoder, load_autoencoder
-from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.bundle.manifest import CallTime, Manifest
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
+from fewstep.runtime.sampling.calibrated_plans import read_default_plan
 
 LOG = logging.getLogger("fewstep")
 PICTURES = 4  # of each body: decoding takes longer than a step
@@ -33,13 +34,19 @@ def collect_call_figures(
             body=name,
             share_of_macs=share_of_macs(bundle, name, plan),
             share_of_bytes=share_of_bytes(bundle, name, plan),
-            time=times[name] if name in times and times[name].plan == plan.name else None,
+            time=times[name] if name in times and _is_timed_along(bundle, times[name], plan) else None,
             picture_psnr=tuple(qualities[name].tolist()) if name in qualities else (),
             in_float32=tuple(describe_shared_graphs(bundle.body(name))),
             networks=tuple(_describe_networks(bundle, name)),
         )
         for name, plan in plans.items()
     )
+
+
+def _is_timed_along(bundle: Bundle, call: CallTime, plan: Plan) -> bool:
+    """Return True if calibration timed a call along this plan, with its guidance, which decides the rows of a step."""
+    kept = read_default_plan(bundle, bundle.body(call.body))
+    return call.plan == plan.name and plan.guidance == (None if kept is None else kept.guidance)
 
 
 def decode_samples(bundle: Bundle, samples: Samples) -> Samples | None:

@@ -80,7 +80,9 @@ def judgement(
             word, shortfall = LOOK if word == GOOD else word, f"{shortfall}, and loses the direction of guidance"
     else:
         verdicts = [_word(near, p5, tokens, ranges)]
-        verdicts += [] if pictures is None else [_word(Nearness(pictures), pictures, None, (None, None))]
+        if pictures is not None:
+            of_pictures, limit = _word(Nearness(pictures), pictures, None, (None, None))
+            verdicts.append((of_pictures, f"{limit} of its pictures" if limit else ""))
         word, shortfall = max(verdicts, key=lambda verdict: (GOOD, LOOK, UNUSABLE).index(verdict[0]))
     figures += shortfall
     if beyond is not None:

@@ -102,3 +102,14 @@ def test_a_measurement_prints_the_time_of_a_whole_call(tmp_path: Path, measured:
     change_bundle(path, calls=(call,))
     assert describe_call(call, body) in [*format_results(measured, path)]
     assert describe_call(call, body) in [*format_results(msgspec.structs.replace(measured, qualities=()), path)]
+
+
+@pytest.mark.parametrize(("guidance", "is_shown"), [(1.0, True), (3.0, False)])
+def test_the_time_of_a_call_is_of_its_guidance(guidance: float, is_shown: bool, tmp_path: Path) -> None:
+    """The bundle was timed without, where a step has half as many rows."""
+    bundle = open_bundle(write_latent_bundle(tmp_path / "bundle"))
+    plan = load(bundle.path).compile("ddim:2", guidance)
+    time = CallTime("float32", body_files(bundle.body("float32")), plan.name, 1.0, 1.0, 1.0, 1.0, 0.0, "some CPU", 1)
+    timed = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, calls=(time,)))
+    (figures,) = collect_call_figures(timed, {"float32": plan}, None)
+    assert figures.time == (time if is_shown else None)

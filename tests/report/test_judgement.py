@@ -186,3 +186,4 @@ def test_pictures_count_as_their_latents_do(pictures: float | None, word: str) -
     assert said.startswith(f"{word}: int8 has {54.5 if pictures is None else pictures:.1f} dB PSNR against float32")
     assert ("54.5 dB, 5th percentile 53.2 dB in its latents" in said) == (pictures is not None)
     assert judgement(Nearness(30.0, 20.0), 29.0, pictures=45.0).startswith("Look at it")  # of the latents
+    assert said.endswith("of its pictures") == (pictures is not None and pictures < 40)
