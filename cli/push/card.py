@@ -151,6 +151,7 @@ def _quality_rows(name: str, body: Body, results: Results | None) -> Iterator[Se
     for quality in () if results is None else results.qualities:
         if quality.body == name and quality.graphs == graphs:
             assert results is not None
+            yield from _picture_rows(name, results.plan, results.mean_picture_psnr(name))
             for end, reference in ((quality.against_float, "float32, same plan"), (quality.against_teacher, None)):
                 if end is not None:
                     against = reference or f"float32, {results.teacher}"
@@ -159,9 +160,14 @@ def _quality_rows(name: str, body: Body, results: Results | None) -> Iterator[Se
     chosen = [trial for trial in body.trials if trial.is_chosen]
     for trial in chosen:
         plan, figures = body.plan or "", trial.together or trial  # those of a run, with all networks in int8
-        if trial.picture_psnr is not None:
-            yield name, plan, "pictures of float32, same plan", _decibel(trial.picture_psnr), "", ""
+        yield from _picture_rows(name, plan, trial.picture_psnr)
         yield name, plan, "float32, same plan", _decibel(figures.psnr), _decibel(figures.p5), str(figures.seeds)
+
+
+def _picture_rows(name: str, plan: str, psnr: float | None) -> Iterator[Sequence[str]]:
+    """Yield the row of a body's finished pictures, if there are any."""
+    if psnr is not None:
+        yield name, plan, "pictures of float32, same plan", _decibel(psnr), "", ""
 
 
 def _origin(bundle: Bundle, licence: str | None) -> Iterator[str]:

@@ -10,7 +10,7 @@ from fewstep.cli.push.licence import licence_fields
 from fewstep.cli.push.push import PushOptions, prepare
 from fewstep.export.licence import read_licence
 from fewstep.export.sources.card import CARD, read_tags
-from fewstep.measure.results import SCHEMA, Quality, Results, encode
+from fewstep.measure.results import SCHEMA, CallFigures, Quality, Results, encode
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.speed.machine import Machine
 from fewstep.models.ready import fashion_mnist
@@ -62,6 +62,7 @@ def _results(graphs: tuple[str, ...]) -> Results:
         Machine("", 1, (), "", {}),
         "",
         1,
+        calls=(CallFigures(BODY, None, None, picture_psnr=(33.0, 34.5)),),
     )
 
 
@@ -79,6 +80,7 @@ def test_the_figures_are_those_of_the_report(tiny_bundle: Path) -> None:
     assert "| float32 | ddim:4 | float32, ddim:40 | 20.0 | 16.0 | 32 |" in card
     assert f"| {BODY} | ddim:4 | float32, same plan | 40.0 | 36.0 | 32 |" in card
     assert f"| {BODY} | ddim:4 | float32, ddim:40 | 19.5 | 15.5 | 32 |" in card
+    assert f"| {BODY} | ddim:4 | pictures of float32, same plan | 33.8 |" in card
 
 
 def test_figures_of_another_body_of_that_name_are_left_out(tiny_bundle: Path) -> None:
