@@ -186,7 +186,8 @@ class GraphReplacer:
             worth = share * (policy.price if target.scheme.weight_bits is None else policy.byte_price)
             loss = before - after
             is_near = after >= NEAR_PSNR or loss <= policy.tolerated_loss
-            is_taken = near.is_enough and is_near and loss < max(worth, policy.tolerated_loss)
+            is_worth = loss < max(worth, policy.tolerated_loss)
+            is_taken = near.is_enough and is_near and is_worth
             if judged is not None:
                 is_taken = judged.is_certain
             seen = "pictures" if graphs.keys() & {DECODER, ENCODER} else "samples"
@@ -195,6 +196,8 @@ class GraphReplacer:
                 reason = f"in {form} the score is not surely within the limit of the judge"
             elif not near.is_enough:
                 reason = f"in {form} the {seen} are {near.describe('float32')}"
+            elif is_worth and not is_near:
+                reason = f"in {form} the {seen} have {after:.1f} dB, less than {NEAR_PSNR:g} dB"
             choice = form if is_taken else f"float32, not {form}"
             LOG.info("%s: %s in %s (%.2f dB for %.0f %% of %s)", name, what, choice, -loss, 100 * share, saved)
             if is_taken:

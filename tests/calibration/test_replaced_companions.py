@@ -235,6 +235,14 @@ def test_a_decoder_that_loses_too_much_stays_float(
     assert "decoder of latents in float32, not 8 bits" in caplog.text
 
 
+def test_a_decoder_that_is_worth_its_loss_but_not_near_stays_float(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GraphReplacer, "_picture_quality", lambda *_: (41.0, 39.2))
+    body = calibrate(options(copied)).bodies[BODY]
+    assert body.reasons[DECODER] == "in 8 bits the pictures have 39.2 dB, less than 40 dB"
+
+
 def test_a_bundle_of_the_schema_before_opens(copied: Path) -> None:
     """It calls the graphs of a body its setup."""
     manifest = open_bundle(copied).manifest
