@@ -54,8 +54,8 @@ def choice_table(choice: Choice, batch: int) -> Table:
     if judged is not None:
         scored = ("score",)
         caption += (
-            f" Score: by {judged.score.name}, whose limit is {judged.score.limit:.4g}; the teacher itself has "
-            f"{judged.float32.value:.4g}."
+            f" Score: by {judged.score.name}, whose limit is {judged.score.limit:.4g}; that reference itself "
+            f"has {judged.float32.value:.4g}."
         )
     heads = ("body", "engine", "plan", "evaluations", "time", *scored, "quality", "p5", "signal", "gain", "")
     return table(heads, rows, ("body",), caption=caption)
