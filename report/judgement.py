@@ -106,9 +106,11 @@ def _word(near: Nearness, p5: float, tokens: Tokens, ranges: tuple[Range | None,
         return UNUSABLE, _shortfall(near, LEAST_PSNR, LEAST_SNR, "a usable body needs")
     lowest = _move(near, p5)
     good = f"{GOOD.lower()} needs"
+    is_even = lowest.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD)
     if not near.is_near:
-        return LOOK, _shortfall(near, NEAR_PSNR, NEAR_SNR, good)
-    if not lowest.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD):
+        also = "" if is_even else "; its 5th percentile is too low as well"
+        return LOOK, _shortfall(near, NEAR_PSNR, NEAR_SNR, good) + also
+    if not is_even:
         return LOOK, f"{_shortfall(lowest, NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD, good)} at the 5th percentile"
     of_mean, of_p5 = (None if ends is None else _move(near, ends[0]) for ends in ranges)
     if of_mean is not None and not of_mean.is_near:
