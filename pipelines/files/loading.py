@@ -192,12 +192,25 @@ def _load_renamed(
     if library.__name__ == "transformers":
         config = made.config_class.from_pretrained(home, local_files_only=True, **NO_CODE)
         network, info = made.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, **options)
+        if are_halves:
+            _compute_buffers(network, made, config, state)
         return network, info
     network = made.from_config(made.load_config(home, local_files_only=True)).eval()
     if len(stored.tensors) == 1:  # diffusers wrote no shards before it renamed layers
         network._fix_state_dict_keys_on_load(state)
     missing, unexpected = network.load_state_dict(state, strict=False)
     return network, {"missing_keys": missing, "unexpected_keys": unexpected}
+
+
+def _compute_buffers(network: nn.Module, made: Any, config: Any, state: Mapping[str, Tensor]) -> None:
+    """Give a network of transformers the buffers of float32 that its files do not have. The library rounded them to the
+    type of the weights, such as the factor of Gemma's embeddings from 33.94 to 34."""
+    with _parameters_on_meta():
+        computed = made(config)
+    for name, buffer in computed.named_buffers():
+        if name not in state and buffer.is_floating_point():
+            owner, _, own_name = name.rpartition(".")
+            network.get_submodule(owner)._buffers[own_name] = buffer
 
 
 @contextmanager

@@ -1,0 +1,18 @@
+"""Networks of components, with their weights."""
+
+from pathlib import Path
+
+import torch
+
+from fewstep.pipelines.files.loading import load_component
+
+
+def test_buffers_of_a_network_in_half_precision_are_not_rounded(tmp_path: Path) -> None:
+    from transformers import Gemma2Config, Gemma2Model
+
+    widths = {"hidden_size": 72, "intermediate_size": 16, "head_dim": 8}
+    config = Gemma2Config(vocab_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, **widths)
+    Gemma2Model(config).bfloat16().save_pretrained(tmp_path)
+    network = load_component(tmp_path, Gemma2Model)
+    assert network.get_parameter("embed_tokens.weight").dtype == torch.bfloat16
+    torch.testing.assert_close(network.get_buffer("embed_tokens.embed_scale"), torch.tensor(72**0.5))
