@@ -7,7 +7,6 @@ to come back. An episode ends once the object has stayed at its goal. Those that
 from pathlib import Path
 
 import numpy as np
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from benchmarks.options import parser_of, positive
 from benchmarks.policy.fetch import ACTIONS, LONGEST, OBJECT, RATE, ROBOT, TASKS, Fetch, expert_of
@@ -33,6 +32,8 @@ def demonstrate(simulation: Fetch, seed: int) -> list[tuple[Observation, Float64
 
 def write(folder: Path, task: str, episodes: int) -> None:
     """Write a number of solved episodes of a task."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
     sizes = {"observation.state": ROBOT, "observation.environment_state": OBJECT, "action": ACTIONS}
     features = {name: {"dtype": "float32", "shape": (size,), "names": None} for name, size in sizes.items()}
     data = LeRobotDataset.create(f"fewstep/{task}", int(RATE), features, root=folder, use_videos=False)

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
-from lerobot.policies.factory import make_pre_post_processors
 from numpy.typing import NDArray
 
 from benchmarks.options import parser_of
@@ -36,6 +34,9 @@ class LeRobotLoop:
     """LeRobot's policy in a folder. `weights` is their number, and `seconds` has the time of each sequence."""
 
     def __init__(self, folder: Path) -> None:
+        from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+        from lerobot.policies.factory import make_pre_post_processors
+
         torch.set_num_threads(1)
         self._policy = DiffusionPolicy.from_pretrained(folder)
         self._policy.eval()

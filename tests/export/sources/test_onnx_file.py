@@ -353,9 +353,9 @@ def test_a_node_that_makes_nothing_is_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_an_operation_that_onnx_does_not_define_is_no_traceback(
-    dtype: Literal["float32", "float16"], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    precision: Literal["float32", "float16"], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FusedConv is a float operation with a weight, in onnxruntime's domain, which its optimizer writes."""
     proto = model()
@@ -364,14 +364,14 @@ def test_an_operation_that_onnx_does_not_define_is_no_traceback(
     convolution.attribute.append(helper.make_attribute("activation", "Relu"))
     proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     file, spec = written(tmp_path, proto)
-    manifest = export(ExportOptions(str(file), tmp_path / "bundle", spec, dtype=dtype))
-    assert list(manifest.bodies) == [dtype]
-    found = inspect(InspectOptions(tmp_path / "bundle")).bodies[dtype]
+    manifest = export(ExportOptions(str(file), tmp_path / "bundle", spec, precision=precision))
+    assert list(manifest.bodies) == [precision]
+    found = inspect(InspectOptions(tmp_path / "bundle")).bodies[precision]
     unknown = {
         "float32": "a FusedConv, an operation of onnxruntime's own",
         "float16": "no float32 body to count them in",
     }
-    assert unknown[dtype] in found.uncounted and found.shares == found.multiplying == ()
+    assert unknown[precision] in found.uncounted and found.shares == found.multiplying == ()
     main(["inspect", str(tmp_path / "bundle")])
     assert "matrix products and convolutions are not counted:" in capsys.readouterr().out
 

@@ -275,12 +275,7 @@ def test_a_pickle_is_refused(unet: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "how", [{"variant": "fp16"}, {"max_shard_size": "20KB"}, {"max_shard_size": "20KB", "variant": "fp16"}]
 )
-def test_weights_in_float16_or_in_shards_are_read(
-    unet: Path, how: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No weights that are copied to float32 stay in memory."""
-    dropped: list[int] = []
-    monkeypatch.setattr("fewstep.pipelines.files.loading.drop_pages", lambda _, size: dropped.append(size))
+def test_weights_in_float16_or_in_shards_are_read(unet: Path, how: dict[str, str], tmp_path: Path) -> None:
     shutil.copytree(unet, tmp_path / "f", ignore=shutil.ignore_patterns("*.safetensors"))
     network = diffusers.UNet2DModel.from_pretrained(unet / "unet").requires_grad_(False)
     expected = network.conv_out.weight
@@ -288,7 +283,6 @@ def test_weights_in_float16_or_in_shards_are_read(
         network, expected = network.half(), expected.half().float()
     network.save_pretrained(tmp_path / "f" / "unet", **how)
     source = load_source(str(tmp_path / "f"))
-    assert sum(dropped) == ("variant" in how) * sum(each.nbytes for each in network.state_dict().values())
     whole = load_source(str(unet))
     assert isinstance(source, TorchSource) and source.sha256 != whole.sha256
     found: Any = source.module.network
