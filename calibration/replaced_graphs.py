@@ -88,7 +88,7 @@ class GraphReplacer:
         if (reason := self._why_all_shared(body, stores_weights)) is not None:
             body = replace(body, reasons={name: reason for name in (CONDITIONER, *COMPANIONS) if name in shared})
             return self._judge_pictures(body) if self._may_judge_pictures else body
-        body = replace(body, reasons={name: reason for name, reason in self.unjudged.items() if name in shared})
+        body = replace(body, reasons={name: reason for name, reason in self.unjudged_graphs.items() if name in shared})
         for names in (setup, *((name,) for name in COMPANIONS)):
             exported = {name: self.exported[name] for name in names if name in self.exported}
             if exported:
@@ -136,7 +136,7 @@ class GraphReplacer:
         return replace(fed.with_setup(self.task.sampler.with_network_parts(**opened)), batch=run.batch)
 
     @cached_property
-    def unjudged(self) -> dict[str, str]:
+    def unjudged_graphs(self) -> dict[str, str]:
         """The names of shared graphs that nothing can judge, each with the reason: a text encoder without prompts, and
         an autoencoder of videos or sound, or without samples of its size."""
         manifest, reasons = self.task.sampler.bundle.manifest, dict[str, str]()
@@ -152,10 +152,10 @@ class GraphReplacer:
 
     @cached_property
     def exported(self) -> dict[str, Graph]:
-        """The shared graphs as exported, except `unjudged`."""
+        """The shared graphs as exported, except `unjudged_graphs`."""
         bundle = self.task.sampler.bundle
-        entries = {name: graph for name, graph in shared_graphs(bundle.manifest).items() if name not in self.unjudged}
-        return {name: load_stored(bundle, entry) for name, entry in entries.items()}
+        entries = shared_graphs(bundle.manifest).items()
+        return {name: load_stored(bundle, entry) for name, entry in entries if name not in self.unjudged_graphs}
 
     def _replace(
         self,

@@ -72,7 +72,7 @@ class BandedDecoder:
         return {name: np.concatenate([each[name] for each in results]) for name in self.file.outputs}
 
     def _decode(self, latent: Float32) -> dict[str, Float32]:
-        run = _Run(latent.shape[2], statistics={name: Statistics() for name in self._normalised})
+        run = _Run(latent.shape[2], statistics={name: Statistics() for name in self._norm_inputs})
         for name, image in {self.latents: latent, **self._run_head(latent)}.items():
             if image.shape != self.image_shape(name, latent.shape):
                 return self.whole({self.latents: latent})
@@ -91,7 +91,7 @@ class BandedDecoder:
         return self.load_whole()
 
     @cached_property
-    def _normalised(self) -> frozenset[str]:
+    def _norm_inputs(self) -> frozenset[str]:
         return frozenset(norm.x for segment in self.cut.segments for norm in segment.norms)
 
     def image_shape(self, name: str, latents: Sequence[int]) -> tuple[int, ...]:

@@ -200,7 +200,7 @@ def _read_attribute(content: bytes) -> tuple[str, Attribute] | None:
         elif number == 2 and kind == FIXED32:
             value = float(struct.unpack("<f", content[start:end])[0])
         elif number == 3 and kind == VARINT:
-            value = _signed(read_varint(content, start, end)[0])
+            value = _to_signed(read_varint(content, start, end)[0])
         elif number == 4 and kind == BYTES:
             value = content[start:end].decode(errors="replace")
         elif number == 8:
@@ -227,11 +227,11 @@ def _integers(data: Any, kind: int, start: int, end: int) -> list[int]:
     values = []
     while start < end:
         value, start = read_varint(data, start, end)
-        values.append(_signed(value))
+        values.append(_to_signed(value))
     return values
 
 
-def _signed(value: int) -> int:
+def _to_signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
