@@ -15,7 +15,7 @@ MUST = (
     "fewstep/measure/distances/extractors/fashion-mnist-cnn.onnx",
     READY + "manifest.json",
 )
-LIMIT = 21_000_000  # bytes installed, 16 million of them weights and graphs: a mistake there is what this finds
+LIMIT = 22_000_000  # bytes installed, 16 million of them weights and graphs: a mistake there is what this finds
 
 
 def problems(wheel: ZipFile, name: str) -> list[str]:
