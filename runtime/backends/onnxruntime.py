@@ -75,8 +75,12 @@ class OnnxRuntime:
 
     def load_graph(self, bundle: Bundle, graph: GraphEntry, wide_sums: bool = False) -> "Session":
         """Load any graph of a bundle. Raises UserError if its inputs and outputs differ from those in the manifest."""
+        return self.open_checked(bundle, graph, bundle.graph(graph), wide_sums)
+
+    def open_checked(self, bundle: Bundle, graph: GraphEntry, path: Path, wide_sums: bool = False) -> "Session":
+        """Load a graph as `load_graph` does, from the path that `Bundle.graph` has returned for it."""
         home = bundle_home(bundle.path) if graph.data else None
-        opened = self.open(bundle.graph(graph), wide_sums, home)
+        opened = self.open(path, wide_sums, home)
         check_ports(bundle, graph, opened.session.get_inputs, opened.session.get_outputs)
         return opened
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
 from fewstep.runtime.arrays import Arrays, Float32
 from fewstep.runtime.backends import LoadedGraph
@@ -33,31 +34,33 @@ def load_decoder(bundle: Bundle, described: GraphEntry, threads: int, least: int
     """Load the decoder that a bundle describes. It runs in bands if it is cut into segments, and an image between two
     of them has at least `least` bytes for the latents that it decodes. Raises UserError if it cannot be loaded."""
     engine = OnnxRuntime(threads)
-    banded = _cut_decoder(bundle, described, engine)
-    if banded is None:
-        return engine.load_companion(bundle, DECODER)
     refuse_wrong_int8(bundle, DECODER)
+    path, wide_sums = bundle.graph(described), needs_wide_sums_of(bundle, DECODER)
+    banded = _cut_decoder(bundle, described, engine, path, wide_sums)
     sizes = [size for size in described.inputs[0].shape[2:] if isinstance(size, int)]
-    if len(sizes) < 2:
+    if banded is not None and len(sizes) < 2:
         return DecoderOfSizes(banded, least)
-    return banded if largest_image(banded, *sizes) >= least else banded.whole
+    if banded is not None and largest_image(banded, *sizes) >= least:
+        return banded
+    return engine.open_checked(bundle, described, path, wide_sums)
 
 
-def _cut_decoder(bundle: Bundle, described: GraphEntry, engine: OnnxRuntime) -> BandedDecoder | None:
+def _cut_decoder(
+    bundle: Bundle, described: GraphEntry, engine: OnnxRuntime, path: Path, wide_sums: bool
+) -> BandedDecoder | None:
     shape, output = described.inputs[0].shape, described.outputs[0]
     channels = shape[1] if len(shape) == 4 else None
     if not isinstance(channels, int) or len(described.outputs) != 1 or output.role != "image":
         return None
     try:
-        file = read_onnx(bundle.graph(described))
+        file = read_onnx(path)
         parts = cut(file, described.inputs[0].name, channels)
     except ValueError:  # onnxruntime says what is wrong with the file
         return None
     if parts is None or file.outputs != (output.name,):
         return None
-    is_wide = needs_wide_sums_of(bundle, DECODER)
     name = described.inputs[0].name
-    return BandedDecoder(file, parts, engine, name, is_wide, lambda: engine.load_companion(bundle, DECODER))
+    return BandedDecoder(file, parts, engine, name, wide_sums, lambda: engine.load_companion(bundle, DECODER))
 
 
 def largest_image(banded: BandedDecoder, height: int, width: int) -> int:

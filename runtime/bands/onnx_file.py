@@ -5,7 +5,7 @@ Weights stay in their files until a part that has them is written.
 
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.onnx_references import external_data_files
 from fewstep.runtime.protobuf import BYTES, FIXED32, VARINT, encode_content, encode_number, read_varint, spans
 
 DTYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 10: "<f2"}  # by the code of a data type
@@ -152,12 +151,8 @@ def read_onnx(path: Path) -> OnnxFile:
     """Read the nodes of an ONNX file, and where its weights are. Raises ValueError if it is not a model."""
     import mmap
 
-    stamps = {}
-    for each in (path, *(path.parent / location for location in external_data_files(path))):
-        with each.open("rb") as file:
-            stamps[each] = _stamp(file)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        graphs, imports = [], []
+        stamps, graphs, imports = {path: _stamp(file)}, [], []
         for number, kind, start, end in spans(data, 0, len(data)):
             if number == 7 and kind == BYTES:
                 graphs.append((start, end))
@@ -165,15 +160,19 @@ def read_onnx(path: Path) -> OnnxFile:
                 imports.append(data[start:end])
         if len(graphs) != 1:
             raise ValueError("it has no graph")
-        nodes, weights, outputs = [], {}, []
+        nodes, weights, outputs, places = [], {}, [], set[Path]()
         for number, _, start, end in spans(data, *graphs[0]):
             if number == 1:
                 nodes.append(_read_node(data[start:end]))
             elif number == 5:
                 weight = _read_weight(data, start, end)
                 weights[weight.name] = weight
+                places |= {path.parent / location for location in _locations(data, start, end)}
             elif number == 12:
                 outputs.append(_texts(data[start:end], 1)[0])
+    for place in places:
+        with place.open("rb") as file:
+            stamps[place] = _stamp(file)
     return OnnxFile(path, stamps, tuple(nodes), weights, tuple(outputs), tuple(imports))
 
 
@@ -222,6 +221,15 @@ def _read_weight(data: Any, start: int, end: int) -> Weight:
     return Weight(name, tuple(shape), dtype, start, end - start)
 
 
+def _locations(data: Any, start: int, end: int) -> Iterator[str]:
+    """Yield the file of a weight's numbers, if it is another one."""
+    for number, _, first, last in spans(data, start, end):
+        if number == EXTERNAL_DATA:
+            key, value = _entry(data, first, last)
+            if key == "location":
+                yield value
+
+
 def _integers(data: Any, kind: int, start: int, end: int) -> list[int]:
     """Return the integers of a repeated field, which may be packed."""
     values = []
@@ -243,7 +251,7 @@ def _texts(content: bytes, field_number: int) -> list[str]:
     ]
 
 
-def _entry(content: bytes, start: int, end: int) -> tuple[str, str]:
+def _entry(content: Any, start: int, end: int) -> tuple[str, str]:
     """Return the key and the value of an entry of external data."""
     message = content[start:end]
     return _texts(message, 1)[0], (_texts(message, 2) or [""])[0]
