@@ -19,7 +19,13 @@ from fewstep.export.tracing.weights.mapped_weights import map_tensors
 from fewstep.pipelines.files.folder import read_config
 from fewstep.pipelines.files.scaled_weights import ScaledWeights, find_scaled_weights
 from fewstep.pipelines.files.stored_formats import GIVE_WIDER
-from fewstep.pipelines.files.weight_entries import DEQUANTIZE, check_entries, read_entries, unwrap_names
+from fewstep.pipelines.files.weight_entries import (
+    DEQUANTIZE,
+    StoredTensor,
+    check_entries,
+    read_entries,
+    unwrap_names,
+)
 from fewstep.plans.errors import UserError
 from fewstep.runtime.machine.memory_pages import drop_pages
 
@@ -40,7 +46,8 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     stored, network_class = find_weights(home), _class_of(home)
     import diffusers
 
-    if _are_halves(stored) and (mapped := _map_network(network_class, home, stored)) is not None:
+    entries = read_entries(stored)
+    if _are_halves(entries) and (mapped := _map_network(network_class, home, stored, entries)) is not None:
         return mapped, list(stored.files)
     stays_float32 = bool(getattr(network_class, "_keep_in_fp32_modules", None))
     with _release_copied_weights():  # the only way in which diffusers loads networks with layers that stay in float32
@@ -49,13 +56,15 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     return network.requires_grad_(False), list(stored.files)
 
 
-def _are_halves(stored: Weights) -> bool:
+def _are_halves(entries: Mapping[str, StoredTensor]) -> bool:
     """Return whether all floats of a component are of one type of 16 bits."""
-    types = {entry.dtype for entry in read_entries(stored).values()} - {"I64"}  # of counters
+    types = {entry.dtype for entry in entries.values()} - {"I64"}  # of counters
     return len(types) == 1 and types <= {*HALVES}
 
 
-def _map_network(network_class: Any, home: Path, stored: Weights) -> nn.Module | None:
+def _map_network(
+    network_class: Any, home: Path, stored: Weights, entries: Mapping[str, StoredTensor]
+) -> nn.Module | None:
     """Return a network of diffusers whose large weights are mapped from its files. None if the files have other names
     of layers, which diffusers converts."""
     with _parameters_on_meta(), _silence_library(import_module("diffusers").utils.logging):
@@ -64,7 +73,7 @@ def _map_network(network_class: Any, home: Path, stored: Weights) -> nn.Module |
     if state.keys() != network.state_dict().keys():
         return None
     network.load_state_dict(state, assign=True)
-    check_entries(network, home, read_entries(stored), {"unexpected_keys": (), "missing_keys": ()})
+    check_entries(network, home, entries, {"unexpected_keys": (), "missing_keys": ()})
     return network.eval().requires_grad_(False)
 
 
@@ -145,8 +154,9 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
         with _silence_library(library.utils.logging):
             made = getattr(library, class_name)
             is_renamed = scaled.others or any(name != short for name, short in names.items())
-            if is_renamed or (library.__name__ == "transformers" and _are_halves(stored)):
-                network, info = _load_renamed(library, made, home, stored, names, scaled, options)
+            are_halves = library.__name__ == "transformers" and not scaled.others and _are_halves(entries)
+            if is_renamed or are_halves:
+                network, info = _load_renamed(library, made, home, stored, names, scaled, are_halves, options)
             else:
                 network, info = made.from_pretrained(
                     home,
@@ -175,14 +185,14 @@ def _load_renamed(
     stored: Weights,
     names: Mapping[str, str],
     scaled: ScaledWeights,
+    are_halves: bool,
     options: Mapping[str, Any],
 ) -> tuple[nn.Module, Mapping[str, Any]]:
     """Load a network like `from_pretrained`, but with stored weights renamed by `names` and multiplied by their scales.
-    Those of a network of transformers that are all in half precision stay so, and are mapped. Return the network and
-    the library's loading info."""
+    Those of a network of transformers that are all in half precision (`are_halves`) stay so, and are mapped. Return the
+    network and the library's loading info."""
     from safetensors.torch import load_file
 
-    are_halves = library.__name__ == "transformers" and not scaled.others and _are_halves(stored)
     files = [_map_state(stored)] if are_halves else map(load_file, stored.tensors)
     state = {names[name]: each for tensors in files for name, each in tensors.items() if name in names}
     if are_halves:
