@@ -19,11 +19,18 @@ STORED = "stored_"  # beginning of the names of attributes
 def to_float32(module: AnyModule) -> AnyModule:
     """Let a module compute in float32, on the CPU, and return it. Large weights in half precision stay as they are
     stored, in buffers; the parameter's name returns them in float32."""
-    for layer in [*module.modules()]:
-        names = [name for name, weight in layer.named_parameters(recurse=False) if _stays_half(layer, weight)]
-        for name in names:
-            _store(layer, name)
-    return module.cpu().float()
+    stored = [
+        (layer, name)
+        for layer in module.modules()
+        for name, weight in layer.named_parameters(recurse=False)
+        if _stays_half(layer, weight)
+    ]
+    for layer, name in stored:
+        _store(layer, name)
+    module.cpu().float()
+    if stored:
+        release_after_use(module)
+    return module
 
 
 def restore_parameters(module: nn.Module) -> None:
@@ -67,7 +74,6 @@ def _store(layer: nn.Module, name: str) -> None:
         layer.__class__ = made
     setattr(made, name, property(lambda own: own._buffers[STORED + name].float()))
     setattr(made, STORED, (*vars(made)[STORED], name))
-    release_after_use(layer)
 
 
 def _apply_to_others(layer: Any, function: Any, recurse: bool = True) -> Any:
