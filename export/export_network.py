@@ -14,7 +14,7 @@ from fewstep.export.probes import add_probe
 from fewstep.export.spec import Source, Spec
 from fewstep.export.verification.points import Scope
 from fewstep.export.verification.stored import measure_ratio
-from fewstep.export.weights_only import BITS, Bits, check_bits, store_quantized
+from fewstep.export.weights_only import BITS, check_bits, store_quantized
 from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.describe import describe
 from fewstep.graph.files.commit import Writer
@@ -26,6 +26,7 @@ from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half
 from fewstep.plans.plan import LIGHT
 from fewstep.runtime.bundle.manifest import GraphEntry
+from fewstep.runtime.bundle.platforms import Bits
 from fewstep.runtime.kinds.named_tensors import Features
 from fewstep.runtime.machine.packages import version_of
 from fewstep.runtime.progress import Progress

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol, cast, get_args, get_type_hints
+from typing import Any, Protocol, cast, get_args, get_type_hints
 
 import msgspec
 
@@ -24,6 +24,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.plans.spec import Prediction, ScheduleSpec
 from fewstep.runtime.bundle.consistency import interface_problems
 from fewstep.runtime.bundle.manifest import Carried, Description, DType, Manifest, NamedOutput
+from fewstep.runtime.bundle.platforms import Bits
 from fewstep.runtime.kinds.condition import find_unnamed, has_typical_within_limits
 from fewstep.runtime.kinds.graph_entry import CARRIED, NAMED, NEXT
 from fewstep.runtime.kinds.kind import Kind, kinds
@@ -361,7 +362,7 @@ class CompanionSource(Protocol):
         """Return these networks with the weight updates that the LoRA files contain for them."""
         ...
 
-    def add(self, writer: Writer, manifest: Manifest, progress: Progress, bits: Literal[4, 8] | None) -> Manifest:
+    def add(self, writer: Writer, manifest: Manifest, progress: Progress, bits: Bits | None) -> Manifest:
         """Export and verify these networks, with weights of `bits` or float32. Return the manifest with entries."""
         ...
 

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
 
 from fewstep.export.export_options import ExportOptions, ExportPrecision
 from fewstep.export.verification.stored import check_stored_weights
@@ -14,10 +13,9 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.passes.stored_weights import can_have_4_bits, select_stored_ops, store_nearest
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Precision
-from fewstep.runtime.bundle.platforms import INT4_WEIGHTS, INT8_WEIGHTS, PORTABLE, Platform
+from fewstep.runtime.bundle.platforms import INT4_WEIGHTS, INT8_WEIGHTS, PORTABLE, Bits, Platform
 
 LOG = logging.getLogger("fewstep")
-Bits = Literal[4, 8]
 PLATFORMS: Mapping[str, Platform] = MappingProxyType({"int8": INT8_WEIGHTS, "int4": INT4_WEIGHTS})
 BITS: Mapping[str, Bits] = MappingProxyType({"int8": 8, "int4": 4})
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from fewstep.export.batches import BATCH_LIMIT, TRACE_BATCH
 from fewstep.export.verification.difference import measure_difference
 from fewstep.export.verification.stored import measure_ratio
-from fewstep.export.weights_only import Bits, store_quantized
+from fewstep.export.weights_only import store_quantized
 from fewstep.graph.extents import dimension_name, extents_of, probe_sizes
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.files.io import EXTERNAL_ABOVE, offload_weights, store
@@ -30,6 +30,7 @@ from fewstep.graph.session import open_session
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.bundle import manifest
 from fewstep.runtime.bundle.manifest import Description, TensorEntry
+from fewstep.runtime.bundle.platforms import Bits
 from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.progress import SILENT, Progress
 

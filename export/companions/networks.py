@@ -21,7 +21,6 @@ from fewstep.export.companions.companion import (
     with_free_sizes,
 )
 from fewstep.export.companions.text import TextSource, TokenInput
-from fewstep.export.weights_only import Bits
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError
@@ -34,6 +33,7 @@ from fewstep.runtime.bundle.manifest import (
     TextEncoderEntry,
     Tokens,
 )
+from fewstep.runtime.bundle.platforms import Bits
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import T5
 from fewstep.runtime.progress import SILENT, Progress

@@ -9,7 +9,6 @@ of inputs. The error is about 45 dB below the product. Kernels without it take 1
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from fewstep.graph.selection import (
 )
 from fewstep.graph.weight_quantization import QuantizedWeight, quantize_weight
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.platforms import Bits
 from fewstep.runtime.machine.threads import map_threads
 
 StoredWeight = QuantizedWeight | GroupedWeight
@@ -87,7 +87,7 @@ def store_weights(graph: Graph, weight_of: Callable[[WeightedOp], StoredWeight |
     return drop_unused(graph.with_nodes([*nodes.values(), *replaced], constants))
 
 
-def store_nearest(graph: Graph, bits: Literal[4, 8]) -> Graph:
+def store_nearest(graph: Graph, bits: Bits) -> Graph:
     """Return the graph with all weights of `select_stored_ops` in 8 bits, or those of matrix products in 4 bits, and
     tables of embeddings in 8 bits. Each number is the nearest one that its scale allows. Weights that are mapped from a
     file are released from memory.

@@ -93,6 +93,7 @@ PLATFORMS = (
     *(CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_7BIT, OPENVINO_BF16, QNN, QNN_8BIT),
     *(INT8_WEIGHTS, INT4_WEIGHTS),
 )
+Bits = Literal[4, 8]  # of weights in integers whose activations are float
 WEIGHTS_ONLY = (INT8_WEIGHTS.precision, INT4_WEIGHTS.precision)  # precisions whose activations are float
 
 
