@@ -31,7 +31,7 @@ def add_prompt_conditions(
     if not prompts and not negative:
         return values, {}
     text = open_text_encoder(bundle, threads)
-    positive = _encode(text, prompts, text.encode) if prompts else {}
+    positive = encode_rows(text, prompts, text.encode) if prompts else {}
     twice = sorted(set(positive) & set(values))
     if twice:
         raise UserError(f"condition {twice[0]!r} is given twice: the prompts set it too", "give it once")
@@ -46,7 +46,9 @@ def add_prompt_conditions(
     return {**away, **values}, {}
 
 
-def _encode(text: TextEncoder, prompts: Sequence[str], encode: Callable[[list[str]], Arrays]) -> dict[str, list[Any]]:
+def encode_rows(
+    text: TextEncoder, prompts: Sequence[str], encode: Callable[[list[str]], Arrays]
+) -> dict[str, list[Any]]:
     """Return the rows of each condition. Prompts whose conditions may differ in length are encoded one by one."""
     parts = [encode([prompt]) for prompt in prompts] if text.has_lengths else [encode(list(prompts))]
     return {name: [row for part in parts for row in part[name]] for name in parts[0]}
@@ -56,7 +58,7 @@ def _encode_negative(text: TextEncoder, prompts: Sequence[str], negative: Sequen
     """Return the rows of negative prompts. If they have the length of their prompts, there is one for each sample until
     both recur."""
     if not text.has_lengths or not prompts:
-        return _encode(text, negative, text.encode_negative)
+        return encode_rows(text, negative, text.encode_negative)
     pairs = [
         (negative[place % len(negative)], prompts[place % len(prompts)])
         for place in range(lcm(len(negative), len(prompts)))

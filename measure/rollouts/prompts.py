@@ -153,13 +153,14 @@ def records_of_body(
     bundle: Bundle, body: str, records: ConditionRecords | None, prompts: Sequence[str]
 ) -> ConditionRecords | None:
     """Return the records of `prompts` as a body runs with them: encoded by its own text encoder, if it has one."""
+    from fewstep.runtime.prompts import encode_rows
     from fewstep.runtime.text import open_text_encoder
 
     if records is None or not prompts or TEXT_ENCODER not in bundle.body(body).replaces:
         return records
     text = open_text_encoder(bundle.with_graphs_of(body))
-    parts = [text.encode([prompt]) for prompt in prompts] if text.has_lengths else [text.encode(prompts)]
-    return {**records, **{name: join_rows([part[name] for part in parts]) for name in parts[0]}}
+    encoded = encode_rows(text, prompts, text.encode)
+    return {**records, **{name: join_rows([row[None] for row in rows]) for name, rows in encoded.items()}}
 
 
 def expand_prompts(texts: Sequence[str]) -> tuple[str, ...]:
