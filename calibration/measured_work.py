@@ -66,7 +66,7 @@ def _add_moments(task: Task) -> Iterator[float]:
 
 def _time_rounding(task: Task) -> float:
     """Return the seconds in which GPTQ rounds all weights, by the time of one of its factorizations of the largest
-    width. Each is for so many outputs that AT_ONCE weights are rounded."""
+    width. Each rounds at most AT_ONCE weights."""
     sizes = list[tuple[int, int]]()  # the width, and the number of factorizations
     for ops in task.ops_with_weights:
         width = block_width(ops, task.prepared)

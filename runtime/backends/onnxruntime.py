@@ -119,8 +119,8 @@ class OnnxRuntime:
         return opened
 
     def _options(self, onnxruntime: Any, arena: bool, memory_pattern: bool, wide_sums: bool) -> Any:
-        """Return onnxruntime's SessionOptions. A memory pattern allocates all activations of a call as one block:
-        beside an arena it would hold them twice, and save no time."""
+        """Return onnxruntime's SessionOptions. A memory pattern allocates all activations of a call as one block.
+        With an arena as well, they would be held twice, and no time would be saved."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = engine_threads(self.threads)
         options.inter_op_num_threads = 1

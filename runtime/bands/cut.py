@@ -142,7 +142,7 @@ def _levels(tail: Sequence[Operation], given: set[str], constants: Mapping[str, 
 
 
 def _delay(tail: Sequence[Operation], levels: dict[str, int], constants: Mapping[str, Shape]) -> None:
-    """Move operations that only later segments read, such as the convolution beside a block, to a segment that reads
+    """Move operations that only later segments read, such as the convolution around a block, to a segment that reads
     their inputs anyway. Their results then take the place of the inputs, and not memory of their own."""
     for each in tail:
         own, output = levels[each.output], each.output

@@ -73,7 +73,10 @@ def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
     if prod(x_shape) > ELEMENTS_LIMIT:
         raise UserError(f"x of shape {x_shape} has more than {ELEMENTS_LIMIT} elements", "give smaller sizes")
     conditions = tuple(_size_condition(each, values) for each in takes.conditions)
-    axes = tuple(size if size.axis is not None else _with_usual(size, values[size.name]) for size in takes.sizes)
+    axes = tuple(
+        size if size.axis is not None else msgspec.structs.replace(size, usual=values[size.name])
+        for size in takes.sizes
+    )
     changed: Any = msgspec.structs.replace(cast(Any, takes), x_shape=tuple(x_shape), conditions=conditions, sizes=axes)
     return cast(T, changed)
 
@@ -270,10 +273,6 @@ def longest_shape(condition: Condition, axes: Sequence[FreeAxis]) -> tuple[int, 
 def _fit_length(condition: Condition, lengths: Mapping[str, int]) -> Condition:
     shape = tuple(lengths.get(condition.follows.get(axis, ""), size) for axis, size in enumerate(condition.shape))
     return condition if shape == condition.shape else msgspec.structs.replace(condition, shape=shape)
-
-
-def _with_usual(size: FreeAxis, usual: int) -> FreeAxis:
-    return msgspec.structs.replace(size, usual=usual)
 
 
 def _size_condition(condition: Condition, values: Mapping[str, int]) -> Condition:
