@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fewstep.cli.output_flags import OutputOptions
-from fewstep.plans.errors import printable
+from fewstep.plans.errors import UserError, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,19 +24,21 @@ class Outcome:
     shown: the text output: lines, tables and trees. A string is one line.
     code: the exit code; 1 if the answer is negative, as for a damaged bundle.
     then: the command to run next, printed as the last line.
+    error: why the command fails although it has results, which are printed before it; --json prints the error alone.
     """
 
     value: object
     shown: "tuple[RenderableType, ...]" = ()
     code: int = 0
     then: "NextCommand | None" = None
+    error: UserError | None = None
 
 
 def print_outcome(outcome: Outcome, manner: OutputOptions) -> None:
-    """Print the outcome of a command to stdout: as JSON, as text, or not at all with --quiet."""
-    if manner.json:
+    """Print the outcome of a command to stdout: as JSON, as text, or not at all with --quiet. Raises its error."""
+    if manner.json and outcome.error is None:
         print(to_json(outcome.value))
-    elif not manner.quiet:
+    elif not manner.json and not manner.quiet:
         for part in outcome.shown:
             if isinstance(part, str):
                 print(printable(part))
@@ -46,6 +48,8 @@ def print_outcome(outcome: Outcome, manner: OutputOptions) -> None:
                 print_table(part)
         if outcome.then is not None:
             print(printable(str(outcome.then)))
+    if outcome.error is not None:
+        raise outcome.error
 
 
 def pluralize(number: int, noun: str) -> str:

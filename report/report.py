@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,11 +10,13 @@ import msgspec
 
 from fewstep.graph.files.output_files import write_atomic
 from fewstep.graph.resource_needs import check_memory
+from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Results, encode
 from fewstep.measure.results_output import open_if_unchanged
 from fewstep.plans.errors import UserError
 from fewstep.report.advice import advice
 from fewstep.report.call_time import describe_call, valid_calls
+from fewstep.report.choosing.whole_call import time_outdated_calls, with_calls
 from fewstep.report.engines.section import describe_engines
 from fewstep.report.figures import collect_figures
 from fewstep.report.options import ReportOptions
@@ -41,6 +44,7 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
     assert asked.judged is not None
     check_memory(asked.judged.needs(*WRITTEN), options.bundle)
     asked.estimate().announce()
+    asked = _with_current_calls(asked)
     measured, samples = collect_figures(asked, progress, workers)
     if options.output is not None:
         measured, content = _build_page(asked.bundle, measured, samples)
@@ -49,12 +53,24 @@ def report(options: ReportOptions, progress: Progress = SILENT, workers: Executo
         return measured
     with open_if_unchanged(asked.bundle, "give --output FILE.html") as writer:
         assert writer.opened is not None, "the bundle exists"
-        measured, content = _build_page(writer.opened, measured, samples)  # may have an evaluation now
+        manifest = msgspec.structs.replace(writer.opened.manifest, calls=asked.bundle.manifest.calls)
+        opened = replace(writer.opened, manifest=manifest)  # may have an evaluation now
+        measured, content = _build_page(opened, measured, samples)
         drawn = writer.add(content, folder="report", name="index", suffix=".html")
         results = writer.add(encode(measured), folder="report", name="results", suffix=".json")
-        writer.commit(msgspec.structs.replace(writer.opened.manifest, report=drawn, results=results))
+        writer.commit(msgspec.structs.replace(manifest, report=drawn, results=results))
         link_report_page(options.bundle, drawn)
     return measured
+
+
+def _with_current_calls(task: MeasureTask) -> MeasureTask:
+    """Return the task with its bundle's times of whole calls, of which those that are outdated are measured again."""
+    if task.timed is None or task.judged is None:
+        return task
+    records, bundle = task.judged.records, task.bundle
+    bodies = [name for name in task.timed.here if name in task.judged.plans]
+    timed = time_outdated_calls(bundle, bodies, task.timed.turns.threads, lambda _: records)
+    return replace(task, bundle=replace(bundle, manifest=with_calls(bundle.manifest, timed)))
 
 
 def _build_page(bundle: Bundle, measured: Results, samples: Samples | None) -> tuple[Results, bytes]:

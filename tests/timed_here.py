@@ -1,9 +1,9 @@
 """A contender that is timed in this process, where nobody reads the times: others take seconds to start."""
 
 from contextlib import AbstractContextManager
-from time import perf_counter
+from time import perf_counter, process_time
 
-from fewstep.measure.speed.contender_process import Opener
+from fewstep.measure.speed.contender_process import Opener, Seconds
 
 CALLS = 2
 
@@ -17,11 +17,14 @@ class TimedHere(AbstractContextManager["TimedHere"]):
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def wall_times(self, seconds: float | None = None, call: str = "") -> list[float]:
+    def run_turn(self, seconds: float | None = None, call: str = "") -> list[Seconds]:
         """Return the seconds of CALLS calls."""
-        walls = list[float]()
+        times = list[Seconds]()
         for _ in range(CALLS):
-            start = perf_counter()
+            start, used = perf_counter(), process_time()
             self._calls[call]()
-            walls.append(perf_counter() - start)
-        return walls
+            times.append((perf_counter() - start, process_time() - used))
+        return times
+
+    def wall_times(self, seconds: float | None = None, call: str = "") -> list[float]:
+        return [wall for wall, _ in self.run_turn(seconds, call)]

@@ -79,7 +79,7 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
     if results.qualities or results.sizes:
         yield results_table(results, is_image=len(open_bundle(bundle).manifest.x_shape) == IMAGE_AXES)
     timed = [timing.name for race in results.races for timing in race.timings]
-    yield from describe_calls(open_bundle(bundle), [*timed, *(body.body for body in results.qualities)])
+    yield from describe_calls(open_bundle(bundle), results, [*timed, *(body.body for body in results.qualities)])
     yield from (line for call in results.calls for line in call.networks)
     yield from (f"{call.body}, {line}" for call in results.calls for line in call.in_float32)
     yield from teacher_notes(results)
@@ -87,11 +87,12 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
     yield from describe_distances(results)
 
 
-def describe_calls(bundle: Bundle, names: Sequence[str]) -> Iterator[str]:
-    """Yield the lines of calibration on the time of a whole call with these bodies."""
+def describe_calls(bundle: Bundle, results: Results, names: Sequence[str]) -> Iterator[str]:
+    """Yield the lines on the time of a whole call with these bodies: of a report or else, of their calibration."""
+    measured = {call.body: call.time for call in results.calls}
     for call in valid_calls(bundle.manifest):
         if call.body in names:
-            yield describe_call(call, bundle.body(call.body))
+            yield describe_call(measured.get(call.body) or call, bundle.body(call.body))
 
 
 def suggest_after_measure(results: Results, bundle: Path, given: ConditionOptions | None = None) -> NextCommand:

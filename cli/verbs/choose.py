@@ -9,7 +9,7 @@ from fewstep.cli.next_command import run_next
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.files.output_files import write_atomic
 from fewstep.graph.resource_needs import check_memory, format_duration
-from fewstep.report.choosing.choose import choose, open_judging, plans_by_body
+from fewstep.report.choosing.choose import NoneWithinLimits, choose, open_judging, plans_by_body
 from fewstep.report.choosing.cost import estimate, estimate_needs
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.runtime.progress import Progress
@@ -17,17 +17,21 @@ from fewstep.runtime.progress import Progress
 
 def verb(options: ChooseOptions, progress: Progress) -> Outcome:
     _check_bound(options)
-    choice = choose(options, progress)
+    error = None
+    try:
+        choice = choose(options, progress)
+    except NoneWithinLimits as refusal:
+        choice, error = refusal.choice, refusal
     if options.output is not None:
         write_atomic(options.output, draw_choice(choice, options).encode())
     shown: tuple[str | Table, ...] = (
         choice_table(choice, options.batch),
         *choice.left_out,
         *choice.notes,
-        *describe_choice(choice),
+        *(describe_choice(choice) if error is None else ()),
     )
     then = None if choice.chosen is None else run_next(options.bundle, "--chosen", given=options)
-    return Outcome(choice, shown, then=then)
+    return Outcome(choice, shown, then=then, error=error)
 
 
 def dry_run(options: ChooseOptions) -> Outcome:

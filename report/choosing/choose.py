@@ -52,9 +52,17 @@ class Choice:
     notes: tuple[str, ...] = ()  # on conditions that were not varied, and int8 that loses something on this CPU
 
 
+class NoneWithinLimits(UserError):
+    """No deployment meets the limits on time and quality. `choice` has all that were measured, and no winner."""
+
+    def __init__(self, error: UserError, choice: Choice) -> None:
+        super().__init__(error.what, error.fix)
+        self.choice = choice
+
+
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     """Compare with the teacher and time all bodies that run on this machine, with several plans, and choose the best
-    within the limits on time and quality. Raises UserError if none meets them."""
+    within the limits on time and quality. Raises NoneWithinLimits if none meets them."""
     judging = open_judging(options, progress)
     judge, limits = judging.judge, (options.within, options.at_least, options.milliseconds, options.decibels)
     check_memory(estimate_needs(judging.bundle, judging.plan, judging.batch), options.bundle)
@@ -79,20 +87,24 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
             LOG.info("%s", line)
         first = next(iter(errors.values()), UserError(f"no plan of {options.bundle} was tried", "give --plan"))
         raise UserError(f"no body to choose: {first.what}", first.fix)
-    on_front, chosen = pareto_front(rows), None
-    if options.is_limited:
-        companions = {} if options.within is None else _time_companions(judging.bundle, rows, options.batch, time_once)
-        budget = Budget(*limits, None if judge is None else judge.name, companions)
-        chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, rows)
-        given = options.command_line("choose", keeps_folders=True).partition("BUNDLE")[2].strip()
-        chosen = save_choice(judging.bundle, chosen, given, () if judge is None else judge.files)
     ordered = tuple(sorted(rows, key=lambda row: row.milliseconds))
     unsuited = (describe_unsuited(judging.bundle, body) for body in dict.fromkeys(row.body for row in ordered))
     times = describe_times(judging.bundle, ordered, time_once)
     said = (*_describe_decoders(judging.bundle, ordered), *times, *_compare_with_bf16(judging, rows, options.threads))
     notes = (*judging.notes, *filter(None, unsuited), *said)
     reference, has_teacher = judging.reference_plan.name, judging.teacher is not None
-    return Choice(ordered, tuple(on_front), chosen, reference, options.seeds, left_out, has_teacher, notes)
+    front = tuple(pareto_front(rows))
+    choice = Choice(ordered, front, None, reference, options.seeds, left_out, has_teacher, notes)
+    if not options.is_limited:
+        return choice
+    companions = {} if options.within is None else _time_companions(judging.bundle, rows, options.batch, time_once)
+    budget = Budget(*limits, None if judge is None else judge.name, companions)
+    try:
+        chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, rows)
+    except UserError as error:
+        raise NoneWithinLimits(error, choice) from error
+    given = options.command_line("choose", keeps_folders=True).partition("BUNDLE")[2].strip()
+    return replace(choice, chosen=save_choice(judging.bundle, chosen, given, () if judge is None else judge.files))
 
 
 def _describe_decoders(bundle: Bundle, rows: Sequence[Deployment]) -> Iterator[str]:

@@ -38,8 +38,8 @@ def companion_timer(bundle: Bundle, threads: int) -> Callable[[str], float | Non
 
 
 def time_companions(bundle: Bundle, threads: int) -> float | None:
-    """Return the milliseconds of one prompt and one picture, measured once in a process of their own, and cached. None
-    without `companion_graphs`, and if they do not run here."""
+    """Return the milliseconds of one prompt and one picture, measured in a process of their own. They are cached unless
+    other programs delayed the calls. None without `companion_graphs`, and if they do not run here."""
     manifest, graphs = bundle.manifest, companion_graphs(bundle.manifest)
     if not graphs:
         return None
@@ -48,11 +48,13 @@ def time_companions(bundle: Bundle, threads: int) -> float | None:
     if milliseconds is None:
         try:
             with TimedProcess("the text encoder and the decoder", partial(make_calls, bundle, threads)) as process:
-                milliseconds = estimate_call_time(process.wall_times()).milliseconds
+                time = estimate_call_time(process.wall_times())
         except UserError as error:
             LOG.info("the text encoder and the decoder are not timed: %s", error)
             return None
-        write_cached(key, milliseconds)
+        milliseconds = time.milliseconds
+        if not time.is_disturbed:
+            write_cached(key, milliseconds)
     return milliseconds
 
 

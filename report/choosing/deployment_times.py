@@ -88,10 +88,12 @@ def measure_ratios(
     is_plausible, is_disturbed = are_sure(rounds), estimate_call_time(unit_walls).is_disturbed
     if not is_plausible:
         LOG.warning(
-            "times of %s do not grow with the number of evaluations, so they are not cached: end other programs", body
+            "times of %s do not grow with the number of evaluations, so they are measured again once the machine is "
+            "idle: end other programs",
+            body,
         )
     elif is_disturbed:
-        LOG.info("other programs delayed %s, so its times are not cached", body)  # the unit's warning says it for all
+        LOG.info("other programs delayed %s", body)  # the unit's warning says it for all
     is_sure = is_plausible and not is_disturbed
     return {name: median(each) for name, each in zip(plans, zip(*rounds, strict=True), strict=True)}, is_sure
 
@@ -107,8 +109,8 @@ def measure_unit(judging: DeploymentJudge, threads: int) -> float:
     if time.is_disturbed:
         LOG.warning(
             "this machine is busy: other programs make calls take %.1fx their time on average. The times below are "
-            "those of calls without delay, which compare deployments fairly. They are not cached: the next `choose` "
-            "measures them again, more exactly if the machine is idle",
+            "those of calls without delay, which compare deployments fairly. The first `choose` on the idle machine "
+            "measures them again",
             time.slowdown,
         )
     return time.milliseconds

@@ -4,7 +4,8 @@ quality of its samples.
 A call is a whole sampling run, from noise to finished samples, including the prologue. A body runs in a separate
 process, in turns with the unit of time, which is one call of float32's network in another process. Both times are those
 of calls that other programs did not delay (`deployment_times.py`). The cache stores the median ratio of a plan's call
-to the unit, unless the machine was busy. Each choice measures the unit again, so a cached ratio remains valid.
+to the unit. Each choice measures the unit again, so a cached ratio remains valid. One that was measured on a busy
+machine is measured again as soon as the machine is idle.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import replace
 
 import msgspec
 
+from fewstep.measure.estimate import BUSY, measure_load
 from fewstep.measure.rollouts.end_quality import compare_samples
 from fewstep.measure.rollouts.prompts import records_of_body
 from fewstep.plans.plan import Plan
@@ -37,35 +39,48 @@ def measure_deployments(
     unit_of: returns the milliseconds of the unit for a number of threads.
     """
     keys = {name: judging.cache_key(body, engine, plan) for name, plan in tried.items()}
-    known = {name: read_cached(key, Deployment) for name, key in keys.items()}
-    fresh = {name: plan for name, plan in tried.items() if known[name] is None}
-    measured = {name: each for name, each in known.items() if each is not None}
-    if fresh:
-        ratios, is_sure = measure_ratios(judging, body, engine, fresh)
-        with load_body(judging.bundle, body, make_backend(engine, judging.most_rows)) as sampler:
-            records = records_of_body(judging.bundle, body, judging.records, judging.prompts)
-            as_run = replace(judging, records=records)
-            for name, plan in fresh.items():
-                samples = as_run.sample_plan(sampler, plan, judging.batch)
-                measured[name] = Deployment(
-                    body=body,
-                    precision=judging.bundle.body(body).precision,
-                    engine=engine,
-                    plan=name,
-                    evaluations=len(plan.steps),
-                    milliseconds=0.0,
-                    ratio=ratios[name],
-                    quality=compare_samples(
-                        list(zip(samples, judging.reference_samples, strict=True)), judging.reference_plan.name
-                    ),
-                    gain=_guidance_gain(judging.bundle, body, plan),
-                    judged=None if judging.judge is None else judging.judge.judge(judging.pair(samples)),
-                    day=today(),
-                )
-                if is_sure:
-                    write_cached(keys[name], measured[name])
+    cached = {name: read_cached(key, Deployment) for name, key in keys.items()}
+    measured = {name: row for name, row in cached.items() if row is not None}
+    is_idle = not all(row.is_sure for row in measured.values()) and measure_load() < BUSY
+    timed = {
+        name: plan for name, plan in tried.items() if name not in measured or (is_idle and not measured[name].is_sure)
+    }
+    if timed:
+        ratios, is_sure = measure_ratios(judging, body, engine, timed)
+        fresh = {name: plan for name, plan in timed.items() if name not in measured}
+        measured |= _judge_plans(judging, body, engine, fresh) if fresh else {}
+        for name in timed:
+            measured[name] = msgspec.structs.replace(measured[name], ratio=ratios[name], is_sure=is_sure, day=today())
+            write_cached(keys[name], measured[name])
     unit = unit_of(engine.threads)
     return [msgspec.structs.replace(measured[name], milliseconds=measured[name].ratio * unit) for name in tried]
+
+
+def _judge_plans(
+    judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]
+) -> dict[str, Deployment]:
+    """Return the deployments of a body along plans with their quality, and without times."""
+    judged = dict[str, Deployment]()
+    with load_body(judging.bundle, body, make_backend(engine, judging.most_rows)) as sampler:
+        records = records_of_body(judging.bundle, body, judging.records, judging.prompts)
+        as_run = replace(judging, records=records)
+        for name, plan in plans.items():
+            samples = as_run.sample_plan(sampler, plan, judging.batch)
+            judged[name] = Deployment(
+                body=body,
+                precision=judging.bundle.body(body).precision,
+                engine=engine,
+                plan=name,
+                evaluations=len(plan.steps),
+                milliseconds=0.0,
+                ratio=0.0,
+                quality=compare_samples(
+                    list(zip(samples, judging.reference_samples, strict=True)), judging.reference_plan.name
+                ),
+                gain=_guidance_gain(judging.bundle, body, plan),
+                judged=None if judging.judge is None else judging.judge.judge(judging.pair(samples)),
+            )
+    return judged
 
 
 def pareto_front(

@@ -15,7 +15,7 @@ from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.machine.gpu import these_gpus
 from fewstep.runtime.machine.packages import package_versions
 
-SCHEMA = 14  # version of the stored measurements and of the way they are measured
+SCHEMA = 15  # version of the stored measurements and of the way they are measured
 KIND: cache.Purpose = "choices"
 PACKAGES = (fewstep.plans, fewstep.runtime)  # packages whose code invalidates the cache when it changes
 

@@ -42,7 +42,7 @@ class Deployment(Strict, frozen=True):
     milliseconds: the time of a call. ratio: this time as a multiple of a call of float32's network. quality: the
         quality against the teacher. gain: the fraction of guidance's direction that the body keeps (1 means all), if
         calibration measured it. judged: the score by the user's judge; None without one. day: the date on which the
-        ratio was measured, in ISO 8601.
+        ratio was measured, in ISO 8601. is_sure: whether the ratio was measured without delays by other programs.
     """
 
     body: str
@@ -56,6 +56,7 @@ class Deployment(Strict, frozen=True):
     gain: float | None = None
     judged: JudgeScore | None = None
     day: str = ""
+    is_sure: bool = True
 
     @property
     def psnr(self) -> float:

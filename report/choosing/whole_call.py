@@ -3,10 +3,13 @@
 A call begins with the prompt and ends with the picture. A policy with cameras may spend nearly all of its call in the
 conditioner, and a picture of few steps half of it in the text encoder and the decoder. If these stay in float32, int8
 saves little.
+
+Other programs delay calls, and those that are longer than a time slice of the system nearly always. So on a busy
+machine the speed is that of the processor time of both bodies, which use the same number of threads.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,11 +21,12 @@ from msgspec import structs
 
 from fewstep.graph.files.commit import open_for_update
 from fewstep.measure.cost import max_branches
-from fewstep.measure.estimate import measure_load
+from fewstep.measure.estimate import BUSY, measure_load
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.quality_range import student_quantile
 from fewstep.measure.rollouts.seeds import HELD_OUT_SEEDS, SeedBatch
 from fewstep.measure.sampling import FLOAT
+from fewstep.measure.speed.contender_process import Seconds
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.any_plan import check_compiled
 from fewstep.plans.errors import UserError
@@ -34,7 +38,7 @@ from fewstep.report.choosing.deployment_times import SETUP, estimate_call_time, 
 from fewstep.report.choosing.engines import REFERENCE, TimedEngine
 from fewstep.report.choosing.int8_speedup import cpu_backend
 from fewstep.report.choosing.saved_choice import today
-from fewstep.runtime.bundle.manifest import CallTime
+from fewstep.runtime.bundle.manifest import CallTime, Manifest
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import sizes_of
@@ -58,11 +62,13 @@ class _TimedBody:
 
 @dataclass(frozen=True)
 class _Times:
-    """Milliseconds of calls of a body and of float32 in turns, in each round, and the share of a call that conditioner
-    and prologue take."""
+    """Milliseconds of calls of float32 and of a body in turns, in each round, and the share of a call that conditioner
+    and prologue take. load: see `CallTime`. On a busy machine the milliseconds of the body are those of float32 over
+    the speed by processor time."""
 
     rounds: Rounds[float]
     setup: float
+    load: float
 
 
 def time_calls(
@@ -76,31 +82,55 @@ def time_calls(
 
     conditions: returns records of the conditions of a bundle, or None to draw them.
     """
-    bundle, timed, load = open_bundle(path), list[CallTime](), measure_load()
+    bundle = open_bundle(path)
+    timed, lines = _measure_calls(bundle, bodies, threads, conditions)
+    if timed:
+        with open_for_update(path, must_exist=True, verb="calibrate") as writer:
+            assert writer.opened is not None, "the bundle exists"
+            writer.commit(with_calls(writer.opened.manifest, timed))
+    yield from lines
+    yield from (describe_call(call, bundle.body(call.body)) for call in timed)
+
+
+def time_outdated_calls(
+    bundle: Bundle, bodies: Iterable[str], threads: int, conditions: Callable[[Bundle], ConditionRecords | None]
+) -> tuple[CallTime, ...]:
+    """Time the calls of bodies that were timed on another day or processor, while other programs ran, or not at all.
+    Bodies that cannot be timed are left out. The arguments are those of `time_calls`; nothing is stored."""
+    current = {call.body for call in valid_calls(bundle.manifest) if _is_current(call)}
+    return tuple(_measure_calls(bundle, [name for name in bodies if name not in current], threads, conditions)[0])
+
+
+def _is_current(call: CallTime) -> bool:
+    return call.day == today() and call.processor == this_cpu().name and call.load < BUSY
+
+
+def with_calls(manifest: Manifest, timed: Sequence[CallTime]) -> Manifest:
+    """Return a manifest with these times in place of those of the same bodies, and without those of replaced bodies."""
+    names = {call.body for call in timed}
+    others = (call for call in valid_calls(manifest) if call.body not in names)
+    return structs.replace(manifest, calls=(*others, *timed))
+
+
+def _measure_calls(
+    bundle: Bundle, bodies: Iterable[str], threads: int, conditions: Callable[[Bundle], ConditionRecords | None]
+) -> tuple[list[CallTime], list[str]]:
+    """Return the times of calls, and a line for each body that is not timed."""
+    timed, lines = list[CallTime](), list[str]()
     draw_once = cache(lambda: SeedBatch.from_manifest(bundle.manifest, HELD_OUT_SEEDS[:1], conditions(bundle)))
     time_once = companion_timer(bundle, threads)
     for body_or_line in _select_bodies(bundle, bodies, threads):
         if isinstance(body_or_line, str):
-            yield body_or_line
+            lines.append(body_or_line)
             continue
         try:
             times = _time_body(bundle, body_or_line, draw_once())
-            timed.append(
-                _describe(
-                    bundle, body_or_line, draw_once(), times, (time_once(FLOAT), time_once(body_or_line.name)), load
-                )
-            )
+            companions = time_once(FLOAT), time_once(body_or_line.name)
+            timed.append(_describe(bundle, body_or_line, draw_once(), times, companions))
         except UserError as error:
             LOG.info("a call of %s is not timed: %s", body_or_line.name, error)
-            yield f"{body_or_line.name}: not timed here, {error.what}"
-    if timed:
-        with open_for_update(path, must_exist=True, verb="calibrate") as writer:
-            assert writer.opened is not None, "the bundle exists"
-            manifest = writer.opened.manifest
-            names = {call.body for call in timed}
-            other_calls = [call for call in valid_calls(manifest) if call.body not in names]
-            writer.commit(structs.replace(manifest, calls=(*other_calls, *timed)))
-    yield from (describe_call(call, bundle.body(call.body)) for call in timed)
+            lines.append(f"{body_or_line.name}: not timed here, {error.what}")
+    return timed, lines
 
 
 def _select_bodies(bundle: Bundle, names: Iterable[str], threads: int) -> Iterator["_TimedBody | str"]:
@@ -131,17 +161,41 @@ def _time_body(bundle: Bundle, timed: _TimedBody, sample: SeedBatch) -> _Times:
         partial(_open_call, bundle, body, engine, plan, sample, is_large)
         for body, engine in ((FLOAT, exact_engine), (name, timed.engine))
     )
+    before = measure_load()
+    turns: Rounds[list[Seconds]]
+
+    def is_done(done: Rounds[list[Seconds]]) -> bool:
+        return are_decided([_milliseconds(turn, before) for turn in done])
+
     if is_large:
         with exact() as process:
-            float32 = _time(process, CALL)
+            float32 = process.run_turn(call=CALL)
         with own() as process:
-            call, setup = (_time(process, stage) for stage in (CALL, SETUP + CALL))
-        return _Times([(float32, call)], setup / call)
-    with ExitStack() as stack:
-        opened = [stack.enter_context(open_call()) for open_call in (exact, own)]
-        rounds = take_turns([partial(_time, process, CALL) for process in opened], are_decided)
-        call, setup = (_time(opened[1], stage) for stage in (CALL, SETUP + CALL))  # one after the other
-    return _Times(rounds, setup / call)
+            turns, setup = [(float32, process.run_turn(call=CALL))], process.run_turn(call=SETUP + CALL)
+    else:
+        with ExitStack() as stack:
+            opened = [stack.enter_context(open_call()) for open_call in (exact, own)]
+            turns = take_turns([partial(process.run_turn, call=CALL) for process in opened], is_done)
+            setup = opened[1].run_turn(call=SETUP + CALL)
+    load = max(before, measure_load())
+    own_calls = [seconds for _, calls in turns for seconds in calls]
+    return _Times([_milliseconds(turn, load) for turn in turns], 1 / _speed(own_calls, setup, load), load)
+
+
+def _milliseconds(turn: Sequence[Sequence[Seconds]], load: float) -> tuple[float, float]:
+    """Return the milliseconds of a call of float32 and of a body, from the times of their calls in one round."""
+    float32, own = turn
+    exact = estimate_call_time([wall for wall, _ in float32]).milliseconds
+    return exact, exact / _speed(float32, own, load)
+
+
+def _speed(slow: Sequence[Seconds], fast: Sequence[Seconds], load: float) -> float:
+    """Return how many times as long the calls `slow` take: in wall time without delays or, on a busy machine, in
+    processor time."""
+    if load >= BUSY:
+        return median(used for _, used in slow) / median(used for _, used in fast)
+    first, second = (estimate_call_time([wall for wall, _ in calls]).milliseconds for calls in (slow, fast))
+    return first / second
 
 
 def are_decided(rounds: Rounds[float]) -> bool:
@@ -161,7 +215,6 @@ def _describe(
     sample: SeedBatch,
     times: _Times,
     companions: tuple[float | None, float | None],
-    load: float,
 ) -> CallTime:
     """Return the time of a call with the companions, whose milliseconds are those of float32 and of the body."""
     (of_float, further), body = (companion or 0.0 for companion in companions), bundle.body(timed.name)
@@ -184,13 +237,8 @@ def _describe(
         companions=companions[1],
         day=today(),
         sizes=sizes_of(sample.x_shape, bundle.manifest) or {},
-        load=load,
+        load=times.load,
     )
-
-
-def _time(process: TimedProcess, call: str) -> float:
-    """Return the milliseconds of a call that other programs did not delay, from one turn."""
-    return estimate_call_time(process.wall_times(call=call)).milliseconds
 
 
 def _open_call(

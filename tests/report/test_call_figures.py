@@ -29,7 +29,9 @@ from tests.report.test_report import Page, options
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> forms.Results:
-    return report(options(make_bundle(tmp_path_factory.mktemp("call") / "tiny"), seeds=4, rounds=1))
+    """The results of a report without the time of a call."""
+    results = report(options(make_bundle(tmp_path_factory.mktemp("call") / "tiny"), seeds=4, rounds=1))
+    return with_call(results, time=None)
 
 
 def with_call(results: forms.Results, **figures: object) -> forms.Results:

@@ -82,10 +82,19 @@ def test_an_epsilon_denoiser_of_one_step_is_not_usable_but_one_of_more_steps_is(
     check = Denoiser(noise_of_answer, "epsilon").check("ddim:1", clip=1.0)
     assert values(check)["beyond the clip"] > 0.9 > MOST_BEYOND
     assert check.problem is not None and check.problem.startswith("float32 itself: ")
-    assert "far beyond the clip, which moves them to its limits; the samples of --plan" in check.problem
+    assert "more than 5 % beyond the clip, which moves them to its limits; the samples of --plan" in check.problem
     assert check.instead == "ddim:2"
     again = Denoiser(noise_of_answer, "epsilon").check("ddim:2", clip=1.0)
     assert again.problem is None and again.instead is None
+
+
+def test_samples_that_are_predicted_a_little_beyond_the_clip_are_not_usable() -> None:
+    """By 20 %, as a policy with too few steps; by 2 % they are, as two values with the error of a network."""
+    for overshoot, is_usable in ((1.02, True), (1.2, False)):
+        check = Denoiser(lambda x, step, conditions, by=overshoot: by * np.sign(x + answer(conditions))).check(
+            "ddim:1", clip=1.0
+        )
+        assert (check.problem is None) == is_usable and values(check)["beyond the clip"] == float(not is_usable)
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])

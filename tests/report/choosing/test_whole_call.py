@@ -6,10 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.measure.speed.contender_process import Seconds
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.report.call_time import describe_call, valid_calls
 from fewstep.report.choosing import companion_times, whole_call
-from fewstep.report.choosing.whole_call import are_decided, time_calls
+from fewstep.report.choosing.whole_call import are_decided, time_calls, time_outdated_calls
 from fewstep.runtime.bundle.manifest import Body, CallTime, GraphEntry, ReplacedGraph
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.turns import stop_after_rounds
@@ -35,7 +36,11 @@ def test_the_line_says_first_whether_int8_is_faster_in_every_round(slowest: floa
 
 
 @pytest.mark.parametrize(
-    ("load", "words"), [(1.2, "on Some CPU (1.00x"), (3.24, "made work take 3.2 times as long (1")]
+    ("load", "words"),
+    [
+        (1.2, "on Some CPU (1.00x"),
+        (3.24, "by processor time, since other programs made work take 3.2 times as long; `fewstep report` times it"),
+    ],
 )
 def test_the_line_names_the_load_of_other_programs(load: float, words: str) -> None:
     assert words in describe_call(msgspec.structs.replace(CALL, load=load), INT8)
@@ -77,9 +82,10 @@ def test_companions_are_part_of_both_times(tmp_path: Path, monkeypatch: pytest.M
     times = {"float32": 30.0, BODY: 10.0, "the text encoder and the decoder": 10.0}
 
     class Clocked(TimedHere):
-        def wall_times(self, seconds: float | None = None, call: str = "") -> list[float]:
-            super().wall_times(seconds, call)
-            return [1e-3 * (4.0 if call.startswith("setup") else times[self.name])]
+        def run_turn(self, seconds: float | None = None, call: str = "") -> list[Seconds]:
+            super().run_turn(seconds, call)
+            milliseconds = 4.0 if call.startswith("setup") else times[self.name]
+            return [(1e-3 * milliseconds, 1e-3 * milliseconds)]
 
     monkeypatch.setattr(whole_call, "TimedProcess", Clocked)
     monkeypatch.setattr(companion_times, "TimedProcess", Clocked)
@@ -90,6 +96,37 @@ def test_companions_are_part_of_both_times(tmp_path: Path, monkeypatch: pytest.M
     assert (call.slowest, call.fastest, call.setup) == (2.0, 2.0, pytest.approx(0.2))
     assert "and 40 ms in float32, of which the text encoder and the decoder take 10 ms; 20 % of it" in line
     assert f", {call.day} (2.00x" in line and len(call.day) == len("2026-01-31")
+
+
+def test_on_a_busy_machine_the_speed_is_that_of_processor_time(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other programs delay float32's calls more: 90 ms for 44, and 45 ms for 40 of int8."""
+
+    class Delayed(TimedHere):
+        def run_turn(self, seconds: float | None = None, call: str = "") -> list[Seconds]:
+            return [(0.09, 0.044)] if self.name == "float32" else [(0.045, 0.04)]
+
+    monkeypatch.setattr(whole_call, "TimedProcess", Delayed)
+    speeds = []
+    for load in (1.0, 3.0):
+        monkeypatch.setattr(whole_call, "measure_load", lambda load=load: load)
+        [*time_calls(tiny_bundle, [BODY], threads=1)]
+        speeds.append(open_bundle(tiny_bundle).manifest.calls[0].speedup)
+    assert speeds == pytest.approx([2.0, 1.1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"), [({}, 0), ({"load": 2.0}, 1), ({"day": "2026-01-31"}, 1), ({"processor": "another"}, 1)]
+)
+def test_calls_of_another_day_machine_or_load_are_timed_again(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | float], count: int
+) -> None:
+    monkeypatch.setattr(whole_call, "measure_load", lambda: 1.0)
+    [*time_calls(tiny_bundle, [BODY], threads=1)]
+    (call,) = open_bundle(tiny_bundle).manifest.calls
+    change_bundle(tiny_bundle, calls=(msgspec.structs.replace(call, **changes),))
+    assert len(time_outdated_calls(open_bundle(tiny_bundle), [BODY], 1, lambda bundle: None)) == count
 
 
 def test_bodies_are_timed_in_processes_of_their_own(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
