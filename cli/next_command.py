@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("fewstep")
 LONG = 60.0  # seconds
 HELD_OUT, CALIBRATION = "HELD_OUT", "CALIBRATION"  # placeholders for files of conditions: to judge, and to calibrate
+PLACEHOLDERS = {  # of values that only the user knows, each with what stands there
+    "HELD_OUT.npz": "conditions that did not calibrate",
+    "HELD_OUT.txt": "prompts that did not calibrate",
+    "CALIBRATION.npz": "conditions other than those of the report",
+    "CALIBRATION.txt": "prompts other than those of the report",
+    "CONDITIONS.npz": "values of your conditions",
+    "PROMPTS.txt": "your prompts, one a line",
+    "SOLVER:STEPS": "those that the network was distilled for",
+    "scheduler:STEPS": "the steps that the network was distilled for",
+    "@FILE.npy": "a value of the condition",
+    "LIMIT": "the largest number in your data",
+    "W": "the guidance that you sample with",
+}
 LARGE = 2**28  # bytes of a bundle: opening a larger one takes too long for a mere estimate
 
 
@@ -37,7 +50,14 @@ class NextCommand:
     def __str__(self) -> str:
         seconds = None if self.estimate is None else _seconds(self.estimate)
         takes = f" (up to {format_duration(seconds)})" if seconds is not None and seconds > LONG else ""
-        return f"Next: {self.command}{takes}"
+        words = _words_of(self.command)
+        stand = "; ".join(f"{word}: {meaning}" for word, meaning in PLACEHOLDERS.items() if word in words)
+        return f"Next: {self.command}{takes}{f' ({stand})' if stand else ''}"
+
+
+def _words_of(command: str) -> set[str]:
+    """Return the words of a command; of NAME=@FILE.npy, the value."""
+    return {word.rpartition("=")[2] for word in command.split()}
 
 
 def next_command(*words: object) -> NextCommand:
@@ -55,6 +75,7 @@ def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
     from fewstep.cli.estimate_work import estimate_work
     from fewstep.plans.configs.student_signs import find_words
     from fewstep.plans.names.plan_reference import SchedulerReference, parse_plan_text
+    from fewstep.runtime.bundle.conditions import is_led_by_guidance
     from fewstep.runtime.bundle.reading import open_bundle
     from fewstep.runtime.sampling.suggested_clip import suggest_clip
 
@@ -66,6 +87,7 @@ def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
     if find_words(names) and (signs := _signs_of_student(opened, names)) is not None:
         command = f"fewstep calibrate {quote_path(bundle)} {signs.options}"
         return NextCommand(_with_conditions(command, bundle))
+    guided = () if manifest.text is None or not is_led_by_guidance(manifest.conditions) else ("--guidance", "W")
     is_student = _signs_of_student(opened, [manifest.provenance.source]) is not None
     if manifest.distilled or manifest.towards or is_student:  # their solvers and steps are a user's choice
         plan = "SOLVER:STEPS" if manifest.scheduler is None else "scheduler:STEPS"
@@ -75,7 +97,7 @@ def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
     clip = None if isinstance(reference, SchedulerReference) else suggest_clip(opened)  # a scheduler has its own
     options = CalibrateOptions(bundle, reference, clip=clip)
     clipped = () if clip is None else ("--clip", f"{clip:g}")
-    command = _with_conditions(next_command("calibrate", bundle, "--plan", plan, *clipped).command, bundle)
+    command = _with_conditions(next_command("calibrate", bundle, "--plan", plan, *clipped, *guided).command, bundle)
     return NextCommand(command, _of_small(bundle, lambda: estimate_work(options)))
 
 
@@ -142,12 +164,15 @@ def report_next(bundle: Path, given: "ConditionOptions | None" = None) -> NextCo
 
 
 def next_after_calibration(options: "CalibrateOptions", calibration: "Calibration") -> NextCommand:
-    """Return the command of a report or, if float32's samples are not usable but those of a longer plan are, of a
-    calibration along that plan."""
+    """Return the command of a report or, if float32's samples are not usable, of a calibration along a longer plan
+    whose samples are, or of a run that shows them."""
     from fewstep.plans.names.plan_reference import parse_plan_text
 
-    checks = (trial.reference for name in calibration.lowered for trial in calibration.bodies[name].trials)
-    longer = next((check.instead for check in checks if check is not None and check.instead is not None), None)
+    trials = (trial for name in calibration.lowered for trial in calibration.bodies[name].trials)
+    checks = [trial.reference for trial in trials if trial.reference is not None]
+    longer = next((check.instead for check in checks if check.instead is not None), None)
+    if longer is None and any(check.problem is not None for check in checks):
+        return run_next(options.bundle, "--precision", "float32", given=options)
     if longer is None:
         return report_next(options.bundle, options)
     again = replace(options, plan=parse_plan_text(longer))
@@ -225,9 +250,9 @@ def _with_values(command: str, bundle: Path, given: "ConditionOptions | None") -
 def _with_conditions(
     command: str, bundle: Path, given: "ConditionOptions | None" = None, other: str | None = None
 ) -> str:
-    """Return a command that samples a bundle, with the given files of conditions and prompts, or with a placeholder if
-    random values cannot replace data. `other` is the name of placeholders for files besides those that were given; None
-    for these files themselves."""
+    """Return a command that samples a bundle, with the given files of conditions and prompts, or with placeholders if
+    random values cannot replace data: for prompts, and for observations of a policy. `other` is the name of
+    placeholders for files besides those that were given; None for these files themselves."""
     from fewstep.cli.conditions import needs_records
     from fewstep.runtime.bundle.reading import open_bundle
 
@@ -235,7 +260,11 @@ def _with_conditions(
     named = [(option, file if other is None else Path(other + end)) for option, file, end in files if file is not None]
     if words := [f"{option} {quote_path(file)}" for option, file in named]:
         return " ".join([command, *words])
-    return f"{command} --conditions FILE" if needs_records(open_bundle(bundle).manifest) else command
+    manifest = open_bundle(bundle).manifest
+    words = [command, *(["--prompts PROMPTS.txt"] if manifest.text is not None else [])]
+    if needs_records(manifest) or (manifest.policy is not None and manifest.conditions):
+        words.append("--conditions CONDITIONS.npz")
+    return " ".join(words)
 
 
 def _of_small(bundle: Path, estimate: Callable[[], Estimate]) -> Callable[[], Estimate] | None:

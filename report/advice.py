@@ -1,7 +1,7 @@
 """The advice after a measurement: the largest quality loss, as text, and the next command."""
 
 from dataclasses import dataclass, replace
-from math import ceil, floor
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,11 @@ from fewstep.measure.rollouts.output_differences import is_lost, worst_differenc
 from fewstep.measure.sampling import FLOAT
 from fewstep.plans.errors import quote_path
 from fewstep.plans.guidance import describe
-from fewstep.plans.names.plan_name import is_plan_name
 from fewstep.plans.names.plan_reference import (
     MOST_FITTED,
     FittedReference,
     SchedulerReference,
-    TextReference,
-    join_plan_name,
     parse_plan_text,
-    split_plan_name,
 )
 from fewstep.report.calibrate_again import calibrate_again
 from fewstep.report.choosing.options import ChooseOptions
@@ -39,7 +35,6 @@ from fewstep.runtime.sampling.finite_checks import clip_advice, clip_option
 from fewstep.runtime.sampling.fitted_plans import read_fitted_plans
 
 ALIKE_PSNR = 3.0  # dB: an error of twice the energy
-MORE_STEPS = 1.5  # multiple of the present steps: for a solver of second order, an error of 7 dB less
 
 
 LongWork = CalibrateOptions | ChooseOptions | FitOptions
@@ -132,13 +127,12 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> 
     if steps.nearness.is_near and first.against_float.nearness.is_near:
         return Advice(f"Neither few steps nor {precision} loses much: {figures}", run)
     if steps.mean < int8 - ALIKE_PSNR:
-        said = f"Few steps lose more than {precision}, so more steps help: {figures}"
+        said = f"Few steps lose more than {precision}: {figures}"
         if results.shaping is not None:  # fitted plans have no shaping
-            plan = _longer_plan(results.plan)
-            return _advise(said, choose if plan is None else replace(calibrate, plan=plan), path)
+            return _advise(f"{said}. `choose` measures other numbers of steps", choose, path)
         if (better := _find_better_fit(results, bundle, steps.mean)) is not None:
             plan = FittedReference(better.evaluations)
-            said = f"Few steps lose more than {precision}: {figures}; the bundle's plan {plan} has {better.psnr:.1f} dB"
+            said += f"; the bundle's plan {plan} has {better.psnr:.1f} dB"
             return _advise(said, replace(calibrate, plan=plan, clip=None), path)
         fit = FitOptions(bundle.path)
         count = len(first.steps)
@@ -185,15 +179,6 @@ def _advise_finer(said: str, calibrate: LongWork, precision: str, quality: str, 
 def _with_clip(given: Advice, bundle: Bundle) -> Advice:
     """Return the advice with an option that clips to the range of the data added to its command."""
     return replace(given, command=f"{given.command} {clip_option(bundle.manifest)}")
-
-
-def _longer_plan(name: str) -> TextReference | None:
-    """Return the plan with MORE_STEPS times the steps of a named plan; None for a name without a number of steps."""
-    parts = split_plan_name(name)
-    if not is_plan_name(name) or not parts.has_step_count:
-        return None
-    steps = ceil(MORE_STEPS * int(parts.steps))
-    return parse_plan_text(join_plan_name(parts.solver, steps, parts.grid, parts.light))
 
 
 def _choose_better(now: EndQuality | None, bundle: Bundle) -> ChooseOptions:

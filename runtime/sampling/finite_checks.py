@@ -161,10 +161,12 @@ def clip_advice(manifest: Manifest) -> str:
     """Return advice for samples that leave the range of the data: clip x0. The range is usually [-1, 1] for gray and
     RGB images, and never for latents."""
     what, is_known = f"clip each clean prediction, with {clip_option(manifest)}", manifest.data_limit is not None
-    if manifest.autoencoder is not None and not is_known:
-        return f"{what}, the largest number in latents of your data"
-    example = ", such as 1 for images in [-1, 1]" if has_pixels(manifest) and not is_known else ""
-    return f"{what}, the largest number in your data{example}"
+    if is_known:
+        return f"{what}, the largest number in your data"
+    whose = "latents of your data" if manifest.autoencoder is not None else "your data"
+    is_usual = has_pixels(manifest) and manifest.autoencoder is None
+    example = ", such as 1 for images in [-1, 1]" if is_usual else ""
+    return f"{what}, the largest number in {whose}, which export --check reads{example}"
 
 
 def clip_option(manifest: Manifest) -> str:

@@ -33,9 +33,10 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.report.advice import Advice, LongWork
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, Policy
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import change_bundle
+from tests.calibration.latent_bundle import write_latent_bundle
 from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.cli.conftest import Command
 
@@ -182,10 +183,10 @@ def test_conditions_that_cannot_be_drawn_are_asked_for(tiny_bundle: Path) -> Non
     assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8")
     assert run_next(tiny_bundle, "--chosen").command == f"fewstep run {tiny_bundle} --chosen -c class=shirt"
     change_bundle(tiny_bundle, conditions=(label, text))
-    assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8 --conditions FILE")
-    assert report_next(tiny_bundle).command == f"fewstep report {tiny_bundle} --conditions FILE"
+    assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8 --conditions CONDITIONS.npz")
+    assert report_next(tiny_bundle).command == f"fewstep report {tiny_bundle} --conditions CONDITIONS.npz"
     fit = Advice("", "fewstep fit b", FitOptions(tiny_bundle))
-    assert suggest_advice(fit, tiny_bundle).command == "fewstep fit b --conditions FILE"
+    assert suggest_advice(fit, tiny_bundle).command == "fewstep fit b --conditions CONDITIONS.npz"
     run = suggest_advice(Advice("", "fewstep run b --precision int8"), tiny_bundle)
     assert run.command == "fewstep run b --precision int8 -c class=shirt -c text=@FILE.npy"
 
@@ -239,9 +240,40 @@ def test_what_pack_names_next_runs(tiny_bundle: Path, tmp_path: Path, fewstep: C
 
 
 def test_a_longer_plan_is_calibrated_on_the_same_folder_of_conditions() -> None:
-    check = SimpleNamespace(instead="ddim:8")
+    check = SimpleNamespace(instead="ddim:8", problem="float32 itself: ...")
     body = SimpleNamespace(trials=[SimpleNamespace(reference=check)])
     calibration = SimpleNamespace(lowered=["int8"], bodies={"int8": body})
     options = CalibrateOptions(Path("b"), parse_plan_text("ddim:1"), conditions=Path("outputs/o.npz"))
     command = next_after_calibration(options, calibration).command  # type: ignore[arg-type]
     assert command.endswith("--conditions outputs/o.npz") and "--plan ddim:8" in command
+
+
+def test_samples_that_nothing_makes_usable_are_shown_next(tiny_bundle: Path) -> None:
+    check = SimpleNamespace(instead=None, problem="float32 itself: ...")
+    body = SimpleNamespace(trials=[SimpleNamespace(reference=check)])
+    calibration = SimpleNamespace(lowered=["int8"], bodies={"int8": body})
+    command = next_after_calibration(CalibrateOptions(tiny_bundle), calibration).command  # type: ignore[arg-type]
+    assert command == f"fewstep run {tiny_bundle} --precision float32 -c class=shirt"
+
+
+def test_the_observations_of_a_policy_are_asked_for_though_they_can_be_drawn(tiny_bundle: Path) -> None:
+    change_bundle(tiny_bundle, policy=Policy(1, 0, 1))
+    assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8 --conditions CONDITIONS.npz")
+
+
+def test_prompts_and_guidance_are_asked_for(tmp_path: Path) -> None:
+    bundle = write_latent_bundle(tmp_path / "bundle")
+    assert calibrate_next(bundle).command.endswith(" --guidance W --prompts PROMPTS.txt")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("fewstep report b --conditions HELD_OUT.npz", "HELD_OUT.npz: conditions that did not calibrate"),
+        ("fewstep run b -c text=@FILE.npy --clip LIMIT", "@FILE.npy: a value of the condition; LIMIT: the largest"),
+        ("fewstep run UNLIMITED.npz", ""),
+    ],
+)
+def test_what_stands_for_a_value_of_the_user_is_explained(command: str, said: str) -> None:
+    shown = str(NextCommand(command))
+    assert shown.startswith(f"Next: {command} ({said}" if said else f"Next: {command}") and ("(" in shown) == bool(said)

@@ -234,8 +234,8 @@ def test_a_body_that_changes_many_tokens_is_named():
         (
             10.8,
             26.9,
-            "more steps help: float32 has 10.8 dB PSNR against many steps on 1 seed, and int8-cpu-x86 26.9 dB against "
-            "float32 on 4 seeds",
+            "Few steps lose more than int8: float32 has 10.8 dB PSNR against many steps on 1 seed, and int8-cpu-x86 "
+            "26.9 dB against float32 on 4 seeds",
         ),
         (44.0, 26.9, "int8 loses more than few steps: "),
         (31.0, 29.0, "Few steps and int8 lose about the same: "),
@@ -262,7 +262,7 @@ def test_the_costliest_is_named_first_with_the_next_command(evaluation, steps, i
     assert "; samples reach 37.4, beyond the range of usual data" in found.verdict
     assert found.verdict.endswith(
         "Samples leave the range of the data: clip each clean prediction, with --clip LIMIT, "
-        "the largest number in your data, such as 1 for images in [-1, 1]."
+        "the largest number in your data, which export --check reads, such as 1 for images in [-1, 1]."
     )
     assert found.command == "fewstep calibrate 'my models/shapes' --plan dpmpp_2m:4 --clip LIMIT"
     assert "samples reach" not in advice(replace(large, shaping="clipped"), bundle, path).verdict
@@ -292,16 +292,10 @@ def test_a_plan_that_takes_no_clip_is_replaced_in_the_next_command(evaluation, m
     assert found.command == "fewstep calibrate shapes --plan dpmpp_2m:6 --clip LIMIT"
 
 
-@pytest.mark.parametrize(
-    ("plan", "longer"),
-    [
-        ("dpmpp_2m:8@arctan", "--plan dpmpp_2m:12@arctan"),
-        ("scheduler:5", "--plan scheduler:8"),
-        ("ddim:4 from step 1", None),
-    ],
-)
-def test_a_clipped_plan_that_loses_most_gets_more_steps_or_a_choice_of_more_quality(evaluation, plan, longer):
-    """A fitted plan cannot clip, so the advice is never `fewstep fit`. The body has 26.4 dB against the teacher."""
+@pytest.mark.parametrize("plan", ["dpmpp_2m:8@arctan", "scheduler:5", "ddim:4 from step 1"])
+def test_a_clipped_plan_that_loses_most_gets_a_choice_which_measures_others(evaluation, plan):
+    """A fitted plan cannot clip, so the advice is never `fewstep fit`; whether more steps help, only a measurement
+    says. The body has 26.4 dB against the teacher."""
     path, results = evaluation
     (body,) = results.qualities
     body = replace(
@@ -312,8 +306,7 @@ def test_a_clipped_plan_that_loses_most_gets_more_steps_or_a_choice_of_more_qual
     few = replace(results.float_against_teacher, mean=26.8)
     results = replace(results, plan=plan, float_against_teacher=few, qualities=(body,), shaping="clipped to [-1, 1]")
     command = advice(results, open_bundle(path), path).command
-    start = f"fewstep choose {path} --at-least 27dB" if longer is None else f"fewstep calibrate {path} {longer}"
-    assert command.startswith(start)
+    assert command.startswith(f"fewstep choose {path} --at-least 27dB")
 
 
 def test_an_advised_choice_asks_for_more_quality_than_the_bundle_has(evaluation):

@@ -56,10 +56,14 @@ def test_samples_leave_the_known_range_of_the_data_or_a_wide_one(
 @pytest.mark.parametrize(
     ("shape", "fields", "end"),
     [
-        ((3, 8, 8), {}, "the largest number in your data, such as 1 for images in [-1, 1]"),
-        ((4, 8, 8), {}, "the largest number in your data"),
-        ((16, 2), {}, "the largest number in your data"),
-        ((3, 8, 8), {"autoencoder": object()}, "the largest number in latents of your data"),
+        ((3, 8, 8), {}, "the largest number in your data, which export --check reads, such as 1 for images in [-1, 1]"),
+        ((4, 8, 8), {}, "the largest number in your data, which export --check reads"),
+        ((16, 2), {}, "the largest number in your data, which export --check reads"),
+        (
+            (3, 8, 8),
+            {"autoencoder": object()},
+            "the largest number in latents of your data, which export --check reads",
+        ),
     ],
 )
 def test_one_is_a_limit_for_pictures_alone(shape: Any, fields: dict[str, Any], end: str) -> None:
