@@ -2,15 +2,15 @@
 decoder and encoder of an autoencoder, with integers as in the body itself.
 
 A graph is kept if what it saves is worth its loss. A conditioner, a prologue and a text encoder are judged by the
-samples that their outputs lead to, from the same seeds. A decoder is judged by its pictures of float32's samples, and
-an encoder by the pictures that float32's decoder makes of its latents. The loss of these two is that of the whole
-picture, including the error of the body's own samples.
+samples that their outputs lead to, from the same seeds. A decoder is judged by its pictures of float32's samples, with
+the error of the body's own samples. An encoder is judged alone, by the pictures that float32's decoder makes of its
+latents: a call from noise does not run it.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from math import log10
 from typing import Any
 
@@ -39,7 +39,7 @@ from fewstep.graph.passes.stored_weights import can_have_4_bits, select_stored_o
 from fewstep.graph.prepare import simplify
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.metrics import Floats, psnr
-from fewstep.measure.rollouts.nearness import NEAR_PSNR, Nearness
+from fewstep.measure.rollouts.nearness import LEAST_PSNR, NEAR_PSNR, Nearness
 from fewstep.measure.rollouts.record_sizes import select_records
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
@@ -47,7 +47,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, RUN_ONCE, Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.bundle.networks import shared_graphs
-from fewstep.runtime.bundle.platforms import ONNXRUNTIME
+from fewstep.runtime.bundle.platforms import INT8_WEIGHTS, ONNXRUNTIME
 from fewstep.runtime.kinds.companions import DECODER, ENCODER, TEXT_ENCODER
 from fewstep.runtime.text import format_prompt, open_text_encoder
 
@@ -109,9 +109,9 @@ class GraphReplacer:
         if self.task.all_networks is not None:
             return "several networks share it"
         if body.search is not None:
-            return "--quality and --speed choose the precision of the steps alone"
+            return "--quality and --speed choose the precision of the steps alone: calibrate without them"
         if not (stores_weights or target.platform.backend == ONNXRUNTIME):
-            return f"no int8 form for {target.name}"
+            return f"no int8 form for {target.name}: targets of ONNX Runtime on CPUs and {INT8_WEIGHTS.name} have one"
         return None
 
     def with_graphs(self, replaces: Graphs, target: Target, run: RecordedRun) -> RecordedRun:
@@ -175,9 +175,12 @@ class GraphReplacer:
                 LOG.info("%s: %s in float32: %s", name, what, error)
                 return _with_reason(body, exported, error.what)
             tried, judged = replace(body, recipe=_with_graphs(body.recipe, graphs)), None
-            if graphs.keys() & {DECODER, ENCODER}:
-                before, after = self._picture_quality(body, graphs)
+            if DECODER in graphs:
+                before, after = self._picture_quality(body, graphs[DECODER])
                 near = Nearness(after)
+            elif ENCODER in graphs:
+                alone = self._encoder_quality(graphs[ENCODER], target)
+                before, after, near = NEAR_PSNR, _add_errors(NEAR_PSNR, alone), Nearness(alone)
             else:
                 tried = replace(judge(tried.recipe), reasons=body.reasons)
                 trial, before, after, judged = tried.trial, body.trial.psnr, tried.trial.psnr, tried.trial.judged
@@ -185,21 +188,26 @@ class GraphReplacer:
             share, saved = self._share(tried.recipe, exported, graphs)
             worth = share * (policy.price if target.scheme.weight_bits is None else policy.byte_price)
             loss = before - after
-            is_near = after >= NEAR_PSNR or loss <= policy.tolerated_loss
+            is_near = near.psnr >= NEAR_PSNR or loss <= policy.tolerated_loss
             is_worth = loss < max(worth, policy.tolerated_loss)
             is_taken = near.is_enough and is_near and is_worth
             if judged is not None:
                 is_taken = judged.is_certain
             seen = "pictures" if graphs.keys() & {DECODER, ENCODER} else "samples"
-            reason = f"{form} would cost {loss:.1f} dB of the {seen}, for {100 * share:.1f} % of {saved}"
+            reason = f"{form} would cost {loss:.1f} dB of the {seen}, for {saved}"
             if judged is not None:
                 reason = f"in {form} the score is not surely within the limit of the judge"
+            elif before < LEAST_PSNR and not near.is_enough:
+                reason = f"the {seen} have only {before:.1f} dB without it"
             elif not near.is_enough:
                 reason = f"in {form} the {seen} are {near.describe('float32')}"
             elif is_worth and not is_near:
-                reason = f"in {form} the {seen} have {after:.1f} dB, less than {NEAR_PSNR:g} dB"
+                reason = f"in {form} the {seen} have {near.psnr:.1f} dB, less than {NEAR_PSNR:g} dB"
+                reason += "" if ENCODER in graphs else f", and {before:.1f} dB with it in float32"
+            if seen == "samples" and judged is None:
+                reason += "; --judge lets your own measure decide instead of dB"
             choice = form if is_taken else f"float32, not {form}"
-            LOG.info("%s: %s in %s (%.2f dB for %.0f %% of %s)", name, what, choice, -loss, 100 * share, saved)
+            LOG.info("%s: %s in %s (%.2f dB for %s)", name, what, choice, -loss, saved)
             if is_taken:
                 return tried
         return _with_reason(body, exported, reason)
@@ -217,7 +225,8 @@ class GraphReplacer:
             yield "8 bits", lambda: {name: store_graph(graph, 8) for name, graph in exported.items()}
 
     def _share(self, recipe: Recipe | WeightRecipe, exported: Mapping[str, Graph], graphs: Graphs) -> tuple[float, str]:
-        """Return the fraction that graphs save, and of what: of a call's products, or of the body's bytes."""
+        """Return what graphs save, as the fraction that is priced, and as text: of a call's products or, relative to
+        the body with these graphs, of bytes."""
         coverages = [form.coverage for form in graphs.values() if form.coverage is not None]
         if coverages:
             rows = sum(len(step.branches) for step in self.task.plan.steps)
@@ -225,10 +234,12 @@ class GraphReplacer:
             int8, total = (
                 sum(getattr(coverage, macs) for coverage in coverages) for macs in ("int8_macs", "total_macs")
             )
-            return int8 / (total + steps), "a call's products"
+            share = int8 / (total + steps)
+            return share, f"{100 * share:.1f} % of a call's products"
         saved = sum(constant_bytes(exported[name]) - constant_bytes(form.graph) for name, form in graphs.items())
         others = (form.graph for form in recipe.replaces.values())
-        return min(saved / constant_bytes(recipe.graphs[-1][1].graph, *others), 1.0), "the body's bytes"
+        stored = constant_bytes(recipe.graphs[-1][1].graph, *others)
+        return min(saved / stored, 1.0), f"{100 * saved / (saved + stored):.1f} % fewer bytes of the body"
 
     # int8 with activations
 
@@ -313,21 +324,24 @@ class GraphReplacer:
             self._latents[:] = [(body.trial, run.final_samples(run.run(graphs))[:PICTURES])]
         return self._latents[0][1]
 
-    def _picture_quality(self, body: CalibratedBody[AnyRecipe], graphs: Graphs) -> tuple[float, float]:
-        """Return the PSNR of the pictures of a body's samples, first with float32's decoder and encoder, then with
-        these graphs. Errors of the body and of the graph add up."""
+    def _picture_quality(self, body: CalibratedBody[AnyRecipe], decoder: OtherGraph) -> tuple[float, float]:
+        """Return the PSNR of the pictures of a body's samples, first with float32's decoder, then with this one. Errors
+        of the body and of the graph add up."""
         latents, exact = self._float_pictures
-        decode = partial(run_one, self._float_decoder, self.exported[DECODER])
-        before = float(psnr(decode(self._body_latents(body)), exact).mean())
-        if DECODER in graphs:
-            pictures = run_one(_open(graphs[DECODER].graph, body.recipe.target), graphs[DECODER].graph, latents)
-            alone = float(psnr(pictures, exact).mean())
-        else:
-            shown = np.clip(exact, -1, 1)
-            encoders = (open_session(self.exported[ENCODER]), _open(graphs[ENCODER].graph, body.recipe.target))
-            decoded_again = [decode(run_one(encode, self.exported[ENCODER], shown)) for encode in encoders]
-            alone = float(psnr(decoded_again[1], decoded_again[0]).mean())
-        return before, -10 * log10(10 ** (-before / 10) + 10 ** (-alone / 10))
+        own = run_one(self._float_decoder, self.exported[DECODER], self._body_latents(body))
+        before = float(psnr(own, exact).mean())
+        pictures = run_one(_open(decoder.graph, body.recipe.target), decoder.graph, latents)
+        return before, _add_errors(before, float(psnr(pictures, exact).mean()))
+
+    def _encoder_quality(self, encoder: OtherGraph, target: Target) -> float:
+        """Return the PSNR of pictures that an encoder and float32's decoder make of pictures, against those of both in
+        float32."""
+        shown = np.clip(self._float_pictures[1], -1, 1)
+        exact, own = (
+            run_one(self._float_decoder, self.exported[DECODER], run_one(encode, self.exported[ENCODER], shown))
+            for encode in (open_session(self.exported[ENCODER]), _open(encoder.graph, target))
+        )
+        return float(psnr(own, exact).mean())
 
     def _judge_pictures(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
         """Return the body with the quality of its pictures: of its own samples, text encoder and decoder."""
@@ -339,6 +353,11 @@ class GraphReplacer:
             pictures = run_one(self._float_decoder, self.exported[DECODER], latents)
         quality = round(float(psnr(pictures, self._float_pictures[1]).mean()), 2)
         return replace(body, trial=structs.replace(body.trial, picture_psnr=quality))
+
+
+def _add_errors(first: float, second: float) -> float:
+    """Return the PSNR in dB of the sum of two independent errors."""
+    return -10 * log10(10 ** (-first / 10) + 10 ** (-second / 10))
 
 
 def store_graph(graph: Graph, bits: int, moments: Moments | None = None) -> OtherGraph:

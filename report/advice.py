@@ -78,6 +78,7 @@ def advice(results: Results, bundle: Bundle, path: Path) -> Advice | None:
         (None, None) if first.tokens is not None else (end.mean_range, end.p5_range),
         first.judged,
         results.mean_picture_psnr(first.body),
+        end.seeds,
     )
     if reason is not None:
         again = calibrate_again(bundle, first.body)

@@ -36,7 +36,7 @@ def collect_call_figures(
             share_of_bytes=share_of_bytes(bundle, name, plan),
             time=times[name] if name in times and _is_timed_along(bundle, times[name], plan) else None,
             picture_psnr=tuple(qualities[name].tolist()) if name in qualities else (),
-            in_float32=tuple(describe_shared_graphs(bundle.body(name))),
+            in_float32=tuple(describe_shared_graphs(bundle.manifest, bundle.body(name))),
             networks=tuple(_describe_networks(bundle, name)),
         )
         for name, plan in plans.items()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from fewstep.calibration.recorded_options import find_float_criteria
+from fewstep.runtime.backends import CONDITIONER
 from fewstep.runtime.bundle.manifest import Body, Manifest
 
 
@@ -22,8 +23,11 @@ def float_reason(manifest: Manifest, body: Body, share: float | None = None) -> 
     return f"no operation is in int8, so samples and speed are those of float32: {reason}; {fix}"
 
 
-def describe_shared_graphs(body: Body) -> Iterator[str]:
-    """Yield a sentence for each reason why a body runs graphs in float32 that all bodies share, such as a decoder."""
+def describe_shared_graphs(manifest: Manifest, body: Body) -> Iterator[str]:
+    """Yield a sentence for each reason why a body runs graphs in float32 that all bodies share, such as a decoder. Of a
+    conditioner that encodes pictures, such as those of a policy's cameras, it names the pictures."""
+    pictures = [condition.name for condition in manifest.conditions if condition.dtype == "uint8"]
+    labels = {CONDITIONER: f"{CONDITIONER} (encodes {', '.join(pictures)})"} if pictures else {}
     for reason in dict.fromkeys(body.reasons.values()):
-        names = [name for name, why in body.reasons.items() if why == reason]
+        names = [labels.get(name, name) for name, why in body.reasons.items() if why == reason]
         yield f"in float32: {', '.join(names)}: {reason}"

@@ -49,9 +49,10 @@ def judgement(
     ranges: tuple[Range | None, Range | None] = (None, None),
     judged: JudgeScore | None = None,
     pictures: float | None = None,
+    seeds: int | None = None,
 ) -> str:
-    """Return the verdict and its reason, as in "Good to ship: int8 has 54.5 dB PSNR against float32, 5th percentile
-    53.2 dB".
+    """Return the verdict and its reason, as in "Look at it: int8 has 38.1 dB PSNR against float32, the mean of 16
+    seeds, 5th percentile 37.0 dB; the mean decides: good to ship needs 40 dB".
 
     near: int8's samples against float32's. p5: the 5th percentile of their PSNR in dB. random_conditions: names of
     conditions with random values. fixed_conditions: names of those that have one value in all samples.
@@ -61,12 +62,12 @@ def judgement(
     from them says nothing. ranges: those of the mean and of the 5th percentile on other seeds, whose low ends good to
     ship has to reach; None for few seeds. judged: the score by the user's judge; None without one. pictures: the mean
     PSNR of the pictures that the decoder of the body makes of its latents, which a call returns; None if it returns the
-    samples. The verdict is the worse one of latents and pictures.
+    samples. The verdict is the worse one of latents and pictures. seeds: the number of samples; None leaves it out.
     """
     if float_reason is not None:
         return f"{IN_FLOAT}: {float_reason}"
     unusable = None if reference is None else reference.problem
-    measured = _figures(near, p5, tokens, ranges, pictures)
+    measured = _figures(near, p5, tokens, ranges, pictures, seeds)
     said = measured if judged is None else judged.text
     figures = f"{body} {said}" if unusable is None else unusable
     if loses_guidance and unusable is None and judged is None:
@@ -82,11 +83,11 @@ def judgement(
         verdicts = [_word(near, p5, tokens, ranges)]
         if pictures is not None:
             of_pictures, limit = _word(Nearness(pictures), pictures, None, (None, None))
-            verdicts.append((of_pictures, f"{limit} of its pictures" if limit else ""))
+            verdicts.append((of_pictures, limit.replace("the mean", "the mean of its pictures")))
         word, shortfall = max(verdicts, key=lambda verdict: (GOOD, LOOK, UNUSABLE).index(verdict[0]))
     figures += shortfall
     if beyond is not None:
-        fix = "a solver with --clip LIMIT keeps them in yours"
+        fix = "a solver with --clip LIMIT, the largest number in your data, keeps them there"
         figures += f"; samples reach {beyond:.3g}, beyond the range of usual data ({fix})"
     if word != UNUSABLE and (note := random_note(random_conditions)) is not None:
         word, figures = LOOK, f"{figures}, judged {note}"
@@ -97,27 +98,27 @@ def judgement(
 
 
 def _word(near: Nearness, p5: float, tokens: Tokens, ranges: tuple[Range | None, Range | None]) -> tuple[str, str]:
-    """Return the verdict in words, and a clause about the limit that is not reached, such as ", where good to ship
-    needs 40 dB"; "" if all are reached."""
+    """Return the verdict in words, and a clause that names the figure that decides and its limit, such as "; the mean
+    decides: good to ship needs 40 dB"; "" if all limits are reached."""
     if tokens is not None:
         is_good = 100 * tokens.disagreement <= MOST_CHANGED
-        return (GOOD, "") if is_good else (LOOK, f", where {GOOD.lower()} allows {MOST_CHANGED:g} %")
+        return (GOOD, "") if is_good else (LOOK, f": {GOOD.lower()} allows {MOST_CHANGED:g} %")
     if not near.is_enough:  # also for NaN
-        return UNUSABLE, _shortfall(near, LEAST_PSNR, LEAST_SNR, "a usable body needs")
+        return UNUSABLE, _shortfall("the mean", near, LEAST_PSNR, LEAST_SNR, "a usable body needs")
     lowest = _move(near, p5)
     good = f"{GOOD.lower()} needs"
     is_even = lowest.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD)
     if not near.is_near:
-        also = "" if is_even else "; its 5th percentile is too low as well"
-        return LOOK, _shortfall(near, NEAR_PSNR, NEAR_SNR, good) + also
+        also = "" if is_even else ", and the 5th percentile is too low as well"
+        return LOOK, _shortfall("the mean", near, NEAR_PSNR, NEAR_SNR, good) + also
     if not is_even:
-        return LOOK, f"{_shortfall(lowest, NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD, good)} at the 5th percentile"
+        return LOOK, _shortfall("the 5th percentile", lowest, NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD, good)
     of_mean, of_p5 = (None if ends is None else _move(near, ends[0]) for ends in ranges)
     if of_mean is not None and not of_mean.is_near:
-        return LOOK, f"; on other seeds the mean may be less than {good} ({NEAR_PSNR:g} dB)"
+        return LOOK, _shortfall("the mean on other seeds", of_mean, NEAR_PSNR, NEAR_SNR, good)
     if of_p5 is not None and not of_p5.reaches(NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD):
-        return LOOK, f"; on other seeds the 5th percentile may be less than {good} ({NEAR_PSNR - SPREAD:g} dB)"
-    return GOOD, "" if near.psnr >= NEAR_PSNR else _describe_loud(near)
+        return LOOK, _shortfall("the 5th percentile on other seeds", of_p5, NEAR_PSNR - SPREAD, NEAR_SNR - SPREAD, good)
+    return GOOD, "" if near.psnr >= NEAR_PSNR else f"; {_describe_loud(near)}"
 
 
 def _word_of_score(judged: JudgeScore) -> tuple[str, str]:
@@ -132,33 +133,39 @@ def _move(near: Nearness, psnr: float) -> Nearness:
     return Nearness(psnr, None if near.snr is None else near.snr - (near.psnr - psnr))
 
 
-def _shortfall(near: Nearness, psnr: float, snr: float, needs: str) -> str:
-    """Return a clause about the limit in dB that a body does not reach: that of the PSNR or, if the PSNR suffices, that
-    of the signal-to-noise ratio."""
+def _shortfall(which: str, near: Nearness, psnr: float, snr: float, needs: str) -> str:
+    """Return a clause about the limit in dB that a figure does not reach: that of the PSNR or, if the PSNR suffices,
+    that of the signal-to-noise ratio. which: "the mean" or "the 5th percentile"."""
     if near.snr is not None and near.snr > near.psnr:
-        return f"{_describe_loud(near)}, where {needs} {psnr:g} dB"
+        return f"; {_describe_loud(near)}, which decides: {needs} {psnr:g} dB"
     if near.psnr < psnr <= round(near.psnr, 1):  # the figure, rounded, is the limit
-        return f", just below the {psnr:g} dB that {needs}"
+        return f"; {which} decides, just below the {psnr:g} dB that {needs}"
     if near.snr is None or not near.psnr >= psnr:
-        return f", where {needs} {psnr:g} dB"
-    return f"; its signal is {near.snr:.1f} dB above the error, where {needs} {snr:g} dB"
+        return f"; {which} decides: {needs} {psnr:g} dB"
+    return f"; the signal decides, {near.snr:.1f} dB above the error in {which}: {needs} {snr:g} dB"
 
 
 def _describe_loud(near: Nearness) -> str:
     """Return the signal-to-noise ratio as text. It is reported instead of PSNR if samples exceed the peak that PSNR
     assumes."""
-    return f"; its signal, louder than the peak of PSNR, is {near.snr:.1f} dB above the error"
+    return f"its signal, louder than the peak of PSNR, is {near.snr:.1f} dB above the error"
 
 
 def _figures(
-    near: Nearness, p5: float, tokens: Tokens, ranges: tuple[Range | None, Range | None], pictures: float | None
+    near: Nearness,
+    p5: float,
+    tokens: Tokens,
+    ranges: tuple[Range | None, Range | None],
+    pictures: float | None,
+    seeds: int | None,
 ) -> str:
     if tokens is not None:
         return f"changes {100 * tokens.disagreement:.1f} % of the most likely tokens"
     if p5 >= CEILING and (pictures is None or pictures >= CEILING):
         return "has the samples of float32, bit for bit"
     mean, percentile = ("" if ends is None else f" ({ends[0]:.1f} to {ends[1]:.1f})" for ends in ranges)
+    of_seeds = "" if seeds is None else f", the mean of {seeds} seed{'s' * (seeds != 1)}"
     if pictures is not None:
-        of_latents = f"{near.psnr:.1f} dB{mean}, 5th percentile {p5:.1f} dB{percentile}"
+        of_latents = f"{near.psnr:.1f} dB{mean}{of_seeds}, 5th percentile {p5:.1f} dB{percentile}"
         return f"has {pictures:.1f} dB PSNR against float32 in its pictures, and {of_latents} in its latents"
-    return f"has {near.psnr:.1f} dB PSNR{mean} against float32, 5th percentile {p5:.1f} dB{percentile}"
+    return f"has {near.psnr:.1f} dB PSNR{mean} against float32{of_seeds}, 5th percentile {p5:.1f} dB{percentile}"

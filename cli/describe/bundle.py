@@ -134,7 +134,7 @@ def _add_bodies(
 ) -> None:
     for name, body in contents.bodies.items():
         entry, added = entries[name], branch.add(escape(f"body {name}: {_describe_graph(body.graph)}"))
-        _add_body(added, entry, body, lists_operations, float_reason(manifest, entry))
+        _add_body(added, manifest, entry, body, lists_operations)
         for call in valid_calls(manifest):
             if call.body == name:
                 added.add(escape(describe_call(call, entry)))
@@ -180,7 +180,8 @@ def _add_graph(branch: Tree, graph: GraphContents) -> None:
         branch.add(escape(f"parsed by: {graph.engine}"))
 
 
-def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: bool, reason: str | None) -> None:
+def _add_body(branch: Tree, manifest: Manifest, entry: Body, body: BodyContents, lists_operations: bool) -> None:
+    reason = float_reason(manifest, entry)
     calibrated = f", calibrated along {entry.plan}" if entry.plan else ""
     groups = f", {len(entry.groups) + 1} groups of steps" if entry.groups else ""
     branch.add(escape(f"{entry.precision} for {entry.target}{calibrated}{groups}"))
@@ -188,7 +189,7 @@ def _add_body(branch: Tree, entry: Body, body: BodyContents, lists_operations: b
         tried = branch.add("quality on samples, measured by calibration")
         for line in describe_trials(entry.trials, reason, entry.precision):
             tried.add(escape(line))
-    for line in describe_shared_graphs(entry):
+    for line in describe_shared_graphs(manifest, entry):
         branch.add(escape(line))
     for name, graph in body.replaces.items():
         branch.add(escape(f"{name} of its own: {_describe_graph(graph)}"))

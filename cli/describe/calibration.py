@@ -113,7 +113,7 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
             yield from (
                 f"  judged by samples: {line}" for line in describe_trials(body.trials, precision=body.precision)
             )
-            yield from (f"  {line}" for line in describe_shared_graphs(body))
+            yield from (f"  {line}" for line in describe_shared_graphs(calibration.manifest, body))
             continue
         yield (
             f"{options.bundle}: {name}, {len(coverage.int8_ops)} of "
@@ -131,7 +131,7 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
         yield from (f"  judged by samples: {line}" for line in describe_trials(body.trials, reason))
         if (included := describe_saturation(body)) is not None:
             yield f"  {included}"
-        yield from (f"  {line}" for line in describe_shared_graphs(body))
+        yield from (f"  {line}" for line in describe_shared_graphs(calibration.manifest, body))
         for note in lowered.notes:
             yield f"  {note}"
 

@@ -36,6 +36,7 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None, pr
                 ranges=(each.psnr_range, each.p5_range) if each.tokens is None else (None, None),
                 judged=each.judged,
                 pictures=each.picture_psnr,
+                seeds=each.seeds,
             )
             if float_reason is not None or (each.reference is not None and each.reference.problem is not None):
                 continue
@@ -68,7 +69,7 @@ def _describe_records(held_out: int | None) -> str:
 def _describe_together(together: Together) -> str:
     """Return the verdict on the samples that all networks of a body make together."""
     near = Nearness(together.psnr, together.snr, together.unrelated)
-    return f"{judgement(near, together.p5)}, on {pluralize(together.seeds, 'seed')}"
+    return judgement(near, together.p5, seeds=together.seeds)
 
 
 def _describe_size(quality: SizeQuality) -> str:

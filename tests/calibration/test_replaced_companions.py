@@ -229,7 +229,7 @@ def test_a_decoder_that_loses_too_much_stays_float(
     body = calibrate(options(copied)).bodies[BODY]
     assert {*body.replaces} == {TEXT_ENCODER, ENCODER} and body.reasons.keys() == {DECODER}
     assert re.fullmatch(
-        r"8 bits would cost \d+\.\d dB of the pictures, for 100\.0 % of the body's bytes", body.reasons[DECODER]
+        r"8 bits would cost \d+\.\d dB of the pictures, for \d\d\.\d % fewer bytes of the body", body.reasons[DECODER]
     )
     assert (body.trials[0].picture_psnr or 0.0) > 40.0  # by the decoder of float32
     assert "decoder of latents in float32, not 8 bits" in caplog.text
@@ -240,7 +240,24 @@ def test_a_decoder_that_is_worth_its_loss_but_not_near_stays_float(
 ) -> None:
     monkeypatch.setattr(GraphReplacer, "_picture_quality", lambda *_: (41.0, 39.2))
     body = calibrate(options(copied)).bodies[BODY]
-    assert body.reasons[DECODER] == "in 8 bits the pictures have 39.2 dB, less than 40 dB"
+    assert body.reasons[DECODER] == (
+        "in 8 bits the pictures have 39.2 dB, less than 40 dB, and 41.0 dB with it in float32"
+    )
+
+
+@pytest.mark.parametrize(
+    ("alone", "reason"), [(41.0, None), (39.2, "in 8 bits the pictures have 39.2 dB, less than 40 dB")]
+)
+def test_an_encoder_is_judged_without_the_error_of_the_body(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, alone: float, reason: str | None
+) -> None:
+    """A call from noise does not run it. The pictures of the body have 12.5 dB."""
+    monkeypatch.setattr(GraphReplacer, "_picture_quality", lambda *_: (12.5, 12.4))
+    monkeypatch.setattr(GraphReplacer, "_encoder_quality", lambda *_: alone)
+    body = calibrate(options(copied)).bodies[BODY]
+    assert body.reasons == {DECODER: "the pictures have only 12.5 dB without it"} | (
+        {ENCODER: reason} if reason else {}
+    )
 
 
 def test_a_bundle_of_the_schema_before_opens(copied: Path) -> None:

@@ -75,6 +75,9 @@ def test_the_deployed_body_has_the_line_of_its_trial(tiny_bundle: Path, lines: C
     with_body(tiny_bundle, "int8-cpu-x86", trials=trials)
     printed = lines(tiny_bundle)
     place = printed.index("quality on samples, measured by calibration")
-    assert printed[place + 1] == "Good to ship: int8 has 46.0 dB PSNR against float32, 5th percentile 40.2 dB"
+    assert (
+        printed[place + 1]
+        == "Good to ship: int8 has 46.0 dB PSNR against float32, the mean of 32 seeds, 5th percentile 40.2 dB"
+    )
     on = "on 32 seeds"
     assert printed[place + 2] == on and "41.2 dB" not in str(printed)

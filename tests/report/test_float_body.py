@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from fewstep.report.float_body import describe_shared_graphs, float_reason
-from fewstep.runtime.bundle.manifest import Body, Coverage, Manifest
+from fewstep.runtime.bundle.manifest import Body, Condition, Coverage, Manifest
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import change_bundle, with_body
+from tests.bundles import change_bundle, manifest_of, with_body
 
 NAME = "int8-cpu-x86"
 
@@ -48,7 +48,14 @@ def test_a_body_with_int8_has_no_such_reason(tiny_bundle: Path) -> None:
 def test_graphs_that_stay_float32_have_a_line_for_each_reason() -> None:
     reasons = {"text encoder": "no prompts", "decoder of latents": "no int8 form", "encoder of images": "no int8 form"}
     body = Body((), "int8", "cpu-x86", reasons=reasons)
-    assert [*describe_shared_graphs(body)] == [
+    assert [*describe_shared_graphs(manifest_of({}, x_shape=(3, 8, 8)), body)] == [
         "in float32: text encoder: no prompts",
         "in float32: decoder of latents, encoder of images: no int8 form",
     ]
+
+
+def test_a_conditioner_that_stays_float32_is_named_by_its_cameras() -> None:
+    state, camera = Condition("state", "state", (3,), "float32"), Condition("cam", "cam", (1, 3, 4, 4), "uint8")
+    body = Body((), "int8", "cpu-x86", reasons={"conditioner": "it loses 9 dB"})
+    (line,) = describe_shared_graphs(manifest_of({}, x_shape=(3, 8, 8), conditions=(state, camera)), body)
+    assert line == "in float32: conditioner (encodes cam): it loses 9 dB"

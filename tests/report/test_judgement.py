@@ -8,25 +8,32 @@ from fewstep.report.judgement import judgement
 from fewstep.runtime.bundle.figures import Figure, JudgeScore, ReferenceCheck
 
 LOUD = "; its signal, louder than the peak of PSNR, is"
-BOTH = "; its 5th percentile is too low as well"
+BOTH = ", and the 5th percentile is too low as well"
+SIGNAL = "; the signal decides, "
 
 
 @pytest.mark.parametrize(
     ("psnr", "snr", "p5", "word", "why"),
     [
         (40.0, 30.0, 35.0, "Good to ship", ""),
-        (40.0, 30.0, 34.9, "Look at it", ", where good to ship needs 35 dB at the 5th percentile"),
-        (39.9, 35.0, 39.0, "Look at it", ", where good to ship needs 40 dB"),
-        (45.0, 29.9, 44.0, "Look at it", "; its signal is 29.9 dB above the error, where good to ship needs 30 dB"),
+        (40.0, 30.0, 34.9, "Look at it", "; the 5th percentile decides: good to ship needs 35 dB"),
+        (39.9, 35.0, 39.0, "Look at it", "; the mean decides: good to ship needs 40 dB"),
+        (45.0, 29.9, 44.0, "Look at it", f"{SIGNAL}29.9 dB above the error in the mean: good to ship needs 30 dB"),
         (40.0, None, 36.0, "Good to ship", ""),
-        (25.0, 15.0, 10.0, "Look at it", f", where good to ship needs 40 dB{BOTH}"),
-        (24.9, 20.0, 24.0, "Not usable", ", where a usable body needs 25 dB"),
-        (40.0, 14.9, 40.0, "Not usable", "; its signal is 14.9 dB above the error, where a usable body needs 15 dB"),
-        (float("nan"), 20.0, 24.0, "Not usable", ", where a usable body needs 25 dB"),
+        (25.0, 15.0, 10.0, "Look at it", f"; the mean decides: good to ship needs 40 dB{BOTH}"),
+        (24.9, 20.0, 24.0, "Not usable", "; the mean decides: a usable body needs 25 dB"),
+        (40.0, 14.9, 40.0, "Not usable", f"{SIGNAL}14.9 dB above the error in the mean: a usable body needs 15 dB"),
+        (float("nan"), 20.0, 24.0, "Not usable", "; the mean decides: a usable body needs 25 dB"),
         (-20.0, 45.0, -22.0, "Good to ship", "; its signal, louder than the peak of PSNR, is 45.0 dB above the error"),
-        (39.99, 30.0, 39.0, "Look at it", ", just below the 40 dB that good to ship needs"),
-        (9.9, 27.9, 9.0, "Look at it", f"{LOUD} 27.9 dB above the error, where good to ship needs 40 dB{BOTH}"),
-        (9.9, 24.9, 9.0, "Not usable", f"{LOUD} 24.9 dB above the error, where a usable body needs 25 dB"),
+        (39.99, 30.0, 39.0, "Look at it", "; the mean decides, just below the 40 dB that good to ship needs"),
+        (
+            9.9,
+            27.9,
+            9.0,
+            "Look at it",
+            f"{LOUD} 27.9 dB above the error, which decides: good to ship needs 40 dB{BOTH}",
+        ),
+        (9.9, 24.9, 9.0, "Not usable", f"{LOUD} 24.9 dB above the error, which decides: a usable body needs 25 dB"),
     ],
 )
 def test_the_word_and_its_reason_follow_from_the_mean_and_the_fifth_percentile(
@@ -51,8 +58,13 @@ def test_bodies_are_not_compared_with_samples_that_are_not_usable() -> None:
     ("of_mean", "of_p5", "word", "why"),
     [
         ((40.0, 44.0), (35.0, 42.0), "Good to ship", ""),
-        ((39.9, 44.1), (35.0, 42.0), "Look at it", "the mean may be less than good to ship needs (40 dB)"),
-        ((40.0, 44.0), (34.9, 42.0), "Look at it", "the 5th percentile may be less than good to ship needs (35 dB)"),
+        ((39.9, 44.1), (35.0, 42.0), "Look at it", "; the mean on other seeds decides: good to ship needs 40 dB"),
+        (
+            (40.0, 44.0),
+            (34.9, 42.0),
+            "Look at it",
+            "; the 5th percentile on other seeds decides: good to ship needs 35 dB",
+        ),
     ],
 )
 def test_good_to_ship_holds_at_the_low_ends_of_the_ranges(
@@ -61,13 +73,19 @@ def test_good_to_ship_holds_at_the_low_ends_of_the_ranges(
     said = judgement(Nearness(42.0, 34.0), 38.0, ranges=(of_mean, of_p5))
     figures = f"42.0 dB PSNR ({of_mean[0]:.1f} to {of_mean[1]:.1f}) against float32, 5th percentile 38.0 dB"
     assert said.startswith(f"{word}: int8 has {figures} ({of_p5[0]:.1f} to 42.0)")
-    assert said.endswith(f"; on other seeds {why}" if why else "42.0)")
+    assert said.endswith(f"42.0){why}")
 
 
 def test_the_ratio_of_signal_to_error_moves_with_the_mean() -> None:
     """30.5 dB at the mean are 29.5 dB at the low end."""
     said = judgement(Nearness(45.0, 30.5), 44.0, ranges=((44.0, 46.0), (43.0, 45.0)))
-    assert said.startswith("Look at it") and "the mean may be less" in said
+    assert said.startswith("Look at it") and "29.5 dB above the error in the mean on other seeds" in said
+
+
+def test_the_number_of_seeds_is_said() -> None:
+    said = judgement(Nearness(38.1, 34.0), 37.0, seeds=16)
+    figures = "38.1 dB PSNR against float32, the mean of 16 seeds, 5th percentile 37.0 dB"
+    assert said == f"Look at it: int8 has {figures}; the mean decides: good to ship needs 40 dB"
 
 
 def test_equal_samples_have_no_figure_in_decibels() -> None:
@@ -109,7 +127,8 @@ def test_what_was_judged_on_random_conditions_is_never_good_to_ship() -> None:
 
 def test_samples_beyond_usual_data_are_never_good_to_ship() -> None:
     figures = "int8 has 54.5 dB PSNR against float32, 5th percentile 53.2 dB"
-    far = "samples reach 37.4, beyond the range of usual data (a solver with --clip LIMIT keeps them in yours)"
+    fix = "a solver with --clip LIMIT, the largest number in your data, keeps them there"
+    far = f"samples reach 37.4, beyond the range of usual data ({fix})"
     assert judgement(Nearness(54.5, 44.0), 53.2, beyond=37.4) == f"Look at it: {figures}; {far}"
     said = judgement(Nearness(54.5, 44.0), 53.2, random_conditions=("mask",), beyond=37.4)
     assert said == f"Look at it: {figures}; {far}, judged on random values of mask: give --conditions FILE"
@@ -126,7 +145,7 @@ def test_without_its_guidance_a_body_is_not_usable() -> None:
 @pytest.mark.parametrize(("share", "word"), [(0.03, "Good to ship"), (0.031, "Look at it")])
 def test_tokens_are_judged_by_those_that_change(share: float, word: str) -> None:
     said = judgement(Nearness(3.0), 1.0, TokenQuality(share, 0.6, ()))
-    why = "" if word == "Good to ship" else ", where good to ship allows 3 %"
+    why = "" if word == "Good to ship" else ": good to ship allows 3 %"
     assert said == f"{word}: int8 changes {100 * share:.1f} % of the most likely tokens{why}"
 
 
@@ -187,4 +206,4 @@ def test_pictures_count_as_their_latents_do(pictures: float | None, word: str) -
     assert said.startswith(f"{word}: int8 has {54.5 if pictures is None else pictures:.1f} dB PSNR against float32")
     assert ("54.5 dB, 5th percentile 53.2 dB in its latents" in said) == (pictures is not None)
     assert judgement(Nearness(30.0, 20.0), 29.0, pictures=45.0).startswith("Look at it")  # of the latents
-    assert said.endswith("of its pictures") == (pictures is not None and pictures < 40)
+    assert ("; the mean of its pictures decides: " in said) == (pictures is not None and pictures < 40)
