@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fewstep.calibration.calibrated_body import AnyRecipe, CalibratedBody
 from fewstep.calibration.failed_bodies import target_body_name
 from fewstep.calibration.float_runs import FloatRuns
+from fewstep.calibration.graph_verdict import GraphVerdict
 from fewstep.calibration.lowering.coverage import count_operation_macs
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
@@ -39,7 +40,7 @@ from fewstep.graph.passes.stored_weights import can_have_4_bits, select_stored_o
 from fewstep.graph.prepare import simplify
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.metrics import Floats, psnr
-from fewstep.measure.rollouts.nearness import LEAST_PSNR, NEAR_PSNR, Nearness
+from fewstep.measure.rollouts.nearness import NEAR_PSNR, Nearness
 from fewstep.measure.rollouts.record_sizes import select_records
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
@@ -186,30 +187,14 @@ class GraphReplacer:
                 trial, before, after, judged = tried.trial, body.trial.psnr, tried.trial.psnr, tried.trial.judged
                 near = Nearness(after, trial.snr, trial.unrelated)
             share, saved = self._share(tried.recipe, exported, graphs)
-            worth = share * (policy.price if target.scheme.weight_bits is None else policy.byte_price)
-            loss = before - after
-            is_near = near.psnr >= NEAR_PSNR or loss <= policy.tolerated_loss
-            is_worth = loss < max(worth, policy.tolerated_loss)
-            is_taken = near.is_enough and is_near and is_worth
-            if judged is not None:
-                is_taken = judged.is_certain
+            most_loss = share * (policy.price if target.scheme.weight_bits is None else policy.byte_price)
             seen = "pictures" if graphs.keys() & {DECODER, ENCODER} else "samples"
-            reason = f"{form} would cost {loss:.1f} dB of the {seen}, for {saved}"
-            if judged is not None:
-                reason = f"in {form} the score is not surely within the limit of the judge"
-            elif before < LEAST_PSNR and not near.is_enough:
-                reason = f"the {seen} have only {before:.1f} dB without it"
-            elif not near.is_enough:
-                reason = f"in {form} the {seen} are {near.describe('float32')}"
-            elif is_worth and not is_near:
-                reason = f"in {form} the {seen} have {near.psnr:.1f} dB, less than {NEAR_PSNR:g} dB"
-                reason += "" if ENCODER in graphs else f", and {before:.1f} dB with it in float32"
-            if seen == "samples" and judged is None:
-                reason += "; --judge lets your own measure decide instead of dB"
-            choice = form if is_taken else f"float32, not {form}"
-            LOG.info("%s: %s in %s (%.2f dB for %s)", name, what, choice, -loss, saved)
-            if is_taken:
+            verdict = GraphVerdict(form, seen, before, after, near, judged, most_loss, policy.tolerated_loss, saved)
+            choice = form if verdict.is_taken else f"float32, not {form}"
+            LOG.info("%s: %s in %s (%.2f dB for %s)", name, what, choice, -verdict.loss, saved)
+            if verdict.is_taken:
                 return tried
+            reason = verdict.reason
         return _with_reason(body, exported, reason)
 
     def _forms(self, target: Target, exported: Mapping[str, Graph]) -> Iterator[tuple[str, Callable[[], Graphs]]]:

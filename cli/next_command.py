@@ -24,8 +24,10 @@ LOG = logging.getLogger("fewstep")
 LONG = 60.0  # seconds
 HELD_OUT, CALIBRATION = "HELD_OUT", "CALIBRATION"  # placeholders for files of conditions: to judge, and to calibrate
 PLACEHOLDERS = {  # of values that only the user knows, each with what stands there
+    "HELD_OUT": "a folder of conditions that did not calibrate",
     "HELD_OUT.npz": "conditions that did not calibrate",
     "HELD_OUT.txt": "prompts that did not calibrate",
+    "CALIBRATION": "a folder of conditions other than those of the report",
     "CALIBRATION.npz": "conditions other than those of the report",
     "CALIBRATION.txt": "prompts other than those of the report",
     "CONDITIONS.npz": "values of your conditions",
@@ -251,18 +253,24 @@ def _with_conditions(
     command: str, bundle: Path, given: "ConditionOptions | None" = None, other: str | None = None
 ) -> str:
     """Return a command that samples a bundle, with the given files of conditions and prompts, or with placeholders if
-    random values cannot replace data: for prompts, and for observations of a policy. `other` is the name of
+    random values cannot replace data. `other` is the name of
     placeholders for files besides those that were given; None for these files themselves."""
     from fewstep.cli.conditions import needs_records
+    from fewstep.measure.rollouts.seeds import random_conditions
     from fewstep.runtime.bundle.reading import open_bundle
 
     files = () if given is None else (("--conditions", given.conditions, ".npz"), ("--prompts", given.prompts, ".txt"))
-    named = [(option, file if other is None else Path(other + end)) for option, file, end in files if file is not None]
+    named = [
+        (option, file if other is None else Path(other if file.is_dir() else other + end))
+        for option, file, end in files
+        if file is not None
+    ]
     if words := [f"{option} {quote_path(file)}" for option, file in named]:
         return " ".join([command, *words])
     manifest = open_bundle(bundle).manifest
     words = [command, *(["--prompts PROMPTS.txt"] if manifest.text is not None else [])]
-    if needs_records(manifest) or (manifest.policy is not None and manifest.conditions):
+    encoded = () if manifest.text is None else {tensor.name for tensor in manifest.text.graph.outputs}
+    if needs_records(manifest) or {*random_conditions(manifest.conditions)}.difference(encoded):
         words.append("--conditions CONDITIONS.npz")
     return " ".join(words)
 

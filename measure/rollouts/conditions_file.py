@@ -255,7 +255,7 @@ def distribute_records(records: ConditionRecords, samples: int) -> ConditionReco
     repeated if the file has fewer."""
     count = len(next(iter(records.values()))) if records else samples
     if count < samples:
-        LOG.warning("%d rows of conditions for %d samples: the rows are repeated", count, samples)
+        LOG.warning("%d records of conditions serve %d samples: each is used more than once", count, samples)
         return select_records(records, np.arange(samples) % count)
     return alternate_sizes(select_records(group_sizes(records), np.arange(samples) * count // samples))
 

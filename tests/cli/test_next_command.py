@@ -33,7 +33,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.report.advice import Advice, LongWork
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions
-from fewstep.runtime.bundle.manifest import Condition, Policy
+from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import change_bundle
 from tests.calibration.latent_bundle import write_latent_bundle
@@ -210,10 +210,12 @@ def test_files_and_guidance_of_a_verb_are_kept_in_the_next_command(tiny_bundle: 
     assert suggest_advice(own, tiny_bundle, prompts).command == f"{own.command} --prompts CALIBRATION.txt"
 
 
-def test_a_report_after_a_calibration_judges_on_other_conditions(tiny_bundle: Path) -> None:
+def test_a_report_after_a_calibration_judges_on_other_conditions(tiny_bundle: Path, tmp_path: Path) -> None:
     given = CalibrateOptions(tiny_bundle, conditions=Path("c.npz"), prompts=Path("p.txt"))
     said = report_next(tiny_bundle, given).command
     assert said == f"fewstep report {tiny_bundle} --conditions HELD_OUT.npz --prompts HELD_OUT.txt"
+    given = CalibrateOptions(tiny_bundle, conditions=tmp_path)
+    assert report_next(tiny_bundle, given).command == f"fewstep report {tiny_bundle} --conditions HELD_OUT"
 
 
 def test_after_figures_of_another_plan_comes_a_report_of_it(tiny_bundle: Path) -> None:
@@ -256,8 +258,11 @@ def test_samples_that_nothing_makes_usable_are_shown_next(tiny_bundle: Path) -> 
     assert command == f"fewstep run {tiny_bundle} --precision float32 -c class=shirt"
 
 
-def test_the_observations_of_a_policy_are_asked_for_though_they_can_be_drawn(tiny_bundle: Path) -> None:
-    change_bundle(tiny_bundle, policy=Policy(1, 0, 1))
+def test_conditions_of_which_random_values_are_not_realistic_are_asked_for(tiny_bundle: Path) -> None:
+    """As the pictures of a camera, which can be drawn."""
+    (label,) = open_bundle(tiny_bundle).manifest.conditions
+    camera = Condition("camera", "camera", (1, 3, 4, 4), "uint8", low=0, high=255)
+    change_bundle(tiny_bundle, conditions=(label, camera))
     assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8 --conditions CONDITIONS.npz")
 
 

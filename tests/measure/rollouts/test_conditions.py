@@ -70,7 +70,7 @@ def test_rows_are_spread_over_the_file_or_taken_in_turn(caplog: pytest.LogCaptur
     assert not caplog.messages
     dealt = distribute_records(rows, 12)
     assert dealt["a"].tolist() == [*range(10), 0, 1] and (dealt["b"] == 10 * dealt["a"]).all()
-    assert "10 rows of conditions for 12 samples: the rows are repeated" in caplog.text
+    assert "10 records of conditions serve 12 samples: each is used more than once" in caplog.text
 
 
 @pytest.mark.parametrize(
