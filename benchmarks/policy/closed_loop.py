@@ -66,11 +66,11 @@ def rows(jobs: Sequence[SequenceJob], sampler: Sampler, count: int, seed: int = 
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
     chosen = np.random.default_rng(seed).permutation(len(jobs))[:count]
-    made: dict[str, list[NDArray[np.float32]]] = {each.name: [] for each in manifest.conditions}
+    made: dict[str, list[NDArray[np.float32] | NDArray[np.uint8]]] = {each.name: [] for each in manifest.conditions}
     for job in (jobs[place] for place in chosen):
         is_given = job.continuity == "trained" and job.request.former is not None
         for name, value in job.request.window.items():
-            made[name].append(np.asarray(value, np.float32))
+            made[name].append(value)
         if policy.prefix is not None and policy.delay is not None:
             former = job.request.former if is_given else None
             none = np.zeros(manifest.x_shape, np.float32)
@@ -87,10 +87,10 @@ def write_observations(world: World, bundle: Path, watched: Sequence[Contender],
     return jobs
 
 
-def calibrate_on(jobs: Sequence[SequenceJob], bundle: Path) -> None:
+def calibrate_on(jobs: Sequence[SequenceJob], bundle: Path, clip: float | None = None) -> None:
     """Calibrate a bundle on its observations, and write how far int8 is from float32 on requests. That file is the last
     that is written."""
-    calibrate(CalibrateOptions(bundle, parse_plan_text(CALIBRATED), conditions=observations_of(bundle)))
+    calibrate(CalibrateOptions(bundle, parse_plan_text(CALIBRATED), conditions=observations_of(bundle), clip=clip))
     with load(bundle) as floating, load(bundle, precision="int8") as integer:
         far = deviation(jobs, floating, integer)
     bundle.with_suffix(DEVIATION).write_text(f"{far.rms:.4f} {far.p99:.4f}\n")

@@ -20,7 +20,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 LEROBOT = "LeRobot in torch, 10 steps"
 FIRST_CALLS = 10  # which are slower, and do not count
-Window = dict[str, NDArray[np.float32]]
+Window = dict[str, NDArray[np.float32] | NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)

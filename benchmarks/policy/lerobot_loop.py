@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.options import parser_of
-from benchmarks.policy.fetch import TASKS, Fetch
+from benchmarks.policy.fetch import TASKS, Fetch, features_of
 from benchmarks.policy.lerobot_folder import policy_folder
 from fewstep.plans import noise
 from fewstep.robots.control import History, sample_actions
@@ -25,7 +25,8 @@ from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 Array = NDArray[np.float32]
-Act = Callable[[dict[str, Array], int], Array]  # an observation and the number of its tick to an action
+Observed = Array | NDArray[np.uint8]  # numbers, or a picture
+Act = Callable[[dict[str, Observed], int], Array]  # an observation and the number of its tick to an action
 TICKS = 100
 Drive = Callable[[Act], Array]  # the actions of a loop [ticks, n]
 
@@ -46,18 +47,24 @@ class LeRobotLoop:
         self.weights = sum(weight.numel() for weight in self._policy.parameters())
         self.seconds: list[float] = []
 
-    def act(self, observation: dict[str, Array], tick: int) -> Array:
+    def act(self, observation: dict[str, Observed], tick: int) -> Array:
         """Return the action of a tick; a sequence is sampled where the former is used up."""
         if tick == 0:
             self._policy.reset()
         config = self._policy.config
-        batch = self._before({name: torch.from_numpy(value) for name, value in observation.items()})
+        batch = self._before({name: to_tensor(value) for name, value in observation.items()})
         drawn = torch.from_numpy(noise.normal_batch([tick], 0, (config.horizon, config.action_feature.shape[0])))
         began = time.process_time()
         action: Array = self._after(self._policy.select_action(batch, noise=drawn))[0].numpy()
         if tick % self.executed == 0:
             self.seconds.append(time.process_time() - began)
         return action
+
+
+def to_tensor(value: NDArray[np.generic]) -> torch.Tensor:
+    """Return numbers as they are, and pictures from 0 to 1, as LeRobot takes them."""
+    tensor = torch.from_numpy(value)
+    return tensor.float() / 255 if value.dtype == np.uint8 else tensor
 
 
 @dataclass
@@ -73,7 +80,7 @@ class BundleLoop:
         self._plan, self._history = self.sampler.compile(f"scheduler:{self.steps}"), History(self.sampler)
         self._sequence: list[Array] = []
 
-    def act(self, observation: dict[str, Array], tick: int) -> Array:
+    def act(self, observation: dict[str, Observed], tick: int) -> Array:
         """Return the action of a tick; a sequence is sampled where the former is used up."""
         if tick == 0:
             self._history.clear()
@@ -104,7 +111,8 @@ def drive_fetch(task: str, seed: int, act: Act) -> Array:
     simulation, sent = Fetch(task), list[Array]()
     observation = simulation.reset(seed)
     while len(sent) < TICKS:
-        sent.append(act({name: value.astype(np.float32) for name, value in observation.items()}, len(sent)))
+        numbers = {name: observation[name].astype(np.float32) for name in observation.keys() & features_of(task).keys()}
+        sent.append(act({**numbers, **simulation.draw()}, len(sent)))
         observation, _ = simulation.step(sent[-1].astype(np.float64))
     return np.stack(sent)
 

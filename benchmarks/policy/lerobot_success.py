@@ -20,7 +20,7 @@ from benchmarks.options import add_page, parser_of, positive
 from benchmarks.policy.blocks import Entry, in_whole_blocks, join_verdicts, run_blocks
 from benchmarks.policy.closed_loop import DEVIATION, calibrate_on, observations_of, write_observations
 from benchmarks.policy.confidence_intervals import TWO_SIDED, wilson
-from benchmarks.policy.fetch import FETCH, TASKS
+from benchmarks.policy.fetch import FETCH, REACH, TASKS
 from benchmarks.policy.lerobot_calls import LEROBOT, Calls, measure_calls
 from benchmarks.policy.lerobot_folder import policy_folder, predicts_noise
 from benchmarks.policy.success_rates import fit_plans, hash_of
@@ -49,23 +49,41 @@ HEAD = (
 )
 SCHEDULER = 10  # steps of LeRobot's own scheduler
 FEW, FITTED = (2, 1), (2, 1)
-WATCHED = 16  # episodes of each watched contender
+FEW_OF_NOISE = (4, *FEW)  # of a policy that predicts noise, for which a step is worth less
+BLIND = "int8, 2 steps, grey pictures"
+WATCHED, EPISODES_WATCHED = 2, 16  # contenders that the calibration sees, and episodes of each
 
 
-def contenders(weights: str, fitted: Sequence[int]) -> list[Contender]:
-    """All rows of the table, for the hash of a checkpoint; the first policy is the reference. `fitted` are the steps of
-    fitted plans.
+def contenders(weights: str, task: str, predicts_noise: bool) -> list[Contender]:
+    """All rows of the table, for the hash of a checkpoint; the first policy is the reference. One that predicts noise
+    has no fitted plans, and one that sees has a row without its sight.
     """
+    few, fitted = (FEW_OF_NOISE, ()) if predicts_noise else (FEW, FITTED)
     made = [Contender("expert")]
     for precision in ("float32", "int8"):
         name = f"{precision}, {SCHEDULER} steps"  # the scheduler's plan has its clip
         made.append(Contender(name, weights, f"scheduler:{SCHEDULER}", precision=precision, clipped=False))
-        for steps in FEW:
+        for steps in few:
             made.append(Contender(f"{precision}, {steps} steps", weights, f"dpmpp_2m:{steps}", precision=precision))
         for steps in fitted:
             name = f"{precision}, {steps} steps, fitted"
             made.append(Contender(name, weights, f"fitted:{steps}", precision=precision, clipped=False))
+    if task == REACH:
+        made.append(Contender(BLIND, weights, "dpmpp_2m:2", precision="int8", blind=True))
     return made
+
+
+def distilled_contenders(weights: str) -> list[Contender]:
+    """The rows of a policy that was distilled into one step, for the hash of its weights."""
+    return [
+        Contender(f"{precision}, 1 step, distilled", weights, "dpmpp_2m:1", precision=precision)
+        for precision in ("float32", "int8")
+    ]
+
+
+def digest_of(checkpoint: Path) -> str:
+    """A hash of the weights of a checkpoint."""
+    return hash_of(policy_folder(checkpoint) / "model.safetensors")
 
 
 def world_of(task: str) -> World:
@@ -76,14 +94,14 @@ def world_of(task: str) -> World:
 def prepare(work: Path, checkpoint: Path, task: str, rivals: Sequence[Contender]) -> Path:
     """The bundle of a checkpoint, with an int8 body that was calibrated in closed loop, and the fitted plans."""
     folder = policy_folder(checkpoint)
-    bundle = work / f"policy-{hash_of(folder / 'model.safetensors')}"
+    bundle = work / f"policy-{digest_of(checkpoint)}"
     if not bundle.with_suffix(DEVIATION).exists():
         shutil.rmtree(bundle, ignore_errors=True)
         export(ExportOptions(str(folder), bundle))
-        watched = [each for each in rivals if each.precision == "float32" and each.clipped]
-        jobs = write_observations(world_of(task), bundle, watched, WATCHED)
+        watched = [each for each in rivals if each.precision == "float32" and each.clipped][:WATCHED]
+        jobs = write_observations(world_of(task), bundle, watched, EPISODES_WATCHED)
         fit_plans(bundle, rivals)  # before the calibration, whose clip a fitted plan does not have
-        calibrate_on(jobs, bundle)
+        calibrate_on(jobs, bundle, 1.0 if predicts_noise(folder) else None)  # else its ranges would be useless
     return bundle
 
 
@@ -150,6 +168,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("--checkpoint", type=Path, required=True, help="a checkpoint of LeRobot's training")
+    parser.add_argument("--distilled", type=Path, help="a policy of lerobot_distill.py, for its rows")
     parser.add_argument("--task", choices=TASKS, required=True)
     parser.add_argument("--episodes", type=positive, default=500)
     parser.add_argument("--first", type=int, default=0, help="first seed; several runs may share WORK")
@@ -159,17 +178,26 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="run only contenders with this name; may be repeated")
     given = parser.parse_args()
     folder = policy_folder(given.checkpoint)
-    rivals = contenders(hash_of(folder / "model.safetensors"), () if predicts_noise(folder) else FITTED)
-    names = [contender.name for contender in rivals]
+    rivals = contenders(digest_of(given.checkpoint), given.task, predicts_noise(folder))
+    students = distilled_contenders(digest_of(given.distilled)) if given.distilled else []
+    all_ = [*rivals, *students]
+    names = [contender.name for contender in all_]
     if unknown := [each for each in given.only or () if each not in names]:
         parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")
     given.work.mkdir(parents=True, exist_ok=True)
     bundle = prepare(given.work, given.checkpoint, given.task, rivals)
+    bundles = {digest_of(given.checkpoint): bundle}
+    if students:
+        bundles[digest_of(given.distilled)] = prepare(given.work, given.distilled, given.task, students)
     backend = OnnxRuntime(threads=1, spinning=False)
-    samplers = {each: load(bundle, precision=each, backend=backend) for each in ("float32", "int8")}
+    samplers = {
+        (weights, precision): load(folder, precision=precision, backend=backend)
+        for weights, folder in bundles.items()
+        for precision in ("float32", "int8")
+    }
     entries = [
-        Entry(each, None if each.precision is None else samplers[each.precision], (given.task,))
-        for each in rivals
+        Entry(each, samplers.get((each.weights or "", each.precision or "")), (given.task,))
+        for each in all_
         if not given.only or each.name in given.only
     ]
     own, costs = given.work / f"verdicts-{given.first}.jsonl", bundle.with_suffix(".calls.json")
@@ -178,14 +206,14 @@ def main() -> None:
         measured = measure_calls(bundle, observations_of(bundle), folder, rivals, given.calls)
         costs.write_text(json.dumps({name: dataclasses.asdict(each) for name, each in measured.items()}))
     calls = {name: Calls(**each) for name, each in json.loads(costs.read_text()).items()} if costs.exists() else {}
-    made = write(given.work, given.task, rivals, verdicts, calls)
+    made = write(given.work, given.task, all_, verdicts, calls)
     for _ in run_blocks(world_of(given.task), entries, verdicts, own, range(given.first, given.first + given.episodes)):
-        made = write(given.work, given.task, rivals, verdicts, calls)
+        made = write(given.work, given.task, all_, verdicts, calls)
     print(made)
     if given.page:
         put_part(PAGE, f"benchmarks/policy/lerobot_success.py --task {given.task}", made)
     if given.keep:
-        keep((each, verdicts[each.digest]) for each in rivals)
+        keep((each, verdicts[each.digest]) for each in all_)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from fewstep.runtime import Sampler
 
 LOCKSTEP = 32  # episodes at a time
 LIMITS = Clip(-1.0, 1.0)  # of actions
+GREY = 127  # of the pictures of a blind policy
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Course:
     runner: PolicyRunner | None
     expert: Expert | None
     knock: tuple[int, Float64]
+    blind: bool = False
     seen: list[Observation] = field(default_factory=list)
     sent: list[Float64] = field(default_factory=list)
 
@@ -41,7 +43,11 @@ class Course:
             self.simulation.knock(shift)
         self.seen.append(self.observation)
         if self.runner is not None:
-            self.runner.observe({name: value.astype(np.float32) for name, value in self.observation.items()})
+            numbers = {name: value.astype(np.float32) for name, value in self.observation.items()}
+            pictures = self.simulation.draw()
+            if self.blind:
+                pictures = {name: np.full_like(picture, GREY) for name, picture in pictures.items()}
+            self.runner.observe({**numbers, **pictures})
 
     def move(self) -> bool:
         """Run the second half of a tick: move, and return whether the task is solved."""
@@ -132,7 +138,7 @@ def _begin(
         runner = runner_of(world, contender, sampler, clock)
         runner.reset(seed, world.constants(task))
     knock = draw_knock(np.random.default_rng([seed, 2])) if contender.knocked else (-1, np.zeros(2))
-    return Course(world, episode, simulation, simulation.reset(seed), runner, expert, knock)
+    return Course(world, episode, simulation, simulation.reset(seed), runner, expert, knock, contender.blind)
 
 
 def runner_of(world: World, contender: Contender, sampler: Sampler, clock: VirtualClock | None) -> PolicyRunner:

@@ -47,6 +47,10 @@ class Simulation:
         observation, _, _, _, facts = self._environment.step(np.clip(action, -1.0, 1.0).astype(np.float32))
         return {"observation": np.asarray(observation, np.float64)}, bool(facts["success"])
 
+    def draw(self) -> dict[str, NDArray[np.uint8]]:
+        """No pictures: the tasks are observed in numbers."""
+        return {}
+
     def knock(self, shift: NDArray[np.float64]) -> None:
         """Move the puck by `shift` [2] metres; the next observation shows it."""
         positions, speeds = self._environment.data.qpos.copy(), self._environment.data.qvel.copy()

@@ -10,7 +10,8 @@ LOOP = 2  # raised when a delay or a fade makes the loop act otherwise: older ve
 
 class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     """A policy or an expert. `weights` are the hash of a checkpoint, None for the experts (`rescuers`: those of the
-    hand-overs); a delay is in ticks. `clipped` says whether each prediction is clipped to the actions' limits.
+    hand-overs); a delay is in ticks. `clipped` says whether each prediction is clipped to the actions' limits. The
+    pictures of one that is `blind` are grey.
 
     Two that are equal have the same verdicts, on any machine that computes alike and has the same body of them.
     """
@@ -26,6 +27,7 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     precision: str | None = None
     rescuers: bool = False
     clipped: bool = True
+    blind: bool = False
 
     @property
     def digest(self) -> str:

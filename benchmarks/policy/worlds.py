@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 Observation = dict[str, Float64]  # by the name of the policy's condition
+Pictures = dict[str, NDArray[np.uint8]]  # [3, height, width] by the name of the policy's condition
 Expert = Callable[[Observation], Float64]  # an observation -> an action in [-1, 1]
 
 
@@ -19,6 +20,10 @@ class Simulation(Protocol):
 
     def step(self, action: Float64) -> tuple[Observation, bool]:
         """The next observation, and whether the task is solved there."""
+        ...
+
+    def draw(self) -> Pictures:
+        """What the cameras of the latest observation show."""
         ...
 
     def knock(self, shift: Float64) -> None:

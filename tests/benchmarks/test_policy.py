@@ -57,6 +57,9 @@ class Line:
         self.x += 0.05 * float(action[0])
         return self.seen(), self.x > 0.99 and self.seed % 3 != 0
 
+    def draw(self) -> dict[str, np.ndarray]:
+        return {}
+
     def knock(self, shift: np.ndarray) -> None:
         self.x -= 0.5
 

@@ -1,16 +1,19 @@
 """Fetch's experts without their simulator, and the contenders and table of LeRobot's policies."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from benchmarks.policy import lerobot_success
+from benchmarks.policy import fetch_demonstrations, lerobot_fingers, lerobot_success
 from benchmarks.policy.blocks import in_whole_blocks
-from benchmarks.policy.fetch import pick_and_place, push
+from benchmarks.policy.fetch import FETCH, GOAL, STATE, Fetch, features_of, pick_and_place, push, reach
 from benchmarks.policy.lerobot_calls import Calls
+from benchmarks.policy.rollouts import GREY, Course
 from benchmarks.policy.verdicts import Verdict
-from benchmarks.policy.worlds import Observation
+from benchmarks.policy.worlds import Observation, Pictures
 
 FAST = 10.0  # gain of an expert
 
@@ -54,13 +57,79 @@ def test_the_object_is_pushed_from_behind(hand: list[float], motion: list[float]
     np.testing.assert_allclose(action, [*motion, -1.0], atol=1e-12)
 
 
-def test_a_policy_that_predicts_noise_has_no_fitted_plans() -> None:
-    plans = [contender.plan for contender in lerobot_success.contenders("w", ())]
-    assert plans == [None, "scheduler:10", "dpmpp_2m:2", "dpmpp_2m:1", "scheduler:10", "dpmpp_2m:2", "dpmpp_2m:1"]
+def test_the_hand_reaches_for_the_goal() -> None:
+    action = reach({STATE: np.zeros(10), GOAL: np.array([0.05, -0.2, 0.0])}, FAST)
+    np.testing.assert_allclose(action, [0.5, -1.0, 0.0, -1.0], atol=1e-12)
+
+
+class Reached:
+    """A stand-in for `fetch-reach` whose goal the hand reaches at the third tick."""
+
+    task = "fetch-reach"
+
+    def __init__(self) -> None:
+        self.ticks = 0
+
+    def reset(self, seed: int) -> Observation:
+        return {STATE: np.zeros(10), GOAL: np.ones(3)}
+
+    def step(self, action: NDArray[np.float64]) -> tuple[Observation, bool]:
+        self.ticks += 1
+        return self.reset(0), self.ticks >= 3
+
+    def draw(self) -> Pictures:
+        return {name: np.zeros(shape, np.uint8) for name, shape in features_of(self.task).items() if len(shape) == 3}
+
+
+def test_no_goal_is_among_what_a_policy_learns_from() -> None:
+    frames = fetch_demonstrations.demonstrate(cast(Fetch, Reached()), seed=1)
+    assert frames is not None and all(frame.keys() == {*features_of("fetch-reach"), "action"} for frame in frames)
+
+
+def test_a_demonstration_goes_on_for_a_number_of_ticks() -> None:
+    lengths = [len(fetch_demonstrations.demonstrate(cast(Fetch, Reached()), 1, after) or ()) for after in (0, 4)]
+    assert lengths == [3, 7]
+
+
+class Seen:
+    """What a runner observes."""
+
+    def observe(self, observation: dict[str, NDArray[np.uint8]]) -> None:
+        self.observation = observation
+
+
+@pytest.mark.parametrize(("blind", "value"), [(False, 0), (True, GREY)])
+def test_the_pictures_of_a_blind_policy_are_grey(blind: bool, value: int) -> None:
+    simulation, runner = Reached(), Seen()
+    course = Course(
+        FETCH,
+        ("fetch-reach", 0),
+        simulation,  # type: ignore[arg-type]
+        simulation.reset(0),
+        runner,  # type: ignore[arg-type]
+        expert=None,
+        knock=(-1, np.zeros(2)),
+        blind=blind,
+    )
+    course.watch()
+    pictures = [runner.observation[name] for name in simulation.draw()]
+    assert [(each.dtype, int(each.min()), int(each.max())) for each in pictures] == [(np.uint8, value, value)] * 2
+
+
+def test_a_policy_that_predicts_noise_has_four_steps_and_no_fitted_plans() -> None:
+    plans = [contender.plan for contender in lerobot_success.contenders("w", "fetch-push", predicts_noise=True)]
+    few = ["scheduler:10", "dpmpp_2m:4", "dpmpp_2m:2", "dpmpp_2m:1"]
+    assert plans == [None, *few, *few]
+
+
+def test_a_policy_with_cameras_is_also_tried_without_its_sight() -> None:
+    rivals = lerobot_success.contenders("w", "fetch-reach", predicts_noise=False)
+    assert [each.name for each in rivals if each.blind] == [lerobot_success.BLIND]
+    assert len({each.digest for each in rivals}) == len(rivals)
 
 
 def test_the_table_compares_each_contender_with_float32_in_ten_steps(tmp_path: Path) -> None:
-    rivals = lerobot_success.contenders("w", ())[1:3]
+    rivals = lerobot_success.contenders("w", "fetch-push", predicts_noise=True)[1:3]
     known = {
         contender.digest: {
             ("push", seed): Verdict("push", seed, 30 if seed < won else None, worst_jerk=0.5) for seed in range(4)
@@ -91,3 +160,10 @@ def test_whole_blocks_count_wherever_they_are() -> None:
     known = {("push", seed): Verdict("push", seed, 30) for seed in (*range(25), *range(60, 80), 90)}
     seeds = sorted(seed for _, seed in in_whole_blocks(known, ("push",)))
     assert seeds == [*range(20), *range(60, 80)]
+
+
+def test_fingers_are_rounded_to_the_nearer_of_two_commands() -> None:
+    actions = np.array([[0.3, 0.2, 0.1, 0.2], [0.0, 0.0, 0.0, -0.4], [0.0, 0.0, 0.0, -0.9]])
+    assert lerobot_fingers.share_between(actions) == pytest.approx(2 / 3)
+    assert [lerobot_fingers.round_fingers(action)[-1] for action in actions] == [1.0, -1.0, -1.0]
+    np.testing.assert_array_equal(lerobot_fingers.round_fingers(actions[0])[:3], actions[0][:3])
