@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from msgspec.structs import replace as with_fields
+from torch import nn
 
 from benchmarks.pipelines.variants import write_call
 from fewstep.export.options.call_option import parse_call
@@ -37,8 +38,9 @@ from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.pipelines.source import record_folder
 from fewstep.pipelines.stored_steps import find_scheduler
 from fewstep.plans.guidance import COND, UNCOND
-from fewstep.plans.plan import Plan
+from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.bundle.networks import network_at
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.execute import StepNetwork
 from fewstep.runtime.sampling.loading import load
@@ -125,8 +127,9 @@ def _network(
         else:
             values[UNCOND] |= encoder.encode_negative([negative], of=[call[PROMPT]])
     condition = values.pop(COND)
-    sampler = load(bundle)
-    return sampler.step_network(sampler.compile(plan), 1, condition, values or None)
+    sampler, manifest = load(bundle), open_bundle(bundle).manifest
+    steps = tuple(with_fields(step, network=network_at(manifest, step.lam)) for step in plan.steps)
+    return sampler.step_network(sampler.compile(with_fields(plan, steps=steps)), 1, condition, values or None)
 
 
 def _other_conditions(recorded: RecordedPipeline, run: ComparedRun) -> dict[str, dict[str, Any]]:
@@ -157,13 +160,17 @@ def _compare_output(
 
 
 def _final_x(built: BuiltPipeline, recorded: RecordedPipeline, networks: Mapping[str, nn.Module]) -> Any:
-    """Return the final x of a call: that of its last step, or the latents that it returns, which have the part of a
-    picture that it keeps."""
-    own = record(built, recorded.settings.of_one_sample(), SEED, networks=networks)
-    result, returned = own.steps[-1].result, own.returned[0] if isinstance(own.returned, tuple) else None
-    if recorded.holds and isinstance(returned, Tensor) and returned.shape == result.shape:
-        return returned.numpy()
-    return result.numpy()
+    """Return the final x of a call, with the part of a picture that it keeps."""
+    call, modules = recorded.settings.of_one_sample(), recorded.wrap(networks)
+    run = run_networks(built, modules, call)
+    if not recorded.holds:
+        return run.record.steps[-1].result.numpy()
+    scheduler = find_scheduler(recorded, modules, recorded.built.name)
+    return sample_plan(built, modules, call, scheduler, run, lambda _: _return_zeros)[1]
+
+
+def _return_zeros(_: int, step: Step, u: Any) -> list[Any]:
+    return [np.zeros_like(u)] * (len(step.branches) * step.heads)
 
 
 def _difference(mine: Any, theirs: Any) -> float:

@@ -16,7 +16,7 @@ from onnxscript import ir
 from fewstep.export.tracing.antialiasing import ANTIALIASED
 from fewstep.export.tracing.attention import zero_rows_without_keys
 from fewstep.export.tracing.decompositions import DECOMPOSED, is_decomposed
-from fewstep.export.tracing.exact_constants import fold_as_torch, match_exact_constants
+from fewstep.export.tracing.exact_constants import NUMBERS, fold_as_torch, match_exact_constants
 from fewstep.export.tracing.export_errors import explain_export_error, find_missing_form, watch_calls
 from fewstep.export.tracing.exporter_speedups import cache_operations, list_operations_once, skip_impossible_matches
 from fewstep.export.tracing.linspace import FreeSteps
@@ -94,7 +94,7 @@ def _write_onnx(captured: torch.export.ExportedProgram, inputs: Sequence[str], o
                 output_names=list(outputs),
                 optimize=False,
                 verbose=False,
-                custom_translation_table={**FORMS, **NEAREST, **ANTIALIASED},
+                custom_translation_table={**FORMS, **NUMBERS, **NEAREST, **ANTIALIASED},
             )
         except Exception as error:
             missing = find_missing_form(error, captured)

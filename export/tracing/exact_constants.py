@@ -1,8 +1,10 @@
-"""Keep constants as torch computes them while onnxscript's optimizer folds and removes them.
+"""Keep constants as torch computes them when torch.onnx writes them, and while onnxscript's optimizer folds and removes
+them.
 
-Its patterns accept 0 within 1e-8 and 1 within 1e-5, so x / (norm(x) + 1e-8) would lose what protects it from 0 / 0. It
-folds constants with numpy, whose float32 exp differs from torch's in the last bit. The cosine of a time of 10000
-multiplied by such a frequency differs by 1e-4.
+torch.onnx writes a number among float64 tensors as float32, whose pi is off by 9e-8. The optimizer's patterns accept 0
+within 1e-8 and 1 within 1e-5, so x / (norm(x) + 1e-8) would lose what protects it from 0 / 0. It folds constants with
+numpy, whose float32 exp differs from torch's in the last bit. The cosine of a time of 10000 multiplied by such a
+frequency differs by 1e-4.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +15,9 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnxscript import FLOAT, ir
+from onnxscript import opset20 as op
+from onnxscript.function_libs.torch_lib.ops.core import aten_scalar_tensor
 
 FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "Cos": torch.cos,
@@ -69,3 +74,15 @@ def _run_with(function: Callable[..., torch.Tensor], original: Callable[..., Any
         return (function(*(torch.from_numpy(np.array(value)) for value in values)).numpy(),)
 
     return run
+
+
+def _write_number(number: Any, dtype: int = FLOAT.dtype, **layout: Any) -> Any:
+    """Write a number as a constant of its own type. A number that another node computes is cast."""
+    if not isinstance(number, int | float) or dtype == -1:
+        return aten_scalar_tensor(number, dtype)
+    value: Any = ir.tensor(number, ir.DataType(dtype))
+    return op.Constant(value=value)
+
+
+NUMBERS: dict[Any, Callable[..., Any]] = {torch.ops.aten.scalar_tensor.default: _write_number}
+"""What torch.onnx writes for a number that stands among tensors."""

@@ -33,3 +33,10 @@ def test_a_factor_close_to_one_is_applied() -> None:
 def test_a_term_of_zero_and_a_factor_of_one_are_removed() -> None:
     graph = assert_equal_to_torch({"y": lambda x: (x + 0.0) * 1.0 - 0.0}, X, 0.0)
     assert {"Add", "Sub", "Mul"}.isdisjoint(graph.ops())
+
+
+def test_a_number_among_doubles_is_not_rounded() -> None:
+    """Such as pi in rotary positions, whose angles are large."""
+    places = torch.linspace(0, 1, 16, dtype=torch.float64)
+    functions: Functions = {"angle": lambda x: x + (10000.0**places * torch.pi / 2).float().sum()}
+    assert_equal_to_torch(functions, torch.zeros(3, 1), 0.0)
