@@ -173,7 +173,7 @@ def _find_decoding(
     try:
         with _show_stored_values(built, read):
             run = record(built, usual, 0)
-            calls = sum(step.joined for step in run.steps[:-1])
+            calls = run.calls_before_last
             with _watch_components(built) as called:
                 x = torch.randn(1, *x_shape, generator=torch.Generator().manual_seed(0))
                 tensors = read_tensors(finish_call(built, usual, Ending(x, calls, called.clear)))
