@@ -9,10 +9,8 @@ from fewstep.export.companions.companion import TOLERANCE, CompanionFailure
 from fewstep.export.verification.difference import measure_difference
 from fewstep.pipelines.recording.settings import SHORT
 from fewstep.pipelines.recording.text_calls import MASK, read_outputs
-from fewstep.pipelines.relations.text_forms import read_ids
 from fewstep.pipelines.relations.text_rules import Constant, EncoderCall, as_rows
 from fewstep.pipelines.relations.text_search import IDS
-from fewstep.runtime.text import complete_text
 
 ENCODE = "encode the texts with the pipeline (fewstep encode)"
 
@@ -27,7 +25,7 @@ def refuse_padding(network: nn.Module, encoder: EncoderCall, paths: Sequence[str
     constants = {name: rule for name, rule in others.items() if isinstance(rule, Constant)}
     if constants.keys() != others.keys():
         raise CompanionFailure(f"the pipeline gives its {component} no padding, but more than token ids", ENCODE)
-    encoded = read_ids(tokens.file, complete_text(SHORT, tokens), tokens.length)
+    encoded = tokens.encode(SHORT)
     ids, mask = torch.from_numpy(encoded.ids), torch.from_numpy(encoded.mask)
     values = {name: rule.value[None] if rule.has_rows else rule.value for name, rule in constants.items()}
     run, is_text = getattr(network, encoder.entry), mask[0] > 0

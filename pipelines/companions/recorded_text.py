@@ -29,7 +29,7 @@ from fewstep.pipelines.recording.text_calls import TextRecord, find_tokenizers, 
 from fewstep.pipelines.relations.arguments import branch_values, condition_name
 from fewstep.pipelines.relations.relations import same
 from fewstep.pipelines.relations.row_lists import shorten_lists
-from fewstep.pipelines.relations.text_forms import TextError, find_text
+from fewstep.pipelines.relations.text_forms import FoundTokens, TextError, add_tail, find_text
 from fewstep.pipelines.relations.text_rules import (
     BlockGrid,
     Constant,
@@ -39,9 +39,11 @@ from fewstep.pipelines.relations.text_rules import (
     OutputBlock,
     Rule,
     TokenMask,
+    TokenPositions,
     as_rows,
     combine,
     compute_mask,
+    compute_positions,
 )
 from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch, depends_on_texts, find_outputs
 from fewstep.plans.errors import UserError
@@ -50,7 +52,6 @@ from fewstep.runtime.bundle.manifest import TensorEntry
 from fewstep.runtime.kinds.companions import TextLength, ZerosForEmpty
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
-from fewstep.runtime.text import TokenIds
 
 LOG = logging.getLogger("fewstep")
 CONSTANT = "%s: the network's argument %s is constant in the bundle, but depends on prompts such as %r"
@@ -67,8 +68,11 @@ class RecordedEncoders(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         fed = dict(zip((entry.name for entry in self.text.inputs), inputs, strict=True))
-        ids = {number: fed[names[0]] for number, names in self.text.names.items()}
-        masks = {number: fed[names[1]] for number, names in self.text.names.items() if names[1] is not None}
+        ids, masks = dict[int, Tensor](), dict[int, Tensor]()
+        for number, (name, mask) in self.text.names.items():
+            tail = torch.tensor(self.text.tokens[number].tail, dtype=torch.int64)
+            ids[number] = add_tail(fed[name], tail)
+            masks |= {} if mask is None else {number: add_tail(fed[mask], torch.ones_like(tail))}
         outputs: dict[EncoderOutput, Tensor] = {}
 
         def value(rule: Rule) -> Tensor:
@@ -76,6 +80,8 @@ class RecordedEncoders(nn.Module):
                 return ids[rule.encoder]
             if isinstance(rule, TokenMask):
                 return compute_mask(rule, masks[rule.encoder])
+            if isinstance(rule, TokenPositions):
+                return compute_positions(rule, masks[rule.encoder])
             if isinstance(rule, Constant):
                 return rule.value.expand(inputs[0].shape[0], *rule.value.shape) if rule.has_rows else rule.value
             return combine(rule, outputs, masks)
@@ -125,15 +131,19 @@ class RecordedText:
         return tuple(dict.fromkeys(encoder.component for encoder in self.encoders))
 
     @property
+    def tokens(self) -> dict[int, FoundTokens]:
+        """The token ids of the encoders that take them, by the number of the encoder."""
+        return {number: call.tokens for number, call in enumerate(self.encoders) if call.tokens is not None}
+
+    @property
     def names(self) -> dict[int, tuple[str, str | None]]:
         """The names of the inputs of token ids and of their mask, or None, by the number of their encoder."""
-        masked = {rule.encoder for rule in self._all_rules if isinstance(rule, TokenMask)}
+        masked = {rule.encoder for rule in self._all_rules if isinstance(rule, TokenMask | TokenPositions)}
         masked |= {block.source.encoder for block in self._all_blocks if block.masked}
         names: dict[int, tuple[str, str | None]] = {}
-        for number, encoder in enumerate(self.encoders):
-            if encoder.tokens is not None:
-                suffix = f"_{len(names) + 1}" if names else ""
-                names[number] = f"ids{suffix}", f"mask{suffix}" if number in masked else None
+        for number in self.tokens:
+            suffix = f"_{len(names) + 1}" if names else ""
+            names[number] = f"ids{suffix}", f"mask{suffix}" if number in masked else None
         return names
 
     @property
@@ -141,11 +151,10 @@ class RecordedText:
         """The inputs of the module."""
         entries: list[TensorEntry] = []
         for number, (ids, mask) in self.names.items():
-            tokens = self.encoders[number].tokens
-            assert tokens is not None, "only these have names"
-            entries.append(TensorEntry(ids, "ids", ("batch", tokens.length), "int64"))
+            shape = ("batch", self.tokens[number].length)
+            entries.append(TensorEntry(ids, "ids", shape, "int64"))
             if mask is not None:
-                entries.append(TensorEntry(mask, "mask", ("batch", tokens.length), "int64"))
+                entries.append(TensorEntry(mask, "mask", shape, "int64"))
         return tuple(entries)
 
     def paths(self, encoder: int) -> list[str]:
@@ -157,8 +166,7 @@ class RecordedText:
         replaced."""
         inputs = []
         for number, (ids, mask) in self.names.items():
-            tokens = self.encoders[number].tokens
-            assert tokens is not None, "only these have names"
+            tokens = self.tokens[number]
             replaced = tokens_of_several_embeddings(tokens.file) if converts else {}
             form = tokens.before, tokens.after, tokens.cleaning
             inputs.append(TokenInput(ids, tokens.file, tokens.length, mask, replaced, *form))
@@ -220,7 +228,7 @@ def find_text_lengths(
     for name in rules:
         for axis, size in conditions[name].follows.items():
             lengths = [sample.conditions[name].shape[axis] for sample in search.samples]
-            counted = [_count(search, texts, sizes[size].of_prompt) for texts in search.encoded.values()]
+            counted = [_count(search, number, sizes[size].of_prompt) for number in search.encoded]
             fits = [
                 (encoder, more)
                 for encoder, counts in zip(search.encoded, counted, strict=True)
@@ -232,9 +240,10 @@ def find_text_lengths(
     return found
 
 
-def _count(search: TextSearch, texts: Sequence[TokenIds], of_prompt: bool) -> list[int]:
-    """Return the number of ids of each sample's text, or of the prompt of its call."""
-    counts = [int(text.mask.sum()) for text in texts]
+def _count(search: TextSearch, encoder: int, of_prompt: bool) -> list[int]:
+    """Return the number of ids of each sample's text, or of the prompt of its call, without those of the tail."""
+    tokens = search.encoders[encoder].tokens
+    counts = [int(text.mask.sum()) - len(tokens.tail if tokens else ()) for text in search.encoded[encoder]]
     prompts = {id(each.record): n for each, n in zip(search.samples, counts, strict=True) if each.branch == COND}
     if not of_prompt:
         return counts
@@ -273,12 +282,11 @@ def find_zeros_for_empty(recorded: RecordedPipeline, names: Sequence[str]) -> Ze
 
 def _read_texts(text: RecordedText, record: TextRecord) -> Iterator[str]:
     """Yield the texts that the encoders of token ids received in a recording."""
-    for encoder in text.encoders:
-        if encoder.tokens is None:
-            continue
-        runs = [run for run in record.runs if run.component == encoder.component and IDS in run.inputs]
+    for number, tokens in text.tokens.items():
+        component = text.encoders[number].component
+        runs = [run for run in record.runs if run.component == component and IDS in run.inputs]
         for ids in (row for run in runs for row in run.inputs[IDS]):
-            if (prompt := find_text(encoder.tokens, ids, record.texts)) is not None:
+            if (prompt := find_text(tokens, ids, record.texts)) is not None:
                 yield prompt
 
 
@@ -350,10 +358,14 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
         for name in text.rules
     ]
 
+    pads_first = {text.encoders[number].component for number, own in text.tokens.items() if own.file.pads_first}
+
     def load(loras: Sequence[Lora] = ()) -> nn.Module:
         networks = {}
         for name, entry in stored.items():
             network = entry.load()
+            if name in pads_first and callable(choose := getattr(network, "set_attn_implementation", None)):
+                choose("sdpa")  # whose result for padding that attends to nothing is zero
             if (config := getattr(network, "config", None)) is not None and hasattr(config, "use_cache"):
                 config.use_cache = False
             networks[name] = network

@@ -7,12 +7,13 @@ from itertools import combinations
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fewstep.export.companions.tokenizer import TokenizerFile
 from fewstep.pipelines.recording.text_calls import TokenizedText
 from fewstep.runtime.kinds.companions import Cleaning
-from fewstep.runtime.text import Ids, TokenIds, clean_text, token_ids
+from fewstep.runtime.text import Ids, TokenIds, clean_text, complete_text, token_ids
 
 UNCLEAN = "  A  Small&amp;RED\t \u201cBird\u201d on  it "  # differs after each cleaning
 
@@ -21,9 +22,14 @@ class TextError(Exception):
     """A pipeline encodes its texts in a way that no rule describes. The message says what it does."""
 
 
+class UnknownIdsError(TextError):
+    """No tokenizer of a pipeline makes the token ids of an encoder."""
+
+
 @dataclass(frozen=True)
 class FoundTokens:
-    """The token ids of an encoder: a tokenizer, their number, and the text around a prompt."""
+    """The token ids of an encoder: a tokenizer, their number, and the text around a prompt. `tail` are ids that follow
+    those of the tokenizer and their padding, whatever the text."""
 
     tokenizer: str
     file: TokenizerFile
@@ -31,6 +37,19 @@ class FoundTokens:
     before: str
     after: str
     cleaning: tuple[Cleaning, ...]
+    tail: tuple[int, ...] = ()
+
+    @property
+    def full_length(self) -> int:
+        """The number of ids that the encoder gets."""
+        return self.length + len(self.tail)
+
+    def encode(self, prompt: str) -> TokenIds:
+        """Return the ids [1, full_length] of a prompt, as the encoder gets them."""
+        own = read_ids(self.file, complete_text(prompt, self), self.length)
+        tail = np.array([self.tail], np.int64)
+        ids, mask = (np.concatenate(pair, axis=1) for pair in ((own.ids, tail), (own.mask, np.ones_like(tail))))
+        return TokenIds(ids, mask, own.dropped)
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,30 @@ class ReadIds:
 
 def find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadIds]) -> FoundTokens:
     """Return how the ids of all rows follow from their prompts. Raises TextError for ids that do not."""
+    tail = _find_tail([row.ids for row in rows])
+    try:
+        return _find_tokens(component, tokenizers, rows)
+    except UnknownIdsError:
+        if len(tail) in (0, *(len(row.ids) for row in rows)):
+            raise
+    texts = [replace(row, ids=row.ids[: len(row.ids) - len(tail)]) for row in rows]
+    return replace(_find_tokens(component, tokenizers, texts), tail=tail)
+
+
+def add_tail(ids: Tensor, tail: Tensor) -> Tensor:
+    """Return ids [batch, length] followed by those of a tail."""
+    return torch.cat([ids, tail.expand(len(ids), -1)], dim=1) if len(tail) else ids
+
+
+def _find_tail(ids: Sequence[Tensor]) -> tuple[int, ...]:
+    """Return the ids at the end that are the same for all texts."""
+    shortest = min(map(len, ids))
+    ends = torch.stack([own[len(own) - shortest :] for own in ids]).flip(1)
+    count = int((ends == ends[0]).all(dim=0).long().cumprod(0).sum())
+    return tuple(ids[0][len(ids[0]) - count :].tolist())
+
+
+def _find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadIds]) -> FoundTokens:
     length = max(len(row.ids) for row in rows)
     reasons = []
     for name, is_special in dict.fromkeys((text.tokenizer, text.is_special) for row in rows for text in row.texts):
@@ -60,7 +103,7 @@ def find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadI
             cores = [(prompt, _strip_template(component, text, before, after)) for prompt, text in pairs]
             return FoundTokens(name, side, length, before, after, find_cleaning(component, cores))
     reason = reasons[0] if reasons else "no tokenizer of the pipeline returns them with padding at one end"
-    raise TextError(f"the token ids of its {component} do not follow from a text: {reason}")
+    raise UnknownIdsError(f"the token ids of its {component} do not follow from a text: {reason}")
 
 
 def read_file(tokenizer: Any, is_special: bool) -> TokenizerFile | None:
@@ -99,7 +142,8 @@ def _find_text(file: TokenizerFile, name: str, row: ReadIds, length: int) -> str
 
 def find_text(tokens: FoundTokens, ids: Tensor, texts: Sequence[TokenizedText]) -> str | None:
     """Return the prompt from which a pipeline made ids [length]; None if it is none of those that tokenizers read."""
-    text = _find_text(tokens.file, tokens.tokenizer, ReadIds("", ids, texts), tokens.length)
+    own = ReadIds("", ids[: len(ids) - len(tokens.tail)], texts)
+    text = _find_text(tokens.file, tokens.tokenizer, own, tokens.length)
     if text is None or not (text.startswith(tokens.before) and text.endswith(tokens.after)):
         return None
     return text[len(tokens.before) : len(text) - len(tokens.after)]

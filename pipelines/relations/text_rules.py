@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fewstep.pipelines.recording.element_map import is_close
 from fewstep.pipelines.relations.text_forms import FoundTokens, TextError
+from fewstep.runtime.text import TokenIds
 
 MOST_BLOCKS = 64  # of one condition
 FEWEST = 4  # elements of a block: fewer could be equal by chance
@@ -88,6 +89,16 @@ class IdsOfText:
 
 
 @dataclass(frozen=True)
+class TokenPositions:
+    """The number of ids of the text before each id of an encoder, as [axes, batch, length]. `padding` is the position
+    of padding; None if it is that of the id before it, at least 0."""
+
+    encoder: int
+    axes: int
+    padding: int | None
+
+
+@dataclass(frozen=True)
 class Constant:
     """A value of one sample, or of all samples if it has no rows."""
 
@@ -95,7 +106,7 @@ class Constant:
     has_rows: bool
 
 
-Rule = BlockGrid | TokenMask | IdsOfText | Constant
+Rule = BlockGrid | TokenMask | TokenPositions | IdsOfText | Constant
 
 
 @dataclass(frozen=True)
@@ -263,6 +274,23 @@ def compute_mask(rule: TokenMask, mask: Tensor) -> Tensor:
     parts = [before.expand(batch, len(before)), own, after.expand(batch, len(after))]
     joined = torch.cat([part for part in parts if part.shape[1]], dim=1)
     return joined.reshape(batch, *rule.rest.shape)
+
+
+def find_positions(encoder: int, values: Sequence[Tensor], encoded: Sequence[TokenIds]) -> TokenPositions | None:
+    """Return the positions that values [axes, 1, length] of several texts are, or None."""
+    masks = [torch.from_numpy(text.mask) for text in encoded]
+    if any(value.dim() != 3 or value.shape[1:] != mask.shape for value, mask in zip(values, masks, strict=True)):
+        return None
+    rules = [TokenPositions(encoder, len(values[0]), padding) for padding in (None, 0, 1)]
+    pairs = list(zip(values, masks, strict=True))
+    return next((rule for rule in rules if all(torch.equal(v, compute_positions(rule, m)) for v, m in pairs)), None)
+
+
+def compute_positions(rule: TokenPositions, mask: Tensor) -> Tensor:
+    """Return the positions [axes, batch, length] from the mask of the token ids [batch, length]."""
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    places = places if rule.padding is None else torch.where(mask > 0, places, rule.padding)
+    return places.expand(rule.axes, *mask.shape)
 
 
 @dataclass(frozen=True)

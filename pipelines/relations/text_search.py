@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.pipelines.recording.text_calls import MASK, NetworkRun, TextRecord
-from fewstep.pipelines.relations.text_forms import FoundTokens, ReadIds, TextError, find_tokens, read_ids
+from fewstep.pipelines.relations.text_forms import FoundTokens, ReadIds, TextError, find_tokens
 from fewstep.pipelines.relations.text_rules import (
     BlockGrid,
     Constant,
@@ -21,10 +21,10 @@ from fewstep.pipelines.relations.text_rules import (
     as_rows,
     find_blocks,
     find_mask,
+    find_positions,
     with_masks,
 )
 from fewstep.runtime.text import TokenIds as EncodedText
-from fewstep.runtime.text import complete_text
 
 IDS = "input_ids"  # the argument of all text encoders of transformers
 
@@ -162,8 +162,8 @@ class TextSearch:
         inputs = {path: self._find_input(place.run.component, path, places, tokens, encoded) for path in floats_first}
         adds_mask = place.run.takes_mask and MASK not in inputs and _lacks_padding(places, tokens)
         if tokens is not None and adds_mask:
-            zeros = torch.zeros(tokens.length, dtype=torch.int64)
-            inputs[MASK] = TokenMask(len(self.encoders), 0, 0, tokens.length, 1, 0, zeros)  # in a bundle, it is padded
+            zeros = torch.zeros(tokens.full_length, dtype=torch.int64)
+            inputs[MASK] = TokenMask(len(self.encoders), 0, 0, len(zeros), 1, 0, zeros)  # in a bundle, it is padded
         options = {name: value for name, value in place.run.options.items() if name not in inputs}  # a mask of None
         call = place.run.component, place.run.entry, inputs, options, tokens
         self.encoders.append(EncoderCall(*call, adds_mask))
@@ -188,8 +188,7 @@ class TextSearch:
             for sample, place in zip(self.samples, places, strict=True)
         ]
         tokens = find_tokens(component, self.tokenizers, rows)
-        texts = [complete_text(sample.prompt, tokens) for sample in self.samples]
-        return tokens, [read_ids(tokens.file, text, tokens.length) for text in texts]
+        return tokens, [tokens.encode(sample.prompt) for sample in self.samples]
 
     def _find_input(
         self,
@@ -207,6 +206,8 @@ class TextSearch:
         values, has_rows = [value for value, _ in read], all(rows for _, rows in read)
         if all(torch.equal(values[0], value) for value in values):
             return Constant(values[0], has_rows)
+        if tokens is not None and (positions := find_positions(number, values, encoded)) is not None:
+            return positions
         if has_rows and all(len(value.unique()) <= 2 for value in values):
             known = self.encoded if tokens is None else {number: list(encoded)}
             return self._find_mask(
@@ -231,7 +232,7 @@ def _fill_up(targets: Sequence[Tensor]) -> list[Tensor]:
 
 def _lacks_padding(places: Sequence[RowPlace], tokens: FoundTokens | None) -> bool:
     """Return True if an encoder of token ids got no padding for some text."""
-    return tokens is not None and any(len(place.input(IDS)[0]) < tokens.length for place in places)
+    return tokens is not None and any(len(place.input(IDS)[0]) < tokens.full_length for place in places)
 
 
 def depends_on_texts(samples: Sequence[TextSample], name: str) -> bool:
@@ -291,7 +292,7 @@ def _pad_mask(mask: Tensor, tokens: FoundTokens) -> Tensor:
 
 def _complete(values: Tensor, tokens: FoundTokens, value: float) -> Tensor:
     """Return values [..., ids] with others for the padding that a text did not get."""
-    count = tokens.length - values.shape[-1]
+    count = tokens.full_length - values.shape[-1]
     return torch.nn.functional.pad(values, (count, 0) if tokens.file.pads_first else (0, count), value=value)
 
 

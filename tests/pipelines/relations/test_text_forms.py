@@ -83,6 +83,19 @@ def test_ids_without_padding_are_those_of_the_longest_text() -> None:
     assert find_tokens("text_encoder", {"tokenizer": Words()}, texts).length == LENGTH
 
 
+def test_ids_that_follow_the_padding_of_each_text_are_its_tail() -> None:
+    """As in a template whose end is not padded."""
+    texts = [
+        replace(row, ids=torch.cat([row.ids, torch.tensor([2, 9])]))
+        for row in rows(["a cat", "a red red red red red dog"])
+    ]
+    tokens = find_tokens("text_encoder", {"tokenizer": Words()}, texts)
+    assert (tokens.length, tokens.tail, tokens.full_length) == (LENGTH, (2, 9), LENGTH + 2)
+    encoded = tokens.encode("a cat")
+    assert encoded.ids.tolist() == [texts[0].ids.tolist()] and encoded.mask.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0, 1, 1]]
+    assert find_text(tokens, texts[0].ids, texts[0].texts) == "a cat"
+
+
 def test_a_default_text_is_read_from_its_ids() -> None:
     tokens = find_tokens("text_encoder", {"tokenizer": Words()}, rows(["a cat", "a dog"], "user: "))
     (other,) = rows(["red cat"], "user: ")

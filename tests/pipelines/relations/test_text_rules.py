@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,13 +14,17 @@ from fewstep.pipelines.relations.text_rules import (
     EncoderOutput,
     OutputBlock,
     TextTarget,
+    TokenPositions,
     combine,
     compute_mask,
+    compute_positions,
     find_blocks,
     find_mask,
+    find_positions,
     is_grid,
     with_masks,
 )
+from fewstep.runtime.text import TokenIds
 
 LENGTH, WIDTH = 6, 8
 FIRST, SECOND = EncoderOutput(0, "first"), EncoderOutput(1, "second")
@@ -158,3 +163,19 @@ def test_values_of_different_shapes_are_no_mask() -> None:
 
 def test_numbers_that_do_not_follow_the_length_are_no_mask() -> None:
     assert find_mask([mask.flip(0) for mask in masks(COUNTS)], {0: torch.stack(masks(COUNTS))}) is None
+
+
+@pytest.mark.parametrize(("padding", "first"), [(None, 0), (1, 1)])
+def test_positions_count_the_ids_of_a_text(padding: int | None, first: int) -> None:
+    masks = np.array([[[1, 1, 0, 0, 1]], [[0, 0, 1, 1, 1]]])
+    encoded = [TokenIds(mask, mask, {}) for mask in masks]
+    places = [[0, 1, 1, 1, 2], [first, first, 0, 1, 2]]
+    values = [torch.tensor([[own]] * 3) for own in places]
+    rule = TokenPositions(4, 3, padding)
+    assert find_positions(4, values, encoded) == rule
+    assert torch.equal(compute_positions(rule, torch.from_numpy(masks[:, 0])), torch.tensor([places] * 3))
+
+
+def test_other_numbers_are_no_positions() -> None:
+    mask = np.array([[1, 1, 0]])
+    assert find_positions(0, [torch.tensor([[[0, 2, 2]]])], [TokenIds(mask, mask, {})]) is None
