@@ -96,6 +96,14 @@ def run_networks(built: BuiltPipeline, modules: RecordedNetworks, settings: Mapp
         return ComparedRun(record(built, settings, SEED, networks=networks), draws)
 
 
+def compare_call(
+    built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any], scheduler: PipelineScheduler
+) -> float:
+    """Compare the final x of one call with that of its scheduler's plan. The networks run with their weights."""
+    run = run_networks(built, modules, settings)
+    return compare_run(built, modules, settings, scheduler, run, _StepNetwork(run.record, modules))
+
+
 def compare_run(
     built: BuiltPipeline,
     modules: RecordedNetworks,

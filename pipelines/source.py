@@ -23,6 +23,7 @@ from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_m
 from fewstep.pipelines.comparison import compare_samples, is_comparable
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network, outline_network
+from fewstep.pipelines.free_sizes import RecordedSizes
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline, record_pipeline
 from fewstep.pipelines.recording.components import build_pipeline
 from fewstep.pipelines.recording.live import build_from_pipeline
@@ -196,7 +197,8 @@ def _make_source(
         Expert(component, until, partial(load_expert, component), partial(stored.outline, component))
         for component in others
     )
-    return replace(wrap(name, networks[name]), experts=experts, component=name)
+    sizes = RecordedSizes(recorded, modules, scheduler, origin.label)
+    return replace(wrap(name, networks[name]), experts=experts, component=name, check_sizes=sizes.check)
 
 
 def _compare(

@@ -157,12 +157,12 @@ def add_encoder(encoder: Companion, add: AddCompanion) -> GraphEntry | None:
 
 def add_with_sizes(add: AddCompanion, takes: Description, companion: Companion) -> CompanionGraph:
     """Add a companion with the free sizes of x. It keeps its usual size, with a warning, if it fails at others."""
-    free = with_free_sizes(companion, takes)
-    if free is not None:
-        try:
+    try:
+        free = with_free_sizes(companion, takes)
+        if free is not None:
             return add(free)
-        except UserError as error:
-            LOG.warning(ONE_SIZE, companion.name, list(takes.x_shape), error.what)
+    except UserError as error:
+        LOG.warning(ONE_SIZE, companion.name, list(takes.x_shape), error.what)
     return add(companion)
 
 

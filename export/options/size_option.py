@@ -3,12 +3,13 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import msgspec
 
+from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source, Spec, with_spec
-from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, Description, Size
 
@@ -21,14 +22,9 @@ AXES = {"height": -2, "width": -1, "length": -1}  # the axis that each name stan
 
 def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     """Return the source with the free sizes of --size. A size that the spec already has keeps its axis and gets the new
-    range."""
+    range. Raises UserError for sizes that a recorded pipeline does not take."""
     if not texts:
-        return source
-    if RECORDED in (getattr(source, "scheduler", None) or {}):
-        raise UserError(
-            "--size: this pipeline was recorded at one size, and other inputs of its network may depend on it",
-            "leave --size out, and export once per size, as with --call height=512 --call width=512",
-        )
+        return _release_pipeline(source)
     spec = source.spec
     by_name = {size.name: size for size in spec.sizes}
     for text in texts:
@@ -38,6 +34,8 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     described = Description(spec.name, spec.x_shape, (), spec.prediction, spec.schedule, spec.heads, sizes=sizes)
     if problem := next(filter(None, (size.problem(described) for size in sizes)), None):
         raise UserError(f"--size {problem}", FIX)
+    if isinstance(source, TorchSource) and source.check_sizes is not None:
+        source.check_sizes(described)
     if fixed := [each.name for each in spec.conditions if each.name in OF_DEFAULT_SIZE and each.default is not None]:
         LOG.warning(
             "--size: the defaults of %s are those of the default size, but a pipeline computes them from the size: at "
@@ -45,7 +43,12 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
             *(", ".join(fixed), fixed[0]),
         )
     conditions = tuple(_follow_sizes(each, spec, sizes) for each in spec.conditions)
-    return with_spec(source, sizes=sizes, conditions=conditions)
+    return with_spec(_release_pipeline(source), sizes=sizes, conditions=conditions)
+
+
+def _release_pipeline(source: Source) -> Source:
+    """Return the source without the check of its sizes, which holds all networks of its pipeline in memory."""
+    return replace(source, check_sizes=None) if isinstance(source, TorchSource) else source
 
 
 def _parse_size(text: str, spec: Spec, by_name: Mapping[str, Size]) -> Size:

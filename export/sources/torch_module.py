@@ -1,6 +1,6 @@
 """A denoiser that is a torch module, from any source."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ from fewstep.export.expert import Expert
 from fewstep.export.spec import CompanionSource, Spec, TracedDenoiser
 from fewstep.graph.lora_slots import add_lora_slots
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.manifest import Description
 from fewstep.runtime.kinds.lora_slots import LoraSlots
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TorchSource:
     """A module with its spec: a `Source`. `batch_limit` and `batch_least` are for code that branches on the batch, and
-    `loops_over_samples` for code that loops over it (see `trace`). `component` is its name in a pipeline's folder."""
+    `loops_over_samples` for code that loops over it (see `trace`). `component` is its name in a pipeline's folder.
+    `check_sizes` raises UserError for free sizes of x that its pipeline does not take."""
 
     module: "torch.nn.Module"
     spec: Spec
@@ -31,6 +33,7 @@ class TorchSource:
     batch_least: int | None = None
     loops_over_samples: bool = False
     component: str | None = None
+    check_sizes: Callable[[Description], None] | None = None
 
     def __post_init__(self) -> None:
         from fewstep.export.traceable import (

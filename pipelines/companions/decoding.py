@@ -30,6 +30,7 @@ from fewstep.pipelines.companions.partial_trace import TraceOfValues, pause_trac
 from fewstep.pipelines.companions.picture_encoder import find_latents, make_encoder
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+from fewstep.pipelines.recording.call_sizes import find_call_sizes
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.element_map import is_close
 from fewstep.pipelines.recording.pictures import MASKS
@@ -58,15 +59,16 @@ class RecordedDecoding:
     """The part of a pipeline's call after its last step.
 
     settings: the arguments of the call. x_shape: the shape of a sample. calls: the number of calls of the scheduler's
-    `step` before those of the last step. components: the networks that it runs. outputs: the tensors that it returns,
-    of one sample. frame_rate, sample_rate: those of a video and of a sound, per second; None if unknown. is_raw: its
-    pictures are in [-1, 1], and are not cut off there, instead of in [0, 1].
+    `step` before those of the last step. is_whole: a single one makes the last step. components: the networks that it
+    runs. outputs: the tensors that it returns, of one sample. frame_rate, sample_rate: those of a video and of a sound,
+    per second; None if unknown. is_raw: its pictures are in [-1, 1], and are not cut off there, instead of in [0, 1].
     """
 
     built: BuiltPipeline
     settings: Mapping[str, Any]
     x_shape: tuple[int, ...]
     calls: int
+    is_whole: bool
     components: tuple[str, ...]
     outputs: tuple[TensorEntry, ...]
     frame_rate: float | None
@@ -77,8 +79,18 @@ class RecordedDecoding:
         self, x: Tensor, begin: Callable[[], object] = lambda: None, seed: int = 0, **changes: Any
     ) -> tuple[Tensor, ...]:
         """Return what the call returns for a final x [1, *x_shape]. `changes` are other arguments."""
-        settings = {**self.settings, **changes}
-        return read_tensors(finish_call(self.built, settings, Ending(x, self.calls, begin), seed))
+        settings, ending = {**self.settings, **changes}, Ending(x, self.calls, self.is_whole, begin)
+        return read_tensors(finish_call(self.built, settings, ending, seed))
+
+    def at(self, x_shape: tuple[int, ...]) -> "RecordedDecoding":
+        """Return it for x of another shape, by a call with other sizes. Raises UserError if the call takes none."""
+        lengths = {axis: [size] for axis, size in enumerate(x_shape) if size != self.x_shape[axis]}
+        if not lengths:
+            return self
+        sizes = find_call_sizes(self.built, self.settings, self.x_shape, lengths)
+        resized = replace(self, settings={**self.settings, **sizes.settings(x_shape)}, x_shape=x_shape)
+        x = torch.from_numpy(random_latents(1, x_shape))
+        return replace(resized, outputs=_describe(resized.finish(x), self.is_raw))
 
 
 class RecordedDecoder(nn.Module):
@@ -89,9 +101,20 @@ class RecordedDecoder(nn.Module):
         self.decoding, self.networks = decoding, to_float32(nn.ModuleDict(networks))
         # a trace replaces the tensors of `networks`, and code before it reads their values
         self.shown = dict(zip(networks, map(_share_tensors, networks.values()), strict=True))
+        self.resized = dict[tuple[int, ...], RecordedDecoding]()
+
+    def _find_decoding(self, x: Tensor) -> RecordedDecoding:
+        """Return the call for the size of x. A trace of free sizes is of the usual call."""
+        shape = tuple(x.shape[1:])
+        if not all(type(size) is int for size in shape):
+            return self.decoding
+        if shape not in self.resized:
+            self.resized[shape] = self.decoding.at(shape)
+        return self.resized[shape]
 
     def forward(self, *latent: Tensor) -> tuple[Tensor, ...]:
-        pipeline, networks = self.decoding.built.pipeline, dict(self.networks.items())
+        decoding = self._find_decoding(latent[0])
+        pipeline, networks = decoding.built.pipeline, dict(self.networks.items())
         with ExitStack() as stack, TraceOfValues(), ExitStack() as steps:
             steps.enter_context(_let_stand_ins_answer(pipeline, self.shown))
             steps.enter_context(pause_trace())
@@ -101,8 +124,8 @@ class RecordedDecoder(nn.Module):
                 steps.close()
                 stack.enter_context(place(pipeline, networks))
 
-            tensors = self.decoding.finish(latent[0], begin)
-            return tuple(to_model_range(tensor, self.decoding.is_raw) for tensor in tensors)
+            tensors = decoding.finish(latent[0], begin)
+            return tuple(to_model_range(tensor, decoding.is_raw) for tensor in tensors)
 
 
 def to_model_range(tensor: Tensor, is_raw: bool = False) -> Tensor:
@@ -173,17 +196,17 @@ def _find_decoding(
     try:
         with _show_stored_values(built, read):
             run = record(built, usual, 0)
-            calls = run.calls_before_last
+            calls, is_whole = run.calls_before_last, run.steps[-1].joined == 1
             with _watch_components(built) as called:
                 x = torch.randn(1, *x_shape, generator=torch.Generator().manual_seed(0))
-                tensors = read_tensors(finish_call(built, usual, Ending(x, calls, called.clear)))
+                tensors = read_tensors(finish_call(built, usual, Ending(x, calls, is_whole, called.clear)))
             components = tuple(dict.fromkeys(called))
             if not components:
                 return NONE
-            is_raw = _is_raw(built, usual, Ending(x, calls), tensors)
+            is_raw = _is_raw(built, usual, Ending(x, calls, is_whole), tensors)
             outputs = _describe(tensors, is_raw)
             rates = _find_frame_rate(built, usual), _find_sample_rate(built, components)
-            decoding = RecordedDecoding(built, usual, x_shape, calls, components, outputs, *rates, is_raw)
+            decoding = RecordedDecoding(built, usual, x_shape, calls, is_whole, components, outputs, *rates, is_raw)
             _check_others(decoding, settings, x, tensors)
     except _CannotDecodeError as error:
         return str(error)
@@ -336,15 +359,22 @@ def _find_sample_rate(built: BuiltPipeline, components: Sequence[str]) -> int | 
 def _make_autoencoder(decoding: RecordedDecoding, read: ReadNetwork) -> AutoencoderSource:
     """Return the decoder of x, and the encoder of pictures if the pipeline's decoder has one."""
     networks = {name: read(name, type(getattr(decoding.built.pipeline, name))) for name in decoding.components}
-    decoder = Companion(
-        "decoder",
-        lambda: RecordedDecoder(decoding, {name: network.load() for name, network in networks.items()}),
-        (TensorEntry(LATENT, "latent", (1, *decoding.x_shape)),),
-        decoding.outputs,
-        lambda batch: {LATENT: random_latents(batch, decoding.x_shape)},
-        (1,),
-        sum(network.total - network.encoding for network in networks.values()),
-    )
+    weights = sum(network.total - network.encoding for network in networks.values())
+
+    def make_decoder(x_shape: tuple[int, ...]) -> Companion:
+        resized = decoding.at(x_shape)
+        return Companion(
+            "decoder",
+            lambda: RecordedDecoder(decoding, {name: network.load() for name, network in networks.items()}),
+            (TensorEntry(LATENT, "latent", (1, *x_shape)),),
+            resized.outputs,
+            lambda batch: {LATENT: random_latents(batch, x_shape)},
+            (1,),
+            weights,
+            at=make_decoder if decoding.is_whole else None,
+        )
+
+    decoder = make_decoder(decoding.x_shape)
     (image, *_), (only, *others) = decoding.outputs, networks.values()
     encoder: Companion | None = None
     if image.role == "image" and not others:

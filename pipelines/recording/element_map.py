@@ -52,9 +52,28 @@ class ElementMap(nn.Module):
     def forward(self, source: Tensor, rest: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the target. `rest` has its other elements, as `others` returns them."""
         if self.scale is None and self.selects is not None:
-            return _select(source, self.selects)
+            return self._cut(source)
         target = self._rearrange(source, rest or {})
         return target if self.scale is None or self.shift is None else target * self.scale + self.shift
+
+    @property
+    def joins(self) -> bool:
+        """Whether the source is a part of the target along one axis, so that other axes may have any size."""
+        return self._axis() is not None
+
+    @property
+    def cuts(self) -> tuple[tuple[int, int, int], ...] | None:
+        """The axis, the start and the stop of each cut that selects a box of the source. Other axes may have any size.
+        None if the target is no box."""
+        if self.selects is None:
+            return None
+        sizes = zip(self.selects, self.source_shape, strict=True)
+        return tuple((axis, *box) for axis, (box, size) in enumerate(sizes, 1) if box != (0, size))
+
+    def _cut(self, source: Tensor) -> Tensor:
+        for axis, start, stop in self.cuts or ():
+            source = source.narrow(axis, start, stop - start)
+        return source
 
     def undo(self, target: Tensor) -> Tensor:
         """Return the source of a target, of a map with a scale."""

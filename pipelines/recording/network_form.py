@@ -47,6 +47,11 @@ class NetworkForm(nn.Module):
         self.lists, self.paths, self.x_shape = lists, tuple(inputs), x_shape
         self.inputs, self.output = nn.ModuleList(inputs.values()), output
 
+    @property
+    def has_free_sizes(self) -> bool:
+        """Whether `forward` takes x of other sizes: the network gets it between other elements along one axis."""
+        return self.output is None and all(elements.joins for _, elements in self._maps())
+
     def rewrite(self, name: str, record: CallRecord) -> CallRecord:
         """Return the recording as that of a network with a single argument x and a single output. Raises UserError if a
         call cannot be rewritten in this way."""

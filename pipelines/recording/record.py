@@ -44,11 +44,12 @@ class Ending:
     """x [1, *x_shape] that replaces the result of a call's last step, and its predicted clean x.
 
     begin: called when the scheduler has computed that step. calls: the number of calls of the scheduler's `step` before
-    it; several may make one step.
+    it; several may make one step. is_whole: a single one makes the last step, so that it returns x, of any size.
     """
 
     x: Tensor
     calls: int = 0
+    is_whole: bool = False
     begin: Callable[[], object] = lambda: None
 
 
@@ -318,7 +319,9 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], ending: Endin
         if recorder.step_calls == ending.calls + 1:
             ending.begin()
         x = ending.x * self.config.sigma_data if is_trigflow(self) else ending.x
-        part = x.flatten(1)[:, start : start + sample[0].numel()].reshape(-1, *sample.shape[1:])
+        part = x
+        if not ending.is_whole:
+            part = x.flatten(1)[:, start : start + sample[0].numel()].reshape(-1, *sample.shape[1:])
         if not isinstance(returned, tuple):
             return type(returned)(prev_sample=part)
         return tuple(part if isinstance(each, Tensor) and each.shape == part.shape else each for each in returned)

@@ -53,7 +53,7 @@ class Combination:
         """Return True if the combination of another recording has the same place, sign and change; its weights may
         differ. The change is not compared if there is a single branch, since a single branch is not changed."""
         same_change = self.change == other.change or len(other.weights[0]) == 1
-        return (self.place.selects, self.sign) == (other.place.selects, other.sign) and same_change
+        return (self.place.cuts, self.sign) == (other.place.cuts, other.sign) and same_change
 
 
 @dataclass(frozen=True)

@@ -313,13 +313,16 @@ def test_a_size_that_is_no_whole_number_is_refused(value: object, pipeline_folde
         record_folder(read, read_scheduler(read.path, read.pipeline) or {}, {**CALLS["wan"], "height": value})
 
 
-def test_free_sizes_of_a_recorded_pipeline_are_refused(pipeline_folder: PipelineFolder) -> None:
+def test_free_sizes_of_a_recorded_pipeline_are_those_of_its_own_call(
+    pipeline_folder: PipelineFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = pipeline_folder("wan")
     scheduler = read_scheduler(folder, "WanPipeline")
     assert scheduler is not None
     source = load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
-    with refuses(("--size", "one size")):
-        with_sizes(source, ["height=2:8:2"])
+    sized = with_sizes(source, ["height=2:8:2"])
+    assert [(size.name, size.axis, size.low, size.high) for size in sized.spec.sizes] == [("height", 2, 2, 8)]
+    assert f"{folder}: samples of x [8, 2, 4, 2] agree within" in caplog.text
 
 
 @pytest.mark.slow
