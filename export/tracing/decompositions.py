@@ -29,6 +29,15 @@ WHERE = torch.ops.aten.where.self
 INDEX = torch.ops.aten.index.Tensor
 
 
+def _repeat_interleave(x: torch.Tensor, repeats: Any, dim: int | None = None, *, output_size: Any = None) -> Any:
+    """Repeat each element a number of times that is a free size. onnxscript expands another axis for these."""
+    if isinstance(repeats, int):
+        return NotImplemented
+    x, axis = (x.flatten(), 0) if dim is None else (x, dim % x.dim())
+    shape = (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :])
+    return x.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)
+
+
 def _diagonal(x: torch.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     """Return a diagonal of fixed length. torch.onnx sums products with 0 and 1, which are NaN for infinities."""
     last = x.movedim((dim1, dim2), (-2, -1))
@@ -149,6 +158,7 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.arange.default: lambda end, **options: _arange(0, end, **options),
     torch.ops.aten.arange.start: _arange,
     torch.ops.aten.arange.start_step: _arange,
+    torch.ops.aten.repeat_interleave.self_int: _repeat_interleave,
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.default: _squeeze_all,
     **ON_PAIRS,

@@ -324,7 +324,7 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], ending: Endin
             part = x.flatten(1)[:, start : start + sample[0].numel()].reshape(-1, *sample.shape[1:])
         if not isinstance(returned, tuple):
             return type(returned)(prev_sample=part)
-        return tuple(part if isinstance(each, Tensor) and each.shape == part.shape else each for each in returned)
+        return tuple(part if isinstance(value, Tensor) and value.shape == sample.shape else value for value in returned)
 
     setattr(record_step, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
     return record_step

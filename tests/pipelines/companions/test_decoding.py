@@ -11,14 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
+from fewstep.export.companions.companion import add_companion
+from fewstep.export.companions.networks import add_with_sizes
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
+from fewstep.graph.files.commit import open_for_update
 from fewstep.pipelines.companions import decoding
 from fewstep.pipelines.companions.decoding import (
     NONE,
     RecordedDecoder,
     RecordedDecoding,
     find_decoding,
+    read_companions,
 )
 from fewstep.pipelines.companions.picture_encoder import find_latents
 from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_memory, read_stored
@@ -32,7 +36,9 @@ from fewstep.pipelines.recording.element_map import ElementMap
 from fewstep.pipelines.recording.record import place
 from fewstep.pipelines.recording.settings import PICTURE, CallSettings
 from fewstep.pipelines.source import load_pipeline, record_folder
+from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.bundle.manifest import Description, Size
 from fewstep.runtime.sampling.loading import load
 from tests import recorded_pipelines
 from tests.recorded_pipelines import CALLS
@@ -105,6 +111,31 @@ def test_a_decoder_does_what_the_call_does_with_a_decoded_picture(tmp_path: Path
     (picture,) = RecordedDecoder(recorded_decoding, {"vae": vae})(x)
     expected = -vae.decode(x / vae.config.scaling_factor).sample
     torch.testing.assert_close(picture, expected.clamp(-1, 1))
+
+
+def test_a_decoder_takes_x_of_other_sizes(tmp_path: Path) -> None:
+    recorded, vae = record(tmp_path, "latte"), load_network(tmp_path / "latte" / "vae")[0]
+    recorded_decoding = find(recorded)
+    assert isinstance(recorded_decoding, RecordedDecoding) and recorded.x_shape == (4, 1, 4, 4)
+    wide = recorded_decoding.at((4, 1, 8, 16))
+    assert (wide.settings["height"], wide.settings["width"], wide.outputs[0].shape) == (16, 32, (1, 1, 3, 16, 32))
+    x = torch.randn(1, 4, 1, 8, 16, generator=torch.Generator().manual_seed(1))
+    (video,) = RecordedDecoder(recorded_decoding, {"vae": vae})(x)
+    torch.testing.assert_close(video[0], vae.decode(x[:, :, 0] / vae.config.scaling_factor).sample.clamp(-1, 1))
+
+
+def test_the_graph_of_a_decoder_has_free_sizes(tmp_path: Path) -> None:
+    recorded = record(tmp_path, "latte")
+    companions = read_companions("mine", recorded, partial(read_stored, Folder(tmp_path / "latte")))
+    assert companions is not None and companions.autoencoder is not None
+    sizes = Size("height", 2, 4, 16, 4), Size("width", 3, 4, 16, 4)
+    takes = Description("mine", (4, 1, 4, 4), (), "v", ScheduleSpec("flow"), sizes=sizes)
+    with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
+        graph = add_with_sizes(partial(add_companion, writer), takes, companions.autoencoder.decoder).graph
+    assert [port.shape for port in (*graph.inputs, *graph.outputs)] == [
+        (1, 4, 1, "height", "width"),
+        (1, 1, 3, "height*2", "width*2"),
+    ]
 
 
 def test_tensors_in_model_range_are_cut_off_as_the_arrays_of_the_call(tmp_path: Path) -> None:
@@ -183,7 +214,7 @@ def find_with_mask(mask: Any, monkeypatch: pytest.MonkeyPatch, holds: bool = Tru
         for each in (usual["mask_image"], changed.variants[PICTURE]["mask_image"]):
             if each is None or np.min([np.asarray(one) for one in (each if isinstance(each, list) else [each])]) == 0:
                 return DEPENDS
-        return RecordedDecoding(Mock(), usual, (4,), 1, ("vae",), (), None, None)
+        return RecordedDecoding(Mock(), usual, (4,), 1, True, ("vae",), (), None, None)
 
     monkeypatch.setattr(decoding, "_find_decoding", finish)
     return find_decoding(Mock(settings=settings, holds=holds), Mock())
