@@ -18,7 +18,8 @@ from fewstep.graph.graph import Array, Graph, Node, rename_inputs
 FLOAT32 = np.dtype(np.float32)
 STORED = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))  # types of which every number is one of float32
 LEAST_BYTES = 2**20  # of stored numbers; smaller constants are float32, since their memory does not matter
-TO_FLOAT32 = {"to": 1}  # ONNX's number of float32
+FLOAT_CODE = 1  # ONNX's number of float32
+TO_FLOAT32 = {"to": FLOAT_CODE}
 
 
 class WidenedArray(np.lib.mixins.NDArrayOperatorsMixin):
@@ -81,11 +82,13 @@ def widen_constants(graph: Graph) -> Graph:
     """Return the graph with each constant that is stored in 16 bits, and cast to float32, as a constant in float32.
 
     MatMul(x, Cast(stored, to float32))      ==>      MatMul(x, stored/float32)
+    Cast(Gather(stored, ids), to float32)    ==>      Gather(stored/float32, ids)
     """
+    graph = _cast_before_gather(graph)
     names = {
         node.output: f"{node.inputs[0]}/float32"
         for node in graph.nodes
-        if node.op == "Cast" and node.attributes.get("to") == TO_FLOAT32["to"] and _is_stored(graph, node.inputs[0])
+        if node.op == "Cast" and node.attributes.get("to") == FLOAT_CODE and _is_stored(graph, node.inputs[0])
     }
     if not names:
         return graph
@@ -101,11 +104,37 @@ def _is_stored(graph: Graph, name: str) -> bool:
     return array is not None and array.dtype in STORED and array.nbytes >= LEAST_BYTES
 
 
+def _cast_before_gather(graph: Graph) -> Graph:
+    """Return the graph with a Cast of the whole table in place of each Cast of rows that a Gather has taken from it."""
+    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    readers.update(value.name for value in graph.outputs)
+    gathers = {
+        node.output: node
+        for node in graph.nodes
+        if node.op == "Gather" and _is_stored(graph, node.inputs[0]) and readers[node.output] == 1
+    }
+    nodes, moved = list[Node](), set[str]()
+    for node in graph.nodes:
+        gather = gathers.get(node.inputs[0]) if node.op == "Cast" and node.attributes.get("to") == FLOAT_CODE else None
+        if gather is None:
+            nodes.append(node)
+            continue
+        table, ids = gather.inputs
+        nodes += [
+            Node("Cast", (table,), (f"{node.output}/table",), TO_FLOAT32),
+            replace(gather, inputs=(f"{node.output}/table", ids), outputs=node.outputs),
+        ]
+        moved.add(gather.output)
+    return replace(graph, nodes=tuple(node for node in nodes if node.output not in moved)) if moved else graph
+
+
 def cast_constants(graph: Graph) -> Graph:
     """Return the graph with constants in the type in which they are stored, and a Cast before each node that reads one:
-    an engine then makes float32 numbers of one layer at a time, and maps what is stored in a file.
+    an engine then makes float32 numbers of one layer at a time, and maps what is stored in a file. Of a table, only the
+    rows that a Gather takes become float32.
 
     MatMul(x, constant)      ==>      MatMul(x, Cast(stored, to float32))
+    Gather(constant, ids)    ==>      Cast(Gather(stored, ids), to float32)
     """
     stored = {name: own for name, array in graph.constants.items() if (own := stored_array(array)) is not None}
     if not stored:
@@ -113,6 +142,13 @@ def cast_constants(graph: Graph) -> Graph:
     nodes, constants = list[Node](), dict[str, Array]()
     readers = Counter[str]()
     for node in graph.nodes:
+        table = stored.get(node.inputs[0]) if node.op == "Gather" else None
+        if table is not None and table.flags.c_contiguous:
+            rows = f"{node.output}/stored"
+            constants[f"{node.inputs[0]}/stored"] = table
+            nodes.append(replace(node, inputs=(f"{node.inputs[0]}/stored", node.inputs[1]), outputs=(rows,)))
+            nodes.append(Node("Cast", (rows,), node.outputs, TO_FLOAT32))
+            continue
         inputs = list(node.inputs)
         for place, name in enumerate(node.inputs):
             if name in stored:

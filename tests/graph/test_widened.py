@@ -10,7 +10,7 @@ import pytest
 
 from fewstep.graph import widened
 from fewstep.graph.files import weights
-from fewstep.graph.graph import Array
+from fewstep.graph.graph import Array, Graph
 from fewstep.graph.session import run
 from fewstep.graph.widened import cast_constants, stored_array, widen, widen_constants
 from tests.graph.small_graphs import feeds, node, small, value
@@ -59,3 +59,31 @@ def test_a_cast_of_a_stored_weight_becomes_a_constant(monkeypatch: pytest.Monkey
     ports = [value("x", "batch", 6)], [value("output", "batch", 4)]
     graph = widen_constants(small(*ports, nodes, w=STORED))
     assert graph.ops() == ("MatMul",) and np.array_equal(np.asarray(graph.constants["w/float32"]), STORED)
+
+
+IDS = np.array([[0, 5, 5]])
+
+
+def embedding(table: Array) -> Graph:
+    nodes = [node("Gather", "w ids", "output")]
+    graph = small([value("ids", "batch", 3, dtype=np.int64)], [value("output", "batch", 3, 4)], nodes, w=STORED)
+    return replace(graph, constants={"w": table})
+
+
+def test_only_the_rows_of_a_table_that_are_read_become_float32() -> None:
+    written = cast_constants(embedding(widen(STORED)))
+    assert written.ops() == ("Gather", "Cast") and written.constants["w/stored"] is STORED
+    assert np.array_equal(run(written, {"ids": IDS})["output"], STORED[IDS].astype(np.float32))
+
+
+def test_a_transposed_table_becomes_float32_before_its_rows_are_read() -> None:
+    written = cast_constants(embedding(widen(STORED.T.copy()).T))
+    assert written.ops() == ("Transpose", "Cast", "Gather")
+    assert np.array_equal(run(written, {"ids": IDS})["output"], STORED[IDS].astype(np.float32))
+
+
+def test_rows_of_a_stored_table_that_are_cast_are_rows_of_a_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(widened, "LEAST_BYTES", 1)
+    graph = widen_constants(cast_constants(embedding(widen(STORED))))
+    assert graph.ops() == ("Gather",)
+    assert np.array_equal(run(graph, {"ids": IDS})["output"], STORED[IDS].astype(np.float32))

@@ -14,6 +14,15 @@ from fewstep.graph import widened
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 HALVES = (torch.bfloat16, torch.float16)
 STORED = "stored_"  # beginning of the names of attributes
+MADE_OF = "stored_of"  # attribute of a class that `_store` makes: the class of the layer before
+
+
+class _HalfEmbedding(nn.Embedding):
+    """Makes float32 of the rows that are read, instead of the whole table."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        table = self._buffers.get(STORED + "weight")
+        return super().forward(input) if table is None else nn.functional.embedding(input, table).float()
 
 
 def to_float32(module: AnyModule) -> AnyModule:
@@ -39,7 +48,7 @@ def restore_parameters(module: nn.Module) -> None:
     for layer in module.modules():
         names = _stored_names(layer)
         if names:
-            layer.__class__ = type(layer).__mro__[1]
+            layer.__class__ = vars(type(layer))[MADE_OF]
         for name in names:
             tensor = layer._buffers.pop(STORED + name)
             assert tensor is not None, "it was stored"
@@ -70,10 +79,18 @@ def _store(layer: nn.Module, name: str) -> None:
     layer.register_buffer(STORED + name, layer._parameters.pop(name).detach(), persistent=False)  # type: ignore[union-attr]
     made = type(layer)
     if STORED not in vars(made):
-        made = type(made.__name__, (made,), {STORED: (), "__module__": made.__module__, "_apply": _apply_to_others})
+        content = {STORED: (), MADE_OF: made, "__module__": made.__module__, "_apply": _apply_to_others}
+        made = type(made.__name__, _bases(layer), content)
         layer.__class__ = made
     setattr(made, name, property(lambda own: own._buffers[STORED + name].float()))
     setattr(made, STORED, (*vars(made)[STORED], name))
+
+
+def _bases(layer: nn.Module) -> tuple[type[nn.Module], ...]:
+    """Return the bases of the class that `_store` makes. `_HalfEmbedding` comes before nn.Embedding in its order."""
+    if not isinstance(layer, nn.Embedding) or layer.max_norm is not None:
+        return (type(layer),)
+    return (_HalfEmbedding,) if type(layer) is nn.Embedding else (type(layer), _HalfEmbedding)
 
 
 def _apply_to_others(layer: Any, function: Any, recurse: bool = True) -> Any:

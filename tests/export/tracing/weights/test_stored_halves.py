@@ -37,6 +37,34 @@ def test_the_module_computes_as_in_float32() -> None:
     assert count_weights(module) == count_weights(plain())
 
 
+class ScaledEmbedding(nn.Embedding):
+    """An embedding with a forward of its own, as in some text encoders."""
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(ids) * 3
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, ScaledEmbedding])
+def test_only_the_rows_of_a_table_that_are_read_become_float32(
+    kind: type[nn.Embedding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, stored = kind(400, 48), kind(400, 48).bfloat16()
+    plain.load_state_dict({"weight": stored.weight.float()})
+    layer, ids, sizes = to_float32(stored), torch.tensor([[3, 3, 7]]), list[int]()
+    to_float = torch.Tensor.float
+
+    def record(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.numel())
+        return to_float(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "float", record)
+    with torch.no_grad():
+        assert torch.equal(layer(ids), plain(ids)) and isinstance(layer, kind)
+    assert sizes == [3 * 48]
+    restore_parameters(layer)
+    assert type(layer) is kind and torch.equal(layer.weight, plain.weight)
+
+
 def test_parameters_that_code_changes_are_restored() -> None:
     module = to_float32(make()[0])
     restore_parameters(module)
