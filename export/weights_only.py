@@ -53,6 +53,18 @@ def refuse_other_options(options: ExportOptions) -> None:
         )
 
 
+def describe_rounding(precision: ExportPrecision) -> tuple[str, ...]:
+    """Return a sentence, as a tuple of one, on what an export does not know of rounded weights; an empty tuple without
+    rounding."""
+    if (bits := BITS.get(precision)) is None:
+        return ()
+    return (
+        f"its samples are not judged: weights were rounded to the nearest of {bits} bits, and only one call of each "
+        f"network was compared. An export in float32 and fewstep calibrate --target {target_of_export(precision)} "
+        "compare samples and pictures, and round with less loss",
+    )
+
+
 def check_bits(body: Graph, bits: Bits) -> None:
     """Raise UserError if no weight of a body can have this number of bits."""
     ops = select_stored_ops(body)

@@ -1,13 +1,12 @@
 """`fewstep export`: export a denoiser to a bundle, and print how closely the bundle reproduces its source."""
 
-import msgspec
-
 from fewstep.cli.outcome import Outcome
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.manifest import describe_existing_additions
 from fewstep.export.network_sources import check_sources, describe_loras
 from fewstep.export.spec import Spec
+from fewstep.export.weights_only import describe_rounding
 from fewstep.graph.files.commit import check_room, existing_parent
 from fewstep.graph.resource_needs import Needs, check_memory, combine_needs, format_duration
 from fewstep.runtime.bundle.reading import MANIFEST, Bundle
@@ -22,15 +21,15 @@ def verb(options: ExportOptions, progress: Progress) -> Outcome:
     line = f"{options.output}: {manifest.name}"
     verification = None
     if manifest.verification is not None:
-        content = Bundle(options.output, manifest).read(manifest.verification)
-        verification = msgspec.json.decode(content, type=Verification)
+        verification = Bundle(options.output, manifest).decode(manifest.verification, Verification)
         line += (
             f", verified against {verification.reference} at {len(verification.comparisons)} points"
             f"{' (quick)' * (verification.scope == 'quick')}, "
             f"largest relative difference {verification.worst.relative:.1e}"
         )
     value = {"bundle": options.output, "name": manifest.name, "verification": verification}
-    return Outcome(value, (line, *describe_loras(options, manifest)), then=calibrate_next(options.output, options.lora))
+    others = (*describe_rounding(options.precision), *describe_loras(options, manifest))
+    return Outcome(value, (line, *others), then=calibrate_next(options.output, options.lora))
 
 
 def dry_run(options: ExportOptions) -> Outcome:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fewstep.cli.main import main
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions, ExportPrecision
 from fewstep.graph import widened
@@ -63,6 +64,13 @@ def test_a_bundle_runs_in_the_precision_that_it_has(tmp_path: Path, caplog: pyte
     assert 1e-4 < np.abs(samples[0] - samples[1]).max() < 0.1
     with pytest.raises(UserError, match="has no float32 body, only int8-weights"):
         load(tmp_path / "b", "float32")
+
+
+def test_the_verdict_says_that_no_sample_was_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", SOURCE, "-o", str(tmp_path / "b"), "--verify", "quick", "--precision", "int8"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "its samples are not judged: weights were rounded to the nearest of 8 bits" in shown
+    assert "fewstep calibrate --target int8-weights" in shown
 
 
 def test_options_that_need_float_weights_are_refused(tmp_path: Path) -> None:
