@@ -89,7 +89,7 @@ def _curve(name: str, rows: Sequence[Deployment], colour: int, dashed: bool = Fa
 
 def describe_choice(choice: Choice) -> Iterator[str]:
     if choice.chosen is None:
-        yield "nothing is chosen: give --within 20ms or --at-least 40dB to choose"
+        yield "nothing is chosen: give --within 20ms, --at-least 40dB or --memory 2GB to choose"
         return
     yield f"{choice.chosen.asked}: {describe_deployment(choice.chosen.winner)}"
     shaping = choice.chosen.shaping

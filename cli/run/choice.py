@@ -22,4 +22,5 @@ def apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:
     options = replace(
         options, chosen=False, plan=parse_plan_text(winner.plan), guidance=choice.guidance, precision=winner.precision
     )
-    return replace(options, backend=winner.engine.backend, threads=winner.engine.threads), choice
+    engine = winner.engine
+    return replace(options, backend=engine.backend, threads=engine.threads, memory=choice.memory), choice

@@ -74,5 +74,6 @@ def _check_bound(options: ChooseOptions) -> None:
     options.open().check_continuous("choose")
     if not options.is_limited and not options.plan:
         raise CommandLineError(
-            "choose needs a limit", "give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
+            "choose needs a limit",
+            "give --within 20ms, --at-least 40dB or --memory 2GB, or plans to compare (--plan dpmpp_2m:8)",
         )

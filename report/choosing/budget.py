@@ -23,7 +23,8 @@ LEAST_WORTH = 10.0  # dB, of PSNR and of signal to error, below which a limit is
 class Budget:
     """The limits of a choice, as the user gave them and as numbers: milliseconds of a call, and dB of its samples. None
     means no limit. judge: the name of the user's judge, whose limit every deployment must reach; None without one.
-    companions: by body, the milliseconds of the text encoder and the decoder, which count in the time of a call."""
+    companions: by body, the milliseconds of the text encoder and the decoder, which count in the time of a call.
+    memory: the limit of memory, as the user gave it. Every deployment that is compared fits it."""
 
     within: str | None
     at_least: str | None
@@ -31,14 +32,17 @@ class Budget:
     decibels: float | None
     judge: str | None = None
     companions: Mapping[str, float] = field(default_factory=dict)
+    memory: str | None = None
 
     @property
     def text(self) -> str:
         """The limits as text, such as "within 20ms and good enough for edges.py:sharpness"."""
         usual = f"{LEAST_PSNR:g}dB in PSNR or signal to error, and {LEAST_SNR:g}dB signal to error"
-        has_default = self.at_least is None and self.within is not None and self.judge is None
+        is_bounded = (self.within, self.memory) != (None, None)
+        has_default = self.at_least is None and is_bounded and self.judge is None
         return " and ".join(
             [f"within {self.within}"] * (self.within is not None)
+            + [f"in {self.memory} of memory"] * (self.memory is not None)
             + [f"at least {usual if has_default else self.at_least}"] * (has_default or self.at_least is not None)
             + [f"good enough for {self.judge}"] * (self.judge is not None)
         )
@@ -128,4 +132,14 @@ def choose_by_budget(bundle: Bundle, budget: Budget, batch: int, plan: Plan, row
     day = today()
     rows_of_x = batch * max_branches(plan)
     asked = budget.describe(winner.body)
-    return SavedChoice(bundle.manifest.name, asked, day, rows_of_x, plan.guidance, shaping_of(plan), winner, family)
+    return SavedChoice(
+        bundle.manifest.name,
+        asked,
+        day,
+        rows_of_x,
+        plan.guidance,
+        shaping_of(plan),
+        winner,
+        family,
+        memory=budget.memory,
+    )

@@ -18,6 +18,7 @@ from fewstep.measure.teacher import select_teacher_plan
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import describe, to_text
 from fewstep.plans.plan import Plan
+from fewstep.report.choosing.bodies_in_memory import BodiesInMemory, find_bodies_in_memory
 from fewstep.report.choosing.budget import Budget, choose_by_budget
 from fewstep.report.choosing.companion_times import companion_graphs, companion_timer
 from fewstep.report.choosing.cost import estimate, estimate_needs, select_tried
@@ -25,7 +26,7 @@ from fewstep.report.choosing.deployment_judge import DeploymentJudge, find_teach
 from fewstep.report.choosing.deployment_plans import compile_plans
 from fewstep.report.choosing.deployment_times import measure_unit
 from fewstep.report.choosing.deployments import measure_deployments, pareto_front
-from fewstep.report.choosing.engines import find_fastest_engine, runnable_bodies
+from fewstep.report.choosing.engines import BACKENDS, REFERENCE, find_fastest_engine, runnable_bodies
 from fewstep.report.choosing.int8_speedup import describe_small_speedup
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.choosing.saved_choice import UNPACK, Deployment, SavedChoice, save_choice
@@ -33,6 +34,7 @@ from fewstep.report.choosing.time_notes import describe_times
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.bundle.unsuited_bodies import describe_unsuited
 from fewstep.runtime.kinds.companions import DECODER
+from fewstep.runtime.machine.memory import peak_bytes
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
@@ -63,20 +65,26 @@ class NoneWithinLimits(UserError):
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     """Compare with the teacher and time all bodies that run on this machine, with several plans, and choose the best
     within the limits on time and quality. Raises NoneWithinLimits if none meets them."""
+    base = peak_bytes()  # before the float32 network is in memory, as in the process of a run
     judging = open_judging(options, progress)
     judge, limits = judging.judge, (options.within, options.at_least, options.milliseconds, options.decibels)
     check_memory(estimate_needs(judging.bundle, judging.plan, judging.batch), options.bundle)
-    tried = plans_by_body(judging, options.plan)
+    tried, fits = plans_by_body(judging, options.plan), BodiesInMemory({}, {})
+    if (memory := options.memory_bytes) is not None:
+        fits = find_bodies_in_memory(judging.bundle, tried, memory, base, judging.plan, judging.batch, options.threads)
+        tried = {body: tried[body] for body in fits.plans}
+    backends = BACKENDS if memory is None else (REFERENCE,)  # whose memory is planned
     expected = partial(estimate, judging, tried, options.threads, options.milliseconds)
     judging.try_judge()
     judging = replace(judging, teacher=find_teacher_plan(judging, expected))
-    rows: list[Deployment] = []
-    errors: dict[str, UserError] = {}
+    rows, errors = list[Deployment](), dict[str, UserError](fits.too_large)
     time_once = companion_timer(judging.bundle, options.threads)
     unit_of = cache_of(partial(measure_unit, judging))
     for body, plans in tried.items():
         try:
-            engine = find_fastest_engine(judging.bundle, body, judging.most_rows, options.threads, judging.fewest_rows)
+            engine = find_fastest_engine(
+                judging.bundle, body, judging.most_rows, options.threads, judging.fewest_rows, backends
+            )
             short = select_tried(plans, engine.milliseconds or 0.0, judging, options.milliseconds)
             rows += measure_deployments(judging, body, engine, short, unit_of)
         except UserError as error:  # bodies without an engine, or whose samples are not finite
@@ -91,14 +99,14 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     unsuited = (describe_unsuited(judging.bundle, body) for body in dict.fromkeys(row.body for row in ordered))
     times = describe_times(judging.bundle, ordered, time_once)
     said = (*_describe_decoders(judging.bundle, ordered), *times, *_compare_with_bf16(judging, rows, options.threads))
-    notes = (*judging.notes, *filter(None, unsuited), *said)
+    notes = (*judging.notes, *fits.notes, *filter(None, unsuited), *said)
     reference, has_teacher = judging.reference_plan.name, judging.teacher is not None
     front = tuple(pareto_front(rows))
     choice = Choice(ordered, front, None, reference, options.seeds, left_out, has_teacher, notes)
     if not options.is_limited:
         return choice
     companions = {} if options.within is None else _time_companions(judging.bundle, rows, options.batch, time_once)
-    budget = Budget(*limits, None if judge is None else judge.name, companions)
+    budget = Budget(*limits, None if judge is None else judge.name, companions, options.memory)
     try:
         chosen = choose_by_budget(judging.bundle, budget, options.batch, judging.plan, rows)
     except UserError as error:

@@ -51,6 +51,7 @@ ROWS = "onnxruntime-rows"  # the backend with a row of the batch per thread
 ON_CPU = ("onnxruntime", ROWS, "openvino")  # backends that have threads
 BF16 = "openvino-bf16"  # its float type is coarser than requested, so it runs only bodies that were calibrated for it
 LEFT_OUT = ("qnn",)  # an NPU, which x86 only emulates
+BACKENDS = tuple(name for name in NAMED if name not in LEFT_OUT)
 
 
 class TimedEngine(Strict, frozen=True):
@@ -77,7 +78,7 @@ def runnable_bodies(bundle: Bundle) -> tuple[str, ...]:
     """Return the names of the bodies that some backend can run, float32 first. The backend need not be installed."""
     names: dict[str, None] = {}
     for precision in LARGEST:
-        for backend in (name for name in NAMED if name not in LEFT_OUT):
+        for backend in BACKENDS:
             with suppress(UserError):
                 body = choose_body(bundle, precision, create_backend(backend))
                 if _is_precise_enough(bundle, body, backend):
@@ -86,7 +87,12 @@ def runnable_bodies(bundle: Bundle) -> tuple[str, ...]:
 
 
 def find_fastest_engine(
-    bundle: Bundle, body: str, batch: int = 1, threads: int = 0, fewest_rows: int | None = None
+    bundle: Bundle,
+    body: str,
+    batch: int = 1,
+    threads: int = 0,
+    fewest_rows: int | None = None,
+    backends: Sequence[str] = BACKENDS,
 ) -> TimedEngine:
     """Return the fastest engine of a body for calls of the network on `batch` rows of x. A call runs each network once.
 
@@ -97,6 +103,7 @@ def find_fastest_engine(
             sleep, and with a row of the batch per thread.
         fewest_rows: the rows of the smallest call, if not all calls have `batch` rows. With a single row, a thread per
             row is not tried.
+        backends: the names of the backends to try.
 
     The first call on a machine loads every backend. It measures each against the best so far until it is known to be
     faster or slower: for up to eight seconds, or for one round if a round takes longer. At most two engines are loaded
@@ -106,22 +113,26 @@ def find_fastest_engine(
     """
     sizes = {"batch": batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
     fewest = batch if fewest_rows is None else fewest_rows
-    found = read_fastest_engine(bundle, body, batch, threads, fewest)
+    found = read_fastest_engine(bundle, body, batch, threads, fewest, backends)
     if found is None:
-        found, refused = _measure_engines(bundle, body, candidate_engines(threads, fewest), sizes)
+        candidates = (engine for engine in candidate_engines(threads, fewest) if engine.backend in backends)
+        found, refused = _measure_engines(bundle, body, candidates, sizes)
         if not any(map(_is_transient, refused.values())):
-            write_cached(_engine_key(bundle, body, batch, threads, fewest), found)
+            write_cached(_engine_key(bundle, body, batch, threads, fewest, backends), found)
     return found
 
 
-def read_fastest_engine(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> TimedEngine | None:
+def read_fastest_engine(
+    bundle: Bundle, body: str, batch: int, threads: int, fewest: int, backends: Sequence[str] = BACKENDS
+) -> TimedEngine | None:
     """Return the cached result of `find_fastest_engine`, or None if there is none."""
-    found = read_cached(_engine_key(bundle, body, batch, threads, fewest), TimedEngine)
+    found = read_cached(_engine_key(bundle, body, batch, threads, fewest, backends), TimedEngine)
     return None if found is None or found.backend not in NAMED else found
 
 
-def _engine_key(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> str:
-    return cache_key(body_facts(bundle, body), batch, threads, fewest)
+def _engine_key(bundle: Bundle, body: str, batch: int, threads: int, fewest: int, backends: Sequence[str]) -> str:
+    limited = () if backends == BACKENDS else (backends,)
+    return cache_key(body_facts(bundle, body), batch, threads, fewest, *limited)
 
 
 def count_engines(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> int:
@@ -310,7 +321,7 @@ def candidate_engines(threads: int, fewest_rows: int) -> Iterator[TimedEngine]:
     if not threads and cores > 1:
         counts += [cores] * (cores != default) + [1] * (default != 1)
         sleeping = cores if default == 1 else 0
-    for name in (name for name in NAMED if name not in LEFT_OUT):
+    for name in BACKENDS:
         tried = counts if name in ON_CPU else [0]
         if name == ROWS:  # a single row, or a single thread, has nothing to share
             tried = [count for count in counts if count != 1 and fewest_rows > 1 and cores > 1]

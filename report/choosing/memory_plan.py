@@ -15,6 +15,12 @@ DRAWING = "drawing of the pictures"
 SPREAD = 0.03  # by which the peaks of two runs of one stage differ: threads allocate in another order
 
 
+class TooLittleMemory(UserError):
+    """No plan of a run fits a budget. The message has the least budget, `needed` bytes."""
+
+    needed = 0
+
+
 @dataclass(frozen=True)
 class StagePeak:
     """The expected peak of the process during a stage, in bytes."""
@@ -48,18 +54,28 @@ class MemoryPlan:
 
 
 def plan_memory(
-    bundle: Bundle, body: str, budget: int, *, samples: int, branches: int, prompts: int, pictures: int, threads: int
+    bundle: Bundle,
+    body: str,
+    budget: int,
+    *,
+    samples: int,
+    branches: int,
+    prompts: int,
+    pictures: int,
+    threads: int,
+    base: int | None = None,
 ) -> MemoryPlan:
     """Return a plan for a run of a body within `budget` bytes.
 
     samples: in a call, if memory suffices. branches: those of a guided step, whose rows run at once. prompts: texts to
-    encode, 0 for none. pictures: bytes of those of all samples in float32, 0 if the samples are not decoded.
+    encode, 0 for none. pictures: bytes of those of all samples in float32, 0 if the samples are not decoded. base: the
+    peak in bytes of a process before its run; None for that of this process.
 
-    Raises UserError if no plan is possible, with the least budget.
+    Raises TooLittleMemory if no plan is possible, and UserError for what cannot be planned.
     """
     if bundle.manifest.networks:
         raise UserError("a budget of memory is for bundles with one network", "leave --memory out")
-    base = peak_bytes()
+    base = peak_bytes() if base is None else base
     if base is None:
         raise UserError("this system does not report the memory of a process", "leave --memory out")
 
@@ -79,10 +95,12 @@ def plan_memory(
     denoiser = peak(DENOISER_STAGE, branches, keeps_memory=False)
     largest = max((*before, denoiser, *after), key=lambda each: each.bytes)
     if largest.bytes > budget:
-        raise UserError(
-            f"{format_bytes(budget)} of memory is too little: the {largest.stage} needs {format_bytes(largest.bytes)}",
-            f"give --memory {_round_up(largest.bytes)}MB or more",
+        what = (
+            f"{format_bytes(budget)} of memory is too little: the {largest.stage} needs {format_bytes(largest.bytes)}"
         )
+        error = TooLittleMemory(what, f"give --memory {_round_up(largest.bytes)}MB or more")
+        error.needed = largest.bytes
+        raise error
     batch = 1
     if samples > 1:
         most = peak(DENOISER_STAGE, samples * branches, keeps_memory=False)

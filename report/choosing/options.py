@@ -14,6 +14,7 @@ from fewstep.measure.rollouts.seeds import PAIRED
 from fewstep.measure.speed.race import LARGEST_BATCH
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import check_threads
+from fewstep.runtime.memory_size import parse_bytes
 from fewstep.runtime.options import BundleOptions
 
 MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}  # by the unit of a time
@@ -33,6 +34,8 @@ class ChooseOptions(BundleOptions, ReferenceOptions, JudgeOptions):
     at_least: The least mean PSNR against float32 with many steps (the teacher), as 40dB. Default with --within
         and without --judge: 25dB in PSNR or in signal to error (samples can leave the range that PSNR assumes), and
         15dB signal to error.
+    memory: The most memory of a run, from the prompt to the picture if the bundle has the networks for it, as 2GB.
+        Bodies that need more are left out, and onnxruntime runs the others. `run --chosen` keeps to it.
     plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the default plans: the calibrated plan's solver and
         grid at 2 to 16 steps, and the bundle's fitted plans.
     batch: Samples per call.
@@ -43,6 +46,7 @@ class ChooseOptions(BundleOptions, ReferenceOptions, JudgeOptions):
 
     within: str | None = None
     at_least: str | None = None
+    memory: str | None = None
     plan: tuple[str, ...] = ()
     batch: int = 1
     seeds: int = 16
@@ -51,7 +55,7 @@ class ChooseOptions(BundleOptions, ReferenceOptions, JudgeOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.milliseconds, self.decibels  # raise UserError for invalid values
+        _ = self.milliseconds, self.decibels, self.memory_bytes  # raise UserError for invalid values
         if not 1 <= self.batch <= LARGEST_BATCH:
             raise UserError(f"--batch is {self.batch}", f"give a number from 1 to {LARGEST_BATCH}")
         check_threads(self.threads)
@@ -64,8 +68,8 @@ class ChooseOptions(BundleOptions, ReferenceOptions, JudgeOptions):
 
     @property
     def is_limited(self) -> bool:
-        """Whether a limit of time or of quality is given, by which one deployment is chosen."""
-        return (self.within, self.at_least, self.judge) != (None, None, None)
+        """Whether a limit of time, of quality or of memory is given, by which one deployment is chosen."""
+        return (self.within, self.at_least, self.judge, self.memory) != (None,) * 4
 
     @property
     def milliseconds(self) -> float | None:
@@ -75,6 +79,11 @@ class ChooseOptions(BundleOptions, ReferenceOptions, JudgeOptions):
         if value is not None and value <= 0:
             raise UserError(f"--within is {self.within!r}", fix)
         return value
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The limit `memory` in bytes; None if none is given."""
+        return None if self.memory is None else parse_bytes(self.memory)
 
     @property
     def decibels(self) -> float | None:

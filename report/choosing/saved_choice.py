@@ -76,7 +76,7 @@ class SavedChoice(Strict, frozen=True):
         of x in a call of the network. guidance, shaping: those of all plans that were compared. family: plans on the
         Pareto front with the same body and engine that are not slower, best first. options: those of `fewstep choose`,
         as text. files: the SHA-256 of each file that the winner's or the family's plans are read from, and of the
-        judge's files.
+        judge's files. memory: the most memory of a run, as text; None for no limit.
     """
 
     name: str
@@ -89,6 +89,7 @@ class SavedChoice(Strict, frozen=True):
     family: tuple[str, ...]
     options: str = ""
     files: dict[str, str] = {}
+    memory: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`fewstep choose`: deployments, their front, the winner of a budget, and the stored measurements."""
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +18,7 @@ from fewstep.measure.rollouts.seeds import held_out_conditions
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import encode
 from fewstep.plans.names.plan_name import with_grid
-from fewstep.plans.plan import Plan
-from fewstep.report.choosing import choice_facts, cost, deployments, saved_choice
+from fewstep.report.choosing import choice_facts, cost, saved_choice
 from fewstep.report.choosing import choose as choosing
 from fewstep.report.choosing.choose import choose, open_judging
 from fewstep.report.choosing.deployment_judge import DeploymentJudge
@@ -37,38 +35,9 @@ from tests.bundles import change_bundle, with_body
 from tests.cli.test_bake import calibrate_along
 from tests.described_cpu import VNNI, describe_cpu
 from tests.refusals import refuses
+from tests.report.choosing.conftest import CALL, UNIT
 
-CALL = {"float32": 3.0, "int8": 1.0}  # milliseconds of a network's call
-UNIT = 3.0  # milliseconds of the unit
 PLANS = ("ddim:2", "ddim:4", "ddim:8")
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Record the precision of each call of a network in this process; a call takes CALL, and every body runs on
-    onnxruntime."""
-    opened, call = list[str](), Network.__call__
-
-    def count_call(network: Network, x: np.ndarray, *rest: Any) -> GraphCall:
-        opened.append(network.body.precision)
-        return call(network, x, *rest)
-
-    def ratios(
-        judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]
-    ) -> tuple[dict[str, float], bool]:
-        each = CALL[judging.bundle.body(body).precision]
-        return {name: each * len(plan.steps) / UNIT for name, plan in plans.items()}, True
-
-    def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> TimedEngine:
-        return TimedEngine("onnxruntime", 1, CALL[bundle.body(body).precision])
-
-    monkeypatch.setattr(Network, "__call__", count_call)
-    monkeypatch.setattr(deployments, "measure_ratios", ratios)
-    monkeypatch.setattr(choosing, "measure_unit", lambda judging, threads: UNIT)
-    monkeypatch.setattr(choosing, "find_fastest_engine", fastest_engine)
-    monkeypatch.setattr(choosing, "describe_small_speedup", lambda *_: None)
-    monkeypatch.setattr(cost, "measure_opening", lambda *_: 0.5)
-    return opened
 
 
 def test_a_note_says_where_int8_is_not_worth_its_calibration(
@@ -227,7 +196,7 @@ def test_where_nothing_runs_one_line_says_why_and_what_to_do(
 ) -> None:
     """float32's reason; --verbose adds those of the other bodies."""
 
-    def fastest_engine(bundle: Bundle, body: str, batch: int, threads: int, fewest: int) -> TimedEngine:
+    def fastest_engine(bundle: Bundle, body: str, *_: object) -> TimedEngine:
         raise UserError(f"nothing here runs {body}", "install an engine")
 
     monkeypatch.setattr(choosing, "find_fastest_engine", fastest_engine)
@@ -299,10 +268,10 @@ def test_the_command_shows_the_table_and_draws(
 def test_a_choice_without_a_bound_is_refused_before_it_measures(
     tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = "choose needs a limit; give --within 20ms or --at-least 40dB, or plans to compare (--plan dpmpp_2m:8)"
+    said = "choose needs a limit; give --within 20ms, --at-least 40dB or --memory 2GB, or plans to compare"
     for line in (["choose", str(tiny_bundle)], ["choose", str(tiny_bundle), "--dry-run"]):
         assert main(line) == 2
-        assert capsys.readouterr().err == f"fewstep: {said}\n"
+        assert capsys.readouterr().err == f"fewstep: {said} (--plan dpmpp_2m:8)\n"
 
 
 def test_the_printed_command_runs_also_where_the_path_has_a_space(
