@@ -60,7 +60,7 @@ def write_pipeline(folder: Path) -> None:
         "num_attention_heads": 12,
     }
     parts: dict[str, Any] = {
-        "text_encoder": CLIPTextModel(CLIPTextConfig(vocab_size=TOKENS, **widths, **depths)),
+        "text_encoder": CLIPTextModel(CLIPTextConfig(vocab_size=TOKENS, **size)),
         "unet": NETWORKS["sd15"].make(NETWORKS["sd15"].width, NETWORKS["sd15"].latent),
         "vae": AutoencoderKL(
             block_out_channels=CHANNELS,
