@@ -75,7 +75,7 @@ def find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadI
 
 def add_tail(ids: Tensor, tail: Tensor) -> Tensor:
     """Return ids [batch, length] followed by those of a tail."""
-    return torch.cat([ids, tail.expand(len(ids), -1)], dim=1) if len(tail) else ids
+    return torch.cat([ids, tail.expand(ids.shape[0], -1)], dim=1) if len(tail) else ids
 
 
 def _find_tail(ids: Sequence[Tensor]) -> tuple[int, ...]:

@@ -40,3 +40,12 @@ def test_a_number_among_doubles_is_not_rounded() -> None:
     places = torch.linspace(0, 1, 16, dtype=torch.float64)
     functions: Functions = {"angle": lambda x: x + (10000.0**places * torch.pi / 2).float().sum()}
     assert_equal_to_torch(functions, torch.zeros(3, 1), 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_evenly_spaced_numbers_are_those_of_torch(dtype: torch.dtype) -> None:
+    functions: Functions = {
+        str(steps): lambda x, steps=steps: x + 10000 * torch.linspace(0, 1, steps, dtype=dtype).float()  # type: ignore[misc]
+        for steps in (1, 2, 16, 33, 64)
+    }
+    assert_equal_to_torch(functions, torch.zeros(3, 1), 0.0)
