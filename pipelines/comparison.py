@@ -32,6 +32,9 @@ from fewstep.runtime.sampling.execute import Hold, StepNetwork, execute, finish
 LOG = logging.getLogger("fewstep")
 Array = NDArray[np.floating[Any]]
 TOLERANCE = 1e-4  # largest difference of the final x, relative to its range
+ROUNDING = 2**-22  # a relative difference of x
+MOST_OF_ROUNDING = 4  # times what a rounded first x changes: each step rounds
+ROUNDED = "%s: a first x that differs by %.1g of itself changes the final one by %.1g of its range after %d steps"
 SEED = 11
 DEFAULT_TIMESTEPS = 1000  # of schedulers, if their config has no number
 
@@ -112,12 +115,32 @@ def compare_run(
     made: ComparedRun,
     network: StepNetwork,
 ) -> float:
-    """Compare the final x of a run with that of a plan along a network, from the same noise."""
-    mine, theirs = sample_plan(built, modules, settings, scheduler, made, lambda _: network)
+    """Compare the final x of a run with that of a plan along a network, from the same noise. Returns their difference.
+
+    Raises UserError if it is above `TOLERANCE`, unless rounding explains it: the plan ends at the pipeline's x if its
+    network gets the pipeline's own x in each step, and a first x that differs by its rounding changes the final one as
+    much.
+    """
+
+    def run_plan(network: StepNetwork) -> tuple[Array, Array]:
+        return sample_plan(built, modules, settings, scheduler, made, lambda _: network)
+
+    def led(index: int, step: Step, _: Array) -> Sequence[Array]:
+        return network(index, step, _network_x(made.record.steps[index], modules))
+
+    def nudged(index: int, step: Step, u: Array) -> Sequence[Array]:
+        return network(index, step, u if index else u * np.float32(1 + ROUNDING))
+
+    mine, theirs = run_plan(network)
     difference = relative_difference(mine, theirs)
-    if not difference <= TOLERANCE:
+    if difference <= TOLERANCE:
+        return difference
+    is_led = relative_difference(run_plan(led)[0], theirs) <= TOLERANCE
+    by_rounding = relative_difference(run_plan(nudged)[0], mine) if is_led else 0.0
+    if not difference <= MOST_OF_ROUNDING * by_rounding:
         what = f"the samples of {built.name} and of its scheduler's plan differ by {difference:.2g} of their range"
         raise recording_error(f"{what} after {len(made.record.steps)} steps")
+    LOG.warning(ROUNDED, built.name, ROUNDING, by_rounding, len(made.record.steps))
     return difference
 
 

@@ -102,3 +102,32 @@ def test_padding_that_is_read_is_found_before_more_steps_run(monkeypatch: pytest
     with refuses(("Pipe", "reads the padding of shorter texts")):
         made.run(CallSettings(usual, texts=texts))
     assert made.compared == [3, 3, 3]
+
+
+def compare_growing(monkeypatch: pytest.MonkeyPatch, error: float) -> float:
+    """Compare a pipeline whose steps multiply differences by up to 5, with a plan whose network has an error."""
+    own = [np.linspace(-1, 1, 64)]
+    for _ in range(7):
+        own.append(5 * np.sin(own[-1]))
+
+    def sample(*given: Any) -> tuple[Any, Any]:
+        network, u = given[-1](None), own[0]
+        for index in range(7):
+            (u,) = network(index, None, u)
+        return u, own[7]
+
+    monkeypatch.setattr(comparison, "sample_plan", sample)
+    monkeypatch.setattr(comparison, "_network_x", lambda step, _: own[step])
+    none, made = cast(Any, None), cast(Any, SimpleNamespace(record=SimpleNamespace(steps=range(7))))
+    pipeline = cast(Any, SimpleNamespace(name="Pipe"))
+    return comparison.compare_run(pipeline, none, {}, none, made, lambda *given: [5 * np.sin(given[2]) + error])
+
+
+def test_a_difference_that_rounding_explains_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1e-4 < compare_growing(monkeypatch, 3e-7) < 1e-3
+
+
+@pytest.mark.parametrize("error", [1e-5, 1e-3])
+def test_a_larger_difference_is_refused(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
+    with refuses(("Pipe", "differ by", "after 7 steps")):
+        compare_growing(monkeypatch, error)
