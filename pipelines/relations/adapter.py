@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 from fewstep.pipelines.recording.network_form import NetworkForm
 from fewstep.pipelines.relations.arguments import Argument, NetworkArguments
 from fewstep.pipelines.relations.relations import Relations
+from fewstep.pipelines.relations.text_lengths import is_zeros
 
 
 class RecordedNetwork(nn.Module):
@@ -62,7 +63,10 @@ class RecordedNetwork(nn.Module):
         value = given.get(path)
         if argument.counts is not None:
             of, axis = argument.counts
-            return torch.arange(given[of].shape[1 + axis], dtype=argument.dtype)
+            count, places = given[of].shape[1 + axis], argument.value
+            if is_zeros(places):
+                return places.new_zeros(count, *places.shape[1:])
+            return torch.arange(count, dtype=argument.dtype)
         if value is None and not argument.repeats:
             return argument.value
         if value is None:

@@ -31,7 +31,7 @@ class Argument:
     value: if `repeats` is set, the value of one sample; otherwise the whole argument.
     repeats: the number of times that each sample's row is repeated; 0 if the argument has no rows.
     condition: None for a constant.
-    counts: the path and the axis of the argument whose length it counts from 0; None for any other one.
+    counts: the path and the axis of the argument whose length it counts from 0, or has zeros for; None for any other.
     """
 
     path: str

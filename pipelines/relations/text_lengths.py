@@ -17,8 +17,8 @@ Lengths = tuple[tuple[int, ...], ...]  # of each branch in each recording
 @dataclass(frozen=True)
 class TextLengths:
     """The free lengths of a network's arguments. `sizes` are their ranges. `axes` are the axes of one row that follow
-    them, by the path of the argument. `positions` are arguments that count the tokens from 0, by path, each with the
-    size that they count."""
+    them, by the path of the argument. `positions` are arguments that count the tokens from 0, or have zeros for each,
+    by path, with the size that is the length of their first axis."""
 
     sizes: tuple[Size, ...]
     axes: Mapping[str, Mapping[int, str]]
@@ -42,7 +42,7 @@ def find_lengths(name: str, values: Mapping[str, Sequence[Sequence[Tensor]]], ro
         if path in rows or len({value.shape for branches in own for value in branches}) < 2:
             continue
         counted = tuple(tuple(len(value) if value.dim() else 0 for value in branches) for branches in own)
-        if counted not in known or not all(_is_count(value) for branches in own for value in branches):
+        if counted not in known or not all(_is_position(value) for branches in own for value in branches):
             raise recording_error(
                 f"{name}: the shape of the network's argument {path} follows the length of the prompt"
             )
@@ -60,8 +60,13 @@ def _free_axes(values: Sequence[Sequence[Tensor]]) -> dict[int, Lengths]:
     return {axis: own for axis, own in sizes.items() if len({size for each in own for size in each}) > 1}
 
 
-def _is_count(value: Tensor) -> bool:
-    return value.dim() == 1 and torch.equal(value, torch.arange(len(value), dtype=value.dtype))
+def _is_position(value: Tensor) -> bool:
+    is_count = value.dim() == 1 and torch.equal(value, torch.arange(len(value), dtype=value.dtype))
+    return is_count or is_zeros(value)
+
+
+def is_zeros(value: Tensor) -> bool:
+    return value.dim() > 0 and not bool(value.any())
 
 
 def _size_of(name: str, lengths: Lengths) -> Size:

@@ -41,3 +41,9 @@ def test_an_argument_may_count_the_tokens() -> None:
 def test_an_argument_of_another_length_is_refused() -> None:
     with refuses("the shape of the network's argument places follows the length of the prompt"):
         lengths_of((5, 3), (9, 3), positions=True, counted=1)
+
+
+def test_an_argument_may_have_zeros_for_each_token() -> None:
+    text = [[torch.ones(1, length, 4)] for length in (5, 9)]
+    values = {"text": text, "places": [[torch.zeros(length, 3)] for length in (5, 9)]}
+    assert find_lengths("Pipe", values, {"text": 1}).positions == {"places": "tokens"}
