@@ -79,7 +79,7 @@ class RecordedDecoding:
         self, x: Tensor, begin: Callable[[], object] = lambda: None, seed: int = 0, **changes: Any
     ) -> tuple[Tensor, ...]:
         """Return what the call returns for a final x [1, *x_shape]. `changes` are other arguments."""
-        settings, ending = {**self.settings, **changes}, Ending(x, self.calls, self.is_whole, begin)
+        settings, ending = {**self.settings, **changes}, Ending(x, self.calls, self.is_whole, begin, pause_trace)
         return read_tensors(finish_call(self.built, settings, ending, seed))
 
     def at(self, x_shape: tuple[int, ...]) -> "RecordedDecoding":

@@ -3,7 +3,7 @@ networks and the steps of its scheduler."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial, wraps
 from importlib.util import find_spec
@@ -44,13 +44,15 @@ class Ending:
     """x [1, *x_shape] that replaces the result of a call's last step, and its predicted clean x.
 
     begin: called when the scheduler has computed that step. calls: the number of calls of the scheduler's `step` before
-    it; several may make one step. is_whole: a single one makes the last step, so that it returns x, of any size.
+    it; several may make one step. is_whole: a single one makes the last step, so that it returns x, of any size. aside:
+    entered while the scheduler computes the others of these, from zeros.
     """
 
     x: Tensor
     calls: int = 0
     is_whole: bool = False
     begin: Callable[[], object] = lambda: None
+    aside: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class _Recorder:
@@ -305,7 +307,12 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], ending: Endin
         if not bool((times == times[0]).all()):
             raise recording_error(f"the step of {type(self).__name__} has several times")
         (output, variance), sample = split_variance(self, output.clone(), sample), sample.clone()
-        returned = step(self, *args, **kwargs)
+        if ending is None or recorder.step_calls <= ending.calls:
+            returned = step(self, *args, **kwargs)
+        else:
+            with ending.aside():
+                zeros = {name: torch.zeros(bound[name].shape) for name in ("model_output", "sample")}
+                returned = step(**{**bound, **zeros})
         own = returned[0] if isinstance(returned, tuple) else returned.prev_sample
         calls, recorder.pending = tuple(recorder.pending), []
         eta = None if bound.get("eta") is None else float(bound["eta"])
