@@ -196,7 +196,7 @@ def _find_decoding(
     try:
         with _show_stored_values(built, read):
             run = record(built, usual, 0)
-            calls, is_whole = run.calls_before_last, run.steps[-1].joined == 1
+            calls, is_whole = sum(run.step_calls[:-1]), run.step_calls[-1] == 1
             with _watch_components(built) as called:
                 x = torch.randn(1, *x_shape, generator=torch.Generator().manual_seed(0))
                 tensors = read_tensors(finish_call(built, usual, Ending(x, calls, is_whole, called.clear)))

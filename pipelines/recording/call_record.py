@@ -91,8 +91,8 @@ class CallRecord:
     """All steps of one call of a pipeline, and what it returned, or None if it failed after its last step (a failed
     decode is ignored). `times` are the arguments of the scheduler's `set_timesteps`. `failure` is the error after the
     last step, in words. `noised` are the results of the scheduler's `add_noise` at the time of the first step, and
-    `own_noised` are the calls of a method of the pipeline with this name. `calls_before_last` is the number of calls of
-    the scheduler's `step` before those that make the last step."""
+    `own_noised` are the calls of a method of the pipeline with this name. `step_calls` are the numbers of calls
+    of the scheduler's `step` that make each step, also where a form of the network makes one x of these."""
 
     steps: tuple[SchedulerStep, ...]
     times: Mapping[str, Any] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class CallRecord:
     failure: str | None = None
     noised: tuple[Tensor, ...] = ()
     own_noised: tuple[NoisedImage, ...] = ()
-    calls_before_last: int = 0
+    step_calls: tuple[int, ...] = ()
 
     @property
     def starts_from_picture(self) -> bool:

@@ -80,7 +80,7 @@ class _Recorder:
     def finish(self, returned: Any, failure: str | None) -> CallRecord:
         """Return the recording of a call, with what it returned and the error after its last step."""
         noised = tuple(noised for time, noised in self.noised if time == self.steps[0].time)
-        calls = sum(step.joined for step in self.steps[:-1])
+        calls = tuple(step.joined for step in self.steps)
         return CallRecord(tuple(self.steps), self.times, returned, failure, noised, tuple(self.own_noised), calls)
 
 

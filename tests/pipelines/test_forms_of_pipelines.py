@@ -56,15 +56,13 @@ def test_frames_that_are_stepped_one_by_one_are_one_flat_x(tmp_path: Path, monke
     assert load("skyreels_forcing", tmp_path).spec.x_shape == (3 * 8 * 2 * 2,)
 
 
-def test_the_last_step_of_several_tensors_begins_after_all_calls_of_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_of_several_tensors_has_several_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from diffusers.pipelines.skyreels_v2 import pipeline_skyreels_v2_diffusion_forcing as code
 
     monkeypatch.setattr(code, "ftfy", SimpleNamespace(fix_text=str), raising=False)
     folder = Folder(recorded_pipelines.skyreels_forcing(tmp_path / "folder"))
     recorded = record_folder(folder, read_recorded_scheduler(folder), CALLS["skyreels_forcing"])
-    assert record(recorded.built, recorded.settings.of(), 0).calls_before_last == 2 * 3  # steps and frames
+    assert record(recorded.built, recorded.settings.of(), 0).step_calls == (3, 3, 3)  # frames
 
 
 def test_a_first_frame_that_is_not_stepped_is_a_condition(tmp_path: Path) -> None:
