@@ -62,6 +62,8 @@ class TextForm(Protocol):
     def after(self) -> str: ...
     @property
     def cleaning(self) -> tuple[Cleaning, ...]: ...
+    @property
+    def negative(self) -> tuple[str, str] | None: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,25 +116,33 @@ class TextEncoder:
         if of_prompt and len(of) != len(prompts):
             what = f"negative prompts of {self.bundle.path} have the length of their prompts"
             raise UserError(what, "give one prompt for each: encode_negative(negative, of=prompts)")
-        return self._encode(prompts, None, self._zeros_for_empty != "never", of if of_prompt else ())
+        return self._encode(prompts, None, self._zeros_for_empty != "never", of if of_prompt else (), True)
 
     def _encode(
-        self, prompts: Sequence[str], state: ArrayLike | None, zeros_for_empty: bool, of: Sequence[str] = ()
+        self,
+        prompts: Sequence[str],
+        state: ArrayLike | None,
+        zeros_for_empty: bool,
+        of: Sequence[str] = (),
+        is_negative: bool = False,
     ) -> dict[str, NDArray[Any]]:
         """Return the conditions of prompts, with the length of the prompts `of` if there are any."""
         prompts = [format_prompt(prompt, self.form, state) for prompt in check_prompts(prompts)]
         place = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
-        encoded, rows = BatchSplitter(self.network, BATCH)(self.ids(list(place))), [place[prompt] for prompt in prompts]
+        encoded = BatchSplitter(self.network, BATCH)(self.ids(list(place), is_negative))
+        rows = [place[prompt] for prompt in prompts]
         conditions = {name: array[rows] for name, array in encoded.items()}
         conditions = _zero_empty(conditions, prompts) if zeros_for_empty else conditions
-        return self._cut(conditions, list(of) or prompts)
+        return self._cut(conditions, list(of) or prompts, is_negative and not of)
 
-    def _cut(self, conditions: dict[str, NDArray[Any]], prompts: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def _cut(
+        self, conditions: dict[str, NDArray[Any]], prompts: Sequence[str], is_negative: bool
+    ) -> dict[str, NDArray[Any]]:
         """Return conditions [len(prompts), *shape] without what follows the tokens of the prompts, along axes that have
         their number. Raises UserError if this number differs between the prompts."""
         if not self.has_lengths:
             return conditions
-        sizes, *others = self._lengths(prompts)
+        sizes, *others = self._lengths(prompts, is_negative)
         if any(each != sizes for each in others):
             numbers = " and ".join(map(str, sorted({max(each.values()) for each in (sizes, *others)})))
             what = f"the prompts become {numbers} tokens, and the network takes texts of one length in a call"
@@ -144,11 +154,11 @@ class TextEncoder:
                 cut[condition.name] = np.ascontiguousarray(array[(slice(None), *places)])
         return cut
 
-    def _lengths(self, prompts: Sequence[str]) -> list[dict[str, int]]:
+    def _lengths(self, prompts: Sequence[str], is_negative: bool) -> list[dict[str, int]]:
         """Return the free sizes that follow the number of a prompt's tokens, for each prompt."""
         text, manifest = self.bundle.manifest.text, self.bundle.manifest
         assert text is not None, "it was loaded from there"
-        counts = {tokens.input: encoded.mask.sum(axis=1) for tokens, encoded in self._tokenize(prompts)}
+        counts = {tokens.input: encoded.mask.sum(axis=1) for tokens, encoded in self._tokenize(prompts, is_negative)}
         largest = {size.name: size.high for size in manifest.sizes}
         return [
             {each.size: min(int(counts[each.input][row]) + each.more, largest[each.size]) for each in text.lengths}
@@ -160,15 +170,15 @@ class TextEncoder:
         text = self.bundle.manifest.text
         return "never" if text is None else text.zeros_for_empty
 
-    def ids(self, prompts: Sequence[str]) -> dict[str, Ids]:
+    def ids(self, prompts: Sequence[str], is_negative: bool = False) -> dict[str, Ids]:
         """Return the network's inputs [len(prompts), length]: token ids, and masks if it takes them."""
         fed: dict[str, Ids] = {}
         dropped: dict[str, Cut] = {}  # for each prompt, the largest cut of all tokenizers
-        for tokens, encoded in self._tokenize(prompts):
+        for tokens, encoded in self._tokenize(prompts, is_negative):
             fed[tokens.input] = encoded.ids
             if tokens.mask is not None:
                 fed[tokens.mask] = encoded.mask
-            texts = [complete_text(prompt, tokens) for prompt in prompts]
+            texts = [complete_text(prompt, tokens, is_negative) for prompt in prompts]
             cuts = [
                 (prompt, encoded.dropped[text])
                 for prompt, text in zip(prompts, texts, strict=True)
@@ -185,10 +195,10 @@ class TextEncoder:
             )
         return fed
 
-    def _tokenize(self, prompts: Sequence[str]) -> "Iterator[tuple[Tokens, TokenIds]]":
+    def _tokenize(self, prompts: Sequence[str], is_negative: bool) -> "Iterator[tuple[Tokens, TokenIds]]":
         """Yield the ids of prompts for each input of token ids."""
         for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
-            texts = [complete_text(prompt, tokens) for prompt in prompts]
+            texts = [complete_text(prompt, tokens, is_negative) for prompt in prompts]
             with _report_file_errors(self.bundle, tokens):
                 encoded = token_ids(texts, tokenizer, tokens.length, tokens.pad, tokens.replaced, tokens.pads_first)
             yield tokens, encoded
@@ -207,9 +217,10 @@ def clean_text(text: str, cleaning: Sequence[Cleaning]) -> str:
     return reduce(lambda cleaned, change: CLEANINGS[change](cleaned), cleaning, text)
 
 
-def complete_text(prompt: str, tokens: TextForm) -> str:
-    """Return the text that a tokenizer reads for a prompt."""
-    return f"{tokens.before}{clean_text(prompt, tokens.cleaning)}{tokens.after}"
+def complete_text(prompt: str, tokens: TextForm, is_negative: bool = False) -> str:
+    """Return the text that a tokenizer reads for a prompt, or for a negative one."""
+    before, after = (is_negative and tokens.negative) or (tokens.before, tokens.after)
+    return f"{before}{clean_text(prompt, tokens.cleaning)}{after}"
 
 
 def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = None) -> str:

@@ -103,7 +103,7 @@ class PipelineNetworks:
         """Add the text encoder, its tokenizers, and the encoded empty prompt."""
         added = add(text.companion)
         nothing = (
-            {} if text.form is not None else added.run(text.tokenize([text.nothing]))
+            {} if text.form is not None else added.run(text.tokenize([text.nothing], is_negative=True))
         )  # robot tasks have no guidance
         tokens = tuple(_add_tokenizer(writer, each) for each in text.tokens)
         nothing = {
@@ -180,4 +180,5 @@ def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
         tokens.after,
         tokens.cleaning,
         tokens.tokenizer.pads_first,
+        tokens.negative,
     )

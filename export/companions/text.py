@@ -34,6 +34,7 @@ class TokenInput:
     before: str = ""
     after: str = ""
     cleaning: tuple[Cleaning, ...] = ()
+    negative: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,32 +62,34 @@ class TextSource:
         """Return the value [*shape] of the text of the unconditional branch without what follows its tokens, unless it
         gets the length of the prompt."""
         free = {size.name: size.high for size in sizes if not size.of_prompt}
-        counts = {entry.input: int(ids.mask.sum()) for entry, ids in _tokenize(self.tokens, [self.nothing])}
+        counts = {entry.input: int(ids.mask.sum()) for entry, ids in _tokenize(self.tokens, [self.nothing], True)}
         lengths = {each.size: counts[each.input] + each.more for each in self.lengths if each.size in free}
         return value[tuple(slice(lengths.get(condition.follows.get(axis, ""))) for axis in range(value.ndim))]
 
-    def tokenize(self, prompts: Sequence[str]) -> dict[str, Ids]:
+    def tokenize(self, prompts: Sequence[str], is_negative: bool = False) -> dict[str, Ids]:
         """Return the inputs of the network for prompts."""
-        return tokenize_prompts(self.tokens, prompts)
+        return tokenize_prompts(self.tokens, prompts, is_negative)
 
 
-def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> dict[str, Ids]:
+def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str], is_negative: bool = False) -> dict[str, Ids]:
     """Return the ids that the runtime computes from prompts, with tokenizers that are not in a bundle yet."""
     fed: dict[str, Ids] = {}
-    for entry, ids in _tokenize(tokens, prompts):
+    for entry, ids in _tokenize(tokens, prompts, is_negative):
         fed[entry.input] = ids.ids
         if entry.mask is not None:
             fed[entry.mask] = ids.mask
     return fed
 
 
-def _tokenize(tokens: Sequence[TokenInput], prompts: Sequence[str]) -> Iterator[tuple[TokenInput, TokenIds]]:
+def _tokenize(
+    tokens: Sequence[TokenInput], prompts: Sequence[str], is_negative: bool
+) -> Iterator[tuple[TokenInput, TokenIds]]:
     from tokenizers import Tokenizer
 
     for entry in tokens:
         with report_tokenizer_errors(f"the tokenizer of {entry.input!r}", COPY_AGAIN):
             tokenizer = Tokenizer.from_str(entry.tokenizer.content.decode())
-            texts = [complete_text(prompt, entry) for prompt in prompts]
+            texts = [complete_text(prompt, entry, is_negative) for prompt in prompts]
             file = entry.tokenizer
             ids = token_ids(texts, tokenizer, entry.length, file.pad, entry.replaced, file.pads_first)
         yield entry, ids

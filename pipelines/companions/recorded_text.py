@@ -168,7 +168,7 @@ class RecordedText:
         for number, (ids, mask) in self.names.items():
             tokens = self.tokens[number]
             replaced = tokens_of_several_embeddings(tokens.file) if converts else {}
-            form = tokens.before, tokens.after, tokens.cleaning
+            form = tokens.before, tokens.after, tokens.cleaning, tokens.negative
             inputs.append(TokenInput(ids, tokens.file, tokens.length, mask, replaced, *form))
         return tuple(inputs)
 
@@ -339,7 +339,7 @@ def _check(
         return
     module, tokens = RecordedEncoders(networks, text).eval(), text.token_inputs(converts_prompts(recorded.built.name))
     for sample in samples:
-        fed = tokenize_prompts(tokens, [sample.prompt])
+        fed = tokenize_prompts(tokens, [sample.prompt], sample.branch == UNCOND)
         with torch.no_grad():
             computed = module(*(torch.from_numpy(fed[entry.name]) for entry in text.inputs))
         for name, value in zip(text.rules, computed, strict=True):

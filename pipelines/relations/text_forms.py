@@ -29,7 +29,8 @@ class UnknownIdsError(TextError):
 @dataclass(frozen=True)
 class FoundTokens:
     """The token ids of an encoder: a tokenizer, their number, and the text around a prompt. `tail` are ids that follow
-    those of the tokenizer and their padding, whatever the text."""
+    those of the tokenizer and their padding, whatever the text. `negative` are the texts around a negative prompt, if
+    they are others."""
 
     tokenizer: str
     file: TokenizerFile
@@ -38,15 +39,16 @@ class FoundTokens:
     after: str
     cleaning: tuple[Cleaning, ...]
     tail: tuple[int, ...] = ()
+    negative: tuple[str, str] | None = None
 
     @property
     def full_length(self) -> int:
         """The number of ids that the encoder gets."""
         return self.length + len(self.tail)
 
-    def encode(self, prompt: str) -> TokenIds:
+    def encode(self, prompt: str, is_negative: bool = False) -> TokenIds:
         """Return the ids [1, full_length] of a prompt, as the encoder gets them."""
-        own = read_ids(self.file, complete_text(prompt, self), self.length)
+        own = read_ids(self.file, complete_text(prompt, self, is_negative), self.length)
         tail = np.array([self.tail], np.int64)
         ids, mask = (np.concatenate(pair, axis=1) for pair in ((own.ids, tail), (own.mask, np.ones_like(tail))))
         return TokenIds(ids, mask, own.dropped)
@@ -54,11 +56,13 @@ class FoundTokens:
 
 @dataclass(frozen=True)
 class ReadIds:
-    """Token ids [length] that an encoder received for a prompt, and the texts that tokenizers had read by then."""
+    """Token ids [length] that an encoder received for a prompt, and the texts that tokenizers had read by then.
+    `is_negative`: it is a negative prompt."""
 
     prompt: str
     ids: Tensor
     texts: Sequence[TokenizedText]
+    is_negative: bool = False
 
 
 def find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadIds]) -> FoundTokens:
@@ -99,9 +103,14 @@ def _find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[Read
             if len(read) < len(rows):
                 continue
             pairs = [(row.prompt, text) for row, text in zip(rows, read, strict=True)]
-            before, after = _find_template(component, pairs)
-            cores = [(prompt, _strip_template(component, text, before, after)) for prompt, text in pairs]
-            return FoundTokens(name, side, length, before, after, find_cleaning(component, cores))
+            negatives = [pair for row, pair in zip(rows, pairs, strict=True) if row.is_negative]
+            pairs = [pair for row, pair in zip(rows, pairs, strict=True) if not row.is_negative] or negatives
+            own, other = _find_template(component, pairs), None
+            if not all(_fits_template(text, own) for _, text in negatives):
+                other = _find_template(component, negatives)
+            cores = [(prompt, _strip_template(component, text, own)) for prompt, text in pairs]
+            cores += [(prompt, _strip_template(component, text, other or own)) for prompt, text in negatives]
+            return FoundTokens(name, side, length, *own, find_cleaning(component, cores), negative=other)
     reason = reasons[0] if reasons else "no tokenizer of the pipeline returns them with padding at one end"
     raise UnknownIdsError(f"the token ids of its {component} do not follow from a text: {reason}")
 
@@ -144,9 +153,10 @@ def find_text(tokens: FoundTokens, ids: Tensor, texts: Sequence[TokenizedText]) 
     """Return the prompt from which a pipeline made ids [length]; None if it is none of those that tokenizers read."""
     own = ReadIds("", ids[: len(ids) - len(tokens.tail)], texts)
     text = _find_text(tokens.file, tokens.tokenizer, own, tokens.length)
-    if text is None or not (text.startswith(tokens.before) and text.endswith(tokens.after)):
-        return None
-    return text[len(tokens.before) : len(text) - len(tokens.after)]
+    for before, after in filter(None, (tokens.negative, (tokens.before, tokens.after))):
+        if text is not None and _fits_template(text, (before, after)):
+            return text[len(before) : len(text) - len(after)]
+    return None
 
 
 def _find_template(component: str, pairs: Sequence[tuple[str, str]]) -> tuple[str, str]:
@@ -159,12 +169,17 @@ def _find_template(component: str, pairs: Sequence[tuple[str, str]]) -> tuple[st
     raise TextError(f"the tokenizer of its {component} reads other texts than the prompt")
 
 
-def _strip_template(component: str, text: str, before: str, after: str) -> str:
+def _fits_template(text: str, template: tuple[str, str]) -> bool:
+    before, after = template
+    return len(text) >= len(before) + len(after) and text.startswith(before) and text.endswith(after)
+
+
+def _strip_template(component: str, text: str, template: tuple[str, str]) -> str:
     """Return what stands for the prompt in a text. Raises TextError for a text with another template."""
-    core = text[len(before) : len(text) - len(after)]
-    if text != before + core + after:
+    if not _fits_template(text, template):
         raise TextError(f"the tokenizer of its {component} reads texts with different templates")
-    return core
+    before, after = template
+    return text[len(before) : len(text) - len(after)]
 
 
 def find_cleaning(component: str, pairs: Sequence[tuple[str, str]]) -> tuple[Cleaning, ...]:

@@ -24,6 +24,7 @@ from fewstep.pipelines.relations.text_rules import (
     find_positions,
     with_masks,
 )
+from fewstep.plans.guidance import UNCOND
 from fewstep.runtime.text import TokenIds as EncodedText
 
 IDS = "input_ids"  # the argument of all text encoders of transformers
@@ -184,11 +185,11 @@ class TextSearch:
         if IDS not in places[0].run.inputs:
             return None, []
         rows = [
-            ReadIds(sample.prompt, place.input(IDS)[0], sample.record.texts)
+            ReadIds(sample.prompt, place.input(IDS)[0], sample.record.texts, sample.branch == UNCOND)
             for sample, place in zip(self.samples, places, strict=True)
         ]
         tokens = find_tokens(component, self.tokenizers, rows)
-        return tokens, [tokens.encode(sample.prompt) for sample in self.samples]
+        return tokens, [tokens.encode(sample.prompt, sample.branch == UNCOND) for sample in self.samples]
 
     def _find_input(
         self,

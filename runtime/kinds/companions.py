@@ -38,6 +38,7 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     `cleaning` changes a prompt first, in this order: `entities` replaces those of HTML, such as &amp;, `quotes` makes
     curly quotes straight, `spaces` merges consecutive spaces, `lower` converts to lower case, and `ends` removes spaces
     at both ends. The tokenizer reads it between the texts `before` and `after`, such as those of a chat template.
+    `negative` has these two for negative prompts, if they have others.
     """
 
     input: str
@@ -50,6 +51,7 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     after: str = ""
     cleaning: tuple[Cleaning, ...] = ()
     pads_first: bool = False
+    negative: tuple[str, str] | None = None
 
 
 class StateWords(Strict, frozen=True):

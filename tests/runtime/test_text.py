@@ -62,6 +62,14 @@ def test_a_prompt_is_cleaned_and_put_into_its_template(tiny_bundle: Path) -> Non
     assert text.ids(["cat"])["ids"].tolist() == load_text_encoder(bundle).ids(["red cat dog"])["ids"].tolist()
 
 
+def test_a_negative_prompt_may_have_its_own_template(tiny_bundle: Path) -> None:
+    bundle = open_bundle(with_companions(tiny_bundle))
+    text = load_text_encoder(with_tokens(bundle, before="red ", after=" dog", negative=("", " fish")))
+    (plain,) = load_text_encoder(bundle).encode(["cat fish"]).values()
+    (negative,) = text.encode_negative(["cat"]).values()
+    assert complete_text("cat", text.tokens[0]) == "red cat dog" and np.array_equal(negative, plain)
+
+
 @pytest.mark.parametrize(("length", "says"), [(2, None), (1, "adds more special tokens than its 1 ids")])
 def test_an_empty_prompt_needs_its_special_tokens_only(tiny_bundle: Path, length: int, says: str | None) -> None:
     """As in Marigold, whose two ids are the start and the end."""

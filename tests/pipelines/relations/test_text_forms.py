@@ -108,8 +108,21 @@ def test_ids_of_another_text_are_refused() -> None:
         find_tokens("text_encoder", {"tokenizer": Words()}, [ReadIds("a cat", first.ids.flip(0), first.texts)])
 
 
+def test_negative_prompts_may_have_a_template_of_their_own() -> None:
+    negatives = [replace(row, is_negative=True) for row in rows(["red cat", "", "dog"], "user: ")]
+    tokens = find_tokens("text_encoder", {"tokenizer": Words()}, [*rows(["a cat", "a dog"], "cats: "), *negatives])
+    assert (tokens.before, tokens.negative) == ("cats: ", ("user: ", ""))
+    assert find_text(tokens, negatives[0].ids, negatives[0].texts) == "red cat"
+    assert torch.equal(torch.from_numpy(tokens.encode("dog", is_negative=True).ids[0]), negatives[2].ids)
+
+
+def test_negative_prompts_of_the_same_template_have_no_other() -> None:
+    """The empty one alone does not show its template."""
+    texts = [*rows(["a cat", "a dog"], "user: "), replace(rows([""], "user: ")[0], is_negative=True)]
+    assert find_tokens("text_encoder", {"tokenizer": Words()}, texts).negative is None
+
+
 def test_templates_of_equal_length_are_told_apart() -> None:
-    """Such as one for prompts and another for negative prompts."""
     texts = [*rows(["a cat"], "user: "), *rows(["a dog"], "cats: ")]
     with pytest.raises(TextError, match="different templates"):
         find_tokens("text_encoder", {"tokenizer": Words()}, texts)
