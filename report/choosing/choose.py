@@ -34,7 +34,7 @@ from fewstep.report.choosing.time_notes import describe_times
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.bundle.unsuited_bodies import describe_unsuited
 from fewstep.runtime.kinds.companions import DECODER
-from fewstep.runtime.machine.memory import peak_bytes
+from fewstep.runtime.machine.memory import held_bytes
 from fewstep.runtime.progress import SILENT, Progress
 
 LOG = logging.getLogger("fewstep")
@@ -65,7 +65,7 @@ class NoneWithinLimits(UserError):
 def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     """Compare with the teacher and time all bodies that run on this machine, with several plans, and choose the best
     within the limits on time and quality. Raises NoneWithinLimits if none meets them."""
-    base = peak_bytes()  # before the float32 network is in memory, as in the process of a run
+    base = held_bytes()  # before the float32 network is in memory, as in the process of a run
     judging = open_judging(options, progress)
     judge, limits = judging.judge, (options.within, options.at_least, options.milliseconds, options.decibels)
     check_memory(estimate_needs(judging.bundle, judging.plan, judging.batch), options.bundle)

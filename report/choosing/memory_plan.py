@@ -6,7 +6,7 @@ from fewstep.plans.errors import UserError
 from fewstep.report.choosing.stage_memory import DENOISER_STAGE, Stage, stage_bytes
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
-from fewstep.runtime.machine.memory import peak_bytes
+from fewstep.runtime.machine.memory import held_bytes
 from fewstep.runtime.memory_size import format_bytes
 
 LEFT = 16 * 10**6  # bytes that earlier stages leave, such as libraries, and the file of the picture (measured: 3 to 12)
@@ -69,13 +69,13 @@ def plan_memory(
 
     samples: in a call, if memory suffices. branches: those of a guided step, whose rows run at once. prompts: texts to
     encode, 0 for none. pictures: bytes of those of all samples in float32, 0 if the samples are not decoded. base: the
-    peak in bytes of a process before its run; None for that of this process.
+    bytes that a process holds before its run; None for those of this process.
 
     Raises TooLittleMemory if no plan is possible, and UserError for what cannot be planned.
     """
     if bundle.manifest.networks:
         raise UserError("a budget of memory is for bundles with one network", "leave --memory out")
-    base = peak_bytes() if base is None else base
+    base = held_bytes() if base is None else base
     if base is None:
         raise UserError("this system does not report the memory of a process", "leave --memory out")
 

@@ -75,6 +75,12 @@ def peak_bytes(status: str | None = None) -> int | None:
     return _process_bytes("VmHWM", status)
 
 
+def held_bytes() -> int | None:
+    """Return the resident memory of this process in bytes, with the pages of mapped files; None if it is not
+    reported."""
+    return _process_bytes("VmRSS")
+
+
 def _process_bytes(field: str, status: str | None = None) -> int | None:
     """Return a field of /proc/self/status in bytes; None if the system does not report it."""
     text = status if status is not None else STATUS.read_text() if STATUS.exists() else ""

@@ -28,7 +28,7 @@ def measured(bundle: Bundle, stage: Stage, threads: int) -> int:
 @pytest.fixture
 def bundle(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     monkeypatch.setattr(memory_plan, "stage_bytes", measured)
-    monkeypatch.setattr(memory_plan, "peak_bytes", lambda: BASE)
+    monkeypatch.setattr(memory_plan, "held_bytes", lambda: BASE)
     monkeypatch.setattr(memory_plan, "SPREAD", 0)
     monkeypatch.setattr(memory_plan, "LEFT", 0)
     return open_bundle(with_companions(tiny_bundle))
