@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.markdown import part_of
 from benchmarks.whole import __main__ as whole
 from benchmarks.whole.contenders.laps import peak_bytes
 
@@ -67,3 +68,7 @@ def test_a_contender_that_fails_is_named_with_its_last_line() -> None:
 def test_the_peak_includes_what_the_process_had() -> None:
     held = bytearray(b"1" * 30_000_000)
     assert peak_bytes() > len(held)
+
+
+def test_the_page_has_a_place_for_its_script() -> None:
+    assert "|" in part_of(whole.PAGE.read_text(), whole.SCRIPT)
