@@ -48,7 +48,7 @@ class Paired:
     def _limits(self, quantile: float) -> tuple[float, float]:
         gained, lost = (self.gained + 1) / (self.pairs + 2), (self.lost + 1) / (self.pairs + 2)
         error = math.sqrt((gained + lost - (gained - lost) ** 2) / (self.pairs + 2))
-        return gained - lost - quantile * error, gained - lost + quantile * error
+        return max(-1.0, gained - lost - quantile * error), min(1.0, gained - lost + quantile * error)
 
     @property
     def p_value(self) -> float:

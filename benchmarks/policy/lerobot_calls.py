@@ -25,11 +25,12 @@ Window = dict[str, NDArray[np.float32] | NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Calls:
-    """Milliseconds of the processor for a sequence, and the resident memory of the process."""
+    """Milliseconds of the processor for a sequence, and the resident memory of the process, at the end and at most."""
 
     p50: float
     p99: float
     megabytes: float
+    peak: float
 
 
 def measure_calls(
@@ -81,7 +82,7 @@ def _measure(call: Callable[[Window], object], observations: Path, count: int) -
         call(window)
         seconds.append(time.process_time() - began)
     p50, p99 = 1e3 * np.quantile(seconds, [0.5, 0.99])
-    return Calls(float(p50), float(p99), _resident())
+    return Calls(float(p50), float(p99), _megabytes("VmRSS"), _megabytes("VmHWM"))
 
 
 def _windows(observations: Path) -> Iterator[Window]:
@@ -92,6 +93,6 @@ def _windows(observations: Path) -> Iterator[Window]:
     return cycle({name: array[place] for name, array in arrays.items()} for place in range(count))
 
 
-def _resident() -> float:
+def _megabytes(fact: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(fact))

@@ -34,10 +34,10 @@ from fewstep.plans.noise import normal_batch
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
-RECIPE = Recipe(steps=1_500, batch=32, rate=2e-4, seed=3)
+RECIPE = Recipe(steps=800, batch=32, rate=2e-4, seed=3)
 TEACHER = Contender("teacher", plan="dpmpp_2m:2", precision="int8", execute=2)  # so that more ticks are observed
 STUDENT = Contender("one step", plan="dpmpp_2m:1", precision="int8")  # its requests are states that it gets into
-EPISODES, FIRST_SEED = 300, 3_000_000  # of each of the two
+EPISODES, FIRST_SEED = 100, 3_000_000  # of each of the two
 BATCH = 64  # of the teacher, and of the encoders
 WEIGHTS = "unet.safetensors"
 

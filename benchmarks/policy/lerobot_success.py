@@ -46,6 +46,7 @@ HEAD = (
     "ms p50",
     "ms p99",
     "MB",
+    "peak MB",
 )
 SCHEDULER = 10  # steps of LeRobot's own scheduler
 FEW, FITTED = (2, 1), (2, 1)
@@ -105,6 +106,14 @@ def prepare(work: Path, checkpoint: Path, task: str, rivals: Sequence[Contender]
     return bundle
 
 
+def with_plans(rivals: Sequence[Contender], bundle: Path) -> list[Contender]:
+    """Return the contenders whose plan a bundle has: a fit that gains nothing is not stored."""
+    with load(bundle) as sampler:
+        stored = {f"fitted:{entry.evaluations}" for entry in sampler.bundle.manifest.fitted}
+    fitted = {f"fitted:{steps}" for steps in FITTED}
+    return [each for each in rivals if each.plan not in fitted - stored]
+
+
 def row(contender: Contender, verdicts: Verdicts, reference: Verdicts | None, calls: Calls | None) -> tuple[str, ...]:
     """Return the cells of a contender. `reference` has the verdicts that it is compared with, or None."""
     won = sum(each.solved is not None for each in verdicts.values())
@@ -143,8 +152,8 @@ def _ticks(verdicts: Verdicts, reference: Verdicts | None) -> str:
 
 def _costs(calls: Calls | None) -> tuple[str, ...]:
     if calls is None:
-        return "", "", ""
-    return f"{calls.p50:.2f}", f"{calls.p99:.2f}", f"{calls.megabytes:.0f}"
+        return "", "", "", ""
+    return f"{calls.p50:.2f}", f"{calls.p99:.2f}", f"{calls.megabytes:.0f}", f"{calls.peak:.0f}"
 
 
 def write(
@@ -180,12 +189,13 @@ def main() -> None:
     folder = policy_folder(given.checkpoint)
     rivals = contenders(digest_of(given.checkpoint), given.task, predicts_noise(folder))
     students = distilled_contenders(digest_of(given.distilled)) if given.distilled else []
-    all_ = [*rivals, *students]
-    names = [contender.name for contender in all_]
+    names = [contender.name for contender in (*rivals, *students)]
     if unknown := [each for each in given.only or () if each not in names]:
         parser.error(f"there is no contender {unknown[0]!r}: there are {'; '.join(names)}")
     given.work.mkdir(parents=True, exist_ok=True)
     bundle = prepare(given.work, given.checkpoint, given.task, rivals)
+    rivals = with_plans(rivals, bundle)
+    all_ = [*rivals, *students]
     bundles = {digest_of(given.checkpoint): bundle}
     if students:
         bundles[digest_of(given.distilled)] = prepare(given.work, given.distilled, given.task, students)

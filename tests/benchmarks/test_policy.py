@@ -167,6 +167,11 @@ def test_the_bound_of_a_paired_difference_covers_it() -> None:
     assert -0.01 < confidence_intervals.Paired(4_000, 40, 40).bound < 0 < math.inf
 
 
+def test_an_interval_of_a_difference_ends_at_that_of_all_pairs() -> None:
+    low, high = confidence_intervals.Paired(40, 0, 39).interval
+    assert low == -1.0 and high == pytest.approx(-0.826, abs=1e-3)
+
+
 def test_the_expert_of_each_route_goes_its_way() -> None:
     hand, goal = np.array([0.0, 0.65, 0.15]), np.array([0.0, 0.87, 0.15])
     held = np.r_[hand, 0.5, hand + [0.0, 0.0, -0.02], np.zeros(29), goal]  # the puck is in the gripper

@@ -136,9 +136,9 @@ def test_the_table_compares_each_contender_with_float32_in_ten_steps(tmp_path: P
         }
         for contender, won in zip(rivals, (3, 1), strict=True)
     }
-    made = lerobot_success.write(tmp_path, "push", rivals, known, {rivals[0].name: Calls(12.0, 20.0, 150.0)})
+    made = lerobot_success.write(tmp_path, "push", rivals, known, {rivals[0].name: Calls(12.0, 20.0, 150.0, 180.0)})
     first, second = (line.split(" | ") for line in made.splitlines()[2:])
-    assert first[1:3] == ["4", "75.0"] and first[-3:] == ["12.00", "20.00", "150 |"]
+    assert first[1:3] == ["4", "75.0"] and first[-4:] == ["12.00", "20.00", "150", "180 |"]
     assert second[2] == "25.0" and second[4] == "0, 2" and second[5].startswith("-50.0 (")
 
 
@@ -167,3 +167,9 @@ def test_fingers_are_rounded_to_the_nearer_of_two_commands() -> None:
     assert lerobot_fingers.share_between(actions) == pytest.approx(2 / 3)
     assert [lerobot_fingers.round_fingers(action)[-1] for action in actions] == [1.0, -1.0, -1.0]
     np.testing.assert_array_equal(lerobot_fingers.round_fingers(actions[0])[:3], actions[0][:3])
+
+
+def test_a_fit_that_was_not_stored_has_no_row(tiny_bundle: Path) -> None:
+    rivals = lerobot_success.contenders("w", "fetch-reach", predicts_noise=False)
+    plans = [each.plan for each in lerobot_success.with_plans(rivals, tiny_bundle)]
+    assert plans == [each.plan for each in rivals if each.plan is None or not each.plan.startswith("fitted")]
