@@ -4,6 +4,7 @@ Each network is judged alone, with the others in float32, so that its figures ar
 int8, and their errors add up.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -28,10 +29,13 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.loading import load_body
 from fewstep.runtime.sampling.sampler import Sampler
 
+LOG = logging.getLogger("fewstep")
+
 
 def judge_together(task: Task, denoiser: CalibratedNetwork) -> tuple[Manifest, CalibratedNetwork]:
     """Judge the samples of a calibrated denoiser's bodies with all networks in int8, and store the figures in their
-    trials. Return the manifest, and the denoiser with these bodies.
+    trials. Return the manifest, and the denoiser with these bodies. A warning names a body that cannot be judged: the
+    bodies are in the bundle already, and keep the figures of each network.
 
     task: the denoiser's, of a bundle with several networks.
     """
@@ -43,7 +47,11 @@ def judge_together(task: Task, denoiser: CalibratedNetwork) -> tuple[Manifest, C
         judged = dict(denoiser.bodies)
         reference = _sample(task, load_body(bundle, "float32", LazyOnnxRuntime(threads=task.threads)))
         for name in judged.keys() & common_bodies(manifest).keys():
-            together, body = _judge(task, bundle, name, reference), judged[name]
+            try:
+                together, body = _judge(task, bundle, name, reference), judged[name]
+            except UserError as error:
+                LOG.warning("not judged with all networks in int8: %s", error)
+                continue
             trials = tuple(structs.replace(trial, together=together) for trial in body.trials)
             judged[name] = structs.replace(body, trials=trials)
         bodies = {**manifest.bodies, **judged}

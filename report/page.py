@@ -253,7 +253,8 @@ def speed_section(results: Results) -> Html:
         lead_paragraph(
             "The time of one call of the body on a batch of rows (a guided sample takes two rows). With several graphs "
             "or networks it is the mean over the plan's steps. Each body runs in its own process, in turns with the "
-            f"others; a speedup is the median over rounds. Machine: {results.machine.processor}, "
+            f"others; a speedup{max(results.races, key=lambda race: race.load).measure} is the median over rounds. "
+            f"Machine: {results.machine.processor}, "
             f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}."
         )
     ]

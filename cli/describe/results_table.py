@@ -217,5 +217,6 @@ def _captions(results: Results, is_image: bool) -> list[str]:
     if results.races:
         first_timed = results.races[0].timings[0].name
         rows = "" if results.guidance is None else ", of which a guided sample takes one for each branch"
-        said.append(f"Batch N: one call of the body on N rows{rows}: speedup over {first_timed} and median time.")
+        measure = max(results.races, key=lambda race: race.load).measure
+        said.append(f"Batch N: one call of the body on N rows{rows}: speedup{measure} over {first_timed}, median time.")
     return said

@@ -60,7 +60,7 @@ def _race_table(race: Race) -> Table:
         rows,
         text=("body",),
         title=f"batch {race.batch} (rows of a call), {race.threads} threads, {race.rounds} rounds",
-        caption=f"Faster: speedup over {race.timings[0].name}: median, lowest and highest round.",
+        caption=f"Faster: speedup{race.measure} over {race.timings[0].name}: median, lowest and highest round.",
     )
 
 

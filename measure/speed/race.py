@@ -1,7 +1,9 @@
 """Time bodies fairly: each contender runs in its own process, contenders take turns, and they are compared round by
 round.
 
-Ratios are computed per round, so that slow changes of the machine's speed cancel.
+Ratios are computed per round, so that slow changes of the machine's speed cancel. On a busy machine they are those of
+the processor time: other programs delay a long call by many time slices, above all one whose threads wait for each
+other, and a short one by none.
 """
 
 import logging
@@ -15,8 +17,10 @@ from statistics import median
 import msgspec
 import numpy as np
 
+from fewstep.measure.estimate import BUSY, measure_load
 from fewstep.measure.speed import contender_process
 from fewstep.measure.speed.contender import TimedContender
+from fewstep.measure.speed.contender_process import Seconds
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import path_text
@@ -72,12 +76,24 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Race(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One comparison: all contenders at one batch size and one number of threads."""
+    """One comparison: all contenders at one batch size and one number of threads.
+
+    load: the wall time of a loop relative to its processor time; from `estimate.BUSY` on, ratios are those of processor
+        time.
+    """
 
     batch: int  # rows of x in one run; a guided sample takes two
     threads: int
     rounds: int
     timings: tuple[Timing, ...]
+    load: float = 1.0
+
+    @property
+    def measure(self) -> str:
+        """What its ratios compare, as a clause: "" for wall times."""
+        if self.load < BUSY:
+            return ""
+        return f" in processor time, since other programs made work take {self.load:.1f} times as long,"
 
 
 def run_race(
@@ -95,6 +111,7 @@ def run_race(
         raise ValueError("contenders must be fed the same batch")
     batch = batches.pop()
     names = [*contenders[0].steps]  # "" for all steps, then the name of each network for its steps
+    load = measure_load()
     calls = [(place, name) for name in (names if len(names) > 2 else [""]) for place in range(len(contenders))]
     with ExitStack() as stack:
         processes = [
@@ -105,22 +122,24 @@ def run_race(
             each.run_turn(0.0)  # a single call, to measure its memory
         peaks = [each.peak_mib() for each in processes]
 
-        def is_done(done: Rounds[list[float]]) -> bool:
+        def is_done(done: Rounds[list[Seconds]]) -> bool:
             progress(f"timing {batch} {'row' if batch == 1 else 'rows'}", len(done), turns.rounds)
             return len(done) >= turns.rounds
 
-        timed = [partial(processes[place].wall_times, turns.seconds, name) for place, name in calls]
-        walls = zip(*take_turns(timed, is_done), strict=True)  # seconds of each call: by rounds, then by repetitions
+        timed = [partial(processes[place].run_turn, turns.seconds, name) for place, name in calls]
+        taken = zip(*take_turns(timed, is_done), strict=True)  # seconds of each call: by rounds, then by repetitions
         kinds = [_kind_shares(each) if profiled else {} for each in processes]
     steps = {
-        (place, name): [[wall / contenders[place].steps[name] for wall in turn] for turn in rounds]
-        for (place, name), rounds in zip(calls, walls, strict=True)
+        (place, name): [[(wall / count, used / count) for wall, used in turn] for turn in rounds]
+        for (place, name), rounds in zip(calls, taken, strict=True)
+        for count in [contenders[place].steps[name]]
     }
+    load = max(load, measure_load())
     timings = []
     for place, name in calls:
-        timing = _make_timing(processes[place], name, steps[place, name], steps[0, name])
+        timing = _make_timing(processes[place], name, steps[place, name], steps[0, name], load >= BUSY)
         timings.append(msgspec.structs.replace(timing, peak_mib=peaks[place], kinds=kinds[place].get(name, {})))
-    return Race(batch, threads, turns.rounds, tuple(timings))
+    return Race(batch, threads, turns.rounds, tuple(timings), load)
 
 
 def _kind_shares(process: TimedProcess) -> dict[str, dict[str, float]]:
@@ -155,11 +174,17 @@ def _make_opener(contender: TimedContender, threads: int, spinning: bool) -> con
 
 
 def _make_timing(
-    process: TimedProcess, call: str, rounds: Sequence[Sequence[float]], first: Sequence[Sequence[float]]
+    process: TimedProcess,
+    call: str,
+    rounds: Sequence[Sequence[Seconds]],
+    first: Sequence[Sequence[Seconds]],
+    is_busy: bool,
 ) -> Timing:
-    """Return the timing of a call from the seconds of its steps in each round; `first` are the first contender's."""
-    seconds = [value for turn in rounds for value in turn]
-    ratios = [median(other) / median(turn) for turn, other in zip(rounds, first, strict=True)]
+    """Return the timing of a call from the seconds of its steps in each round; `first` are the first contender's.
+    is_busy: whether ratios are those of processor time."""
+    seconds = [wall for turn in rounds for wall, _ in turn]
+    own, others = ([median(each[is_busy] for each in turn) for turn in turns] for turns in (rounds, first))
+    ratios = [other / time for time, other in zip(own, others, strict=True)]
     p10, p90, p99 = np.percentile(seconds, [10, 90, 99])
     return Timing(
         name=f"{process.name}, {call}" if call else process.name,

@@ -34,7 +34,10 @@ def forget_refusal(bundle: Bundle, name: str) -> None:
 
 def calibrate_fix(bundle: Bundle, name: str | None = None) -> str:
     """Return the command that makes the body of this name, or any int8 body if `name` is None. If the last calibration
-    refused that body, return the reason and its fix instead."""
+    refused that body, return the reason and its fix instead; for a bundle without float32, from which all bodies are
+    made, that it has to be exported again."""
+    if "float32" not in bundle.manifest.bodies:
+        return "export it again with float32, from which other bodies are made"
     names = [body_name(platform.precision, platform.name) for platform in PLATFORMS] if name is None else [name]
     for body in names:
         if (refusal := _read_refusal(bundle, body)) is not None:

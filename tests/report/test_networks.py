@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from fewstep.calibration import together
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.describe.trials import describe_trials
@@ -23,6 +24,8 @@ from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, PAIRED
 from fewstep.measure.speed import race as racing
+from fewstep.measure.speed.contender_process import Seconds
+from fewstep.plans.errors import UserError
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions
@@ -81,12 +84,13 @@ def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.M
         def __enter__(self) -> Any:
             return self
 
-        def wall_times(self, seconds: float, call: str) -> list[float]:
+        def run_turn(self, seconds: float, call: str = "") -> list[Seconds]:
             each = {"noisy": 1.0, "denoiser": 4.0}
             runs = [times * each[network] for network, times, _ in self.graphs if call in ("", network)]
-            return [sum(runs) * (0.5 if self.name != "float32" else 1.0)]
+            time = sum(runs) * (0.5 if self.name != "float32" else 1.0)
+            return [(time, time)]
 
-        run_turn = peak_mib = run_call = lambda *_: {}
+        peak_mib = run_call = lambda *_: {}
 
     monkeypatch.setattr(racing, "TimedProcess", Process)
     (measured,) = measure(MeasureOptions(bundle, ("ms",), batches=(1,))).races
@@ -141,14 +145,28 @@ def test_a_choice_is_of_whole_runs(bundle: Path) -> None:
         assert np.isfinite(sampler.sample("ddim:2")).all()
 
 
+def test_bodies_that_cannot_be_judged_together_are_kept_with_a_warning(
+    layers_of_experts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise UserError("samples are not finite", "calibrate for another --target")
+
+    monkeypatch.setattr(together, "_judge", refuse)
+    path = shutil.copytree(layers_of_experts, tmp_path / "bundle")
+    made = calibrate(CalibrateOptions(path, "ddim:2", target=("cpu-x86",), trajectories=4))
+    assert "not judged with all networks in int8: samples are not finite" in caplog.text
+    assert open_bundle(path).body("int8-cpu-x86") == made.bodies["int8-cpu-x86"]
+    assert made.bodies["int8-cpu-x86"].trials[0].together is None
+
+
 def test_all_networks_in_int8_are_judged_together(bundle: Path) -> None:
     """By the samples that a run of the body makes, on the seeds that judge each network alone."""
     manifest, seeds = open_bundle(bundle).manifest, BODY_SEEDS
     (trial,) = manifest.bodies["int8-cpu-x86"].trials
     with load(bundle) as exact, load(bundle, body="int8-cpu-x86") as int8:
-        together = psnr(int8.sample("ddim:6", seeds), exact.sample("ddim:6", seeds))
+        in_one_run = psnr(int8.sample("ddim:6", seeds), exact.sample("ddim:6", seeds))
     assert trial.together is not None and trial.together.seeds == len(seeds)
-    assert trial.together.psnr == pytest.approx(together.mean(), abs=0.01) and trial.together.psnr < trial.psnr + 1
+    assert trial.together.psnr == pytest.approx(in_one_run.mean(), abs=0.01) and trial.together.psnr < trial.psnr + 1
     lines = [line for line in describe_trials((trial,)) if line.startswith("with all networks in int8: ")]
     assert len(lines) == 1 and f"int8 has {trial.together.psnr:.1f} dB PSNR" in lines[0]
     (of_noisy,) = manifest.networks["noisy"].bodies["int8-cpu-x86"].trials

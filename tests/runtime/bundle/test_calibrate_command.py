@@ -38,6 +38,13 @@ def test_a_refused_body_is_not_advised_again(plain: Path) -> None:
             failing()
 
 
+def test_without_float32_no_calibration_is_advised(tiny_bundle: Path) -> None:
+    """As after `export --precision int4`, whose calibration is refused."""
+    packed = open_bundle(with_bodies(tiny_bundle, PREFERRED))
+    said = "export it again with float32, from which other bodies are made"
+    assert calibrate_fix(packed) == calibrate_fix(packed, "int8-tensorrt") == said
+
+
 def test_the_refusal_of_another_schedule_is_not_given(plain: Path) -> None:
     bundle = open_bundle(plain)
     store_refusal(bundle, PREFERRED, UserError("it is only 3 dB from float32", "give --clip LIMIT"))
