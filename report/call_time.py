@@ -29,10 +29,7 @@ def describe_call(call: CallTime, body: Body) -> str:
     ratio, words = call.speedup, "faster" if call.slowest >= FASTER else "not clearly faster"
     where = f"{call.processor}, {call.day}" if call.day else call.processor
     if call.load >= BUSY:
-        where += (
-            f" by processor time, since other programs made work take {call.load:.1f} times as long; "
-            "`fewstep report` times it again"
-        )
+        where += f" by processor time, since other programs made work take {call.load:.1f} times as long"
     sizes = f" at {', '.join(f'{name} {size}' for name, size in call.sizes.items())}" if call.sizes else ""
     line = (
         f"{call.body} is {words} on {where} ({ratio:.2f}x, rounds from {call.slowest:.2f} to {call.fastest:.2f}): "

@@ -6,6 +6,7 @@ from typing import Any
 
 from fewstep.calibration.calibrate import Calibration
 from fewstep.calibration.cost import Cost
+from fewstep.calibration.lowering.targets import usual_targets
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.precision_search import SearchResult
 from fewstep.cli.describe.trials import describe_trials
@@ -24,6 +25,7 @@ from fewstep.plans.plan import DENOISER
 from fewstep.report.float_body import describe_shared_graphs, float_reason
 from fewstep.runtime.bundle.platforms import WEIGHTS_ONLY
 from fewstep.runtime.bundle.unsuited_bodies import describe_saturation
+from fewstep.runtime.machine.gpu import these_gpus
 
 LOG = logging.getLogger("fewstep")
 
@@ -69,6 +71,13 @@ def _describe_bodies(calibration: Calibration, network: str = DENOISER) -> dict[
         }
         for name, lowered in calibration.lowered.items()
     }
+
+
+def _describe_default_target(options: CalibrateOptions) -> Iterator[str]:
+    """Yield a line on a target that was not asked for, and that does not run on this machine."""
+    here, other = usual_targets()
+    if not options.target and not these_gpus():
+        yield f"{other} is made by default, for a GPU elsewhere: --target {here} leaves it out"
 
 
 def describe_search_cost(search: int | None, seconds: float) -> Iterator[str]:
@@ -134,6 +143,8 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
         yield from (f"  {line}" for line in describe_shared_graphs(calibration.manifest, body))
         for note in lowered.notes:
             yield f"  {note}"
+    if network == DENOISER:
+        yield from _describe_default_target(options)
 
 
 def _describe_guidance(options: CalibrateOptions, calibration: Calibration) -> str:

@@ -41,6 +41,7 @@ def choice_table(choice: Choice, batch: int) -> Table:
     judged = choice.deployments[0].judged
     other_seed = choice.deployments[0].quality.nearness.other_seed_text
     samples = "one sample" if batch == 1 else f"{batch} samples"
+    samples += "".join(f" of {name} {size}" for name, size in choice.sizes.items())
     of_student = f"along {choice.teacher}, since a student of few steps has no teacher in its bundle,"
     reference = f"with many steps (the teacher, {choice.teacher})" if choice.has_teacher else of_student
     caption = (

@@ -138,7 +138,7 @@ def _plan_memory(options: RunOptions, bundle: Bundle, body: str) -> "MemoryPlan 
         parse_bytes(options.memory),
         samples=batch_size(options, bundle.manifest),
         branches=count_branches(options.plan, options.guidance),
-        prompts=min(BATCH, len({*options.prompts, *options.negatives})),
+        prompts=sorted({*options.prompts, *options.negatives}, key=len)[-BATCH:],
         pictures=0 if options.is_array else 4 * prod(image_shape(bundle.manifest)) * options.count,
         threads=options.threads,
     )

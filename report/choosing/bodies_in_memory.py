@@ -11,6 +11,7 @@ from math import prod
 from fewstep.measure.cost import max_branches
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Plan
+from fewstep.report.choosing.companion_times import PROMPT
 from fewstep.report.choosing.memory_plan import MemoryPlan, TooLittleMemory, plan_memory
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import image_shape
@@ -47,7 +48,7 @@ def find_bodies_in_memory(
                 budget,
                 samples=batch,
                 branches=max_branches(plan),
-                prompts=batch if manifest.text is not None else 0,
+                prompts=[f"{number}: {PROMPT}" for number in range(batch)] if manifest.text is not None else [],
                 pictures=pictures,
                 threads=threads,
                 base=base,

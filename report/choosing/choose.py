@@ -2,8 +2,8 @@
 time and quality."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache as cache_of
 from functools import partial
 
@@ -24,7 +24,7 @@ from fewstep.report.choosing.companion_times import companion_graphs, companion_
 from fewstep.report.choosing.cost import estimate, estimate_needs, select_tried
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, find_teacher_plan
 from fewstep.report.choosing.deployment_plans import compile_plans
-from fewstep.report.choosing.deployment_times import measure_unit
+from fewstep.report.choosing.deployment_times import measure_unit, timed_sizes
 from fewstep.report.choosing.deployments import measure_deployments, pareto_front
 from fewstep.report.choosing.engines import BACKENDS, REFERENCE, find_fastest_engine, runnable_bodies
 from fewstep.report.choosing.int8_speedup import describe_small_speedup
@@ -51,6 +51,7 @@ class Choice:
     seeds: int
     left_out: tuple[str, ...]  # sentences on bodies that no engine here runs, or whose samples are not finite
     has_teacher: bool = True  # False for a student of few steps, whose reference is float32 along its own plan
+    sizes: Mapping[str, int] = field(default_factory=dict)  # the free sizes of the samples that were timed
     notes: tuple[str, ...] = ()  # on conditions that were not varied, and int8 that loses something on this CPU
 
 
@@ -102,7 +103,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     notes = (*judging.notes, *fits.notes, *filter(None, unsuited), *said)
     reference, has_teacher = judging.reference_plan.name, judging.teacher is not None
     front = tuple(pareto_front(rows))
-    choice = Choice(ordered, front, None, reference, options.seeds, left_out, has_teacher, notes)
+    choice = Choice(ordered, front, None, reference, options.seeds, left_out, has_teacher, timed_sizes(judging), notes)
     if not options.is_limited:
         return choice
     companions = {} if options.within is None else _time_companions(judging.bundle, rows, options.batch, time_once)

@@ -25,7 +25,7 @@ from fewstep.plans.plan import Plan
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, Floats
 from fewstep.report.choosing.engines import REFERENCE, TimedEngine, lean_backend, make_backend, make_network_calls
 from fewstep.runtime.bundle.reading import Bundle
-from fewstep.runtime.kinds.sizes import default_sizes
+from fewstep.runtime.kinds.sizes import default_sizes, sizes_of
 from fewstep.runtime.machine.turns import Rounds, stop_after_rounds, take_turns
 from fewstep.runtime.sampling.loading import load_body
 
@@ -133,10 +133,19 @@ def open_unit_process(judging: DeploymentJudge, threads: int) -> TimedProcess:
 
 def _open_process(judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]) -> TimedProcess:
     """Start a body on an engine in a separate process, with a call for each plan."""
-    records = records_of_one_size(judging.records)  # one call has samples of one size
-    batch = SeedBatch.from_manifest(judging.bundle.manifest, range(judging.batch), records)
-    given = (judging.bundle, body, engine, judging.most_rows, dict(plans), batch)
+    given = (judging.bundle, body, engine, judging.most_rows, dict(plans), _timed_batch(judging))
     return TimedProcess(body, partial(make_sampler_calls, *given))
+
+
+def _timed_batch(judging: DeploymentJudge) -> SeedBatch:
+    """Return the seeds and conditions of the calls that are timed. One call has samples of one size."""
+    records = records_of_one_size(judging.records)
+    return SeedBatch.from_manifest(judging.bundle.manifest, range(judging.batch), records)
+
+
+def timed_sizes(judging: DeploymentJudge) -> dict[str, int]:
+    """Return the free sizes of the samples that are timed, by name; empty for a bundle without any."""
+    return sizes_of(_timed_batch(judging).x_shape, judging.bundle.manifest) or {}
 
 
 def make_sampler_calls(

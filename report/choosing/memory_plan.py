@@ -1,5 +1,6 @@
 """Plan a run from prompt to picture for a budget of memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fewstep.plans.errors import UserError
@@ -60,16 +61,16 @@ def plan_memory(
     *,
     samples: int,
     branches: int,
-    prompts: int,
+    prompts: Sequence[str],
     pictures: int,
     threads: int,
     base: int | None = None,
 ) -> MemoryPlan:
     """Return a plan for a run of a body within `budget` bytes.
 
-    samples: in a call, if memory suffices. branches: those of a guided step, whose rows run at once. prompts: texts to
-    encode, 0 for none. pictures: bytes of those of all samples in float32, 0 if the samples are not decoded. base: the
-    bytes that a process holds before its run; None for those of this process.
+    samples: in a call, if memory suffices. branches: those of a guided step, whose rows run at once. prompts: texts
+    that are encoded at once. pictures: bytes of those of all samples in float32, 0 if the samples are not decoded.
+    base: the bytes that a process holds before its run; None for those of this process.
 
     Raises TooLittleMemory if no plan is possible, and UserError for what cannot be planned.
     """
@@ -85,7 +86,10 @@ def plan_memory(
     def peak(stage: str, rows: int = 1, keeps_memory: bool = True, held: int = 0) -> StagePeak:
         return expect(stage, stage_bytes(bundle, Stage(stage, body, rows, keeps_memory), threads) + held)
 
-    before = [peak(TEXT_ENCODER, prompts)] if prompts and bundle.manifest.text is not None else []
+    before = list[StagePeak]()
+    if prompts and bundle.manifest.text is not None:
+        stage = Stage(TEXT_ENCODER, body, prompts=tuple(prompts))
+        before = [expect(TEXT_ENCODER, stage_bytes(bundle, stage, threads))]
     after = [peak(DECODER, held=DECODED * pictures)] if pictures and bundle.manifest.autoencoder is not None else []
     if pictures:
         after.append(expect(DRAWING, DRAWN * pictures))

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.measure.workers.process_pool import ProcessPool
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.runtime.autoencoder import load_autoencoder
-from fewstep.runtime.backends import CONDITIONER, PROLOGUE, graph_names
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, graph_names
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.probe import probe_feeds, sizes_of_probe
 from fewstep.runtime.bundle.networks import shared_graphs
@@ -23,7 +24,7 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
 from fewstep.runtime.machine.cpu import engine_threads
 from fewstep.runtime.machine.memory import peak_bytes
-from fewstep.runtime.text import load_text_encoder
+from fewstep.runtime.text import load_text_encoder, open_text_encoder
 
 LOG = logging.getLogger("fewstep")
 DENOISER_STAGE = "denoiser"
@@ -32,13 +33,14 @@ CALLS = 2  # the second call of a graph may take more than the first: onnxruntim
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a run: a text encoder for `rows` prompts, a denoiser for `rows` rows of a call, or a decoder, which
-    takes one sample at a time. `keeps_memory`: see `OnnxRuntime`."""
+    """A stage of a run: a text encoder for `prompts`, a denoiser for `rows` rows of a call, or a decoder, which takes
+    one sample at a time. `keeps_memory`: see `OnnxRuntime`."""
 
     name: str
     body: str
     rows: int = 1
     keeps_memory: bool = True
+    prompts: tuple[str, ...] = ()
 
 
 def stage_bytes(bundle: Bundle, stage: Stage, threads: int) -> int:
@@ -52,7 +54,8 @@ def stage_bytes(bundle: Bundle, stage: Stage, threads: int) -> int:
     own = [*body.graphs, *(graphs[name] for name in (CONDITIONER, PROLOGUE) if name in graphs)]
     entries = own if stage.name == DENOISER_STAGE else [graphs[stage.name]]
     hashes = [manifest.files[name] for entry in entries for name in (entry.file, *entry.data)]
-    sizes = (manifest.x_shape, sizes_of_probe(bundle))
+    tokens = open_text_encoder(bundle, network=_not_run).ids(stage.prompts) if stage.prompts else {}
+    sizes = (manifest.x_shape, sizes_of_probe(bundle), [array.shape for array in tokens.values()])
     key = cache_key("memory", stage.name, stage.rows, stage.keeps_memory, hashes, sizes, engine_threads(threads))
     added: int | None = read_cached(key, int)
     if added is None:
@@ -75,7 +78,11 @@ def _measure(bundle: Bundle, stage: Stage, threads: int) -> int:
 
 
 def _encode(bundle: Bundle, stage: Stage, threads: int) -> None:
-    load_text_encoder(bundle, threads).encode([str(number) for number in range(stage.rows)])
+    load_text_encoder(bundle, threads).encode(stage.prompts)
+
+
+def _not_run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
+    raise AssertionError("only the numbers of tokens are asked for")
 
 
 def _denoise(bundle: Bundle, stage: Stage, threads: int) -> None:

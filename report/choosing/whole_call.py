@@ -90,6 +90,8 @@ def time_calls(
             writer.commit(with_calls(writer.opened.manifest, timed))
     yield from lines
     yield from (describe_call(call, bundle.body(call.body)) for call in timed)
+    if any(call.load >= BUSY for call in timed):
+        yield "`fewstep report` times calls again that were timed while other programs ran"
 
 
 def time_outdated_calls(

@@ -36,7 +36,14 @@ def bundle(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
 
 def plan(bundle: Bundle, megabytes: int, samples: int = 4, pictures: int = 10) -> MemoryPlan:
     return plan_memory(
-        bundle, "float32", megabytes * MB, samples=samples, branches=2, prompts=1, pictures=pictures * MB, threads=1
+        bundle,
+        "float32",
+        megabytes * MB,
+        samples=samples,
+        branches=2,
+        prompts=["a cat"],
+        pictures=pictures * MB,
+        threads=1,
     )
 
 
@@ -79,8 +86,20 @@ def test_the_plan_is_one_line(bundle: Bundle) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [TEXT_ENCODER, DENOISER_STAGE, DECODER])
 def test_the_memory_of_a_stage_is_measured_once(tiny_bundle: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = open_bundle(with_companions(tiny_bundle))
-    first = stage_bytes(bundle, Stage(stage, "float32"), 1)
+    bundle, prompts = open_bundle(with_companions(tiny_bundle)), ("a cat",) if stage == TEXT_ENCODER else ()
+    first = stage_bytes(bundle, Stage(stage, "float32", prompts=prompts), 1)
     assert MB < first < 200 * MB  # the engine itself
     monkeypatch.setattr("fewstep.report.choosing.stage_memory.ProcessPool", lambda *_: pytest.fail("measured again"))
-    assert stage_bytes(bundle, Stage(stage, "float32"), 1) == first
+    assert stage_bytes(bundle, Stage(stage, "float32", prompts=prompts), 1) == first
+
+
+def test_the_encoder_is_measured_with_the_texts_of_the_run(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = list[Stage]()
+
+    def record(bundle: Bundle, stage: Stage, threads: int) -> int:
+        stages.append(stage)
+        return measured(bundle, stage, threads)
+
+    monkeypatch.setattr(memory_plan, "stage_bytes", record)
+    plan(bundle, 2000)
+    assert [stage.prompts for stage in stages if stage.name == TEXT_ENCODER] == [("a cat",)]
