@@ -122,6 +122,7 @@ class Task:
             "fixed_conditions": self.fixed_conditions,
             "held_out": self.held_out_count,
             "given": self.judging.digest or None,
+            "calibrated": self.judging.calibrated,
         }
 
     @property

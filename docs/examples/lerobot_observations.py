@@ -1,7 +1,7 @@
 """Write observations and actions of a LeRobot data set, for `fewstep calibrate` and `fewstep verify`.
 
     python docs/examples/lerobot_observations.py DATASET policy observations.npz
-    fewstep calibrate policy --plan ddim:8 --clip 1 --conditions observations.npz
+    fewstep calibrate policy --plan scheduler:10 --conditions observations.npz
     fewstep verify policy --data observations.npz
 
 DATASET is the folder of a data set in LeRobot's format 3.0, and `policy` the bundle of a policy that was trained on it.

@@ -40,6 +40,7 @@ SUFFIXES = (".npz", ".safetensors")
 SAMPLES = "x"  # the name of samples in a file for `export --check`
 PLACE = "/place"  # an array that is stored with records; no condition has this name
 SEPARATOR = "."  # separates branch and condition in the name of an array
+SHORT = 8  # characters of the digest of a record
 LEAST_SPLIT = 16  # records of which a part judges; with fewer, ranges would lack too many
 HELD_OUT_EVERY = 4  # of the records of each size, one of so many judges
 
@@ -50,7 +51,7 @@ class GivenConditions:
     with drawn values that do not represent the user's data (`seeds.random_conditions`), and `fixed` those that have one
     value in all samples (`seeds.fixed_conditions`). `prompts` are the texts that the records encode, one for each;
     empty if they are from a file. `is_held_out` says that a calibration does not use these records. `digest` is that of
-    all records that were given to it; "" without any."""
+    all records that were given to it; "" without any. `calibrated` are the short digests of those that it uses."""
 
     records: ConditionRecords | None
     random: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class GivenConditions:
     prompts: tuple[str, ...] = ()
     is_held_out: bool = False
     digest: str = ""
+    calibrated: tuple[str, ...] = ()
 
     def distribute(self, samples: int) -> "GivenConditions":
         """Return the records and prompts of `samples` samples (`distribute_records`)."""
@@ -73,7 +75,8 @@ class GivenConditions:
         LEAST_SPLIT records, both are all records."""
         if self.records is None:
             return self, self
-        given, keys = replace(self, digest=digest_records(self.records)), record_shapes(self.records)
+        digests, keys = digest_each(self.records), record_shapes(self.records)
+        given = replace(self, digest=digest_records(self.records), calibrated=digests)
         if len(keys) < LEAST_SPLIT:
             return given, given
         held_out, groups = set[int](), defaultdict[Hashable, list[int]](list)
@@ -85,6 +88,7 @@ class GivenConditions:
         own = [place for place in range(len(keys)) if place not in held_out]
         if not held_out:
             return given, given
+        given = replace(given, calibrated=tuple(digests[place] for place in own))
         return given._select(own), replace(given._select(sorted(held_out)), is_held_out=True)
 
     def _select(self, places: Sequence[int]) -> "GivenConditions":
@@ -269,13 +273,25 @@ def digest_records(records: ConditionRecords) -> str:
     return known.hexdigest()
 
 
+def digest_each(records: ConditionRecords) -> tuple[str, ...]:
+    """Return a short digest of each record."""
+    count = len(next(iter(records.values()), ()))
+    return tuple(digest_records(select_records(records, [place]))[:SHORT] for place in range(count))
+
+
 def describe_seen_records(bodies: Mapping[str, Body], records: ConditionRecords | None) -> Iterator[str]:
-    """Yield a sentence on the bodies that the same records calibrated, which judge them too kindly."""
-    digest = digest_records(records) if records else ""
-    if names := [name for name, body in bodies.items() if any(trial.given == digest for trial in body.trials)]:
-        whose = "it" if len(names) == 1 else "them"
-        said = f"{', '.join(names)}: judged on conditions that calibrated {whose} too"
-        yield f"{said}: give others (--conditions or --prompts)"
+    """Yield a sentence on the bodies that some of the same records calibrated, which judge them too kindly."""
+    digests, whole = (digest_each(records), digest_records(records)) if records else ((), "")
+    names_of = defaultdict[int, list[str]](list)
+    for name, body in bodies.items():
+        calibrated = {digest for trial in body.trials for digest in trial.calibrated}
+        is_alike = not calibrated and any(trial.given == whole for trial in body.trials)  # of an earlier version
+        names_of[len(digests) if is_alike else sum(digest in calibrated for digest in digests)].append(name)
+    for count, names in sorted(names_of.items()):
+        if count:
+            whose, which = "it" if len(names) == 1 else "them", "all" if count == len(digests) else str(count)
+            said = f"{', '.join(names)}: {which} of the {len(digests)} records that judge calibrated {whose} too"
+            yield f"{said}: give others (--conditions or --prompts)"
 
 
 def check_file(path: Path) -> None:

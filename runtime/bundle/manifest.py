@@ -130,6 +130,8 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     held_out: the number of given records that judged the body and that its calibration did not use; 0 if the records of
         the calibration judged it; None without given records, and in bundles of earlier versions.
     given: the digest of the given records; None without any, and in bundles of earlier versions.
+    calibrated: short digests of the given records that the calibration used; empty without any, and in bundles of
+        earlier versions.
     together: the quality of samples that all networks of this body make; None for a single network, and for all but the
         denoiser's body.
     """
@@ -158,6 +160,7 @@ class Trial(Strict, frozen=True, omit_defaults=True):
     picture_psnr: float | None = None
     held_out: int | None = None
     given: str | None = None
+    calibrated: tuple[str, ...] = ()
     together: Together | None = None
 
 
