@@ -153,7 +153,7 @@ def test_bodies_that_cannot_be_judged_together_are_kept_with_a_warning(
 
     monkeypatch.setattr(together, "_judge", refuse)
     path = shutil.copytree(layers_of_experts, tmp_path / "bundle")
-    made = calibrate(CalibrateOptions(path, "ddim:2", target=("cpu-x86",), trajectories=4))
+    made = calibrate(CalibrateOptions(path, "ddim:6", target=("cpu-x86",), trajectories=4))
     assert "not judged with all networks in int8: samples are not finite" in caplog.text
     assert open_bundle(path).body("int8-cpu-x86") == made.bodies["int8-cpu-x86"]
     assert made.bodies["int8-cpu-x86"].trials[0].together is None
