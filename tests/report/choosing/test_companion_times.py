@@ -13,7 +13,6 @@ from fewstep.report.choosing.companion_times import companion_timer
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.latent_bundle import write_latent_bundle
 from tests.refusals import refuses
-from tests.report.choosing.test_choose import calls as calls
 from tests.report.choosing.test_choose import options
 
 

@@ -17,7 +17,6 @@ from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.refusals import refuses
 from tests.report.choosing.test_budget import row
-from tests.report.choosing.test_choose import calls as calls
 from tests.report.choosing.test_choose import options
 
 JUDGE = """

@@ -11,7 +11,6 @@ from fewstep.runtime.bundle.manifest import ReplacedGraph, Trial
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.companions import DECODER
 from tests.bundles import with_body
-from tests.report.choosing.test_choose import calls as calls
 from tests.report.choosing.test_choose import options
 from tests.runtime.text_bundle import LENGTH, with_companions
 

@@ -13,7 +13,6 @@ from fewstep.report.choosing.choose import NoneWithinLimits, choose
 from fewstep.report.choosing.deployment_judge import DeploymentJudge
 from fewstep.report.choosing.saved_choice import load_choice
 from tests.refusals import assert_refusal, refuses
-from tests.report.choosing.test_choose import calls as calls
 from tests.report.choosing.test_choose import options
 
 

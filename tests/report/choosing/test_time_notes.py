@@ -10,7 +10,6 @@ from fewstep.report.choosing.choose import choose
 from fewstep.runtime.bundle.manifest import CallTime
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import change_bundle
-from tests.report.choosing.test_choose import calls as calls
 from tests.report.choosing.test_choose import options
 
 
