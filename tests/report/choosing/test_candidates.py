@@ -24,7 +24,7 @@ def test_all_cores_and_one_are_tried(
 ) -> None:
     monkeypatch.setattr(engines, "usable_threads", lambda: cores)
     monkeypatch.setattr(engines, "default_threads", lambda: default)
-    monkeypatch.setattr(engines, "NAMED", ("onnxruntime", "openvino", "tensorrt"))
+    monkeypatch.setattr(engines, "BACKENDS", ("onnxruntime", "openvino", "tensorrt"))
     tried = [*engines.candidate_engines(0, 1)]
     assert [(each.threads, each.spinning) for each in tried if each.backend == "onnxruntime"] == expected
     assert [each.threads for each in tried if each.backend == "openvino"] == [n for n, spins in expected if spins]
