@@ -43,6 +43,17 @@ def test_a_recorded_pipeline_exports_and_samples(name: str, tmp_path: Path) -> N
     assert np.isfinite(sample).all() and sample.std() > 0.1
 
 
+@pytest.mark.slow
+def test_a_recorded_pipeline_of_free_sizes_samples_at_another(tmp_path: Path) -> None:
+    folder, bundle = recorded_pipelines.wan(tmp_path / "wan"), tmp_path / "bundle"
+    sizes = ("height=2:8:2", "width=2:8:2")
+    export(ExportOptions(str(folder), bundle, call=call_options("wan"), verify="quick", size=sizes))
+    text = np.random.default_rng(0).normal(size=(1, 12, 16)).astype("float32")
+    sampler = load(bundle).with_options(height=4, width=6)
+    wide = sampler.sample("scheduler:3", seeds=[0], condition={"encoder_hidden_states": text})
+    assert wide.shape == (1, 8, 2, 4, 6) and np.isfinite(wide).all() and wide.std() > 0.1
+
+
 def test_arguments_of_a_call_are_refused_for_other_sources(tmp_path: Path) -> None:
     with refuses("no pipeline", "--call"):
         export(ExportOptions("fashion_mnist", tmp_path / "bundle", call=("height=16",)))
