@@ -104,23 +104,28 @@ def test_padding_that_is_read_is_found_before_more_steps_run(monkeypatch: pytest
     assert made.compared == [3, 3, 3]
 
 
-def compare_growing(monkeypatch: pytest.MonkeyPatch, error: float) -> float:
-    """Compare a pipeline whose steps multiply differences by up to 5, with a plan whose network has an error."""
+def compare_growing(monkeypatch: pytest.MonkeyPatch, error: float, steps: int = 7, wrong: int = 7) -> float:
+    """Compare a pipeline whose steps multiply differences by up to 5, with a plan whose network has an error in its
+    first `wrong` steps."""
     own = [np.linspace(-1, 1, 64)]
-    for _ in range(7):
+    for _ in range(steps):
         own.append(5 * np.sin(own[-1]))
 
     def sample(*given: Any) -> tuple[Any, Any]:
         network, u = given[-1](None), own[0]
-        for index in range(7):
+        for index in range(steps):
             (u,) = network(index, None, u)
-        return u, own[7]
+        return u, own[steps]
 
     monkeypatch.setattr(comparison, "sample_plan", sample)
     monkeypatch.setattr(comparison, "_network_x", lambda step, _: own[step])
-    none, made = cast(Any, None), cast(Any, SimpleNamespace(record=SimpleNamespace(steps=range(7))))
+    none, made = cast(Any, None), cast(Any, SimpleNamespace(record=SimpleNamespace(steps=range(steps))))
     pipeline = cast(Any, SimpleNamespace(name="Pipe"))
-    return comparison.compare_run(pipeline, none, {}, none, made, lambda *given: [5 * np.sin(given[2]) + error])
+
+    def run(index: int, _: Any, u: Any) -> list[Any]:
+        return [5 * np.sin(u) + (error if index < wrong else 0)]
+
+    return comparison.compare_run(pipeline, none, {}, none, made, run)
 
 
 def test_a_difference_that_rounding_explains_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +136,11 @@ def test_a_difference_that_rounding_explains_is_returned(monkeypatch: pytest.Mon
 def test_a_larger_difference_is_refused(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     with refuses(("Pipe", "differ by", "after 7 steps")):
         compare_growing(monkeypatch, error)
+
+
+def test_an_error_of_an_early_step_is_refused_though_rounding_changes_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The final x of this plan follows from its last step alone, if that gets the pipeline's own x."""
+    with refuses(("Pipe", "differ by", "after 16 steps")):
+        compare_growing(monkeypatch, 0.5, steps=16, wrong=1)
