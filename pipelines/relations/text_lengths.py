@@ -42,7 +42,7 @@ def find_lengths(name: str, values: Mapping[str, Sequence[Sequence[Tensor]]], ro
         if path in rows or len({value.shape for branches in own for value in branches}) < 2:
             continue
         counted = tuple(tuple(len(value) if value.dim() else 0 for value in branches) for branches in own)
-        if counted not in known or not all(_is_position(value) for branches in own for value in branches):
+        if counted not in known or not _are_positions([value for branches in own for value in branches]):
             raise recording_error(
                 f"{name}: the shape of the network's argument {path} follows the length of the prompt"
             )
@@ -60,9 +60,10 @@ def _free_axes(values: Sequence[Sequence[Tensor]]) -> dict[int, Lengths]:
     return {axis: own for axis, own in sizes.items() if len({size for each in own for size in each}) > 1}
 
 
-def _is_position(value: Tensor) -> bool:
-    is_count = value.dim() == 1 and torch.equal(value, torch.arange(len(value), dtype=value.dtype))
-    return is_count or is_zeros(value)
+def _are_positions(values: Sequence[Tensor]) -> bool:
+    """Return True if all values count from 0, or all are zeros that differ in their first axis only."""
+    are_counts = all(value.dim() == 1 and torch.equal(value, torch.arange(len(value)).to(value)) for value in values)
+    return are_counts or (all(map(is_zeros, values)) and len({value.shape[1:] for value in values}) == 1)
 
 
 def is_zeros(value: Tensor) -> bool:

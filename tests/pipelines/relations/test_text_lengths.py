@@ -1,5 +1,6 @@
 """Axes that follow the number of tokens of a text, from the shapes of arguments in recordings."""
 
+import pytest
 import torch
 
 from fewstep.pipelines.relations.text_lengths import TextLengths, find_lengths
@@ -47,3 +48,11 @@ def test_an_argument_may_have_zeros_for_each_token() -> None:
     text = [[torch.ones(1, length, 4)] for length in (5, 9)]
     values = {"text": text, "places": [[torch.zeros(length, 3)] for length in (5, 9)]}
     assert find_lengths("Pipe", values, {"text": 1}).positions == {"places": "tokens"}
+
+
+@pytest.mark.parametrize("places", [(torch.zeros(5, 5), torch.zeros(9, 9)), (torch.zeros(5), torch.arange(9.0))])
+def test_other_zeros_are_refused(places: tuple[torch.Tensor, ...]) -> None:
+    """Such as a mask between tokens, or zeros in one recording only."""
+    values = {"text": [[torch.ones(1, length, 4)] for length in (5, 9)], "places": [[value] for value in places]}
+    with refuses("the shape of the network's argument places follows the length of the prompt"):
+        find_lengths("Pipe", values, {"text": 1})
