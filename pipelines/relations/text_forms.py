@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, dropwhile
 from typing import Any, get_args
 
 import numpy as np
@@ -67,14 +67,18 @@ class ReadIds:
 
 def find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadIds]) -> FoundTokens:
     """Return how the ids of all rows follow from their prompts. Raises TextError for ids that do not."""
-    tail = _find_tail([row.ids for row in rows])
+    ends = _possible_tails([row.ids for row in rows])
     try:
         return _find_tokens(component, tokenizers, rows)
-    except UnknownIdsError:
-        if len(tail) in (0, *(len(row.ids) for row in rows)):
-            raise
-    texts = [replace(row, ids=row.ids[: len(row.ids) - len(tail)]) for row in rows]
-    return replace(_find_tokens(component, tokenizers, texts), tail=tail)
+    except UnknownIdsError as error:
+        unknown = error
+    for tail in ends:
+        texts = [replace(row, ids=row.ids[: len(row.ids) - len(tail)]) for row in rows]
+        try:
+            return replace(_find_tokens(component, tokenizers, texts), tail=tail)
+        except UnknownIdsError as error:
+            unknown = error
+    raise unknown
 
 
 def add_tail(ids: Tensor, tail: Tensor) -> Tensor:
@@ -82,12 +86,15 @@ def add_tail(ids: Tensor, tail: Tensor) -> Tensor:
     return torch.cat([ids, tail.expand(ids.shape[0], -1)], dim=1) if len(tail) else ids
 
 
-def _find_tail(ids: Sequence[Tensor]) -> tuple[int, ...]:
-    """Return the ids at the end that are the same for all texts."""
+def _possible_tails(ids: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    """Return the ids at the end that are the same for all texts: first those without equal ids before them, which may
+    be the padding of even the longest text, then all."""
     shortest = min(map(len, ids))
     ends = torch.stack([own[len(own) - shortest :] for own in ids]).flip(1)
     count = int((ends == ends[0]).all(dim=0).long().cumprod(0).sum())
-    return tuple(ids[0][len(ids[0]) - count :].tolist())
+    tail = tuple(ids[0][len(ids[0]) - count :].tolist())
+    after = tuple(dropwhile(lambda number: number == tail[0], tail))
+    return [own for own in dict.fromkeys((after, tail)) if len(own) not in (0, *map(len, ids))]
 
 
 def _find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadIds]) -> FoundTokens:

@@ -96,6 +96,13 @@ def test_ids_that_follow_the_padding_of_each_text_are_its_tail() -> None:
     assert find_text(tokens, texts[0].ids, texts[0].texts) == "a cat"
 
 
+def test_padding_of_all_texts_is_no_part_of_the_tail() -> None:
+    texts = [replace(row, ids=torch.cat([row.ids, torch.tensor([2, 9])])) for row in rows(["a cat", "a red dog"])]
+    tokens = find_tokens("text_encoder", {"tokenizer": Words()}, texts)
+    assert (tokens.length, tokens.tail) == (LENGTH, (2, 9))
+    assert tokens.encode("a red red red red dog").ids.tolist() == [[5, 8, 8, 8, 8, 7, 2, 0, 2, 9]]
+
+
 def test_a_default_text_is_read_from_its_ids() -> None:
     tokens = find_tokens("text_encoder", {"tokenizer": Words()}, rows(["a cat", "a dog"], "user: "))
     (other,) = rows(["red cat"], "user: ")
