@@ -1,25 +1,26 @@
 """Free sizes of x of a recorded pipeline: its own call at other sizes shows whether its network takes them."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fewstep.export.verification.points import sizes_to_verify
-from fewstep.pipelines.comparison import compare_call, is_comparable
+from fewstep.pipelines.comparison import check_updates, compare_call, is_comparable
 from fewstep.pipelines.recorded_pipeline import Part, RecordedPipeline, find_form
-from fewstep.pipelines.recording.call_record import CallRecord
+from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall
 from fewstep.pipelines.recording.call_sizes import CallSizes, find_call_sizes
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.relations.arguments import rows_first
-from fewstep.pipelines.relations.networks import RecordedNetworks, split_record
+from fewstep.pipelines.relations.networks import RecordedNetworks, check_parts, split_record
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.relations.relations import is_part, same
 from fewstep.plans.errors import UserError
@@ -43,18 +44,20 @@ class RecordedSizes:
     label: str
 
     def check(self, takes: Description) -> None:
-        """Raise UserError unless the pipeline calls its network at the free sizes of x as at its usual one, and samples
-        agree with its own at one of them."""
+        """Raise UserError unless the pipeline calls its network at the free sizes of x as at its usual one, its
+        scheduler's plan makes the steps of these calls, and samples agree with its own at one of them."""
         recorded, usual = self.recorded, self.recorded.settings.of()
         axes = [size.axis for size in takes.sizes if size.axis is not None]
-        shapes = [apply_sizes(takes, sizes).x_shape for sizes in sizes_to_verify(takes)[1:]]
-        compared = max(shapes, key=lambda shape: (len({shape[axis] for axis in axes}), -prod(shape)))
+        resized = {own.x_shape: own for own in (apply_sizes(takes, sizes) for sizes in sizes_to_verify(takes)[1:])}
+        if not resized:  # the ranges have the usual size only
+            return
+        compared = max(resized, key=lambda shape: (len({shape[axis] for axis in axes}), -prod(shape)))
         try:
             with silence_libraries():
-                lengths = {axis: [shape[axis] for shape in reversed(shapes)] for axis in axes}
+                lengths = {axis: [shape[axis] for shape in reversed(resized)] for axis in axes}
                 sizes = find_call_sizes(recorded.built, usual, recorded.x_shape, lengths)
                 base = record(recorded.built, usual, 0)
-                built = {shape: self._check_arguments(base, sizes, shape) for shape in shapes}
+                built = {shape: self._check_call(base, sizes, own) for shape, own in resized.items()}
                 difference = self._compare(built[compared], sizes.settings(compared))
         except UserError as error:
             raise UserError(f"--size: {error.what}", LEAVE_OUT) from error
@@ -64,12 +67,12 @@ class RecordedSizes:
         else:
             LOG.warning("%s: samples of x %s agree within %.1g of their range", self.label, x, difference)
 
-    def _check_arguments(self, base: CallRecord, sizes: CallSizes, shape: tuple[int, ...]) -> BuiltPipeline:
-        """Return the pipeline for x of this shape. Raises UserError for an argument of a network that follows the sizes
-        of x and is not a condition."""
-        recorded, settings = self.recorded, self.recorded.settings.of(None, sizes.settings(shape))
-        name, form = recorded.built.name, recorded.built.form
-        built = replace(recorded.built, form=None)
+    def _check_call(self, base: CallRecord, sizes: CallSizes, takes: Description) -> BuiltPipeline:
+        """Return the pipeline for x of another shape. Raises UserError for an argument of a network that follows the
+        sizes of x and is not a condition of the shape in `takes`, and for other steps than those of the plan."""
+        shape, settings = takes.x_shape, self.recorded.settings.of(None, sizes.settings(takes.x_shape))
+        name, form = self.recorded.built.name, self.recorded.built.form
+        built = replace(self.recorded.built, form=None)
         if form is not None:
             built = find_form(built, record(built, settings, 0), record(built, settings, 1))
             if not form.has_free_sizes or built.form is None or built.form.paths != form.paths:
@@ -78,14 +81,42 @@ class RecordedSizes:
         own_shape = tuple(resized.steps[0].sample.shape[1:])
         if own_shape != shape:
             raise recording_error(f"{name} makes x {list(own_shape)} instead of {list(shape)}")
+        shapes = {condition.name: condition.shape for condition in takes.conditions}
         parts = split_record(name, resized)
         for component, own in split_record(name, base).items():
-            part = recorded.parts[component]
-            leaves, others = (rows_first(each.steps[0].calls[0], part.relations) for each in (own, parts[component]))
-            for path, leaf in leaves.items():
-                if path != part.relations.x and not _fits(part, path, leaf, others.get(path)):
-                    raise recording_error(f"{name}: the network's argument {path} follows the size of x")
+            if component not in parts:
+                raise recording_error(f"{name} does not call {component} for x {list(shape)}")
+            calls = own.steps[0].calls, parts[component].steps[0].calls
+            if len(calls[0]) != len(calls[1]):
+                raise recording_error(f"{name} calls {component} {len(calls[1])} times in a step for x {list(shape)}")
+            for pair in zip(*calls, strict=True):
+                self._check_arguments(component, *pair, shapes)
+        self._check_weights(base, resized)
+        check_updates(built, self.modules, settings, self.scheduler)
         return built
+
+    def _check_arguments(
+        self, component: str, call: NetworkCall, resized: NetworkCall, shapes: Mapping[str, Sequence[int]]
+    ) -> None:
+        """Raise UserError for an argument of a call that follows the size of x, and is no condition of its shape in
+        `shapes`."""
+        part = self.recorded.parts[component]
+        leaves, others = rows_first(call, part.relations), rows_first(resized, part.relations)
+        for path in dict.fromkeys((*leaves, *others)):
+            is_known = path in leaves and path in others
+            if path != part.relations.x and not (is_known and _fits(part, path, leaves[path], others[path], shapes)):
+                raise recording_error(
+                    f"{self.recorded.built.name}: the network's argument {path} follows the size of x"
+                )
+
+    def _check_weights(self, base: CallRecord, resized: CallRecord) -> None:
+        """Raise UserError if the weights of the network's outputs differ between calls of the same times."""
+        name, relations = self.recorded.built.name, {key: part.relations for key, part in self.recorded.parts.items()}
+        if [step.time for step in base.steps] != [step.time for step in resized.steps]:
+            return  # weights may follow the time
+        usual, other = (np.array(check_parts(name, relations, own, "size")) for own in (base, resized))
+        if usual.shape != other.shape or not np.allclose(usual, other, rtol=1e-3, atol=1e-3):
+            raise recording_error(f"{name} combines its network's outputs with other weights at other sizes")
 
     def _compare(self, built: BuiltPipeline, settings: Mapping[str, Any]) -> float | None:
         """Return the largest difference of samples from the pipeline's own, or None for a network that is too large."""
@@ -95,12 +126,17 @@ class RecordedSizes:
         return compare_call(built, self.modules, settings, self.scheduler)
 
 
-def _fits(part: Part, path: str, value: Any, resized: Any) -> bool:
-    """Return True if an argument at another size is what it was at the usual one, or has another shape and is a
-    condition. Pictures are encoded with noise of their own in each recording."""
+def _fits(part: Part, path: str, value: Any, resized: Any, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Return True if an argument at another size is what it was at the usual one, or is a condition of another shape,
+    that in `shapes`. Pictures are encoded with noise of their own in each recording."""
     argument = part.arguments.arguments.get(path)
     if argument is None:  # a time
         return torch.as_tensor(resized).shape == torch.as_tensor(value).shape
-    if argument.condition is None or not isinstance(resized, Tensor) or resized.shape == value.shape:
-        return same(value, resized) or (argument.condition is not None and is_part(path))
-    return resized.dim() == value.dim()
+    condition = argument.condition
+    if condition is None or not isinstance(value, Tensor) or not isinstance(resized, Tensor):
+        return same(value, resized)
+    texts, described = condition.follows, shapes.get(condition.name, condition.shape)
+    has_shape = len(described) == resized.dim() - 1 and all(
+        size == described[axis] for axis, size in enumerate(resized.shape[1:]) if axis not in texts
+    )
+    return has_shape and (resized.shape != value.shape or is_part(path) or same(value, resized))

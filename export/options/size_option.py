@@ -34,15 +34,15 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     described = Description(spec.name, spec.x_shape, (), spec.prediction, spec.schedule, spec.heads, sizes=sizes)
     if problem := next(filter(None, (size.problem(described) for size in sizes)), None):
         raise UserError(f"--size {problem}", FIX)
+    conditions = tuple(_follow_sizes(each, spec, sizes) for each in spec.conditions)
     if isinstance(source, TorchSource) and source.check_sizes is not None:
-        source.check_sizes(described)
+        source.check_sizes(msgspec.structs.replace(described, conditions=conditions))
     if fixed := [each.name for each in spec.conditions if each.name in OF_DEFAULT_SIZE and each.default is not None]:
         LOG.warning(
             "--size: the defaults of %s are those of the default size, but a pipeline computes them from the size: at "
             "other sizes give -c %s=@FILE.npy",
             *(", ".join(fixed), fixed[0]),
         )
-    conditions = tuple(_follow_sizes(each, spec, sizes) for each in spec.conditions)
     return with_spec(_release_pipeline(source), sizes=sizes, conditions=conditions)
 
 

@@ -1,5 +1,6 @@
 """Free sizes of x of a pipeline in memory, by its own call at other sizes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("diffusers")
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
 from fewstep.export.options.size_option import with_sizes
 from fewstep.export.spec import Source
+from fewstep.pipelines import free_sizes
 from fewstep.pipelines.source import load_pipeline
-from tests.own_pipeline import CHANNELS, OwnPipeline, make
+from tests.own_pipeline import CHANNELS, OwnNetwork, OwnPipeline, make
 from tests.refusals import refuses
 
 SIZES = ("height=4:16:2", "width=4:16:2")
@@ -21,7 +24,7 @@ SIZES = ("height=4:16:2", "width=4:16:2")
 class Sized(OwnPipeline):
     """x has one pixel for 4 by 4 of the call."""
 
-    def label(self, prompt: str, height: int) -> Tensor:
+    def label(self, prompt: str, height: int, width: int) -> Tensor:
         return torch.tensor([[sum(map(ord, prompt)) % n / n for n in (7, 11, 13, 17)]])
 
     def resize(self, x: Tensor) -> Tensor:
@@ -39,7 +42,7 @@ class Sized(OwnPipeline):
         generator: Any = None,
     ) -> tuple[Tensor]:
         x = randn_tensor((1, CHANNELS, height // 4, width // 4), generator=generator)
-        label = self.label(prompt, height)
+        label = self.label(prompt, height, width)
         self.scheduler.set_timesteps(num_inference_steps)
         for time in self.scheduler.timesteps:
             inputs = self.resize(x)
@@ -51,8 +54,8 @@ class Sized(OwnPipeline):
 class LabelOfHeight(Sized):
     """The network gets the height as a part of its condition."""
 
-    def label(self, prompt: str, height: int) -> Tensor:
-        return super().label(prompt, height) + height / 100
+    def label(self, prompt: str, height: int, width: int) -> Tensor:
+        return super().label(prompt, height, width) + height / 100
 
 
 class Turned(Sized):
@@ -64,8 +67,62 @@ class Turned(Sized):
         return super().predict(x.flip(-2), time, label).flip(-2)
 
 
-def size(pipeline: OwnPipeline) -> Source:
-    return with_sizes(load_pipeline(pipeline, "mine", "0", {}), SIZES)
+class LaterLabelOfHeight(Sized):
+    """Only the second call of the network in each step gets the height."""
+
+    def predict(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        return super().predict(x, time, label if label.any() else label + x.shape[-2] / 100)
+
+
+class ShiftOfArea(Sized):
+    """The times follow the number of pixels."""
+
+    def label(self, prompt: str, height: int, width: int) -> Tensor:
+        self.scheduler.set_shift(height * width / 1024)
+        return super().label(prompt, height, width)
+
+
+class Scaled(Sized):
+    """What the network predicts is doubled for high pictures."""
+
+    def predict(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        return super().predict(x, time, label) * (2 if x.shape[-2] > 8 else 1)
+
+
+class Guided(Sized):
+    """High pictures have less guidance."""
+
+    def predict(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        if x.shape[-2] <= 8 or not label.any():
+            return super().predict(x, time, label)
+        return (super().predict(x, time, label) + super().predict(x, time, torch.zeros_like(label))) / 2
+
+
+class TokensNetwork(OwnNetwork):
+    def forward(self, sample: Tensor, timestep: Tensor, label: Tensor, tokens: Tensor | None = None) -> Tensor:
+        return super().forward(sample, timestep, label + (0 if tokens is None else tokens.mean(1)))
+
+
+class Tokens(Sized):
+    """The network gets a token for each 4 pixels, which follow the prompt."""
+
+    def predict(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        tokens = label[:, None].repeat(1, x.shape[-1] * x.shape[-2] // 4, 1)
+        made: Tensor = self.net(x, time.expand(len(x)).float(), label, tokens)
+        return made
+
+
+class MoreForHigh(Sized):
+    """The network gets a further argument for high pictures."""
+
+    def predict(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        more = {"tokens": label[:, None]} if x.shape[-2] > 8 else {}
+        made: Tensor = self.net(x, time.expand(len(x)).float(), label, **more)
+        return made
+
+
+def size(pipeline: OwnPipeline, sizes: Sequence[str] = SIZES) -> Source:
+    return with_sizes(load_pipeline(pipeline, "mine", "0", {}), sizes)
 
 
 def test_samples_are_compared_at_another_size_whose_axes_differ(caplog: pytest.LogCaptureFixture) -> None:
@@ -82,6 +139,41 @@ def test_a_condition_that_follows_the_size_is_refused() -> None:
 def test_a_pipeline_that_does_something_else_at_other_sizes_is_refused() -> None:
     with refuses("--size: ", "leave --size out"):
         size(make(Turned))
+
+
+def test_an_argument_of_any_call_that_follows_the_size_is_refused() -> None:
+    with refuses("--size: LaterLabelOfHeight: the network's argument ['label'] follows the size of x"):
+        size(make(LaterLabelOfHeight))
+
+
+@pytest.mark.parametrize("form", [Tokens, MoreForHigh])
+def test_a_condition_whose_shape_a_bundle_does_not_know_is_refused(form: type[Sized]) -> None:
+    torch.manual_seed(0)
+    with refuses(f"--size: {form.__name__}: the network's argument ['tokens'] follows the size of x"):
+        size(form(TokensNetwork(), FlowMatchEulerDiscreteScheduler()))
+
+
+def test_times_that_follow_the_number_of_pixels_are_refused() -> None:
+    """The size at which samples are compared has as many pixels as the usual one."""
+    with refuses("--size: ShiftOfArea steps at time"):
+        size(make(ShiftOfArea))
+
+
+@pytest.mark.parametrize("form", [Scaled, Guided])
+def test_a_prediction_that_follows_the_size_is_refused(form: type[Sized]) -> None:
+    with refuses(f"--size: {form.__name__}"):
+        size(make(form))
+
+
+def test_the_calls_of_a_large_network_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_sizes, "is_comparable", lambda network: False)
+    with refuses("--size: ShiftOfArea steps at time"):
+        size(make(ShiftOfArea))
+
+
+def test_a_range_of_the_usual_size_alone_is_not_compared() -> None:
+    (only,) = size(make(Sized), ("height=8:8:1",)).spec.sizes
+    assert (only.low, only.high) == (8, 8)
 
 
 def test_a_call_of_one_size_is_refused() -> None:
