@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 CLASS_TESTS = ("isinstance", "issubclass")
+ANNOTATIONS = ("annotation", "returns")  # fields of ast's nodes
 
 
 @contextmanager
@@ -33,15 +34,21 @@ def keep_free_lengths(module: nn.Module) -> Iterator[None]:
 
 @cache
 def _only_calls_int(name: str) -> bool:
-    """Return True if the code of a module passes `int` to no function, such as a `dtype` of numpy."""
+    """Return True if the code of a module calls `int`, and has it in tests of a class and in annotations besides, but
+    nowhere else, such as a `dtype` of numpy or `type(x) is int`."""
     try:
         source = inspect.getsource(sys.modules[name])
     except (OSError, TypeError):
         return False
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)] if "int(" in source else []
-    others = [call for call in calls if not (isinstance(call.func, ast.Name) and call.func.id in CLASS_TESTS)]
-    passed = [value for call in others for value in (*call.args, *(keyword.value for keyword in call.keywords))]
-    return bool(calls) and not any(isinstance(value, ast.Name) and value.id == "int" for value in passed)
+    if "int(" not in source:
+        return False
+    nodes = list(ast.walk(ast.parse(source)))
+    calls = [(node.func, node.args) for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    called = [function for function, _ in calls if function.id == "int"]
+    tests = [argument for function, arguments in calls if function.id in CLASS_TESTS for argument in arguments]
+    annotations = [getattr(node, field) for node in nodes for field in ANNOTATIONS if getattr(node, field, None)]
+    known = {node for part in (*called, *tests, *annotations) for node in ast.walk(part)}
+    return bool(called) and all(node in known for node in nodes if isinstance(node, ast.Name) and node.id == "int")
 
 
 def _count(value: Any) -> Any:

@@ -39,10 +39,22 @@ def test_other_values_are_integers_as_before() -> None:
     assert _Int == int  # noqa: E721
 
 
-@pytest.mark.parametrize(("code", "is_only_called"), [("int(x)", True), ("x.astype(int)", False), ("x", False)])
+@pytest.mark.parametrize(
+    ("code", "is_only_called"),
+    [
+        ("int(x)", True),
+        ("int(x) if isinstance(x, (float, int)) else 0", True),
+        ("int(x.astype(int))", False),
+        ("int(x) if type(x) is int else 0", False),
+        ("int(x) + int.from_bytes(x)", False),
+        ("(int if x else float)(x) + int(x)", False),
+        ("isinstance(x, int)", False),
+        ("x", False),
+    ],
+)
 def test_code_that_passes_int_on_keeps_its_own(tmp_path: Path, code: str, is_only_called: bool) -> None:
     name = f"code_{abs(hash(code))}"
-    (tmp_path / f"{name}.py").write_text(f"def run(x):\n    return {code}\n")
+    (tmp_path / f"{name}.py").write_text(f"def run(x: list[int]) -> int:\n    return {code}\n")
     spec = importlib.util.spec_from_file_location(name, tmp_path / f"{name}.py")
     assert spec is not None
     sys.modules[name] = importlib.util.module_from_spec(spec)
