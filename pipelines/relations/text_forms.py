@@ -113,7 +113,7 @@ def _find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[Read
             negatives = [pair for row, pair in zip(rows, pairs, strict=True) if row.is_negative]
             pairs = [pair for row, pair in zip(rows, pairs, strict=True) if not row.is_negative] or negatives
             own, other = _find_template(component, pairs), None
-            if not all(_fits_template(text, own) for _, text in negatives):
+            if not all(_is_completed(prompt, text, own) for prompt, text in negatives):
                 other = _find_template(component, negatives)
             cores = [(prompt, _strip_template(component, text, own)) for prompt, text in pairs]
             cores += [(prompt, _strip_template(component, text, other or own)) for prompt, text in negatives]
@@ -179,6 +179,13 @@ def _find_template(component: str, pairs: Sequence[tuple[str, str]]) -> tuple[st
 def _fits_template(text: str, template: tuple[str, str]) -> bool:
     before, after = template
     return len(text) >= len(before) + len(after) and text.startswith(before) and text.endswith(after)
+
+
+def _is_completed(prompt: str, text: str, template: tuple[str, str]) -> bool:
+    """Return True if a text is a prompt, changed by some cleaning, in a template."""
+    before, after = template
+    core = text[len(before) : len(text) - len(after)]
+    return _fits_template(text, template) and any(clean_text(prompt, own) == core for own in _cleanings())
 
 
 def _strip_template(component: str, text: str, template: tuple[str, str]) -> str:

@@ -123,6 +123,13 @@ def test_negative_prompts_may_have_a_template_of_their_own() -> None:
     assert torch.equal(torch.from_numpy(tokens.encode("dog", is_negative=True).ids[0]), negatives[2].ids)
 
 
+@pytest.mark.parametrize("before", ["", "user: "])
+def test_the_template_of_negative_prompts_may_contain_the_other(before: str) -> None:
+    negatives = [replace(row, is_negative=True) for row in rows(["red cat", "dog"], f"{before}red ")]
+    tokens = find_tokens("text_encoder", {"tokenizer": Words()}, [*rows(["a cat", "a dog"], before), *negatives])
+    assert (tokens.before, tokens.negative) == (before, (f"{before}red ", ""))
+
+
 def test_negative_prompts_of_the_same_template_have_no_other() -> None:
     """The empty one alone does not show its template."""
     texts = [*rows(["a cat", "a dog"], "user: "), replace(rows([""], "user: ")[0], is_negative=True)]
