@@ -15,6 +15,7 @@ from fewstep.report.choosing.companion_times import PROMPT
 from fewstep.report.choosing.memory_plan import MemoryPlan, TooLittleMemory, plan_memory
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import image_shape
+from fewstep.runtime.memory_size import format_bytes
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def find_bodies_in_memory(
     pictures = 4 * prod(image_shape(manifest)) * batch if manifest.autoencoder is not None else 0
     for body in bodies:
         try:
-            plans[body] = plan_memory(
+            memory = plan_memory(
                 bundle.with_graphs_of(body),
                 body,
                 budget,
@@ -55,7 +56,14 @@ def find_bodies_in_memory(
             )
         except TooLittleMemory as error:
             too_large[body] = error
+            continue
+        if memory.batch == batch:
+            plans[body] = memory
+        else:  # the call of all samples is what is timed
+            what = f"{format_bytes(budget)} of memory is enough for {memory.batch} of {batch} samples in a call"
+            too_large[body] = TooLittleMemory(what, f"give --batch {memory.batch}, or more memory")
+            too_large[body].samples = memory.batch
     if not plans and too_large:
-        body, least = min(too_large.items(), key=lambda item: item[1].needed)
+        body, least = min(too_large.items(), key=lambda item: (-item[1].samples, item[1].needed))
         raise UserError(f"no body fits. The smallest is {body}: {least.what}", least.fix)
     return BodiesInMemory(plans, too_large)

@@ -17,9 +17,10 @@ SPREAD = 0.03  # by which the peaks of two runs of one stage differ: threads all
 
 
 class TooLittleMemory(UserError):
-    """No plan of a run fits a budget. The message has the least budget, `needed` bytes."""
+    """No plan of a run fits a budget. needed: the least budget in bytes, which the message has. samples: those that fit
+    in a call, if fewer than are asked for."""
 
-    needed = 0
+    needed = samples = 0
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """`fewstep choose --memory`: the bodies whose run fits a budget."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,15 @@ def test_bodies_that_need_more_memory_are_left_out_and_the_run_keeps_to_the_budg
     assert (completed.precision, completed.memory, completed.backend) == ("int8", "2GB", "onnxruntime")
     with pytest.raises(UserError, match=r"no body fits. The smallest is int8-cpu-x86: .* give --memory \d+MB or more"):
         choose(options(tiny_bundle, "1MB"))
+
+
+def test_a_body_fits_with_all_samples_in_a_call(
+    tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four samples are timed in a call, so a run that takes fewer at once is slower than the table says."""
+    added = {"float32": 5 * 10**8, "int8-cpu-x86": 4 * 10**8}  # bytes for each of the two rows of a sample
+    monkeypatch.setattr(memory_plan, "stage_bytes", lambda bundle, stage, threads: stage.rows * added[stage.body])
+    monkeypatch.setattr("fewstep.report.choosing.choose.held_bytes", lambda: 10**8)
+    said = "The smallest is int8-cpu-x86: 2.00 GB of memory is enough for 2 of 4 samples in a call; give --batch 2"
+    with pytest.raises(UserError, match=said):
+        choose(replace(options(tiny_bundle, "2GB"), batch=4))
