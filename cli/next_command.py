@@ -253,8 +253,8 @@ def _with_conditions(
     command: str, bundle: Path, given: "ConditionOptions | None" = None, other: str | None = None
 ) -> str:
     """Return a command that samples a bundle, with the given files of conditions and prompts, or with placeholders if
-    random values cannot replace data. `other` is the name of
-    placeholders for files besides those that were given; None for these files themselves."""
+    random values cannot replace data. `other` is the name of placeholders for files besides those that were given; None
+    for these files themselves."""
     from fewstep.cli.conditions import needs_records
     from fewstep.measure.rollouts.seeds import random_conditions
     from fewstep.runtime.bundle.reading import open_bundle

@@ -5,6 +5,7 @@ from html import escape
 
 from fewstep.measure.body_backends import SIMULATION
 from fewstep.measure.results import BodyCoverage, Operation, Quality, Results
+from fewstep.measure.speed.race import describe_measure
 from fewstep.report.advice import Advice
 from fewstep.report.drawing import plots
 from fewstep.report.drawing.plots import Series
@@ -253,7 +254,7 @@ def speed_section(results: Results) -> Html:
         lead_paragraph(
             "The time of one call of the body on a batch of rows (a guided sample takes two rows). With several graphs "
             "or networks it is the mean over the plan's steps. Each body runs in its own process, in turns with the "
-            f"others; a speedup{max(results.races, key=lambda race: race.load).measure} is the median over rounds. "
+            f"others; a speedup{describe_measure(results.races)} is the median over rounds. "
             f"Machine: {results.machine.processor}, "
             f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}."
         )

@@ -13,6 +13,7 @@ from fewstep.graph.resource_needs import check_memory, format_duration
 from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Quality, Results
 from fewstep.measure.rollouts.prompts import ConditionOptions
+from fewstep.measure.speed.race import describe_measure
 from fewstep.measure.workers.setup import describe_shared_work, warn_of_workers
 from fewstep.plans.any_plan import plan_headline
 from fewstep.report.advice import advice
@@ -217,6 +218,6 @@ def _captions(results: Results, is_image: bool) -> list[str]:
     if results.races:
         first_timed = results.races[0].timings[0].name
         rows = "" if results.guidance is None else ", of which a guided sample takes one for each branch"
-        measure = max(results.races, key=lambda race: race.load).measure
+        measure = describe_measure(results.races)
         said.append(f"Batch N: one call of the body on N rows{rows}: speedup{measure} over {first_timed}, median time.")
     return said

@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fewstep.plans.plan import DENOISER
+from fewstep.runtime.backends.registry import ON_CPU
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class TimedContender:
     @property
     def batch(self) -> int:
         return max(len(array) for each in self.graphs for array in each.feeds.values())
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether its processor time is all of its work."""
+        graphs = (each.graph for each in self.graphs)
+        return all(isinstance(graph, Path) or graph.backend in ON_CPU for graph in graphs)
 
     @property
     def steps(self) -> dict[str, int]:

@@ -71,6 +71,12 @@ def _run_all(runs: Sequence[Call]) -> None:
         run()
 
 
+def processor_time(calls: Sequence[Seconds]) -> float:
+    """Return the mean CPU time of calls: a system may count it in ticks that are longer than a call, so that most calls
+    seem to take none."""
+    return sum(used for _, used in calls) / len(calls)
+
+
 def _sum_by_kind(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
     """Return the seconds of a call by operation type; empty if they are unknown for one of its graphs."""
     total = defaultdict[str, float](float)

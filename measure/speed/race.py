@@ -3,7 +3,8 @@ round.
 
 Ratios are computed per round, so that slow changes of the machine's speed cancel. On a busy machine they are those of
 the processor time: other programs delay a long call by many time slices, above all one whose threads wait for each
-other, and a short one by none.
+other, and a short one by none. With a contender on another device they are those of wall times, since its work takes
+little processor time.
 """
 
 import logging
@@ -20,7 +21,7 @@ import numpy as np
 from fewstep.measure.estimate import BUSY, measure_load
 from fewstep.measure.speed import contender_process
 from fewstep.measure.speed.contender import TimedContender
-from fewstep.measure.speed.contender_process import Seconds
+from fewstep.measure.speed.contender_process import Seconds, processor_time
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import path_text
@@ -78,8 +79,8 @@ class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Race(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One comparison: all contenders at one batch size and one number of threads.
 
-    load: the wall time of a loop relative to its processor time; from `estimate.BUSY` on, ratios are those of processor
-        time.
+    load: the wall time of a loop relative to its processor time. by_processor: whether ratios are those of processor
+        time, as from a load of `estimate.BUSY` on, if all contenders run on the CPU.
     """
 
     batch: int  # rows of x in one run; a guided sample takes two
@@ -87,13 +88,25 @@ class Race(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: int
     timings: tuple[Timing, ...]
     load: float = 1.0
+    by_processor: bool = False
 
     @property
     def measure(self) -> str:
-        """What its ratios compare, as a clause: "" for wall times."""
+        """What its ratios compare on a busy machine, as a clause; "" on an idle one."""
         if self.load < BUSY:
             return ""
-        return f" in processor time, since other programs made work take {self.load:.1f} times as long,"
+        delay = f"other programs made work take {self.load:.1f} times as long"
+        return f" in processor time, since {delay}," if self.by_processor else f", while {delay},"
+
+
+def describe_measure(races: Sequence[Race]) -> str:
+    """Return the clause on what the ratios of races compare (`Race.measure`), with the batches of those on a busy
+    machine if the machine was idle for others; "" if it was idle for all."""
+    busy = [race for race in races if race.load >= BUSY]
+    if not busy:
+        return ""
+    batches = "" if len(busy) == len(races) else f", of batch {' and '.join(str(race.batch) for race in busy)}"
+    return batches + max(busy, key=lambda race: race.load).measure
 
 
 def run_race(
@@ -135,11 +148,12 @@ def run_race(
         for count in [contenders[place].steps[name]]
     }
     load = max(load, measure_load())
+    by_processor = load >= BUSY and all(contender.is_on_cpu for contender in contenders)
     timings = []
     for place, name in calls:
-        timing = _make_timing(processes[place], name, steps[place, name], steps[0, name], load >= BUSY)
+        timing = _make_timing(processes[place], name, steps[place, name], steps[0, name], by_processor)
         timings.append(msgspec.structs.replace(timing, peak_mib=peaks[place], kinds=kinds[place].get(name, {})))
-    return Race(batch, threads, turns.rounds, tuple(timings), load)
+    return Race(batch, threads, turns.rounds, tuple(timings), load, by_processor)
 
 
 def _kind_shares(process: TimedProcess) -> dict[str, dict[str, float]]:
@@ -173,18 +187,22 @@ def _make_opener(contender: TimedContender, threads: int, spinning: bool) -> con
     return partial(contender_process.open_steps, graphs)
 
 
+def _wall_time(calls: Sequence[Seconds]) -> float:
+    return median(wall for wall, _ in calls)
+
+
 def _make_timing(
     process: TimedProcess,
     call: str,
     rounds: Sequence[Sequence[Seconds]],
     first: Sequence[Sequence[Seconds]],
-    is_busy: bool,
+    by_processor: bool,
 ) -> Timing:
     """Return the timing of a call from the seconds of its steps in each round; `first` are the first contender's.
-    is_busy: whether ratios are those of processor time."""
+    by_processor: see `Race`."""
     seconds = [wall for turn in rounds for wall, _ in turn]
-    own, others = ([median(each[is_busy] for each in turn) for turn in turns] for turns in (rounds, first))
-    ratios = [other / time for time, other in zip(own, others, strict=True)]
+    time_of = processor_time if by_processor else _wall_time
+    ratios = [time_of(other) / time_of(turn) for turn, other in zip(rounds, first, strict=True)]
     p10, p90, p99 = np.percentile(seconds, [10, 90, 99])
     return Timing(
         name=f"{process.name}, {call}" if call else process.name,

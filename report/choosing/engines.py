@@ -48,7 +48,7 @@ LARGEST: dict[str, float] = {  # allowed difference from onnxruntime, relative t
 }
 FARTHER = 1.5  # allowed ratio of an engine's int8 error to onnxruntime's, since engines round at other places
 ROWS = "onnxruntime-rows"  # the backend with a row of the batch per thread
-ON_CPU = ("onnxruntime", ROWS, "openvino")  # backends that have threads
+THREADED = ("onnxruntime", ROWS, "openvino")  # backends that are tried with several numbers of threads
 BF16 = "openvino-bf16"  # its float type is coarser than requested, so it runs only bodies that were calibrated for it
 LEFT_OUT = ("qnn",)  # an NPU, which x86 only emulates
 BACKENDS = tuple(name for name in NAMED if name not in LEFT_OUT)
@@ -322,7 +322,7 @@ def candidate_engines(threads: int, fewest_rows: int) -> Iterator[TimedEngine]:
         counts += [cores] * (cores != default) + [1] * (default != 1)
         sleeping = cores if default == 1 else 0
     for name in BACKENDS:
-        tried = counts if name in ON_CPU else [0]
+        tried = counts if name in THREADED else [0]
         if name == ROWS:  # a single row, or a single thread, has nothing to share
             tried = [count for count in counts if count != 1 and fewest_rows > 1 and cores > 1]
         yield from (TimedEngine(name, count, None) for count in tried)

@@ -15,7 +15,6 @@ from fewstep.measure.speed.duel import run_duel
 from fewstep.plans.errors import UserError, quote_path
 from fewstep.report.choosing.engines import (
     BF16,
-    ON_CPU,
     TimedEngine,
     body_facts,
     engine_name,
@@ -23,6 +22,7 @@ from fewstep.report.choosing.engines import (
     open_process,
 )
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
+from fewstep.runtime.backends.registry import ON_CPU
 from fewstep.runtime.bundle.platforms import platform_of
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.sizes import default_sizes
@@ -137,7 +137,7 @@ def _format_digits(milliseconds: float) -> str:
 def cpu_backend(target: str) -> str:
     """Return the backend of a target if it runs on CPUs; "" for others."""
     platform = platform_of(target)
-    return platform.backend if platform is not None and platform.backend in (*ON_CPU, BF16) else ""
+    return platform.backend if platform is not None and platform.backend in ON_CPU else ""
 
 
 def _time_step(bundle: Bundle, body: str, backend: str, threads: int) -> float | None:

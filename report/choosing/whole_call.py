@@ -26,7 +26,7 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.quality_range import student_quantile
 from fewstep.measure.rollouts.seeds import HELD_OUT_SEEDS, SeedBatch
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.speed.contender_process import Seconds
+from fewstep.measure.speed.contender_process import Seconds, processor_time
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.any_plan import check_compiled
 from fewstep.plans.errors import UserError
@@ -97,14 +97,16 @@ def time_calls(
 def time_outdated_calls(
     bundle: Bundle, bodies: Iterable[str], threads: int, conditions: Callable[[Bundle], ConditionRecords | None]
 ) -> tuple[CallTime, ...]:
-    """Time the calls of bodies that were timed on another day or processor, while other programs ran, or not at all.
-    Bodies that cannot be timed are left out. The arguments are those of `time_calls`; nothing is stored."""
-    current = {call.body for call in valid_calls(bundle.manifest) if _is_current(call)}
+    """Time the calls of bodies that were timed on another day or processor, with another number of threads, while other
+    programs ran, or not at all. Bodies that cannot be timed are left out. The arguments are those of `time_calls`;
+    nothing is stored."""
+    current = {call.body for call in valid_calls(bundle.manifest) if _is_current(call, threads)}
     return tuple(_measure_calls(bundle, [name for name in bodies if name not in current], threads, conditions)[0])
 
 
-def _is_current(call: CallTime) -> bool:
-    return call.day == today() and call.processor == this_cpu().name and call.load < BUSY
+def _is_current(call: CallTime, threads: int) -> bool:
+    is_here = call.processor == this_cpu().name and call.threads == threads
+    return is_here and call.day == today() and call.load < BUSY
 
 
 def with_calls(manifest: Manifest, timed: Sequence[CallTime]) -> Manifest:
@@ -195,7 +197,7 @@ def _speed(slow: Sequence[Seconds], fast: Sequence[Seconds], load: float) -> flo
     """Return how many times as long the calls `slow` take: in wall time without delays or, on a busy machine, in
     processor time."""
     if load >= BUSY:
-        return median(used for _, used in slow) / median(used for _, used in fast)
+        return processor_time(slow) / processor_time(fast)
     first, second = (estimate_call_time([wall for wall, _ in calls]).milliseconds for calls in (slow, fast))
     return first / second
 

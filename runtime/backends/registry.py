@@ -50,6 +50,8 @@ NAMED: dict[str, Callable[[int], Backend]] = {
     "tensorrt-rtx": partial(_tensorrt, "tensorrt-rtx"),
 }
 
+ON_CPU = ("onnxruntime", "onnxruntime-rows", "openvino", "openvino-bf16")  # backends that compute on no other device
+
 
 def create_backend(name: str, threads: int = 0) -> Backend:
     """Return the backend of that name. On the CPU it uses `threads` threads per call (0: one per core).

@@ -124,9 +124,10 @@ def test_on_a_busy_machine_the_speed_is_that_of_processor_time(
 
 
 @pytest.mark.parametrize(
-    ("changes", "count"), [({}, 0), ({"load": 2.0}, 1), ({"day": "2026-01-31"}, 1), ({"processor": "another"}, 1)]
+    ("changes", "count"),
+    [({}, 0), ({"load": 2.0}, 1), ({"day": "2026-01-31"}, 1), ({"processor": "another"}, 1), ({"threads": 2}, 1)],
 )
-def test_calls_of_another_day_machine_or_load_are_timed_again(
+def test_calls_of_another_day_machine_load_or_number_of_threads_are_timed_again(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | float], count: int
 ) -> None:
     monkeypatch.setattr(whole_call, "measure_load", lambda: 1.0)
