@@ -87,3 +87,11 @@ def test_rows_of_a_stored_table_that_are_cast_are_rows_of_a_constant(monkeypatch
     graph = widen_constants(cast_constants(embedding(widen(STORED))))
     assert graph.ops() == ("Gather",)
     assert np.array_equal(run(graph, {"ids": IDS})["output"], STORED[IDS].astype(np.float32))
+
+
+def test_rows_that_are_read_in_16_bits_too_stay_rows_of_the_stored_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(widened, "LEAST_BYTES", 1)
+    nodes = [node("Gather", "w ids", "rows"), node("Cast", "rows", "output", to=1), node("Cast", "rows", "half", to=10)]
+    outputs = [value("output", "batch", 3, 4), value("half", "batch", 3, 4, dtype=np.float16)]
+    graph = small([value("ids", "batch", 3, dtype=np.int64)], outputs, nodes, w=STORED)
+    assert widen_constants(graph).ops() == ("Gather", "Cast", "Cast")

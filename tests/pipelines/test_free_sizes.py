@@ -27,9 +27,8 @@ class Sized(OwnPipeline):
     def label(self, prompt: str, height: int, width: int) -> Tensor:
         return torch.tensor([[sum(map(ord, prompt)) % n / n for n in (7, 11, 13, 17)]])
 
-    def resize(self, x: Tensor) -> Tensor:
-        """Return x as the network gets it."""
-        return x
+    def scale(self, guidance_scale: float, height: int) -> float:
+        return guidance_scale
 
     @torch.no_grad()
     def __call__(
@@ -45,9 +44,9 @@ class Sized(OwnPipeline):
         label = self.label(prompt, height, width)
         self.scheduler.set_timesteps(num_inference_steps)
         for time in self.scheduler.timesteps:
-            inputs = self.resize(x)
-            with_label, without = (self.predict(inputs, time, each) for each in (label, torch.zeros_like(label)))
-            x = self.scheduler.step(without + guidance_scale * (with_label - without), time, x, return_dict=False)[0]
+            with_label, without = self.predict(x, time, label), self.predict(x, time, torch.zeros_like(label))
+            guided = without + self.scale(guidance_scale, height) * (with_label - without)
+            x = self.scheduler.step(guided, time, x, return_dict=False)[0]
         return (x,)
 
 
@@ -92,10 +91,8 @@ class Scaled(Sized):
 class Guided(Sized):
     """High pictures have less guidance."""
 
-    def predict(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        if x.shape[-2] <= 8 or not label.any():
-            return super().predict(x, time, label)
-        return (super().predict(x, time, label) + super().predict(x, time, torch.zeros_like(label))) / 2
+    def scale(self, guidance_scale: float, height: int) -> float:
+        return guidance_scale if height <= 32 else 2.0
 
 
 class TokensNetwork(OwnNetwork):
@@ -159,10 +156,14 @@ def test_times_that_follow_the_number_of_pixels_are_refused() -> None:
         size(make(ShiftOfArea))
 
 
-@pytest.mark.parametrize("form", [Scaled, Guided])
-def test_a_prediction_that_follows_the_size_is_refused(form: type[Sized]) -> None:
-    with refuses(f"--size: {form.__name__}"):
-        size(make(form))
+def test_a_prediction_that_is_scaled_at_other_sizes_is_refused() -> None:
+    with refuses("--size: Scaled: the weights of its network's outputs sum to 2"):
+        size(make(Scaled))
+
+
+def test_other_guidance_at_other_sizes_is_refused() -> None:
+    with refuses("--size: Guided combines its network's outputs with other weights at other sizes"):
+        size(make(Guided))
 
 
 def test_the_calls_of_a_large_network_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,3 +81,11 @@ def test_a_trace_has_the_operations_of_float32_and_the_weights_of_16_bits() -> N
     assert graph.ops() == simplify(trace(module.float(), spec).graph).ops()
     stored = [own for array in graph.constants.values() if (own := stored_array(array)) is not None]
     assert sorted(array.size for array in stored) == [4 * 48 * 48, 4 * 48 * 48, 400 * 48]
+
+
+def test_a_table_whose_rows_torch_shortens_is_as_in_float32() -> None:
+    plain, stored = nn.Embedding(400, 48, max_norm=1.0), nn.Embedding(400, 48, max_norm=1.0).bfloat16()
+    plain.load_state_dict({"weight": stored.weight.float()})
+    ids = torch.tensor([[3, 3, 7]])
+    with torch.no_grad():
+        assert torch.equal(to_float32(stored)(ids), plain(ids))
