@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep, select_rows
-from fewstep.pipelines.recording.settings import ALONE, LENGTH, SHORTNESS, STEP_NUMBER
+from fewstep.pipelines.recording.settings import ALONE, LENGTH, OTHER, OTHER_SHORTNESS, SHORTNESS, STEP_NUMBER
 from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.relations.relations import Relations, branch_calls, is_part, same
 from fewstep.pipelines.relations.text_lengths import find_lengths
@@ -19,7 +19,7 @@ from fewstep.runtime.bundle.manifest import Condition, Size
 
 BATCH = "batch"  # a variant of settings
 ENCODERS = "weights of the encoders"
-BY_CONTENT = ("prompt", LENGTH, SHORTNESS, ENCODERS, "image")  # variants that change conditions
+BY_CONTENT = ("prompt", LENGTH, SHORTNESS, OTHER, OTHER_SHORTNESS, ENCODERS, "image")  # variants that change conditions
 MOST_VALUES = 2**24  # largest number of elements of one condition
 MOST_DEFAULTS = 64  # largest number of elements of a default, such as the weight of a distilled guidance
 
@@ -273,10 +273,13 @@ class Recordings:
         """Return an argument as a condition if it changes with any setting or between branches, or else as a
         constant."""
         values = self.values(self.base, path)
-        value, repeats, others = values[branch], self.repeats.get(path, 0), self.others(path, branch)
-        if not all(isinstance(each, Tensor) for each in (*values, *others.values())):
+        value, repeats = values[branch], self.repeats.get(path, 0)
+        others = {setting: self.values(record, path) for setting, record in self.variants.items() if setting != BATCH}
+        seen = [*values, *(each for branches in others.values() for each in branches)]
+        if not all(isinstance(each, Tensor) for each in seen):
             raise recording_error(f"{self.name}: the network's argument {path} is a tensor in some calls only")
-        changing = [setting for setting, other in others.items() if not same(value, other)]
+        # a negative prompt changes the argument of one branch only
+        changing = [setting for setting, branches in others.items() if not all(map(same, values, branches))]
         self._check_number_of_steps(path, changing)
         if not changing and all(same(value, other) for other in values):
             return Argument(path, value[:1] if repeats else value, repeats)
@@ -285,7 +288,7 @@ class Recordings:
             what = f"the network's argument {path} has one value for all samples, and changes with the {by}"
             raise recording_error(f"{self.name}: {what}")
         is_setting = bool(changing) and not set(changing) & set(BY_CONTENT)
-        condition = self._condition(path, value[0], [*values, *others.values()], is_setting)
+        condition = self._condition(path, value[0], seen, is_setting)
         if condition.shared:
             self._check_shared(path, changing[0])
         return Argument(path, value[:1], repeats, condition)

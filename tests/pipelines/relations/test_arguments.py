@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.pipelines.recording.network_form import find_forms
+from fewstep.pipelines.recording.settings import OTHER_SHORTNESS
 from fewstep.pipelines.relations.arguments import (
     BATCH,
     NetworkArguments,
@@ -64,6 +65,17 @@ def sort(base: tuple[torch.Tensor, ...], variants: Mapping[str, CallRecord], **m
 def test_the_branch_that_changes_with_the_picture_has_the_conditions() -> None:
     sorted_arguments = sort((EMPTY, PICTURE), {"image": recording((EMPTY, OTHER))})
     assert (sorted_arguments.conditional, sorted_arguments.unconditional) == (1, 0)
+
+
+def test_an_argument_that_only_a_negative_prompt_changes_is_a_condition() -> None:
+    """The mask of a short negative prompt: all texts of the usual call fill it."""
+    full, short = torch.ones(2, 3, dtype=torch.int64), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    variants = {
+        "prompt": recording((OTHER, EMPTY), mask=full),
+        OTHER_SHORTNESS: recording((PICTURE, EMPTY), mask=short),
+    }
+    conditions = {each.name: each.dtype for each in sort((PICTURE, EMPTY), variants, mask=full).conditions}
+    assert conditions == {"embeds": "float32", "mask": "int64"}
 
 
 def test_the_prompt_decides_before_the_picture() -> None:
