@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from onnxscript import DOUBLE, FLOAT, ir
+from onnxscript import COMPLEX64, COMPLEX128, DOUBLE, FLOAT, ir
 from onnxscript import opset20 as op
 from onnxscript.function_libs.torch_lib.ops.core import aten_linspace, aten_scalar_tensor
 
@@ -77,8 +77,9 @@ def _run_with(function: Callable[..., torch.Tensor], original: Callable[..., Any
 
 
 def _write_number(number: Any, dtype: int = FLOAT.dtype, **layout: Any) -> Any:
-    """Write a number as a constant of its own type. A number that another node computes is cast."""
-    if not isinstance(number, int | float) or dtype == -1:
+    """Write a number as a constant of its own type. A number that another node computes is cast, and a complex one is a
+    pair."""
+    if not isinstance(number, int | float) or dtype in (-1, COMPLEX64.dtype, COMPLEX128.dtype):
         return aten_scalar_tensor(number, dtype)
     value: Any = ir.tensor(number, ir.DataType(dtype))
     return op.Constant(value=value)
