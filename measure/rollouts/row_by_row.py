@@ -19,10 +19,13 @@ def run_row_by_row(graph: LoadedGraph, inputs: Iterable[Value | TensorEntry]) ->
     """Return a graph that calls the given one once for each row, and joins the results along the first axis. The result
     of a single row is returned without a copy, since joining large activations takes a third of the graph's own time.
 
-    `inputs` are the inputs whose first axis is the batch (at least one). All other inputs, such as the range group, are
-    passed to each call unchanged.
+    The rows are those of the inputs whose first axis is the batch. Without one, the graph takes a single sample, as the
+    decoder of a recorded pipeline does, and the inputs with a first axis of 1 have the rows. All other inputs, such as
+    the range group, are passed to each call unchanged.
     """
-    batched = frozenset(each.name for each in inputs if each.shape[:1] == (BATCH,))
+    first_axes = {entry.name: entry.shape[0] for entry in inputs if entry.shape}
+    rows = BATCH if BATCH in first_axes.values() else 1
+    batched = frozenset(name for name, size in first_axes.items() if size == rows)
 
     def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         count = next(len(value) for name, value in feeds.items() if name in batched)

@@ -17,6 +17,7 @@ from fewstep.graph.graph import BATCH, Array, Graph, Value
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.bundle.manifest import TensorEntry
 from fewstep.runtime.sampling.loading import load_body
 from fewstep.runtime.sampling.sampler import Sampler
 from tests.calibration.test_calibrate import FIRST, denoiser, task_of, write_bundle
@@ -92,3 +93,11 @@ def test_each_row_is_alone_what_has_no_rows_goes_to_each_and_merged_heads_keep_t
     assert seen == [(1, 7)] * 3
     heads = run_row_by_row(lambda feeds: {"heads": feeds["x"].reshape(-1, 1)}, (X,))({"x": x})
     assert np.array_equal(heads["heads"], x.reshape(-1, 1))
+
+
+def test_a_graph_of_a_single_sample_runs_once_for_each() -> None:
+    """The decoder of a recorded pipeline has a batch of 1."""
+    latent = TensorEntry("latent", "latent", (1, 2))
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    picture = run_row_by_row(lambda feeds: {"image": 2 * feeds["latent"].reshape(1, 2)}, (latent,))({"latent": x})
+    np.testing.assert_array_equal(picture["image"], 2 * x)
