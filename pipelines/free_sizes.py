@@ -28,7 +28,7 @@ from fewstep.runtime.bundle.manifest import Description
 from fewstep.runtime.kinds.sizes import apply_sizes
 
 LOG = logging.getLogger("fewstep")
-LEAVE_OUT = "leave --size out, and export once per size, as with --call height=512 --call width=512"
+LEAVE_OUT = "leave --size out, and export once per size, by the arguments of its call that choose it: --call NAME=64"
 
 
 @dataclass(frozen=True)
