@@ -178,7 +178,7 @@ def choose_body(bundle: Bundle, precision: str | None, backend: Backend) -> str:
             others = "onnxruntime or openvino" if precision in WEIGHTS_ONLY else others
             fix = f"choose one of {runs}, or a backend that has it: {others} (--backend on the command line)"
             raise UserError(f"backend {type(backend).__name__} has no {precision}", fix)
-        near = [name for name in WEIGHTS_ONLY if name.startswith(f"{precision}-")]
+        near = [name for name in WEIGHTS_ONLY if name.startswith(f"{precision}-") and name in bundle.manifest.bodies]
         fix = f"the body is called {near[0]}: give that" if near else f"choose one of {runs}"
         raise UserError(f"unknown precision {precision!r}", fix)
     for name in backend.bodies[precision]:

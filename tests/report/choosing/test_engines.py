@@ -31,7 +31,7 @@ CANDIDATES = [measured.TimedEngine(name, threads, None) for name in ("onnxruntim
 
 
 def fastest(path: Path, body: str = "float32", batch: int = 1) -> TimedEngine:
-    return find_fastest_engine(open_bundle(path), body, batch)
+    return find_fastest_engine(open_bundle(path), body, batch, backends=measured.BACKENDS)
 
 
 def left_out_engines(path: Path, body: str = "float32", batch: int = 1) -> dict[str, str]:
@@ -43,6 +43,7 @@ def left_out_engines(path: Path, body: str = "float32", batch: int = 1) -> dict[
 def put(monkeypatch: pytest.MonkeyPatch, engines: Mapping[str, object], other: object = None) -> None:
     """Replace the engines by these, by name; any other name opens `other`."""
     monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "BACKENDS", tuple(engines))
     monkeypatch.setattr(measured, "create_backend", lambda name, threads: engines.get(name, other))
 
 
@@ -112,6 +113,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         "missing": lambda threads: Engine(missing=True),
     }
     monkeypatch.setattr(measured, "NAMED", engines)
+    monkeypatch.setattr(measured, "BACKENDS", tuple(engines))
     monkeypatch.setattr(measured, "create_backend", lambda name, threads: engines[name](threads))
     monkeypatch.setattr(measured, "usable_threads", lambda: 2)
     monkeypatch.setattr(measured, "default_threads", lambda: 2)
@@ -229,15 +231,14 @@ def test_a_damaged_graph_is_named_before_an_engine_is_asked(tiny_bundle: Path, t
 def test_without_onnxruntime_the_others_are_measured(
     tiny_bundle: Path, times: list[float], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    put(
-        monkeypatch, engines := {"onnxruntime": Engine(missing=True), "fast": Engine(), "missing": Engine(missing=True)}
-    )
+    missing = {"onnxruntime": Engine(missing=True), "missing": Engine(missing=True)}
+    put(monkeypatch, {"onnxruntime": missing["onnxruntime"], "fast": Engine(), "missing": missing["missing"]})
     monkeypatch.setattr(measured, "this_onnxruntime", lambda: None)
     monkeypatch.setattr(measured, "OnnxRuntime", None)
     times[:] = [2.0]
     assert fastest(tiny_bundle).backend == "fast"
     assert "are not checked against it" in caplog.text
-    del engines["fast"]
+    put(monkeypatch, missing)
     with pytest.raises(UserError) as caught, caplog.at_level("INFO", "fewstep"):
         fastest(tiny_bundle, "int8-cpu-x86")
     what = f"no engine here runs int8-cpu-x86 of {tiny_bundle}: onnxruntime: this engine is not installed"
