@@ -220,11 +220,10 @@ class Recordings:
         """Return an argument's value in each branch of the first step."""
         return list(branch_values(record.steps[0], self.found, path, self.repeats.get(path, 0)))
 
-    def others(self, path: str, branch: int) -> dict[str, Any]:
-        """Return the values that an argument has in a branch of all other recordings, by the setting that was changed.
-        The recording with more samples is left out."""
-        others = {setting: self.values(record, path) for setting, record in self.variants.items() if setting != BATCH}
-        return {setting: values[branch] for setting, values in others.items() if branch < len(values)}
+    def others(self, path: str) -> dict[str, list[Any]]:
+        """Return an argument's value in each branch of all other recordings, by the setting that was changed. The
+        recording with more samples is left out."""
+        return {setting: self.values(record, path) for setting, record in self.variants.items() if setting != BATCH}
 
     def name_branches(self) -> tuple[int, int | None]:
         """Return the numbers of the branches with and without the caller's conditions. The first changes with the
@@ -263,7 +262,8 @@ class Recordings:
                 f"{self.name}: the network's argument {path} is {value!r}, and changes with the number of samples"
             )
         for branch, own in enumerate(self.values(self.base, path)):
-            for setting, other in (("branch of guidance", value), *self.others(path, branch).items()):
+            others = {setting: values[branch] for setting, values in self.others(path).items() if branch < len(values)}
+            for setting, other in (("branch of guidance", value), *others.items()):
                 if not same(own, other):
                     what = f"the network's argument {path} is {own!r}, and changes with the {setting}"
                     raise recording_error(f"{self.name}: {what}")
@@ -274,7 +274,7 @@ class Recordings:
         constant."""
         values = self.values(self.base, path)
         value, repeats = values[branch], self.repeats.get(path, 0)
-        others = {setting: self.values(record, path) for setting, record in self.variants.items() if setting != BATCH}
+        others = self.others(path)
         seen = [*values, *(each for branches in others.values() for each in branches)]
         if not all(isinstance(each, Tensor) for each in seen):
             raise recording_error(f"{self.name}: the network's argument {path} is a tensor in some calls only")
