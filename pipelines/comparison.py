@@ -125,12 +125,12 @@ def compare_run(
     def run_plan(network: StepNetwork) -> tuple[Array, Array]:
         return sample_plan(built, modules, settings, scheduler, made, lambda _: network)
 
-    def led(index: int, step: Step, u: Array) -> Sequence[Array]:
+    def call_with_own_x(index: int, step: Step, u: Array) -> Sequence[Array]:
         own = _network_x(made.record.steps[index], modules)
         apart.append(relative_difference(u, own))
         return network(index, step, own)
 
-    def nudged(index: int, step: Step, u: Array) -> Sequence[Array]:
+    def call_with_rounding(index: int, step: Step, u: Array) -> Sequence[Array]:
         return network(index, step, u if index else u * np.float32(1 + ROUNDING))
 
     mine, theirs = run_plan(network)
@@ -138,9 +138,9 @@ def compare_run(
     if difference <= TOLERANCE:
         return difference
     apart = list[float]()  # from the pipeline's own x, in each step
-    apart.append(relative_difference(run_plan(led)[0], theirs))
+    apart.append(relative_difference(run_plan(call_with_own_x)[0], theirs))
     is_led = all(step <= TOLERANCE for step in apart)
-    by_rounding = relative_difference(run_plan(nudged)[0], mine) if is_led else 0.0
+    by_rounding = relative_difference(run_plan(call_with_rounding)[0], mine) if is_led else 0.0
     if not difference <= MOST_OF_ROUNDING * by_rounding:
         what = f"the samples of {built.name} and of its scheduler's plan differ by {difference:.2g} of their range"
         raise recording_error(f"{what} after {len(made.record.steps)} steps")
