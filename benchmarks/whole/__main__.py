@@ -129,7 +129,8 @@ def main() -> None:
     machine, before = this_machine(), describe_moment()
     made = make_table(measure_in_turns(options.contenders, options.rounds))
     where = f"{machine.processor}, {machine.cores} cores, {', '.join(machine.int8_instructions)}"
-    part = f"{where}; {options.rounds} rounds; before: {before}; after: {describe_moment()}.\n\n{made}"
+    rounds = f"{options.rounds} round{'s' * (options.rounds != 1)}"
+    part = f"{where}; {rounds}; before: {before}; after: {describe_moment()}.\n\n{made}"
     print(part)
     if options.page:
         put_part(PAGE, SCRIPT, part)
