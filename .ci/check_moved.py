@@ -103,7 +103,7 @@ def make_int8(tree: Path, work: Path, names: list[str]) -> Iterator[tuple[str, s
         bundle, samples = work / name, work / "samples.npy"
         expert_options = ("--expert", f"small={expert}") if expert else ()
         name_of_file = source.partition(":")[0]
-        found = ((tree / folder).rglob(name_of_file) for folder in ("lab", "benchmarks"))  # zoo/ was in benchmarks once
+        found = ((tree / folder).rglob(name_of_file) for folder in ("zoo", "lab", "benchmarks"))  # zoo/ was in lab once
         file = next(itertools.chain(*found), None)
         fewstep("export", source if file is None else f"{file}:make", "-o", bundle, *expert_options)
         fewstep("calibrate", bundle, "--target", targets, "--trajectories", "8", "--plan", plans[0], *asked)

@@ -26,7 +26,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.listing import solver_listings
 from fewstep.plans.names.call_syntax import parameters
 from fewstep.plans.plan import Plan
-from lab.zoo.members import MEMBERS, SHIPPED
+from zoo.members import MEMBERS, SHIPPED
 
 PAGE = Path(__file__).parent.parent / "lab/measured/nominal.md"
 SCRIPT = "benchmarks.best_plans"

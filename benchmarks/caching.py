@@ -32,7 +32,7 @@ from fewstep.plans.plan import LIGHT, Plan
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
-from lab.zoo.members import BY_NAME, SHIPPED
+from zoo.members import BY_NAME, SHIPPED
 
 PAGE = Path(__file__).parent.parent / "lab/measured/caching.md"
 SCRIPT = "benchmarks.caching"

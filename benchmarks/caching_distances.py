@@ -29,7 +29,7 @@ from fewstep.measure.distances.features import open_extractor
 from fewstep.measure.rollouts.metrics import Floats
 from fewstep.models.cifar10 import data
 from fewstep.plans.plan import LIGHT
-from lab.zoo.members import BY_NAME, SHIPPED
+from zoo.members import BY_NAME, SHIPPED
 
 MEMBERS = {each.name: each for each in (BY_NAME["cifar10_dit"], *SHIPPED) if each.name.startswith("cifar10")}
 SOLVERS = ("dpmpp_2m", "unipc_2", "ipndm")  # of full plans

@@ -27,7 +27,7 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
-from lab.zoo.members import HELD_OUT, Member
+from zoo.members import HELD_OUT, Member
 
 BLOCKS = (0, 1, 8, 16, 24, 32, 40, 48, 56, 64)  # edges of the runs of seeds that are sampled and kept together
 HARDEST = ("unipc_2:12@arctan", "dpmpp_2m:10@quadratic", "dpmpp_2m:10@ays_svd")  # the teacher must judge the nearest

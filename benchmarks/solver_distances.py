@@ -24,6 +24,7 @@ from benchmarks import options
 from benchmarks.distance_to_data import jackknife_distances
 from benchmarks.result_store import digest, read_rows, write_rows
 from benchmarks.solver_page import KEPT, PAGE, Cell, Row, draw_samples, order_rows, write_page
+from benchmarks.zoo_bundles import calibration, exported
 from fewstep.calibration.calibrate import calibrate
 from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
@@ -35,8 +36,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
-from lab.zoo.bundles import calibration, exported
-from lab.zoo.members import BY_NAME, SHIPPED, Member
+from zoo.members import BY_NAME, SHIPPED, Member
 
 MEMBERS = (BY_NAME["cifar10_dit"], next(member for member in SHIPPED if member.name == "cifar10"))
 STEPS = (4, 8, 20, 50)

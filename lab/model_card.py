@@ -30,7 +30,7 @@ from fewstep.report.drawing.plan_plot import stack_drawings
 from fewstep.report.drawing.plots import Series, line_plot
 from fewstep.runtime import load
 from lab.train import recipe_of, training, weights_of
-from lab.zoo.members import BY_NAME, SHIPPED, Member
+from zoo.members import BY_NAME, SHIPPED, Member
 
 SCRIPT = "lab.model_card"
 SAMPLES, COLUMNS, SCALE = 40, 10, 2

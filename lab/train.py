@@ -1,4 +1,4 @@
-"""Train a recipe of this folder: `python -m lab.train zoo/dit_flow --work DIR [--minutes 20] [--device cuda]`.
+"""Train a recipe of the zoo: `python -m lab.train zoo/dit_flow --work DIR [--minutes 20] [--device cuda]`.
 
 The same command continues an interrupted run. It writes the averaged weights to DIR. The training loop is in
 `fewstep.models.training`; `python -m lab.model_card` stores the trained weights and their card. A name without a folder
@@ -22,18 +22,18 @@ from torch import nn
 from benchmarks import options
 from fewstep.models.training import Loss, train
 from fewstep.plans.errors import UserError
-from lab.zoo.denoising import training_loss
-from lab.zoo.members import SHIPPED
+from zoo.denoising import training_loss
+from zoo.members import SHIPPED
 
-FOLDER = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 
 
 def recipe_of(name: str) -> ModuleType:
-    """Import the file FOLDER/NAME.py as a module, which may import modules of its folder. Raises UserError if there is
-    none."""
+    """Import the file NAME.py below the root as a module, which may import modules of its folder. Raises UserError if
+    there is none."""
     if name in {member.name for member in SHIPPED}:
         return importlib.import_module(f"fewstep.models.{name}.train")
-    path = FOLDER / f"{name}.py"
+    path = ROOT / f"{name}.py"
     if not path.is_file():
         raise UserError(f"there is no recipe {name}", "name a file such as zoo/dit_flow, or a shipped denoiser")
     if str(path.parent) not in sys.path:
@@ -44,7 +44,7 @@ def recipe_of(name: str) -> ModuleType:
 def weights_of(name: str) -> Path:
     """Return the path of a recipe's trained weights."""
     shipped = {member.name: member.weights for member in SHIPPED}
-    return shipped.get(name, FOLDER / f"{name}.safetensors")
+    return shipped.get(name, ROOT / f"{name}.safetensors")
 
 
 def training(recipe: ModuleType, folder: Path | None, split: str) -> tuple[nn.Module, Loss]:

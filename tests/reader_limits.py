@@ -16,7 +16,7 @@ from tests.packages import PACKAGES, imports_of_modules, module_files, name_of, 
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "tests/reader_limits.toml"
-OTHER_FOLDERS = ("tests", "benchmarks", "lab")  # with Python files that a wheel does not have
+OTHER_FOLDERS = ("tests", "benchmarks", "lab", "zoo")  # with Python files that a wheel does not have
 ENTRANCES = {  # the module by which a reader enters each capability whose dependencies are limited
     "load": "fewstep.runtime.sampling.loading",
     "calibrate": "fewstep.calibration.calibrate",

@@ -15,7 +15,7 @@ from fewstep.report.integrity import VerifyOptions, verify
 from tests.packages import ONE_PROCESS, PACKAGES, nodes, parse_source
 
 ROOT = Path(__file__).parent.parent
-SOURCES = (*PACKAGES, "benchmarks", "lab", "docs/examples")
+SOURCES = (*PACKAGES, "benchmarks", "lab", "zoo", "docs/examples")
 UNPICKLING = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "jsonpickle"}
 # Workers take jobs from the process that started them, over its own pipes. No file is unpickled there.
 BETWEEN_PROCESSES = {f"measure/workers/{name}.py" for name in ("child", "job", "worker_process")}

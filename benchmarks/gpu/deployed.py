@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.gpu.results import AnyRecord, DenoiserRow
 from benchmarks.nvidia.int8_forms import BLOCK, FEW, KNOWN
+from benchmarks.zoo_bundles import calibration
 from fewstep.calibration.calibrate import calibrate
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
@@ -29,8 +30,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.onnxruntime_cuda_form import FORM_ONLY
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
-from lab.zoo.bundles import calibration
-from lab.zoo.members import HELD_OUT, Member
+from zoo.members import HELD_OUT, Member
 
 BATCHES = (1, 8)
 SEEDS = 64  # that are compared with the CPU's

@@ -22,7 +22,7 @@ from fewstep.plans.plan import Plan, Row
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.sampling.feeds import branch_values
 from fewstep.runtime.sampling.loading import load
-from lab.zoo.members import Member
+from zoo.members import Member
 
 DENOISERS = ("cifar10", "dit_flow", BLOCK.name)  # a U-Net, a transformer, and blocks of a large U-Net
 MODES = ("reduce-overhead", "default")  # of torch.compile: with CUDA graphs, and without

@@ -53,7 +53,7 @@ def _prepare_programs(names: Sequence[str]) -> Make:
 def _pack_images(work: Path, output: Path, data: Path | None) -> None:
     """Write CIFAR-10's training images in two files. data: the folder of the npm package."""
     from fewstep.models.cifar10.data import read
-    from lab.packed_images import PARTS, write_parts
+    from zoo.packed_images import PARTS, write_parts
 
     write_parts(*read(data), output / "images", "train", PARTS)
 
@@ -76,7 +76,7 @@ run_fewstep() {
 }
 build_forms() {
     local name bundle precision failed=
-    for name in fashion_mnist lab/zoo/dit_flow.py:make; do
+    for name in fashion_mnist zoo/dit_flow.py:make; do
         bundle="$WORK/forms/$(basename "$name" .py:make)"
         [ -f "$bundle/manifest.json" ] || run_fewstep export $name -o "$bundle" >&2 || { failed=1; continue; }
         for precision in float16 bfloat16 float32; do

@@ -27,7 +27,7 @@ from fewstep.graph.passes.rounding import round_to
 from fewstep.graph.session import open_session
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.plans.errors import UserError
-from lab.zoo.members import Member
+from zoo.members import Member
 
 SCRIPT = "benchmarks/nvidia/half_precision.py"
 DEVICE = "SM86"

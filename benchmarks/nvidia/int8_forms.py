@@ -25,6 +25,7 @@ import fewstep.runtime
 from benchmarks.markdown import put_part, table
 from benchmarks.options import parser_of
 from benchmarks.result_store import load_or_compute
+from benchmarks.zoo_bundles import calibration, exported
 from fewstep.calibration.activation_counts import count_activations, tabulate, tabulate_part
 from fewstep.calibration.lowering.encoding import symmetric_int8
 from fewstep.calibration.lowering.group_factors import add_group_factors
@@ -51,8 +52,7 @@ from fewstep.plans.any_plan import regroup
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.runtime.machine.code_digest import digest_code
 from fewstep.runtime.machine.packages import package_versions
-from lab.zoo.bundles import calibration, exported
-from lab.zoo.members import BY_NAME, HELD_OUT, SHIPPED, Member
+from zoo.members import BY_NAME, HELD_OUT, SHIPPED, Member
 
 PAGE = Path(__file__).parents[2] / "lab/measured/nvidia.md"
 SCRIPT = "benchmarks/nvidia/int8_forms.py"

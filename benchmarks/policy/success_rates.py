@@ -31,7 +31,7 @@ from fewstep.fitting.fit import fit
 from fewstep.fitting.options import FitOptions
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from lab.zoo.weight_files import check_weights
+from zoo.weight_files import check_weights
 
 SOURCE = Path(__file__).with_name("network.py")
 WATCHED = 4  # episodes of each task that are watched for the calibration

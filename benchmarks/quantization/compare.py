@@ -35,6 +35,7 @@ from benchmarks.quantization.result_rows import Measured, make_row
 from benchmarks.quantization.run_tools import SCRIPTS, QuantizedFile, add_body, quantize, reason
 from benchmarks.quantization.tool_inputs import write_material
 from benchmarks.result_store import read_rows, write_rows
+from benchmarks.zoo_bundles import CODE, calibration, exported, held_out_rows
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.cli.progress import progress_display
@@ -49,8 +50,7 @@ from fewstep.runtime.bundle.platforms import body_name
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.machine.code_digest import digest_code
 from fewstep.runtime.progress import SILENT, Progress
-from lab.zoo.bundles import CODE, calibration, exported, held_out_rows
-from lab.zoo.members import HARD, MEMBERS, SHIPPED, Member
+from zoo.members import HARD, MEMBERS, SHIPPED, Member
 
 ALL = (*MEMBERS, *HARD, SHIPPED[0], dataclasses.replace(SHIPPED[1], guidance=2.0))
 THIS = "ort_static"  # the tool that this Python has

@@ -17,6 +17,7 @@ from benchmarks import options
 from benchmarks.markdown import table
 from benchmarks.quantization.compare import ALL, calibrate_member
 from benchmarks.result_store import load_or_compute
+from benchmarks.zoo_bundles import held_out_rows
 from fewstep.cli.progress import progress_display
 from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
@@ -24,8 +25,7 @@ from fewstep.measure.results import Distance
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.bundle.platforms import CPU_X86, body_name
 from fewstep.runtime.progress import Progress
-from lab.zoo.bundles import held_out_rows
-from lab.zoo.members import Member
+from zoo.members import Member
 
 TEACHER = "dpmpp_2m:7"  # of one seed, since it decides nothing here; some tables have 15 timesteps
 ROWS = 1_024  # of conditions that nothing draws

@@ -5,7 +5,7 @@ The squared error of a clipped value is weighted by CLIPPED. The result includes
 
 Rounding errors have no preferred sign, so they average out over a sum and over the steps of a plan. Clipping always
 pulls towards zero, and few samples bear most of it. CLIPPED was tried at 1, 4, 8, 16 and 64 on models of
-`lab/zoo`. From 4 on the worst samples are up to 5 dB better, but with larger values fewer models gain on
+`zoo`. From 4 on the worst samples are up to 5 dB better, but with larger values fewer models gain on
 average.
 
 Quantizers (ONNX QuantizeLinear, round to nearest): asymmetric uint8 with scale (high - low) / 255 and the zero point

@@ -2,7 +2,7 @@
 
     python docs/examples/sound.py BUNDLE FOLDER [PLAN]
 
-The bundle's x is a spectrogram, such as that of lab/zoo/sound.py. Integer conditions take their values in turns.
+The bundle's x is a spectrogram, such as that of zoo/sound.py. Integer conditions take their values in turns.
 """
 
 import sys

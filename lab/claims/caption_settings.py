@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.measure.rollouts.metrics import Floats
-from lab.zoo.members import BY_NAME
+from zoo.members import BY_NAME
 
 MODEL = "text_unet_flow"
 Tokens = NDArray[np.int64]

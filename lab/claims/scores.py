@@ -109,13 +109,13 @@ def _teacher_features(s: Setting, plan: str, guidance: float | None) -> Gaussian
 
 
 def pairs_distance(s: Setting, x: Floats) -> Floats:
-    """Return minus the FD to samples of the shipped network as `lab.zoo.pairs` draws them, [PARTS], jackknifed."""
+    """Return minus the FD to samples of the shipped network as `zoo.pairs` draws them, [PARTS], jackknifed."""
     return -jackknife_distances(_features(s, x), _features_of_pairs(s))
 
 
 @cache
 def _features_of_pairs(s: Setting) -> Gaussian:
-    from lab.zoo.pairs import GUIDANCE, PLAN  # which imports torch
+    from zoo.pairs import GUIDANCE, PLAN  # which imports torch
 
     shipped = replace(s, seeds=TEACHER_SEEDS, sampler=sampler_of(ready.fashion_mnist(), "int8"))
     return fit_gaussian(_features(shipped, shipped.sample(PLAN, guidance=GUIDANCE)))

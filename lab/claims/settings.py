@@ -23,7 +23,7 @@ from fewstep.plans.plan import Plan
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from lab.claims import caption_settings
-from lab.zoo.members import BY_NAME, FOLDER
+from zoo.members import BY_NAME, FOLDER
 
 W = 2.0
 BATCH = 64

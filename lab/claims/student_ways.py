@@ -38,7 +38,7 @@ from lab.claims.fit_ways import fit_and_sample
 from lab.claims.plan_ways import BEST_OF_SGMSE, OF_SGMSE, RESSHIFT, SGMSE, edit_source
 from lab.claims.scores import pairs_distance
 from lab.claims.settings import Setting, W, export_source, sampler_of
-from lab.zoo.members import BY_NAME, CALIBRATION, FOLDER
+from zoo.members import BY_NAME, CALIBRATION, FOLDER
 
 ADAPTER, STUDENT = FOLDER / "guided_lora.safetensors", f"{FOLDER / 'guided.py'}:make"
 ONE_STEP = f"{FOLDER / 'one_step.py'}:make"

@@ -8,9 +8,9 @@ from torch import nn
 
 from benchmarks import fetch_weights
 from fewstep.export import ScheduleSpec, Spec
-from lab.zoo.denoising import Trained
-from lab.zoo.members import FOLDER
 from tests.refusals import refuses
+from zoo.denoising import Trained
+from zoo.members import FOLDER
 
 STORED = fetch_weights.parse_listing(fetch_weights.LIST.read_text())
 MOST = 64_000_000  # bytes of a checkout

@@ -1,5 +1,7 @@
-"""Each script of benchmarks/ and lab/ starts from the root of a clone, as a module."""
+"""Each script of benchmarks/ and lab/ starts from the root of a clone, as a module. Neither the zoo nor benchmarks need
+lab/."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -26,3 +28,12 @@ MODULES = [".".join(path.relative_to(BENCHMARKS.parent).parts) for path in dict.
 def test_a_benchmark_says_how_it_is_called(name: str) -> None:
     said = subprocess.run([sys.executable, "-m", name, "--help"], cwd=BENCHMARKS.parent, capture_output=True, text=True)
     assert said.returncode == 0 and said.stdout.startswith("usage: "), said.stderr
+
+
+@pytest.mark.parametrize(("folder", "others"), [("zoo", {"benchmarks", "lab"}), ("benchmarks", {"lab"})])
+def test_folders_import_in_one_direction(folder: str, others: set[str]) -> None:
+    for file in sorted((BENCHMARKS.parent / folder).rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        modules += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        assert not others & {module.partition(".")[0] for module in modules}, file

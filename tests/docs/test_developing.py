@@ -12,7 +12,7 @@ from tests.packages import PACKAGES, module_files
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/developing.md").read_text()
 CODE = re.findall(r"`([^`\n]+)`", PAGE)
-FOLDERS = {*PACKAGES, "tests", "benchmarks", "lab", "docs", ".ci", ".github"}
+FOLDERS = {*PACKAGES, "tests", "benchmarks", "lab", "zoo", "docs", ".ci", ".github"}
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 

@@ -23,7 +23,7 @@ from tests.docs.docs_blocks import blocks
 from tests.pipelines.listed import test_picture_first as picture_first
 
 ROOT = Path(__file__).parents[2]
-PAGE, ZOO = ROOT / "docs/samplers.md", ROOT / "lab/zoo"
+PAGE, ZOO = ROOT / "docs/samplers.md", ROOT / "zoo"
 UNTRAINED = f"""
 import sys
 sys.path.append({str(ZOO)!r})

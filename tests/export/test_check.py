@@ -23,7 +23,7 @@ from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.refusals import refuses
 
-ZOO = Path(__file__).parents[2] / "lab" / "zoo"
+ZOO = Path(__file__).parents[2] / "zoo"
 SOURCES = {
     "fashion_mnist": "fashion_mnist",
     "convnext": f"{ZOO / 'convnext_v_cosine.py'}:make",

@@ -13,8 +13,8 @@ from fewstep.models.fashion_mnist import unet
 from fewstep.models.fashion_mnist.data import DEBIAN_FOLDER
 from fewstep.models.training import generator_of
 from lab import model_card, train
-from lab.zoo.members import BY_NAME, SHIPPED
 from tests.refusals import refuses
+from zoo.members import BY_NAME, SHIPPED
 
 
 @pytest.mark.parametrize("name", ["zoo/speech", "zoo/action_tokens", "zoo/policy_unet1d"])

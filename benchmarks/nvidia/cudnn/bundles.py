@@ -6,11 +6,11 @@ from pathlib import Path
 from benchmarks.gpu.deployed import TRAJECTORIES, deploy
 from benchmarks.nvidia.cudnn.programs import BODY
 from benchmarks.nvidia.int8_forms import BLOCK, FEW
+from benchmarks.zoo_bundles import calibration
 from fewstep.calibration.calibrate import calibrate
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.runtime.bundle.reading import open_bundle
-from lab.zoo.bundles import calibration
 
 MODELS = (
     "fashion_mnist",

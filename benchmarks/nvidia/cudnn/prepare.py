@@ -24,7 +24,7 @@ from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
-from lab.zoo.members import HELD_OUT
+from zoo.members import HELD_OUT
 
 SEEDS = 16
 # Of denoisers in which a difference in PSNR has a standard error above 0.3 dB with 16 seeds.

@@ -36,7 +36,7 @@ KERNELS = {  # of a step: before, and in the form
 def cases() -> Iterator[ParameterSet]:
     """Yield the name of each model. Some weights are in the history alone: `python -m benchmarks.fetch_weights`."""
     for name in MODELS:
-        weights = ROOT / "lab/zoo" / f"{name}.safetensors"
+        weights = ROOT / "zoo" / f"{name}.safetensors"
         is_absent = str(weights.relative_to(ROOT)) in STORED and not weights.is_file()
         yield pytest.param(name, marks=pytest.mark.skipif(is_absent, reason=f"{weights.name} is in the history"))
 

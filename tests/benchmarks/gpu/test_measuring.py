@@ -25,10 +25,10 @@ from fewstep.graph.engines.kernels import Kernel, Kernels
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.tensorrt import TensorRt
 from fewstep.runtime.machine.gpu import Gpu
-from lab.zoo.members import Shipped
 from tests.runtime.backends.add_engines import add_engine
 from tests.runtime.backends.conftest import cuda as cuda
 from tests.runtime.backends.conftest import tensorrt as tensorrt
+from zoo.members import Shipped
 
 TINY = Shipped("tiny", "dpmpp_2m:8", guidance=2.0)
 

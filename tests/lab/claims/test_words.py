@@ -13,14 +13,14 @@ from lab.claims.claim import MORE_STEPS
 from lab.claims.claim_lines import Gain, contains_its_control
 from lab.claims.headlines import headline_table
 from lab.claims.settings import MODELS
-from lab.zoo.members import BY_NAME
 from tests.lab.claims.test_claims import ROOT, line
+from zoo.members import BY_NAME
 
 KEPT, NOTES = claim_lines.load_kept(), systems.notes(systems.NOTES.read_text())
 ROWS = {systems.name_of(row): row for row in systems.rows(systems.PAGE.read_text())}
 PAGES = [ROOT / "lab" / name for name in ("trials.md", "system_notes.md", "systems.md", "compositions.md")]
 NONE = "None of its own"
-NETWORKS = re.compile("|".join({*MODELS, *BY_NAME, "lab/zoo/", r"measured/\w+\.md", r"trials\.md"}))
+NETWORKS = re.compile("|".join({*MODELS, *BY_NAME, "zoo/", r"measured/\w+\.md", r"trials\.md"}))
 UNTRAINED = re.compile(r"No trained (instance|network)\b|No network was trained|Nothing of its own runs")
 JUDGED_BY_HAND = [
     name

@@ -14,9 +14,9 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.float32_scales import float32_scales
 from fewstep.graph.passes.half import to_half
-from lab.zoo.members import BY_NAME, SHIPPED
 from tests.calibration.test_calibrate import task_of
 from tests.graph.engines.test_build import needs_tensorrt_rtx
+from zoo.members import BY_NAME, SHIPPED
 
 MODELS = BY_NAME | {member.name: member for member in SHIPPED}
 HELD = {  # kernels of float16 and of int8, and their MB for each device, at batch 2

@@ -17,8 +17,8 @@ from fewstep.measure.workers.code_digest import PACKAGES
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime.machine.code_digest import digest_code
 from fewstep.runtime.machine.packages import package_versions
-from lab.zoo.members import CALIBRATION, FOLDER, HELD_OUT, Member
-from lab.zoo.weight_files import check_weights
+from zoo.members import CALIBRATION, FOLDER, HELD_OUT, Member
+from zoo.weight_files import check_weights
 
 CODE = (*PACKAGES, fewstep.export, fewstep.models)  # the packages that export and calibrate
 

@@ -2,8 +2,8 @@
 network uses the prediction in place of SGMSE+'s noisy voice. Both have the architecture and size of `zoo/speech_ncsn`.
 
     python -m lab.train zoo/storm --work WORK
-    fewstep export lab/zoo/storm.py:predictor -o predictor
-    fewstep export lab/zoo/storm.py:make -o score
+    fewstep export zoo/storm.py:predictor -o predictor
+    fewstep export zoo/storm.py:make -o score
     fewstep run predictor --plan ddim:1 -c y=@noisy.npy -o predicted.npy
     fewstep run score --plan ddim:5 -c y=@noisy.npy -c predicted=@predicted.npy -o clean.npy
 

@@ -2,7 +2,7 @@
 prediction.
 
     python -m lab.train zoo/resfusion --work WORK
-    fewstep export lab/zoo/resfusion.py:make -o bundle
+    fewstep export zoo/resfusion.py:make -o bundle
     fewstep run bundle --plan ddpm:5 --image degraded.png --strength 1 -c y=@degraded.npy
 
 As in the authors' code, the loss is the squared error of the "resnoise" of equation 24, with which a DDPM step is

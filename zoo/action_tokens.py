@@ -1,7 +1,7 @@
 """A policy whose actions are tokens: a point moves to a goal around an obstacle on one of three routes, and its 16
-positions are 16 x 2 tokens of 128 bins. `fewstep export lab/zoo/action_tokens.py:make`.
+positions are 16 x 2 tokens of 128 bins. `fewstep export zoo/action_tokens.py:make`.
 
-The task is that of `lab/zoo/policy_unet1d.py` with discrete positions (Discrete Diffusion VLA, arXiv 2508.20072). The
+The task is that of `zoo/policy_unet1d.py` with discrete positions (Discrete Diffusion VLA, arXiv 2508.20072). The
 network is a masked transformer over tokens in codebooks (MaskGIT: Chang et al. 2022, arXiv 2202.04200). Each position
 has one id of each codebook. Their embeddings are added, as in OmniVoice, and one head returns the logits of all.
 """

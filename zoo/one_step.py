@@ -1,4 +1,4 @@
-"""A student of `fashion_mnist` for one and two steps: `fewstep export lab/zoo/one_step.py:make -o bundle`.
+"""A student of `fashion_mnist` for one and two steps: `fewstep export zoo/one_step.py:make -o bundle`.
 
 A transformer of `dit_flow`'s size learns pairs of noise and the large network's guided sample, as InstaFlow (Liu et al.
 2024, arXiv 2309.06380) and, for small networks, SlimFlow (Zhu et al. 2024, arXiv 2407.12718). It begins at the weights
@@ -6,7 +6,7 @@ of `straight`, which reflowed `dit_flow` on these pairs. This second stage is th
 sample in one step. Half of each batch also learns a second step, from where the first one led. Guidance is in the
 weights, so that a step is one row of the network.
 
-    python -m lab.zoo.pairs --work PAIRS
+    python -m zoo.pairs --work PAIRS
     python -m lab.train zoo/straight --work STRAIGHT --data PAIRS
     cp STRAIGHT/straight.safetensors PAIRS
     python -m lab.train zoo/one_step --work FOLDER --data PAIRS

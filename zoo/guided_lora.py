@@ -1,8 +1,8 @@
 """A LoRA file for `dit_flow` that includes guidance, so that a step evaluates one row of the network instead of two.
 
     python -m lab.train zoo/guided_lora --work WORK
-    fewstep export lab/zoo/dit_flow.py:make -o bundle --lora-slots '*' --rank 8
-    fewstep run bundle -c class=3 --adapter lab/zoo/guided_lora.safetensors --plan dpmpp_2m:8
+    fewstep export zoo/dit_flow.py:make -o bundle --lora-slots '*' --rank 8
+    fewstep run bundle -c class=3 --adapter zoo/guided_lora.safetensors --plan dpmpp_2m:8
 
 Distillation of guidance into low-rank changes (Golnari 2023, arXiv 2312.06899): the changed network learns the result
 of two branches of the original network at a fixed weight, by the squared error of the velocity.

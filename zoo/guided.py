@@ -2,7 +2,7 @@
 per step.
 
     python -m lab.train zoo/guided --work WORK
-    fewstep export lab/zoo/guided.py:make -o bundle
+    fewstep export zoo/guided.py:make -o bundle
     fewstep run bundle -c class=3 -c weight=2 --plan dpmpp_2m:8
 
 The first stage of the distillation of guided models (Meng et al. 2023, arXiv 2210.03142, algorithm 1). The student is

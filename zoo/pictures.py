@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from denoising import Batch, Data, Draw
+from packed_images import read_parts
 from torch import Tensor
 
 from fewstep.export import Condition
@@ -27,8 +28,6 @@ def _fashion(folder: Path | None, split: str) -> Draw:
 def _cifar(folder: Path | None, split: str) -> Draw:
     """Return a function that draws colour images [B, 3, 32, 32] in [-1, 1], half of them mirrored, and labels."""
     if folder is not None and (folder / f"{split}.part1.npz").is_file():
-        from lab.packed_images import read_parts  # only training needs it; an export may only have this folder
-
         return _drawn(*read_parts(folder, split), is_mirrored=True)
     return _drawn(*cifar10.read(folder, split), is_mirrored=True)
 

@@ -5,8 +5,8 @@ outputs that blocks add to it grow from block to block.
 It is trained on pairs of noise and the shipped denoiser's guided sample, as InstaFlow (Liu et al. 2024, arXiv
 2309.06380). Half of each batch starts from pure noise, the rest from lower noise levels.
 
-    python -m lab.zoo.pairs --work PAIRS --last 11
-    python -m lab.zoo.pairs --work PAIRS --first 31
+    python -m zoo.pairs --work PAIRS --last 11
+    python -m zoo.pairs --work PAIRS --first 31
     python -m lab.train zoo/consistency_edm --work FOLDER --data PAIRS
 """
 

@@ -1,7 +1,7 @@
 """RDDM (Liu et al. 2024, arXiv 2308.13712) on the images of `zoo/nafnet_residual`: it predicts residual and noise.
 
     python -m lab.train zoo/rddm --work WORK
-    fewstep export lab/zoo/rddm.py:make -o bundle
+    fewstep export zoo/rddm.py:make -o bundle
     fewstep run bundle --plan rddm:5 -c y=@degraded.npy
 
 As in the authors' code, the loss is the sum of both mean absolute errors at uniform times. That code has a separate

@@ -2,8 +2,8 @@
 `guided_lora`.
 
     python -m lab.train zoo/consistency_lora --work WORK
-    fewstep export lab/zoo/dit_flow.py:make -o bundle --lora-slots '*' --rank 8
-    fewstep run bundle -c class=3 --adapter lab/zoo/consistency_lora.safetensors --plan lcm:4
+    fewstep export zoo/dit_flow.py:make -o bundle --lora-slots '*' --rank 8
+    fewstep run bundle -c class=3 --adapter zoo/consistency_lora.safetensors --plan lcm:4
 
 Consistency distillation into low-rank changes (LCM-LoRA: Luo et al. 2023, arXiv 2311.05556). As in the authors' code, a
 DDIM step with the guided teacher leads to a cleaner time, the output of the student there is the target, and the loss

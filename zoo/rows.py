@@ -1,4 +1,4 @@
-"""Write conditions for `fewstep calibrate --conditions`: `python lab/zoo/rows.py NAME --seed 0 -o FILE.npz`.
+"""Write conditions for `fewstep calibrate --conditions`: `python zoo/rows.py NAME --seed 0 -o FILE.npz`.
 
 Another seed gives other conditions, for `fewstep measure`. Members whose conditions fewstep draws itself need no such
 file.

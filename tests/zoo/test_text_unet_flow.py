@@ -17,8 +17,8 @@ from fewstep.measure.rollouts import nearness
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference
-from lab.zoo.members import BY_NAME
 from tests.calibration.every_target import change_target
+from zoo.members import BY_NAME
 
 MEMBER = BY_NAME["text_unet_flow"]
 TARGETS = ("cpu-x86", "cpu-arm", "tensorrt")

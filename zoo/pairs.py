@@ -1,4 +1,4 @@
-"""Make pairs of noise and the shipped denoiser's sample for it: `python -m lab.zoo.pairs --work DIR [--last 31]`.
+"""Make pairs of noise and the shipped denoiser's sample for it: `python -m zoo.pairs --work DIR [--last 31]`.
 
 The teacher is `fashion_mnist` as it ships in int8, along `PLAN` with guidance 2, which takes 12 rows of its network for
 a sample. A file has `CHUNK` samples. Existing files are kept, so the same command continues an interrupted run, and two

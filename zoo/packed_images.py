@@ -1,9 +1,9 @@
-"""Pack CIFAR-10's training images in two files of 42 MB: `python -m lab.packed_images --data DIR --work DIR`.
+"""CIFAR-10's training images in two files of 42 MB, for training where Pillow and a package index are missing.
 
-`python -m lab.train zoo/cifar10_dit --data DIR` reads them, without Pillow and without the npm package. The
-compression is lossless and needs numpy and lzma. Colours become (G, R - G, B - G), and each value becomes its
-difference from the median predictor of LOCO-I (Weinberger et al. 2000, "The LOCO-I lossless image compression
-algorithm", eq. 1). The 50 000 images take 83 MB this way, 116 MB in PNG files and 154 MB uncompressed.
+`python -m lab.train zoo/cifar10_dit --data DIR` reads them. The compression is lossless and needs numpy and lzma.
+Colours become (G, R - G, B - G), and each value becomes its difference from the median predictor of LOCO-I (Weinberger
+et al. 2000, "The LOCO-I lossless image compression algorithm", eq. 1). The 50 000 images take 83 MB this way, 116 MB in
+PNG files and 154 MB uncompressed.
 """
 
 import lzma
@@ -11,9 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-from benchmarks import options
-from fewstep.models.cifar10 import data
 
 # The entropy coder of LZMA with contexts of single bytes. The residuals hardly repeat, so one candidate for a match is
 # enough: five times as fast as preset 6 with its binary trees, and no larger.
@@ -91,16 +88,3 @@ def _predict(planes: Images, row: int, column: int) -> Images:
     corner = planes[:, row - 1, column - 1]
     low, high = np.minimum(left, above), np.maximum(left, above)
     return np.where(corner >= high, low, np.where(corner <= low, high, left + above - corner))
-
-
-def main() -> None:
-    parser = options.parser_of(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help=f"folder of the npm package: {data.HOW_TO_GET}")
-    options.add_work(parser, "packed-cifar10")
-    given = parser.parse_args()
-    for file in write_parts(*data.read(given.data), given.work, "train", PARTS):
-        print(file, file.stat().st_size)
-
-
-if __name__ == "__main__":
-    main()

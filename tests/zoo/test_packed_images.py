@@ -2,14 +2,14 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from lab import train
-from lab.packed_images import pack, read_parts, unpack, write_parts
+from zoo.members import FOLDER
+from zoo.packed_images import pack, read_parts, unpack, write_parts
 
 
 def smooth(count: int, seed: int = 0) -> np.ndarray:
@@ -53,9 +53,9 @@ def test_a_recipe_of_cifar10_reads_them(tmp_path, monkeypatch):
     assert set(batch.conditions[0].tolist()) <= {3, 1, 0, 9, recipe.pictures.NULL}
 
 
-def test_a_recipe_is_exported_without_the_other_benchmarks(tmp_path):
+def test_a_recipe_is_exported_without_other_folders(tmp_path):
     """`fewstep export FILE:make` finds the modules of the file's folder, and no others."""
-    zoo = Path(train.__file__).with_name("zoo")
+    zoo = FOLDER
     code = f"import sys; sys.path[:] = [{str(zoo)!r}, *sys.path[1:]]; import dit_flow; print(dit_flow.SPEC.name)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "dit_flow\n", done.stderr

@@ -1,10 +1,8 @@
 """The denoisers on which calibration is judged: each is trained, and its graph equals its module."""
 
 import sys
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 import action_tokens
 import numpy as np
@@ -14,11 +12,9 @@ import torch
 from denoising import Batch, draw_times, loss_of, problem
 from safetensors import safe_open
 
-from fewstep.export.export_options import ExportOptions
 from fewstep.export.sources.python_file import load_python_file
 from fewstep.graph.files import io
-from lab.zoo import bundles
-from lab.zoo.members import BY_NAME, FOLDER, MEMBERS, Member
+from zoo.members import BY_NAME, FOLDER, MEMBERS, Member
 
 LIMITS = {  # of the loss on samples made by code; random weights reach more than twice as much
     "dit_flow": 0.4,
@@ -190,33 +186,3 @@ def test_actions_were_learned():
     network, _ = action_tokens.make()
     loss = action_tokens.loss(action_tokens.drawn, action_tokens.RECIPE.batch)
     assert loss(network, torch.Generator().manual_seed(5)).item() < 2.6
-
-
-@dataclass(frozen=True)
-class Trained(Member):
-    folder: Path = Path()
-
-    @property
-    def weights(self) -> Path:
-        return self.folder / "weights"
-
-
-def test_a_bundle_is_kept_until_what_it_follows_from_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-
-    def export(options: ExportOptions) -> None:
-        made.append(options.output)
-        options.output.mkdir()
-        (options.output / "manifest.json").touch()
-
-    monkeypatch.setattr(bundles, "export", export)
-    member = Trained("tiny", "ddim:2", folder=tmp_path)
-    member.weights.write_bytes(b"trained")
-    first = bundles.exported(member, tmp_path, "ddim:2")
-    assert bundles.exported(member, tmp_path, "ddim:2") == first and made == [first]
-    assert bundles.exported(member, tmp_path, "ddim:4") != first
-    monkeypatch.setattr(bundles, "digest_code", lambda packages: b"edited")
-    edited = bundles.exported(member, tmp_path, "ddim:2")
-    member.weights.write_bytes(b"trained again")
-    again = bundles.exported(member, tmp_path, "ddim:2")
-    assert len({first, edited, again, *made}) == len(made) == 4

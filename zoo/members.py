@@ -91,7 +91,7 @@ class Shipped(Member):
 
     @property
     def weights(self) -> Path:
-        return FOLDER.parents[1] / "models" / self.name / f"{self.name}.safetensors"
+        return FOLDER.parent / "models" / self.name / f"{self.name}.safetensors"
 
     def rows(self, count: int, seed: int) -> None:
         return None
