@@ -79,6 +79,7 @@ def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
     from fewstep.plans.names.plan_reference import SchedulerReference, parse_plan_text
     from fewstep.runtime.bundle.conditions import is_led_by_guidance
     from fewstep.runtime.bundle.reading import open_bundle
+    from fewstep.runtime.sampling.scheduler_plans import find_usual_guidance
     from fewstep.runtime.sampling.suggested_clip import suggest_clip
 
     opened = open_bundle(bundle)
@@ -89,7 +90,9 @@ def calibrate_next(bundle: Path, loras: Sequence[str] = ()) -> NextCommand:
     if find_words(names) and (signs := _signs_of_student(opened, names)) is not None:
         command = f"fewstep calibrate {quote_path(bundle)} {signs.options}"
         return NextCommand(_with_conditions(command, bundle))
-    guided = () if manifest.text is None or not is_led_by_guidance(manifest.conditions) else ("--guidance", "W")
+    weight = find_usual_guidance(opened)
+    is_led = manifest.text is not None and is_led_by_guidance(manifest.conditions)
+    guided = ("--guidance", "W" if weight is None else f"{weight:g}") if is_led else ()
     is_student = _signs_of_student(opened, [manifest.provenance.source]) is not None
     if manifest.distilled or manifest.towards or is_student:  # their solvers and steps are a user's choice
         plan = "SOLVER:STEPS" if manifest.scheduler is None else "scheduler:STEPS"

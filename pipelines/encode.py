@@ -1,6 +1,8 @@
 """The verb `encode`: encode prompts as the conditions of a bundle that does not contain its pipeline's text
 encoders."""
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +17,8 @@ from fewstep.runtime.options import Options
 
 if TYPE_CHECKING:
     from fewstep.pipelines.files.folder import Folder
+    from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+    from fewstep.pipelines.recording.components import BuiltPipeline
 
 IMAGE, FILE_TYPE = "image", ".npz"
 GIVE_ENCODED = "fewstep run BUNDLE --conditions FILE.npz"
@@ -22,9 +26,9 @@ GIVE_ENCODED = "fewstep run BUNDLE --conditions FILE.npz"
 
 @dataclass(frozen=True)
 class EncodeOptions(Options):
-    """Encode prompts as conditions, with the text encoders of a diffusers folder whose bundle has none.
+    """Encode prompts as conditions, with the text encoders of a pipeline whose bundle has none.
 
-    folder: The diffusers folder of the pipeline from which the bundle was exported.
+    source: What the bundle was exported from: the diffusers folder of a pipeline, or FILE.py:FUNCTION.
     prompt: Text prompt. If it is given several times, each prompt becomes one row.
     negative: Negative prompt, for the unconditional branch of `fewstep run`.
     image: An image that the pipeline takes besides the prompt, as FILE or NAME=FILE with the argument's name.
@@ -33,7 +37,7 @@ class EncodeOptions(Options):
     output: The .npz file to write, with one array per condition.
     """
 
-    folder: Path
+    source: str
     prompt: tuple[str, ...] = field(default=(), metadata={"short": "-p", "whole": True, "is_text": True})
     negative: str | None = None
     image: tuple[str, ...] = field(default=(), metadata={"whole": True})
@@ -49,30 +53,57 @@ class EncodeOptions(Options):
 
 def encode(options: EncodeOptions) -> dict[str, NDArray[Any]]:
     """Encode prompts and images, write the file, and return its arrays [N, *shape] by name. Raises UserError for a
-    folder whose pipeline export does not record."""
+    folder whose pipeline export does not record, and for a function that returns no pipeline."""
+    check_writable(options.output)
+    call, pictures = parse_call(options.call), _parse_pictures(options.image)
+    open_pipeline = _open_function if ".py" in options.source else _open_folder
+    built, recorded = open_pipeline(options, call)
+    from fewstep.pipelines.companions.encoding import encode_conditions
+
+    made = encode_conditions(built, recorded, options.prompt, options.negative, pictures)
+    with atomic_file(options.output) as stream:
+        np.savez(stream, **made)  # type: ignore[arg-type]  # numpy's annotation takes the names for its own options
+    return made
+
+
+def _open_function(options: EncodeOptions, call: Mapping[str, Any]) -> "tuple[BuiltPipeline, RecordedPipeline]":
+    """Return the pipeline that FILE.py:FUNCTION returns with its encoders, and its recording."""
+    from fewstep.export.sources.python_file import call_function
+
+    pipeline, label, _ = call_function(options.source)
+    diffusers = sys.modules.get("diffusers")  # imported by a function that returns a pipeline
+    if diffusers is None or not isinstance(pipeline, diffusers.DiffusionPipeline):
+        raise UserError(f"{label} returns no DiffusionPipeline", f"encode texts yourself, and give {GIVE_ENCODED}")
+    import torch
+
+    from fewstep.pipelines.recording.live import build_from_pipeline
+    from fewstep.pipelines.source import record_in_memory
+
+    recorded, encoders = record_in_memory(pipeline, label, call)
+    dtype = getattr(torch, options.dtype)
+    return build_from_pipeline(pipeline, label, encoders=encoders, dtype=dtype), recorded
+
+
+def _open_folder(options: EncodeOptions, call: Mapping[str, Any]) -> "tuple[BuiltPipeline, RecordedPipeline]":
+    """Return the pipeline of a folder with its encoders, and its recording."""
     from fewstep.pipelines.files.folder import Folder
     from fewstep.pipelines.listed.classes import CLASSES
     from fewstep.pipelines.listed.folder import is_recorded, read_recorded_scheduler
 
-    check_writable(options.output)
-    folder, call, pictures = Folder(options.folder), parse_call(options.call), _parse_pictures(options.image)
+    folder = Folder(Path(options.source))
     if not is_recorded(folder, [form.__name__ for form in CLASSES]):
         if _has_exported_encoders(folder):
-            what = f"{options.folder} needs no encode: export puts the text encoder into its bundle"
+            what = f"{options.source} needs no encode: export puts the text encoder into its bundle"
             raise UserError(what, 'encode and sample in one: fewstep run BUNDLE --prompt "..."')
-        what = f"{options.folder}: export does not record {folder.pipeline or 'a pipeline without a name'}"
+        what = f"{options.source}: export does not record {folder.pipeline or 'a pipeline without a name'}"
         raise UserError(what, f"encode texts with the pipeline itself, and give them: {GIVE_ENCODED}")
     import torch  # takes seconds, and --help does not need it
 
-    from fewstep.pipelines.companions.encoding import encode_conditions
+    from fewstep.pipelines.companions.encoding import load_encoders
     from fewstep.pipelines.source import record_folder
 
     recorded = record_folder(folder, read_recorded_scheduler(folder), call)
-    dtype = getattr(torch, options.dtype)
-    made = encode_conditions(folder, recorded, options.prompt, options.negative, pictures, dtype)
-    with atomic_file(options.output) as stream:
-        np.savez(stream, **made)  # type: ignore[arg-type]  # numpy's annotation takes the names for its own options
-    return made
+    return load_encoders(folder, getattr(torch, options.dtype), bool(options.image)), recorded
 
 
 def _has_exported_encoders(folder: "Folder") -> bool:

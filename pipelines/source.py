@@ -25,8 +25,8 @@ from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network, outline_network
 from fewstep.pipelines.free_sizes import RecordedSizes
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline, record_pipeline
-from fewstep.pipelines.recording.components import build_pipeline
-from fewstep.pipelines.recording.live import build_from_pipeline
+from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
+from fewstep.pipelines.recording.live import build_from_pipeline, find_components, find_own_encoders
 from fewstep.pipelines.recording.network_state import refuse_cache
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.pipelines.recording.settings import STRENGTH, CallSettings
@@ -34,8 +34,9 @@ from fewstep.pipelines.recording.stand_ins import LengthError, recording_error
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.stored_steps import find_scheduler
-from fewstep.pipelines.usual_guidance import describe_guidance
+from fewstep.pipelines.usual_guidance import describe_guidance, find_weight
 from fewstep.plans.configs.pipelines import PIPELINE
+from fewstep.plans.configs.recorded import with_guidance
 from fewstep.runtime.bundle.manifest import Condition
 
 LOG = logging.getLogger("fewstep")
@@ -47,14 +48,40 @@ def record_folder(
     """Record the pipeline of a folder. `given` are arguments of its call. No weights are loaded. Without `pads_texts`,
     shorter texts are not padded."""
     with silence_libraries():
-        built = build_pipeline(folder)
-        other = build_pipeline(folder, seed=1)
-        try:
-            return record_pipeline(built, other, given, scheduler, pads_texts)
-        except LengthError:
-            if not pads_texts:
-                raise
-        return record_pipeline(built, other, given, scheduler, False)
+        return _record(build_pipeline(folder), build_pipeline(folder, seed=1), given, scheduler, pads_texts)
+
+
+def record_in_memory(
+    pipeline: Any, label: str, given: Mapping[str, Any], pads_texts: bool = True
+) -> tuple[RecordedPipeline, frozenset[str]]:
+    """Record a pipeline in memory, as `record_folder` does. Also return which networks of unknown classes are no
+    denoisers."""
+    if getattr(pipeline, "scheduler", None) is None:
+        raise recording_error(f"{label}: {type(pipeline).__name__} has no scheduler")
+    for name, component in find_components(pipeline, label).items():
+        if isinstance(component, nn.Module):
+            refuse_cache(component, f"{label}: its network {name}")
+    config = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+    scheduler = {**config, "_class_name": type(pipeline.scheduler).__name__, PIPELINE: type(pipeline).__name__}
+    with silence_libraries():
+        encoders = find_own_encoders(pipeline, label, given)
+        built, other = (build_from_pipeline(pipeline, label, seed, encoders) for seed in range(2))
+        return _record(built, other, given, scheduler, pads_texts), encoders
+
+
+def _record(
+    built: BuiltPipeline,
+    other: BuiltPipeline,
+    given: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
+    pads_texts: bool,
+) -> RecordedPipeline:
+    try:
+        return record_pipeline(built, other, given, scheduler, pads_texts)
+    except LengthError:
+        if not pads_texts:
+            raise
+    return record_pipeline(built, other, given, scheduler, False)
 
 
 def load_recorded_folder(
@@ -100,21 +127,12 @@ def _load_folder(
 def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, Any]) -> TorchSource:
     """Return the denoiser of a pipeline in memory as a source to export, after comparing its samples with the
     pipeline's own. `label` names the pipeline, and `sha256` is the digest of the code that made it."""
-    if getattr(pipeline, "scheduler", None) is None:
-        raise recording_error(f"{label}: {type(pipeline).__name__} has no scheduler")
-    for name, component in pipeline.components.items():
-        if isinstance(component, nn.Module):
-            refuse_cache(component, f"{label}: its network {name}")
     return _with_free_lengths(partial(_load_in_memory, pipeline, label, sha256, given))
 
 
 def _load_in_memory(pipeline: Any, label: str, sha256: str, given: Mapping[str, Any], pads_texts: bool) -> TorchSource:
-    config = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
-    scheduler = {**config, "_class_name": type(pipeline.scheduler).__name__, PIPELINE: type(pipeline).__name__}
+    recorded, _ = record_in_memory(pipeline, label, given, pads_texts)
     with silence_libraries():
-        built = build_from_pipeline(pipeline, label)
-        other = build_from_pipeline(pipeline, label, seed=1)
-        recorded = record_pipeline(built, other, given, scheduler, pads_texts)
         read = partial(read_from_memory, pipeline)
         companions = read_companions(label, recorded, read)
         companions = _add_text(companions, label, recorded, read)
@@ -175,6 +193,8 @@ def _make_source(
     with silence_libraries():
         scheduler = find_scheduler(recorded, modules, origin.label)
     _compare(recorded, modules, scheduler, origin)
+    weight = find_weight(modules, recorded.settings.forms.guided_by, _weights_of_more_steps(recorded))
+    scheduler = replace(scheduler, config=with_guidance(scheduler.config, weight))
     *others, name = recorded.parts
 
     def wrap(component: str, network: nn.Module) -> TorchSource:
@@ -225,7 +245,7 @@ def _compare(
                 f"the network of {pipeline} gets no mask, and is too large to show whether it reads padding"
             )
         warn_of_missing_comparison(origin.label, pipeline, settings)
-    more = recorded.weights_of_more_steps if len(recorded.parts) == 1 else ()
+    more = _weights_of_more_steps(recorded)
     plan = partial(scheduler.plan, guidance=None, x_shape=recorded.x_shape)
     LOG.warning("%s: %s", origin.label, describe_guidance(modules, plan, settings.forms.guided_by, more))
     if recorded.holds:
@@ -235,6 +255,10 @@ def _compare(
         LOG.warning("%s: %s", origin.label, what)
     if without := settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
+
+
+def _weights_of_more_steps(recorded: RecordedPipeline) -> tuple[tuple[float, ...], ...]:
+    return recorded.weights_of_more_steps if len(recorded.parts) == 1 else ()
 
 
 def marks_padding(condition: Condition) -> bool:

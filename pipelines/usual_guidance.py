@@ -53,6 +53,22 @@ def describe_guidance(
     return f"the default guidance of its pipeline is {weight}"
 
 
+def find_weight(
+    modules: RecordedNetworks,
+    guided_by: tuple[str, float] | None = None,
+    weights_of_more_steps: Sequence[Sequence[float]] = (),
+) -> float | None:
+    """Return the weight of the pipeline's usual call, with the arguments of `describe_guidance`. None if it has no
+    guidance by default, or another than one weight for the conditional branch."""
+    names = branch_names(modules.quiet.found.branches, modules.quiet.arguments)
+    if set(names) != {COND, UNCOND} or guided_by is not None:
+        return None
+    rows = [row for module in modules.modules.values() for row in _weights_of(module, names)]
+    if not _are_equal([*rows, *weights_of_more_steps]):
+        return None
+    return float(f"{rows[0][names.index(COND)]:.5g}")  # measured, up to rounding
+
+
 def _describe_two(modules: RecordedNetworks, weights: Mapping[str, float], plan: Callable[[int], Plan]) -> str:
     """Describe a weight for the steps of each of two networks, with the options for some numbers of steps."""
     (noisy, early), (quiet, late) = weights.items()

@@ -18,6 +18,7 @@ from fewstep.runtime.bundle.conditions import is_led_by_guidance
 from fewstep.runtime.sampling.calibrated_plans import find_calibrated_body
 from fewstep.runtime.sampling.request import PlanSettings
 from fewstep.runtime.sampling.sampler import Sampler
+from fewstep.runtime.sampling.scheduler_plans import find_usual_guidance
 
 LOG = logging.getLogger("fewstep")
 
@@ -51,5 +52,7 @@ def compile_plan(request: RunRequest, sampler: Sampler) -> Plan:
     by_calibration = find_calibrated_body(manifest, sampler.body) and not isinstance(options.plan, FileReference)
     is_decided = options.guidance is not None or choice is not None or by_calibration
     if any(options.prompts) and not is_decided and is_led_by_guidance(manifest.conditions):
-        LOG.warning("no --guidance given: most models need 4 to 8 to follow a prompt closely; distilled ones need none")
+        weight = find_usual_guidance(sampler.bundle)
+        usual = "most models need 4 to 8 to follow a prompt closely; distilled ones need none"
+        LOG.warning("no --guidance given: %s", usual if weight is None else f"that of its pipeline is {weight:g}")
     return plan

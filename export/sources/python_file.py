@@ -22,6 +22,17 @@ def load_python_file(text: str, call: Mapping[str, Any] | None = None) -> TorchS
 
     call: arguments of the pipeline's call for its recording.
     """
+    result, label, digest = call_function(text)
+    source = load_object(result, ObjectOrigin(label, digest, call or {}))
+    if source is not None:
+        return source
+    if call:
+        raise UserError(f"{label} returns no pipeline to call", "leave --call out: it is for diffusers pipelines")
+    return TorchSource(*module_and_spec(result, label, RETURNS), label, digest)
+
+
+def call_function(text: str) -> tuple[object, str, str]:
+    """Run FILE.py and call FUNCTION(). Return its result, its name in messages, and the digest of the file."""
     name, _, function_name = text.rpartition(":") if ":" in text else (text, "", "")
     file = Path(name).absolute()  # the name that tracebacks show
     if file.suffix != ".py" or not function_name.isidentifier():
@@ -40,13 +51,7 @@ def load_python_file(text: str, call: Mapping[str, Any] | None = None) -> TorchS
             raise
         except BaseException as error:
             raise UserError(f"{label} failed: {error_line(error, file)}", error_fix(error)) from error
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    source = load_object(result, ObjectOrigin(label, digest, call or {}))
-    if source is not None:
-        return source
-    if call:
-        raise UserError(f"{label} returns no pipeline to call", "leave --call out: it is for diffusers pipelines")
-    return TorchSource(*module_and_spec(result, label, RETURNS), label, digest)
+    return result, label, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _list_functions(file: Path) -> str:

@@ -9,8 +9,7 @@ from fewstep.export.companions.companion import TOLERANCE, CompanionFailure
 from fewstep.export.verification.difference import measure_difference
 from fewstep.pipelines.recording.settings import SHORT
 from fewstep.pipelines.recording.text_calls import MASK, read_outputs
-from fewstep.pipelines.relations.text_rules import Constant, EncoderCall, as_rows
-from fewstep.pipelines.relations.text_search import IDS
+from fewstep.pipelines.relations.text_rules import Constant, EncoderCall, IdsOfText, as_rows
 
 ENCODE = "encode the texts with the pipeline (fewstep encode)"
 
@@ -21,7 +20,8 @@ def refuse_padding(network: nn.Module, encoder: EncoderCall, paths: Sequence[str
     loaded."""
     tokens, component = encoder.tokens, encoder.component
     assert tokens is not None, "only token ids have padding"
-    others = {name: rule for name, rule in encoder.inputs.items() if name not in (IDS, MASK)}
+    (own,) = (name for name, rule in encoder.inputs.items() if isinstance(rule, IdsOfText))
+    others = {name: rule for name, rule in encoder.inputs.items() if name not in (own, MASK)}
     constants = {name: rule for name, rule in others.items() if isinstance(rule, Constant)}
     if constants.keys() != others.keys():
         raise CompanionFailure(f"the pipeline gives its {component} no padding, but more than token ids", ENCODE)
@@ -30,8 +30,8 @@ def refuse_padding(network: nn.Module, encoder: EncoderCall, paths: Sequence[str
     values = {name: rule.value[None] if rule.has_rows else rule.value for name, rule in constants.items()}
     run, is_text = getattr(network, encoder.entry), mask[0] > 0
     with torch.no_grad():
-        alone = read_outputs(run(**{IDS: ids[:, is_text]}, **values, **encoder.options))
-        padded = read_outputs(run(**{IDS: ids, MASK: mask}, **values, **encoder.options))
+        alone = read_outputs(run(**{own: ids[:, is_text]}, **values, **encoder.options))
+        padded = read_outputs(run(**{own: ids, MASK: mask}, **values, **encoder.options))
     for path in paths:
         value = _rows_of_text(padded[path], is_text)
         if not measure_difference(as_rows(alone[path]).numpy(), value.numpy()).relative <= TOLERANCE:

@@ -33,6 +33,7 @@ from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.call_sizes import find_call_sizes
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.element_map import is_close
+from fewstep.pipelines.recording.live import is_from_library
 from fewstep.pipelines.recording.pictures import MASKS
 from fewstep.pipelines.recording.record import Ending, finish_call, place, record
 from fewstep.pipelines.recording.settings import OTHER, OUTPUT, PICTURE, PROMPT, CallSettings
@@ -80,7 +81,7 @@ class RecordedDecoding:
     ) -> tuple[Tensor, ...]:
         """Return what the call returns for a final x [1, *x_shape]. `changes` are other arguments."""
         settings, ending = {**self.settings, **changes}, Ending(x, self.calls, self.is_whole, begin, pause_trace)
-        return read_tensors(finish_call(self.built, settings, ending, seed))
+        return read_tensors(finish_call(self.built, settings, ending, seed), OUTPUT in settings)
 
     def at(self, x_shape: tuple[int, ...]) -> "RecordedDecoding":
         """Return it for x of another shape, by a call with other sizes. Raises UserError if the call takes none."""
@@ -189,24 +190,26 @@ def _find_decoding(
     x_shape: tuple[int, ...],
     read: ReadNetwork,
 ) -> RecordedDecoding | str:
-    networks = [component for component in built.pipeline.components.values() if isinstance(component, nn.Module)]
-    if OUTPUT not in usual or not any(hasattr(network, DECODE) for network in networks):
+    networks = {name: part for name, part in built.pipeline.components.items() if isinstance(part, nn.Module)}
+    own = {name for name, network in networks.items() if not is_from_library(network)} - built.denoisers.keys()
+    if not own and not any(hasattr(network, DECODE) for network in networks.values()):
         return NONE
-    usual = {**usual, OUTPUT: TENSORS}
+    usual = _ask_for(TENSORS, usual)
     try:
         with _show_stored_values(built, read):
             run = record(built, usual, 0)
             calls, is_whole = sum(run.step_calls[:-1]), run.step_calls[-1] == 1
             with _watch_components(built) as called:
                 x = torch.randn(1, *x_shape, generator=torch.Generator().manual_seed(0))
-                tensors = read_tensors(finish_call(built, usual, Ending(x, calls, is_whole, called.clear)))
-            components = tuple(dict.fromkeys(called))
-            if not components:
+                returned = finish_call(built, usual, Ending(x, calls, is_whole, called.clear))
+            decoders = tuple(dict.fromkeys(called))
+            if not decoders:
                 return NONE
+            tensors = read_tensors(returned, OUTPUT in usual)
             is_raw = _is_raw(built, usual, Ending(x, calls, is_whole), tensors)
             outputs = _describe(tensors, is_raw)
-            rates = _find_frame_rate(built, usual), _find_sample_rate(built, components)
-            decoding = RecordedDecoding(built, usual, x_shape, calls, is_whole, components, outputs, *rates, is_raw)
+            rates = _find_frame_rate(built, usual), _find_sample_rate(built, decoders)
+            decoding = RecordedDecoding(built, usual, x_shape, calls, is_whole, decoders, outputs, *rates, is_raw)
             _check_others(decoding, settings, x, tensors)
     except _CannotDecodeError as error:
         return str(error)
@@ -281,19 +284,26 @@ def _watch_components(built: BuiltPipeline) -> Iterator[list[str]]:
         yield called
 
 
-def read_tensors(returned: Any) -> tuple[Tensor, ...]:
+def _ask_for(output: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call that returns this type of output, if the call takes one."""
+    return {**settings, OUTPUT: output} if OUTPUT in settings else dict(settings)
+
+
+def read_tensors(returned: Any, takes_type: bool = True) -> tuple[Tensor, ...]:
+    """Return the tensors that a call returned. `takes_type`: it takes the type of its output."""
     leaves = pytree.tree_leaves(returned)
     tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
     if not tensors or len(tensors) < sum(leaf is not None for leaf in leaves):
         kinds = ", ".join(dict.fromkeys(type(leaf).__name__ for leaf in leaves)) or "nothing"
-        raise _CannotDecodeError(f"with output_type={TENSORS} its call returns {kinds}, not tensors")
+        call = f"with {OUTPUT}={TENSORS} its call" if takes_type else f"its call takes no {OUTPUT}, and"
+        raise _CannotDecodeError(f"{call} returns {kinds}, not tensors")
     return tensors
 
 
 def _is_raw(built: BuiltPipeline, settings: Mapping[str, Any], ending: Ending, tensors: Sequence[Tensor]) -> bool:
     """Return True if a call returns pictures in [-1, 1] as tensors, and cuts them off there as arrays in [0, 1]."""
     (tensor, *others) = tensors
-    if others or tensor.dim() != 4 or _is_picture(tensor):
+    if others or tensor.dim() != 4 or _is_picture(tensor) or OUTPUT not in settings:
         return False
     try:
         arrays = pytree.tree_leaves(finish_call(built, {**settings, OUTPUT: ARRAYS}, ending))
@@ -332,7 +342,7 @@ def _check_others(decoding: RecordedDecoding, settings: CallSettings, x: Tensor,
     changes = dict(settings.texts[0]) if settings.texts else {}
     for change in (PICTURE,) if settings.texts else (PROMPT, OTHER, PICTURE):
         changes |= settings.variants.get(change, {})
-    changes[OUTPUT] = TENSORS
+    changes = changes if OUTPUT not in decoding.settings else {**changes, OUTPUT: TENSORS}
     for seed, more in ((1, {}), (0, changes)):
         others = decoding.finish(x, seed=seed, **more)
         if len(others) != len(tensors) or not all(map(is_close, others, tensors)):

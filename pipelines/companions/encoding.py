@@ -38,27 +38,25 @@ SAME_CALL = "give encode the same --call as the export"
 
 
 def encode_conditions(
-    folder: Folder,
+    built: BuiltPipeline,
     recorded: RecordedPipeline,
     prompts: Sequence[str],
     negative: str | None,
     pictures: Mapping[str, Path],
-    dtype: torch.dtype = torch.float32,
 ) -> Conditions:
     """Return the conditions [N, *shape] of N prompts by name. Conditions that have a default are left out.
 
-    The pipeline's call runs once for each prompt, with its encoders and a stand-in for the denoiser. negative: a text
-    for the other branches of guidance, whose conditions are `BRANCH.NAME`. pictures: image files by the arguments of
-    the call. Raises UserError for a prompt or an image that the call does not take, or requires and does not get, and
-    if an argument of the denoiser that is not a condition differs from the recording, or a condition has a different
-    shape.
+    The pipeline's call runs once for each prompt. `built` has its encoders, and a stand-in for the denoiser. negative:
+    a text for the other branches of guidance, whose conditions are `BRANCH.NAME`. pictures: image files by the
+    arguments of the call. Raises UserError for a prompt or an image that the call does not take, or requires and does
+    not get, and if an argument of the denoiser that is not a condition differs from the recording, or a condition has a
+    different shape.
     """
     _check_inputs(recorded, prompts, negative, pictures)
     call: dict[str, Any] = {name: _read_picture(path) for name, path in pictures.items()}
     call |= {} if negative is None else {NEGATIVE: negative}
     rows: list[Conditions] = []
     with silence_libraries():
-        built = build_pipeline(folder, load=partial(_load_encoder, dtype=dtype, has_pictures=bool(pictures)))
         built = replace(built, form=recorded.built.form, converts=recorded.built.converts)
         for prompt in prompts or (None,):
             text = {} if prompt is None else {PROMPT: recorded.settings.read_prompt(prompt)}
@@ -68,6 +66,12 @@ def encode_conditions(
             what = f"the prompts have different numbers of tokens, and {name!r} of a file has one"
             raise UserError(what, "write a file for each prompt: fewstep run takes a folder of them")
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def load_encoders(folder: Folder, dtype: torch.dtype, has_pictures: bool) -> BuiltPipeline:
+    """Return the pipeline of a folder with its encoders, which run in `dtype`."""
+    with silence_libraries():
+        return build_pipeline(folder, load=partial(_load_encoder, dtype=dtype, has_pictures=has_pictures))
 
 
 def _check_inputs(

@@ -45,7 +45,7 @@ from fewstep.pipelines.relations.text_rules import (
     compute_mask,
     compute_positions,
 )
-from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch, depends_on_texts, find_outputs
+from fewstep.pipelines.relations.text_search import TextSample, TextSearch, depends_on_texts, find_outputs
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.bundle.manifest import TensorEntry
@@ -284,8 +284,8 @@ def _read_texts(text: RecordedText, record: TextRecord) -> Iterator[str]:
     """Yield the texts that the encoders of token ids received in a recording."""
     for number, tokens in text.tokens.items():
         component = text.encoders[number].component
-        runs = [run for run in record.runs if run.component == component and IDS in run.inputs]
-        for ids in (row for run in runs for row in run.inputs[IDS]):
+        runs = [run for run in record.runs if run.component == component and run.ids in run.inputs]
+        for ids in (row for run in runs for row in run.inputs[run.ids]):
             if (prompt := find_text(tokens, ids, record.texts)) is not None:
                 yield prompt
 

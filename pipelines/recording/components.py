@@ -183,8 +183,9 @@ def _builder(made: Any, home: Any) -> Callable[[], nn.Module]:
 
 def network_builder(made: Any, config: Any) -> Callable[[], nn.Module]:
     """Return a function that builds a network of diffusers or transformers from its config, with new weights."""
-    if hasattr(made, "load_config"):  # diffusers
-        return partial(made.from_config, config)
+    if hasattr(made, "load_config"):  # diffusers, which ignores values that a program gave by position
+        given = {name: value for name, value in config.items() if name != "_use_default_values"}
+        return partial(made.from_config, given)
     return lambda: made._from_config(config).float()  # a config names the float type of the weights, such as bfloat16
 
 

@@ -2,7 +2,9 @@
 by the user."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ from fewstep.pipelines.recording.components import (
     finish_pipeline,
     network_builder,
 )
+from fewstep.pipelines.recording.record import record
+from fewstep.pipelines.recording.settings import PLAIN, STEPS_OF_TWO, choose_settings
 from fewstep.pipelines.recording.stand_ins import (
     OutputShapes,
     build_on_meta,
@@ -24,16 +28,21 @@ from fewstep.pipelines.recording.stand_ins import (
     is_small,
     respond_randomly,
 )
+from fewstep.plans.errors import UserError
 
 LIBRARIES = ("diffusers.", "transformers.")
+SMALLEST_NOISE = 0.02  # deviation of the noise on weights that are all equal
 
 
-def build_from_pipeline(pipeline: Any, label: str, seed: int = 0) -> BuiltPipeline:
+def build_from_pipeline(
+    pipeline: Any, label: str, seed: int = 0, encoders: Collection[str] = (), dtype: torch.dtype | None = None
+) -> BuiltPipeline:
     """Return a copy of a pipeline with its attributes, in which the networks are stand-ins. The seed determines what
     its encoders return.
 
     The given pipeline is unchanged. A network whose class is not from diffusers or transformers is taken for a
-    denoiser.
+    denoiser, unless `encoders` has its name. With a
+    `dtype`, only denoisers are stand-ins, and the other networks run in that type.
     """
     built: dict[str, Any] = {}
     denoisers: dict[str, OutputShapes] = {}
@@ -41,11 +50,13 @@ def build_from_pipeline(pipeline: Any, label: str, seed: int = 0) -> BuiltPipeli
         if name in LEFT_OUT or not isinstance(component, nn.Module):
             changes = hasattr(component, "set_timesteps")  # in a call
             built[name] = None if name in LEFT_OUT else copy.deepcopy(component) if changes else component
-        elif _is_denoiser(component):
+        elif _is_denoiser(component) and name not in encoders:
             built[name] = _build_on_meta(component)
-            denoisers[name] = OutputShapes(name, _copier(component))
+            denoisers[name] = OutputShapes(name, partial(copy_network, component))
+        elif dtype is not None:
+            built[name] = _copy_in(component, dtype)
         elif is_small(component):
-            built[name] = build_small(network_builder(type(component), component.config), name, seed)
+            built[name] = build_small(partial(_copy_with_other_weights, component), name, seed)
         else:
             built[name] = respond_randomly(_build_on_meta(component), name, seed)
     made = copy.copy(pipeline)
@@ -53,29 +64,76 @@ def build_from_pipeline(pipeline: Any, label: str, seed: int = 0) -> BuiltPipeli
     return finish_pipeline(made, built, denoisers, label)
 
 
-def _is_from_library(component: nn.Module) -> bool:
+def find_components(pipeline: Any, label: str) -> dict[str, Any]:
+    """Return the components of a pipeline. Raises UserError if its constructor does not register those that it
+    takes."""
+    try:
+        components: dict[str, Any] = pipeline.components
+    except (ValueError, AttributeError) as error:  # of diffusers
+        name = type(pipeline).__name__
+        what = f"{label}: the constructor of {name} takes other components than it registers"
+        fix = "let self.register_modules(...) name exactly the arguments of __init__ that have no default"
+        raise UserError(what, fix) from error
+    return components
+
+
+def find_own_encoders(pipeline: Any, label: str, given: Mapping[str, Any]) -> frozenset[str]:
+    """Return the networks of unknown classes that are no denoisers: those that run in the first step only, next to
+    another one, or not at all. `given` are arguments of the pipeline's call."""
+    own = {
+        name
+        for name, component in pipeline.components.items()
+        if isinstance(component, nn.Module) and not is_from_library(component) and name not in LEFT_OUT
+    }
+    if len(own) < 2:
+        return frozenset()
+    built, forms = build_from_pipeline(pipeline, label), replace(PLAIN, steps=STEPS_OF_TWO)
+    try:
+        first, *later = record(built, choose_settings(pipeline, given, forms).of(), 0).steps
+    except UserError:  # which is explained where the usual call is chosen
+        return frozenset()
+    denoisers = {call.component for step in later for call in step.calls} | {first.calls[-1].component}
+    return frozenset(own - denoisers)
+
+
+def is_from_library(component: nn.Module) -> bool:
+    """Return True for a class of diffusers or transformers."""
     return type(component).__module__.startswith(LIBRARIES)
 
 
 def _is_denoiser(component: nn.Module) -> bool:
     is_listed = type(component).__module__.startswith(DENOISER_MODULES)
-    return (is_listed or not _is_from_library(component)) and type(component).__name__ not in NOT_DENOISERS
+    return (is_listed or not is_from_library(component)) and type(component).__name__ not in NOT_DENOISERS
 
 
-def _copier(component: nn.Module) -> Callable[[], nn.Module]:
-    return lambda: copy_network(component)
+def _copy_in(component: nn.Module, dtype: torch.dtype) -> nn.Module:
+    network = copy_network(component).eval()
+    return network if dtype == torch.float32 else network.to(dtype)
 
 
-def _classes(network: nn.Module) -> list[tuple[str, type]]:
-    """Return the names and classes of all modules in a network."""
-    return [(name, type(module)) for name, module in network.named_modules()]
+def _copy_with_other_weights(component: nn.Module) -> nn.Module:
+    """Return a copy whose weights have noise as large as themselves."""
+    network = copy_network(component)
+    with torch.no_grad():
+        for weight in network.parameters():
+            deviation = float(weight.std()) if weight.numel() > 1 else 0.0
+            weight.add_(torch.randn_like(weight), alpha=max(deviation, SMALLEST_NOISE))
+    return network
+
+
+def _shapes(network: nn.Module) -> list[tuple[str, type, list[torch.Size]]]:
+    """Return the names, classes and shapes of all modules in a network."""
+    modules = network.named_modules()
+    return [
+        (name, type(module), [weight.shape for weight in module.parameters(recurse=False)]) for name, module in modules
+    ]
 
 
 def _build_on_meta(component: nn.Module) -> nn.Module:
     """Return a network of the same class on the device "meta": from its config, or as a copy without its weights."""
-    if _is_from_library(component):
+    if is_from_library(component):
         built = build_on_meta(network_builder(type(component), component.config))
-        if _classes(built) == _classes(component):
+        if _shapes(built) == _shapes(component):
             return built  # otherwise something was added to it, such as a LoRA
     known: dict[int, Any] = {}
     for tensor in (*component.parameters(), *component.buffers()):

@@ -32,6 +32,7 @@ from fewstep.pipelines.recording.stand_ins import UNRECORDED, OutputShapes, copy
 from fewstep.pipelines.recording.trigflow import is_trigflow, to_flow
 from fewstep.plans.errors import UserError
 
+LONGEST_SHOWN = 80  # characters of an argument in a message
 PERTURBATION = "pag_scale"  # the weight of perturbed attention, which replaces attention processors in the call
 
 
@@ -152,12 +153,21 @@ def _run_call(
                 raise UserError(what, f"pip install {error.name}") from error
             failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)) - is_trigflow(pipeline.scheduler):
-                raise CallError(f"the call of {built.name} failed: {failure}", UNRECORDED) from error
+                raise CallError(f"the call of {built.name} failed: {failure}", _advise_run(settings)) from error
         for watch in watches if ending is None else ():
             watch.check("after its last call")
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
     return recorder, returned, failure
+
+
+def _advise_run(settings: Mapping[str, Any]) -> str:
+    """Return the fix for a call that fails: the same call in Python."""
+    shown = {
+        name: repr(value) if isinstance(value, str | int | float | None) else "" for name, value in settings.items()
+    }
+    given = (f"{name}={text if 0 < len(text) < LONGEST_SHOWN else '...'}" for name, text in shown.items())
+    return f"run it in Python first: pipeline({', '.join(given)})"
 
 
 def _watch_networks(

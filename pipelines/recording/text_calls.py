@@ -16,7 +16,8 @@ from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.stand_ins import AUTOENCODERS
 
-FORWARD, MASK = "forward", "attention_mask"
+FORWARD, IDS, MASK = "forward", "input_ids", "attention_mask"  # arguments of all text encoders of transformers
+TRANSFORMERS = "transformers."
 ENTRIES = (FORWARD, "get_text_features")  # methods of networks that pipelines call with texts
 
 
@@ -33,7 +34,7 @@ class TokenizedText:
 class NetworkRun:
     """A call of a network before the denoiser. `inputs` are its arguments that are tensors, `options` the others, by
     name. `outputs` are the tensors with values that it returned, by path. `takes_mask`: it has an argument for the mask
-    of its token ids."""
+    of its token ids. `ids` is the name of the argument for these."""
 
     component: str
     entry: str
@@ -41,6 +42,7 @@ class NetworkRun:
     options: Mapping[str, Any]
     outputs: Mapping[str, Tensor]
     takes_mask: bool = False
+    ids: str = IDS
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,16 @@ def _recording_run(
             for path, output in read_outputs(returned).items()
             if log.keeps is None or (component, path) in log.keeps
         }
-        log.runs.append(NetworkRun(component, entry, inputs, options, outputs, MASK in signature.parameters))
+        ids = IDS if kind.__module__.startswith(TRANSFORMERS) else _find_ids(inputs)
+        log.runs.append(NetworkRun(component, entry, inputs, options, outputs, MASK in signature.parameters, ids))
         return returned
 
     setattr(run, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
     return run
+
+
+def _find_ids(inputs: Mapping[str, Tensor]) -> str:
+    """Return the argument of a network of another library that has token ids [texts, tokens]: the first integers of two
+    axes that are not called a mask."""
+    ids = (name for name, value in inputs.items() if value.dim() == 2 and not value.is_floating_point())
+    return next((name for name in ids if "mask" not in name), IDS)

@@ -27,8 +27,6 @@ from fewstep.pipelines.relations.text_rules import (
 from fewstep.plans.guidance import UNCOND
 from fewstep.runtime.text import TokenIds as EncodedText
 
-IDS = "input_ids"  # the argument of all text encoders of transformers
-
 
 @dataclass(frozen=True)
 class TextSample:
@@ -51,6 +49,11 @@ class RowPlace:
     def outputs(self) -> dict[str, Tensor]:
         """The outputs that have a row for each text, as [1, rows, columns]."""
         return {path: as_rows(output)[self.row : self.row + 1] for path, output in _row_outputs(self.run).items()}
+
+    @property
+    def ids(self) -> Tensor:
+        """The token ids that gave this row."""
+        return self.input(self.run.ids)[0]
 
     def input(self, name: str) -> tuple[Tensor, bool]:
         """Return the value of an argument, and whether it is one of several rows."""
@@ -123,7 +126,7 @@ class TextSearch:
         """Return the rows of an output with ones for the padding that this text did not get. In a bundle, these rows
         have values, so that they must not be taken for zeros."""
         tokens = self.encoders[encoder].tokens
-        if tokens is None or rows.shape[1] != len(self.places[encoder][sample].input(IDS)[0]):
+        if tokens is None or rows.shape[1] != len(self.places[encoder][sample].ids):
             return rows
         return _complete(rows.mT, tokens, value=1).mT
 
@@ -182,10 +185,10 @@ class TextSearch:
         ]
 
     def _find_tokens(self, component: str, places: Sequence[RowPlace]) -> tuple[FoundTokens | None, list[EncodedText]]:
-        if IDS not in places[0].run.inputs:
+        if places[0].run.ids not in places[0].run.inputs:
             return None, []
         rows = [
-            ReadIds(sample.prompt, place.input(IDS)[0], sample.record.texts, sample.branch == UNCOND)
+            ReadIds(sample.prompt, place.ids, sample.record.texts, sample.branch == UNCOND)
             for sample, place in zip(self.samples, places, strict=True)
         ]
         tokens = find_tokens(component, self.tokenizers, rows)
@@ -201,7 +204,7 @@ class TextSearch:
     ) -> Rule:
         """Return the rule of an argument of an encoder that is not yet in `encoders`, whose number it will have."""
         number, label = len(self.encoders), f"the input {name} of its {component}"
-        if name == IDS and tokens is not None:
+        if name == places[0].run.ids and tokens is not None:
             return IdsOfText(number)
         read = [place.input(name) for place in places]
         values, has_rows = [value for value, _ in read], all(rows for _, rows in read)
@@ -233,7 +236,7 @@ def _fill_up(targets: Sequence[Tensor]) -> list[Tensor]:
 
 def _lacks_padding(places: Sequence[RowPlace], tokens: FoundTokens | None) -> bool:
     """Return True if an encoder of token ids got no padding for some text."""
-    return tokens is not None and any(len(place.input(IDS)[0]) < tokens.full_length for place in places)
+    return tokens is not None and any(len(place.ids) < tokens.full_length for place in places)
 
 
 def depends_on_texts(samples: Sequence[TextSample], name: str) -> bool:

@@ -57,6 +57,7 @@ class Recorded(Strict, frozen=True, omit_defaults=True):
     sigmas: its sigmas for 1 step, for 2 steps and so on; an empty list for a number of steps without.
     shaping: the shaping of the network's guided output, or None.
     steps: recorded steps by their number, which replace the rules of a scheduler that has none.
+    guidance: the default guidance weight of its call; None if it has none, or more than one.
     """
 
     even: bool = False
@@ -65,6 +66,7 @@ class Recorded(Strict, frozen=True, omit_defaults=True):
     sigmas: tuple[tuple[float, ...], ...] = ()
     shaping: GuidedShaping | None = None
     steps: dict[int, RecordedSteps] = {}
+    guidance: float | None = None
 
     def arguments(self, steps: int) -> dict[str, float]:
         """Return the arguments of the scheduler for a number of steps, by name."""
@@ -113,6 +115,14 @@ def read_steps(fields: Mapping[str, object]) -> dict[int, RecordedSteps] | None:
     return None if recorded is None or not recorded.steps else recorded.steps
 
 
+def with_guidance(fields: Mapping[str, Any], weight: float | None) -> Mapping[str, Any]:
+    """Return the config of a recorded pipeline's scheduler with the default guidance weight of its call."""
+    recorded = read_recorded(fields)
+    if recorded is None or weight is None:
+        return fields
+    return {**fields, RECORDED: msgspec.structs.replace(recorded, guidance=weight).to_config()}
+
+
 def needs_mu(fields: Mapping[str, object], pipeline: str | None) -> bool:
     """Return whether a config has a dynamic shift, and neither the rules of the pipeline nor a recording determine
     it."""
@@ -137,7 +147,8 @@ def _with_shaping(stored: object) -> object:
 def _numbers_problem(recorded: Recorded) -> str | None:
     """Return what is wrong with the numbers, as text, or None if nothing is."""
     listed = [number for sigmas in recorded.sigmas for number in sigmas]
-    if not all(isfinite(number) for number in (*(recorded.mu or ()), recorded.eta or 0.0, *listed)):
+    numbers = (*(recorded.mu or ()), recorded.eta or 0.0, recorded.guidance or 0.0, *listed)
+    if not all(map(isfinite, numbers)):
         return "has a number that is not finite"
     if not all(len(sigmas) in (0, number) for number, sigmas in enumerate(recorded.sigmas, 1)):
         return "sigmas are not listed for 1 step, for 2 steps and so on"

@@ -52,6 +52,12 @@ def scheduler_plan(
     return msgspec.structs.replace(plan, name=name, steps=named)  # the name from which it can be compiled again
 
 
+def find_usual_guidance(bundle: Bundle) -> float | None:
+    """Return the default guidance weight of the pipeline that a bundle was recorded from; None if it is unknown."""
+    recorded = None if bundle.manifest.scheduler is None else read_recorded(read_scheduler_config(bundle))
+    return None if recorded is None else recorded.guidance
+
+
 def warn_of_own_times(plan: Plan, name: NameParts, bundle: Bundle) -> None:
     """Log a warning if a plan "euler:STEPS" of a flow has other times than "scheduler:STEPS" of its bundle, whose
     pipeline shifts them. A plan that starts from an image has the last of its times."""

@@ -27,6 +27,7 @@ from fewstep.cli.output_flags import OutputOptions
 from fewstep.fitting.options import FitOptions
 from fewstep.measure.estimate import Estimate
 from fewstep.measure.options import MeasureOptions
+from fewstep.plans.configs.pipelines import RECORDED
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.spec import ScheduleSpec
@@ -269,6 +270,13 @@ def test_conditions_of_which_random_values_are_not_realistic_are_asked_for(tiny_
 def test_prompts_and_guidance_are_asked_for(tmp_path: Path) -> None:
     bundle = write_latent_bundle(tmp_path / "bundle")
     assert calibrate_next(bundle).command.endswith(" --guidance W --prompts PROMPTS.txt")
+
+
+def test_the_guidance_of_a_recorded_pipeline_is_advised(tmp_path: Path) -> None:
+    content = msgspec.json.encode({"_class_name": "DDIMScheduler", RECORDED: {"guidance": 3.0}})
+    bundle = write_latent_bundle(tmp_path / "bundle")
+    change_bundle(bundle, {"scheduler.json": content}, scheduler="scheduler.json")
+    assert calibrate_next(bundle).command.endswith(" --guidance 3 --prompts PROMPTS.txt")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,6 @@ from fewstep.cli.verbs.run import verb
 from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.plans.errors import UserError
-from fewstep.plans.file import encode
-from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.runtime import AllSteps, load
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
@@ -225,44 +223,6 @@ def test_rows_that_are_repeated_are_reported(
     assert "repeated" not in caplog.text
     open_request(RunOptions(tiny_bundle, samples=6, **given))
     assert "4 rows of condition 'class' for 6 samples: the rows are repeated" in caplog.text
-
-
-@pytest.mark.parametrize(("prompt", "warns"), [("a cat", True), ("", False)])
-def test_only_a_prompt_with_words_asks_for_guidance(
-    prompt: str, warns: bool, tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    pytest.importorskip("tokenizers")
-    from tests.runtime.text_bundle import with_companions
-
-    bundle = with_companions(tiny_bundle)
-    label, text = open_bundle(bundle).manifest.conditions
-    guided = change_bundle(bundle, {}, conditions=(label, msgspec.structs.replace(text, null=0.0)))
-    run(RunOptions(guided, prompt=(prompt,), output=tmp_path / "x.npy"))
-    assert ("no --guidance given" in caplog.text) == warns
-
-
-def test_a_bundle_that_was_calibrated_without_guidance_does_not_ask_for_it(
-    tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    pytest.importorskip("tokenizers")
-    from tests.runtime.text_bundle import with_companions
-
-    bundle, plan = with_companions(tiny_bundle), encode(load(tiny_bundle).compile("ddim:2"))
-    manifest = open_bundle(bundle).manifest
-    label, text = manifest.conditions
-    change_bundle(
-        bundle,
-        {"plans/plan.json": plan},
-        conditions=(label, msgspec.structs.replace(text, null=0.0)),
-        plans={"ddim:2": "plans/plan.json"},
-        bodies={"float32": msgspec.structs.replace(manifest.bodies["float32"], plan="ddim:2")},
-    )
-    run(RunOptions(bundle, prompt=("a cat",), output=tmp_path / "x.npy"))
-    assert "no --guidance given" not in caplog.text
-    (tmp_path / "plan.json").write_bytes(plan)  # has its own guidance: none
-    file = parse_plan_text(str(tmp_path / "plan.json"))
-    run(RunOptions(bundle, file, prompt=("a cat",), output=tmp_path / "x.npy"))
-    assert "no --guidance given" in caplog.text
 
 
 @pytest.mark.parametrize(("rows", "samples"), [(20, 20), (3, 3), (1, 16)])

@@ -39,7 +39,9 @@ def wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def wan_options(folder: Path, output: Path, **more: Any) -> EncodeOptions:
-    return EncodeOptions(folder, output=output, **{"call": call_options("wan"), "prompt": ("a cat", "a dog"), **more})
+    return EncodeOptions(
+        str(folder), output=output, **{"call": call_options("wan"), "prompt": ("a cat", "a dog"), **more}
+    )
 
 
 def test_prompts_are_encoded_as_the_pipeline_encodes_them(wan: Path, tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_a_picture_is_encoded_with_the_prompt(tmp_path: Path) -> None:
     pixels[:8] = 200
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     image = (str(tmp_path / "picture.png"),)
-    options = EncodeOptions(folder, ("a cat",), image=image, call=call_options(name), output=tmp_path / "p.npz")
+    options = EncodeOptions(str(folder), ("a cat",), image=image, call=call_options(name), output=tmp_path / "p.npz")
     made = encode(options)
     assert made.keys() == {"image", "encoder_hidden_states"}
     vae = open_pipeline(folder).vae
@@ -96,7 +98,7 @@ def test_what_the_call_does_not_take_is_refused(more: dict[str, Any], says: str,
 def test_a_folder_whose_bundle_has_text_encoders_is_refused(tmp_path: Path) -> None:
     stable_diffusion(tmp_path / "sd")
     with refuses("sd needs no encode", "fewstep run BUNDLE --prompt"):
-        encode(EncodeOptions(tmp_path / "sd", prompt=("a",), output=tmp_path / "p.npz"))
+        encode(EncodeOptions(str(tmp_path / "sd"), prompt=("a",), output=tmp_path / "p.npz"))
 
 
 def test_a_folder_that_is_not_recorded_is_refused_with_the_way_to_give_texts(tmp_path: Path) -> None:
@@ -104,12 +106,12 @@ def test_a_folder_that_is_not_recorded_is_refused_with_the_way_to_give_texts(tmp
     index = {"_class_name": "LDMTextToImagePipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     with refuses("LDMTextToImagePipeline", "--conditions FILE.npz"):
-        encode(EncodeOptions(tmp_path, prompt=("a",), output=tmp_path / "p.npz"))
+        encode(EncodeOptions(str(tmp_path), prompt=("a",), output=tmp_path / "p.npz"))
 
 
 def test_an_output_of_another_type_is_refused() -> None:
     with refuses("p.npy", ".npz file"):
-        EncodeOptions(Path("folder"), output=Path("p.npy"))
+        EncodeOptions("folder", output=Path("p.npy"))
 
 
 @pytest.mark.slow
@@ -150,7 +152,7 @@ def test_an_encoded_text_is_a_null_value(wan: Path, tmp_path: Path) -> None:
 def test_a_text_of_any_length_is_padded_with_a_mask(prompt: str, length: int, tmp_path: Path) -> None:
     folder = recorded_pipelines.qwen_image(tmp_path / "qwen_image")
     options = {"call": call_options("qwen_image"), "prompt": (prompt,)}
-    made = encode(EncodeOptions(folder, output=tmp_path / "p.npz", **options))
+    made = encode(EncodeOptions(str(folder), output=tmp_path / "p.npz", **options))
     expected, _ = open_pipeline(folder, vae=None).encode_prompt(prompt, max_sequence_length=224)
     mask = made["encoder_hidden_states_mask"]
     assert (expected.shape[1], mask.tolist()) == (length, [[1] * length + [0] * (224 - length)])

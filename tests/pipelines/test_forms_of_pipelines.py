@@ -96,7 +96,7 @@ def encode_texts(folder: Path, name: str, *prompts: str, image: tuple[str, ...] 
     """Return the shapes of the encoded conditions."""
     path = getattr(recorded_pipelines, name)(folder / name)
     output = folder / "prompts.npz"
-    made = encode(EncodeOptions(path, prompt=prompts, image=image, call=call_of(name), output=output))
+    made = encode(EncodeOptions(str(path), prompt=prompts, image=image, call=call_of(name), output=output))
     return {each: array.shape for each, array in made.items()}
 
 

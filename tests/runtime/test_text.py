@@ -128,7 +128,7 @@ def test_what_is_no_prompt_is_one_line(text: TextEncoder, prompts: Any, says: st
     [
         ("int64", (), "give -c class=VALUE$"),
         ("float32", (), "give -c class=VALUE$"),
-        ("float32", (3,), r"give class as --conditions FILE.npz \(fewstep encode writes one for a pipeline's folder\)"),
+        ("float32", (3,), r"give class as --conditions FILE.npz \(fewstep encode writes one from"),
     ],
 )
 def test_a_bundle_without_a_text_encoder_names_what_it_takes(

@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 pytest.importorskip("tokenizers")
 from fewstep.pipelines.companions.added_mask import refuse_padding
-from fewstep.pipelines.recording.text_calls import MASK
+from fewstep.pipelines.recording.text_calls import IDS, MASK
 from fewstep.pipelines.relations.text_forms import find_tokens
 from fewstep.pipelines.relations.text_rules import BlockGrid, Constant, EncoderCall, IdsOfText, Rule, TokenMask
-from fewstep.pipelines.relations.text_search import IDS
 from tests.pipelines.relations.test_text_forms import LENGTH, Words, rows
 from tests.refusals import refuses
 

@@ -286,7 +286,7 @@ def test_the_output_of_a_bundle_is_that_of_the_pipeline(
     options = tuple(f"{key}={value}" for key, value in call.items())
     bundle = tmp_path / "bundle"
     export(ExportOptions(str(folder), bundle, call=options, verify="quick"))
-    encoded = encode(EncodeOptions(folder, ("a cat",), "a dog", call=options, output=tmp_path / "p.npz"))
+    encoded = encode(EncodeOptions(str(folder), ("a cat",), "a dog", call=options, output=tmp_path / "p.npz"))
     prefix = "uncond."
     conditions = {name: rows for name, rows in encoded.items() if not name.startswith(prefix)}
     branches = {

@@ -22,11 +22,11 @@ from fewstep.pipelines.companions.recorded_text import (
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import NEGATIVE, PICTURE
-from fewstep.pipelines.recording.text_calls import NetworkRun, TextRecord
+from fewstep.pipelines.recording.text_calls import IDS, NetworkRun, TextRecord
 from fewstep.pipelines.relations.arguments import Argument
 from fewstep.pipelines.relations.text_forms import TextError, find_tokens
 from fewstep.pipelines.relations.text_rules import BlockGrid, EncoderCall
-from fewstep.pipelines.relations.text_search import IDS, TextSample
+from fewstep.pipelines.relations.text_search import TextSample
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.kinds.companions import ZerosForEmpty

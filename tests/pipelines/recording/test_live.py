@@ -3,15 +3,19 @@
 from pathlib import Path
 from textwrap import dedent
 
+import numpy as np
 import pytest
 import torch
 
+from fewstep.export.companions.text import tokenize_prompts
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
+from fewstep.pipelines.encode import EncodeOptions, encode
 from fewstep.pipelines.recording.live import build_from_pipeline
-from fewstep.plans.configs.pipelines import PIPELINE
+from fewstep.plans.configs.pipelines import PIPELINE, RECORDED
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.user_file import run_file
 from fewstep.runtime.autoencoder import load_autoencoder
 from tests import recorded_pipelines
 from tests.recorded_pipelines import CALLS
@@ -61,6 +65,126 @@ def make():
 def number():
     return 3
 """
+
+
+PICTURES = (
+    FILE
+    + """
+from diffusers import AutoencoderKL
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+class Words(nn.Module):  # of neither diffusers nor transformers
+    def __init__(self):
+        super().__init__()
+        self.table, self.mix = nn.Embedding(8, 4), nn.Linear(4, 4)
+
+    def forward(self, ids, mask):
+        return (self.mix(self.table(ids)) * mask[..., None]).sum(1)
+
+class Painter(DiffusionPipeline):
+    def __init__(self, tokenizer, words, net, vae, scheduler):
+        super().__init__()
+        self.register_modules(tokenizer=tokenizer, words=words, net=net, vae=vae, scheduler=scheduler)
+
+    def encode(self, prompts):
+        ids = self.tokenizer(prompts, padding="max_length", truncation=True, max_length=6, return_tensors="pt")
+        return self.words(ids.input_ids, ids.attention_mask)
+
+    @torch.no_grad()
+    def __call__(self, prompt, num_inference_steps=10, guidance_scale=3.0, generator=None, output_type="pt"):
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        x = randn_tensor((len(prompts), 3, 8, 8), generator=generator)
+        label, nothing = self.encode(prompts), self.encode([""] * len(prompts))
+        self.scheduler.set_timesteps(num_inference_steps)
+        for time in self.scheduler.timesteps:
+            times = time.expand(len(x)).float()
+            with_label, without = self.net(x, times, label), self.net(x, times, nothing)
+            x = self.scheduler.step(without + guidance_scale * (with_label - without), time, x, return_dict=False)[0]
+        return x if output_type == "latent" else (self.vae.decode(x / 0.5).sample / 2 + 0.5).clamp(0, 1)
+
+def painter(kind=Painter):
+    torch.manual_seed(0)
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate("_ ? a red cat on big dog".split())}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="_", unk_token="?", model_max_length=6)
+    blocks = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
+    vae = AutoencoderKL(3, 3, *blocks, (16, 32), 1, latent_channels=3, norm_num_groups=8, sample_size=16)
+    return kind(tokenizer, Words(), Net(), vae.eval(), DDIMScheduler(clip_sample=False))
+"""
+)
+
+
+@pytest.fixture
+def painter(tmp_path: Path) -> Path:
+    (tmp_path / "painter.py").write_text(PICTURES)
+    return tmp_path / "painter.py"
+
+
+def test_an_own_text_encoder_is_no_denoiser(painter: Path) -> None:
+    source, pipeline = load_source(f"{painter}:painter"), run_file(str(painter)).painter()
+    assert source.companions is not None and source.companions.text is not None
+    text = source.companions.text
+    ids = map(torch.from_numpy, tokenize_prompts(text.tokens, ["red cat"]).values())
+    with torch.no_grad():
+        (label,) = text.companion.load()(*ids)
+        torch.testing.assert_close(label, pipeline.encode(["red cat"]))
+
+
+def test_the_default_guidance_of_a_pipeline_is_stored(painter: Path) -> None:
+    scheduler = load_source(f"{painter}:painter").scheduler
+    assert scheduler is not None and scheduler[RECORDED]["guidance"] == 3.0
+
+
+def test_an_autoencoder_built_by_position_has_its_own_sizes(painter: Path) -> None:
+    source, pipeline = load_source(f"{painter}:painter"), run_file(str(painter)).painter()
+    assert source.companions is not None and source.companions.autoencoder is not None
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        (picture,) = source.companions.autoencoder.decoder.load()(x)
+        torch.testing.assert_close(picture, pipeline.vae.decode(x / 0.5).sample.clamp(-1, 1))
+
+
+def test_a_call_without_a_type_of_output_is_decoded_if_it_returns_tensors(painter: Path) -> None:
+    text = painter.read_text().replace(', output_type="pt"):', "):").replace('x if output_type == "latent" else ', "")
+    painter.write_text(text)
+    companions = load_source(f"{painter}:painter").companions
+    assert companions is not None and companions.autoencoder is not None
+
+
+def test_a_call_that_returns_only_arrays_says_that_its_pictures_are_left_out(
+    painter: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = painter.read_text().replace(', output_type="pt"):', "):").replace('x if output_type == "latent" else ', "")
+    painter.write_text(text.replace(".clamp(0, 1)\n", ".clamp(0, 1).numpy()\n"))
+    load_source(f"{painter}:painter")
+    assert "the bundle returns x: its call takes no output_type, and returns ndarray, not tensors" in caplog.text
+
+
+def test_a_constructor_that_registers_other_names_is_refused(painter: Path) -> None:
+    text = painter.read_text().replace("def __init__(self, tokenizer, words,", "def __init__(self, tokenizer, own,")
+    painter.write_text(text.replace("words=words, net", "words=own, net"))
+    with refuses("the constructor of Painter takes other components than it registers", "self.register_modules"):
+        load_source(f"{painter}:painter")
+
+
+def test_the_fix_of_a_failing_call_is_to_run_it(painter: Path) -> None:
+    painter.write_text(painter.read_text().replace("prompts = [prompt]", "int('a'); prompts = [prompt]"))
+    run = "run it in Python first: pipeline(output_type='latent', prompt='a red cat on a mat', num_inference_steps=3)"
+    with refuses("the call of Painter failed: ValueError: invalid literal", run):
+        load_source(f"{painter}:painter")
+
+
+def test_prompts_of_a_pipeline_in_a_file_are_encoded(painter: Path, tmp_path: Path) -> None:
+    made = encode(EncodeOptions(f"{painter}:painter", ("red cat", "a big dog"), output=tmp_path / "p.npz"))
+    own = run_file(str(painter)).painter().encode(["red cat", "a big dog"])
+    np.testing.assert_allclose(made["label"], own.detach().numpy(), atol=1e-6)
+
+
+def test_encode_needs_a_pipeline(file: Path, tmp_path: Path) -> None:
+    with refuses("mine.py:number returns no DiffusionPipeline", "encode texts yourself"):
+        encode(EncodeOptions(f"{file}:number", ("a cat",), output=tmp_path / "p.npz"))
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from torch import Tensor
 
 pytest.importorskip("tokenizers")
 from fewstep.pipelines.recording.call_record import CallRecord
-from fewstep.pipelines.recording.text_calls import MASK, NetworkRun, TextRecord, TokenizedText
+from fewstep.pipelines.recording.text_calls import IDS, MASK, NetworkRun, TextRecord, TokenizedText
 from fewstep.pipelines.relations.text_forms import TextError
 from fewstep.pipelines.relations.text_rules import BlockGrid, EncoderOutput, TokenMask
-from fewstep.pipelines.relations.text_search import IDS, TextSample, TextSearch, list_places, list_sources
+from fewstep.pipelines.relations.text_search import TextSample, TextSearch, list_places, list_sources
 from fewstep.plans.guidance import COND, UNCOND
 from tests.pipelines.relations.test_text_forms import Words, rows
 
