@@ -318,7 +318,7 @@ def _other_conditions(bundle: Bundle) -> str:
     conditions = bundle.manifest.conditions
     if any(each.dtype.startswith("float") and each.shape for each in conditions):  # as encoded prompts are
         names = ", ".join(each.name for each in conditions)
-        return f"give {names} as --conditions FILE.npz (fewstep encode writes one from a pipeline's folder or FILE.py:FUNCTION)"
+        return f"give {names} as --conditions FILE.npz (fewstep encode writes one from the source of the bundle)"
     return f"give {' '.join(f'-c {each.name}=VALUE' for each in conditions)}" if conditions else "leave the prompt out"
 
 
