@@ -1,0 +1,1 @@
+"""Tries by an attacker: random inputs with right values that were written first (docs: lab/measured/tries.md)."""
