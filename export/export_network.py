@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fewstep.export.verification.verify import ReferenceOutputs
 
 LOG = logging.getLogger("fewstep")
-ROUNDED = "%s: weights rounded to the nearest %s; its output is %.1f dB above their error, at %s"
+ROUNDED = "%s: weights rounded to the nearest %s; its output is %.1f dB above their error at %s%s"
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,18 @@ def _store_integers(
 
 
 def _measure_rounding(expected: "ReferenceOutputs", rounded: PreparedDenoiser, precision: ExportPrecision) -> None:
-    """Log how far the outputs of the written graphs are from the source's at the first point. Raises UserError if they
-    have little in common."""
+    """Log how far the outputs of the written graphs are from the source's, at the noisiest and the cleanest time that
+    was verified: near pure noise many networks return their input. Raises UserError if they have little in common."""
     from fewstep.export.verification.bisect import open_prepared
 
-    point, output = expected.points[0], expected.outputs[0]
-    ratio = measure_ratio(output, open_prepared(rounded)(point.feeds)[OUTPUT], expected.name)
-    LOG.warning(ROUNDED, expected.name, precision, ratio, point)
+    by_time = {point.time: (point, output) for point, output in zip(expected.points, expected.outputs, strict=True)}
+    run, ratios = open_prepared(rounded), dict[float, float]()
+    for time in dict.fromkeys((max(by_time), min(by_time))):
+        point, output = by_time[time]
+        ratios[time] = measure_ratio(output, run(point.feeds)[OUTPUT], expected.name)
+    (first, ratio), *others = ratios.items()
+    more = "".join(f", and {ratio:.1f} dB at time {time:g}" for time, ratio in others)
+    LOG.warning(ROUNDED, expected.name, precision, ratio, f"time {first:g}", more)
 
 
 def _convert_to_float16(writer: Writer, bodies: Sequence[Graph]) -> list[Graph]:

@@ -120,13 +120,16 @@ class WeightRecipe:
         return tuple(op.name for op in select_stored_ops(self.prepared) if op.code not in self.bits)
 
     def _describe_sizes(self, graph: Graph) -> str:
-        """Return "weights of 1.2 MB, 0.13 of float32: 40 of 4 bits, 3 of 8 bits, 2 float"."""
+        """Return "weights of 1.2 MB, 0.13 of float32: 40 of 4 bits, 3 of 8 bits, 2 float". A target of 4 bits without
+        any such weight says so."""
         sizes = [constant_bytes(version) for version in (graph, self.prepared)]
         counts = [f"{sum(width == bits for width in self.bits.values())} of {bits} bits" for bits in (4, 8)]
         left = len({op.code for op in select_stored_ops(self.prepared)} - self.bits.keys())
         described = ", ".join(
             [count for count in counts if not count.startswith("0 ")] + [f"{left} float"] * (left > 0)
         )
+        if (least := self.target.scheme.weight_bits) not in (None, *self.bits.values()):  # finer ones cost few bytes
+            described += f", none of {least} bits: the weights of {INT8_WEIGHTS.name}"
         return f"weights of {sizes[0] / 1e6:.3g} MB, {sizes[0] / sizes[1]:.2f} of float32: {described}"
 
 

@@ -161,6 +161,8 @@ def add_with_sizes(add: AddCompanion, takes: Description, companion: Companion) 
         free = with_free_sizes(companion, takes)
         if free is not None:
             return add(free)
+        if any(size.axis is not None for size in takes.sizes):
+            LOG.warning(ONE_SIZE, companion.name, list(takes.x_shape), "its pipeline shows no other")
     except UserError as error:
         LOG.warning(ONE_SIZE, companion.name, list(takes.x_shape), error.what)
     return add(companion)

@@ -119,7 +119,10 @@ def given_conditions(
     encoded = {each.name for each in text.graph.outputs} if text else set()
     drawn = [each for each in takes if each.default is None and each.name not in {*records, *encoded}]
     given = encode_prompts(bundle, lines, records)
-    return GivenConditions(given, random_conditions(drawn), fixed_conditions(takes, given), tuple(lines))
+    fixed = fixed_conditions(takes, given)
+    if not encoded <= set(fixed):  # the texts differ, and a mask is equal for those of one length
+        fixed = tuple(name for name in fixed if name not in encoded)
+    return GivenConditions(given, random_conditions(drawn), fixed, tuple(lines))
 
 
 def encode_prompts(

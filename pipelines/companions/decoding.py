@@ -32,7 +32,7 @@ from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.call_sizes import find_call_sizes
 from fewstep.pipelines.recording.components import BuiltPipeline
-from fewstep.pipelines.recording.element_map import is_close
+from fewstep.pipelines.recording.element_map import ElementMap, is_close
 from fewstep.pipelines.recording.live import is_from_library
 from fewstep.pipelines.recording.pictures import MASKS
 from fewstep.pipelines.recording.record import Ending, finish_call, place, record
@@ -202,8 +202,7 @@ def _find_decoding(
             with _watch_components(built) as called:
                 x = torch.randn(1, *x_shape, generator=torch.Generator().manual_seed(0))
                 returned = finish_call(built, usual, Ending(x, calls, is_whole, called.clear))
-            decoders = tuple(dict.fromkeys(called))
-            if not decoders:
+            if not (decoders := tuple(dict.fromkeys(called))):
                 return NONE
             tensors = read_tensors(returned, OUTPUT in usual)
             is_raw = _is_raw(built, usual, Ending(x, calls, is_whole), tensors)
@@ -385,13 +384,17 @@ def _make_autoencoder(decoding: RecordedDecoding, read: ReadNetwork) -> Autoenco
         )
 
     decoder = make_decoder(decoding.x_shape)
-    (image, *_), (only, *others) = decoding.outputs, networks.values()
-    encoder: Companion | None = None
-    if image.role == "image" and not others:
+    (only, *others), encoder = networks.values(), None
+    if decoding.outputs[0].role == "image" and not others:
         autoencoder = copy_network(only.load())  # that of a pipeline in memory may be in bfloat16
-        with place(decoding.built.pipeline, {decoding.components[0]: autoencoder}):
-            latents = find_latents(autoencoder, decoding.finish, decoding.x_shape)
-        if latents is not None and hasattr(autoencoder, "encode"):
-            encoder = make_encoder(only.load, only.encoding, latents, tuple(map(int, image.shape[1:])))
+
+        def find_ports(x_shape: tuple[int, ...]) -> tuple[ElementMap | None, tuple[int, ...]]:
+            resized = decoding.at(x_shape)
+            with place(decoding.built.pipeline, {decoding.components[0]: autoencoder}):
+                latents = find_latents(autoencoder, resized.finish, x_shape)
+            return latents, tuple(map(int, resized.outputs[0].shape[1:]))
+
+        if hasattr(autoencoder, "encode"):
+            encoder = make_encoder(only.load, only.encoding, find_ports, decoding.x_shape)
     files = tuple(file for network in networks.values() for file in network.files)
     return AutoencoderSource(decoder, encoder, files, True, decoding.frame_rate, decoding.sample_rate)

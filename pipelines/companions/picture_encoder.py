@@ -35,11 +35,32 @@ class RecordedEncoder(nn.Module):
         return (self.latents.undo(encoded if isinstance(encoded, Tensor) else encoded.mode()),)
 
 
+FindPorts = Callable[[tuple[int, ...]], tuple[ElementMap | None, tuple[int, ...]]]
+
+
 def make_encoder(
-    load: Callable[[], nn.Module], weights: int, latents: ElementMap, image_shape: tuple[int, ...]
-) -> Companion:
-    """Return the encoder of images [*image_shape] to x. `load` returns the autoencoder, and `weights` are the bytes of
-    its encoder in float32."""
+    load: Callable[[], nn.Module],
+    weights: int,
+    find_ports: FindPorts,
+    x_shape: tuple[int, ...],
+    like: ElementMap | None = None,
+) -> Companion | None:
+    """Return the encoder of images to x, or None if x is no rearrangement of what the autoencoder decodes.
+
+    load: returns the autoencoder. weights: the bytes of its encoder in float32. find_ports: returns what `find_latents`
+        found for an x of this shape, and the shape of its image. like: the map of another size. With another scale or
+        shift, there is no encoder.
+    """
+    latents, image_shape = find_ports(x_shape)
+    if latents is None or not (like is None or _scales_alike(latents, like)):
+        return None
+
+    def resize(shape: tuple[int, ...]) -> Companion:
+        resized = make_encoder(load, weights, find_ports, shape, latents)
+        if resized is None:
+            raise UserError("its pipeline has other latents for other sizes", "export once for each size")
+        return resized
+
     return Companion(
         "encoder",
         lambda: RecordedEncoder(load(), latents),
@@ -48,7 +69,13 @@ def make_encoder(
         lambda batch: {IMAGE: random_images(batch, image_shape)},
         BATCHES,
         weights,
+        at=resize if latents.is_of_any_size else None,
     )
+
+
+def _scales_alike(one: ElementMap, other: ElementMap) -> bool:
+    pairs = ((one.scale, other.scale), (one.shift, other.shift))
+    return all(a is not None and b is not None and a.shape == b.shape and is_close(a, b) for a, b in pairs)
 
 
 def find_latents(autoencoder: Any, finish: Callable[[Tensor], object], x_shape: tuple[int, ...]) -> ElementMap | None:

@@ -81,7 +81,16 @@ class ElementMap(nn.Module):
         source = (target - self.shift) / self.scale
         if self.inverse is not None:
             source = source.flatten(1).index_select(1, self.inverse)
+        elif self.source_shape == self.target_shape:
+            return source  # of any size
         return source.reshape(-1, *self.source_shape)
+
+    @property
+    def is_of_any_size(self) -> bool:
+        """Whether a target is its source, scaled and shifted alike along all axes but the first."""
+        parts = [part for part in (self.scale, self.shift) if part is not None]
+        is_even = all(max(part.shape[2:], default=1) == 1 for part in parts)
+        return self.is_sorted and self.source_shape == self.target_shape and is_even
 
     def _rearrange(self, source: Tensor, rest: Mapping[str, Tensor]) -> Tensor:
         if self.is_sorted:

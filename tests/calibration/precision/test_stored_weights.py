@@ -239,6 +239,12 @@ def test_weights_with_much_error_for_their_bytes_have_8_bits(bundle: Path, caplo
     assert set(in_8_bits.bits.values()) == {8} and in_8_bits.in_float == ()
 
 
+def test_a_body_of_4_bits_without_any_weight_in_4_bits_says_so() -> None:
+    graph = mixer()
+    recipe = WeightRecipe(INT4, RoundedWeights(graph, {}), dict.fromkeys(coarsest_bits(INT4, graph), 8), 1)
+    assert recipe.graphs[0][1].notes[0].endswith("4 of 8 bits, none of 4 bits: the weights of int8-weights")
+
+
 def test_weights_are_rounded_by_moments_where_there_are_any() -> None:
     graph = mixer()
     (first, *_) = select_stored_ops(graph)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("tokenizers")
+from fewstep.measure.rollouts import prompts
 from fewstep.measure.rollouts.conditions_file import GivenConditions
 from fewstep.measure.rollouts.prompts import (
     CALIBRATION,
@@ -18,7 +19,7 @@ from fewstep.measure.rollouts.prompts import (
     read_prompts,
 )
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, TensorEntry
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.text import TextEncoder, load_text_encoder
 from tests.refusals import refuses
@@ -53,6 +54,21 @@ def test_a_condition_at_its_default_next_to_prompts_is_not_random(bundle: Bundle
     manifest = msgspec.structs.replace(bundle.manifest, conditions=(*bundle.manifest.conditions, size))
     given = given_conditions(replace(bundle, manifest=manifest), None, None, HELD_OUT)
     assert "size" not in given.random and "size" in given.fixed
+
+
+@pytest.mark.parametrize(("texts", "fixed"), [([1.0, 2.0], ()), ([1.0, 1.0], ("text", "mask"))])
+def test_a_mask_of_texts_of_one_length_is_not_one_value_of_a_condition(
+    texts: list[float], fixed: tuple[str, ...], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, mask = Condition("text", "text", (1,), "float32"), Condition("mask", "mask", (2,), "int64", low=0, high=1)
+    made = {"text": np.array(texts, np.float32)[:, None], "mask": np.ones((2, 2), np.int64)}
+    monkeypatch.setattr(prompts, "encode_prompts", lambda *_: made)
+    encoder = bundle.manifest.text
+    assert encoder is not None
+    outputs = (*encoder.graph.outputs, TensorEntry("mask", "condition", ("batch", 2), "int64"))
+    encoder = msgspec.structs.replace(encoder, graph=msgspec.structs.replace(encoder.graph, outputs=outputs))
+    manifest = msgspec.structs.replace(bundle.manifest, conditions=(text, mask), text=encoder)
+    assert given_conditions(replace(bundle, manifest=manifest), None, None, HELD_OUT).fixed == fixed
 
 
 def test_each_prompt_has_drawn_values_of_its_own_also_if_texts_differ_in_length(

@@ -146,6 +146,22 @@ def test_an_autoencoder_built_by_position_has_its_own_sizes(painter: Path) -> No
         torch.testing.assert_close(picture, pipeline.vae.decode(x / 0.5).sample.clamp(-1, 1))
 
 
+def test_an_encoder_of_pictures_has_the_sizes_of_its_pipeline(painter: Path) -> None:
+    fixed = "x = randn_tensor((len(prompts), 3, 8, 8), generator=generator)\n        label, nothing"
+    free = fixed.replace("8, 8)", "height // 2, width // 2)")
+    text = painter.read_text().replace(fixed, free)
+    painter.write_text(text.replace('output_type="pt"):', 'output_type="pt", height=16, width=16):'))
+    companions, pipeline = load_source(f"{painter}:painter").companions, run_file(str(painter)).painter()
+    assert companions is not None and companions.autoencoder is not None
+    encoder = companions.autoencoder.encoder
+    assert encoder is not None and encoder.at is not None
+    resized, picture = encoder.at((3, 12, 6)), torch.rand(1, 3, 24, 12)
+    assert resized.inputs[0].shape == ("batch", 3, 24, 12)
+    with torch.no_grad():
+        (x,) = encoder.load()(picture)
+        torch.testing.assert_close(x, pipeline.vae.encode(picture).latent_dist.mode() * 0.5)
+
+
 def test_a_call_without_a_type_of_output_is_decoded_if_it_returns_tensors(painter: Path) -> None:
     text = painter.read_text().replace(', output_type="pt"):', "):").replace('x if output_type == "latent" else ', "")
     painter.write_text(text)
