@@ -4,7 +4,9 @@ Other programs delay calls that are longer than a time slice of the system, and 
 call says little about long work on a busy machine, and calls are repeated over many time slices.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import chain, islice
 from time import perf_counter, thread_time
 
@@ -12,6 +14,7 @@ from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
+from fewstep.runtime.machine.cpu import default_threads
 from fewstep.runtime.progress import ESTIMATES
 from fewstep.runtime.sampling.sampler import Sampler
 
@@ -19,6 +22,7 @@ LEAST_ANNOUNCED = 20.0  # seconds from which work announces its duration
 LEAST_REPEATED = 5.0  # seconds; for at least this much work, the timed calls are repeated
 MOST_BATCHED = 1.0  # seconds of two evaluations of a batch
 TIMED = 0.2  # seconds of repeated calls, and of processor time to measure a load: many time slices of a system
+WORK = bytes(2**18)  # for less than a millisecond
 BUSY = 1.3  # the load at which a machine counts as busy
 
 
@@ -63,13 +67,22 @@ class Estimate:
             )
 
 
-def measure_load() -> float:
-    """Measure the wall time of a busy loop as a multiple of its processor time: 1 on an idle machine, and about the
-    number of programs that share a core on a busy one."""
+def measure_load(threads: int = 0) -> float:
+    """Measure the wall time of busy loops in as many threads as an engine has (0: by default), as a multiple of their
+    processor time: 1 on an idle machine, and about the number of programs that share a core on a busy one. One loop
+    would find the core that another program leaves idle, and threads of an engine wait for the slowest of them."""
+    count = threads or default_threads()
+    with ThreadPoolExecutor(count) as pool:
+        return max(1.0, *pool.map(_time_loop, range(count)))
+
+
+def _time_loop(_: int) -> float:
+    """Return the wall time of a loop as a multiple of its processor time. Its work lets other threads run."""
     wall, processor, used = perf_counter(), thread_time(), 0.0
     while used < TIMED:
+        sha256(WORK)
         used = thread_time() - processor
-    return max(1.0, (perf_counter() - wall) / used)
+    return (perf_counter() - wall) / used
 
 
 def seconds_per_evaluation(

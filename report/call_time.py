@@ -28,13 +28,15 @@ def describe_call(call: CallTime, body: Body) -> str:
     processor and the date, since a bundle may be on another machine now."""
     ratio, words = call.speedup, "faster" if call.slowest >= FASTER else "not clearly faster"
     where = f"{call.processor}, {call.day}" if call.day else call.processor
+    delayed = ""
     if call.load >= BUSY:
         where += f" by processor time, since other programs made work take {call.load:.1f} times as long"
+        delayed = ", in wall time that these programs lengthen"
     sizes = f" at {', '.join(f'{name} {size}' for name, size in call.sizes.items())}" if call.sizes else ""
     line = (
         f"{call.body} is {words} on {where} ({ratio:.2f}x, rounds from {call.slowest:.2f} to {call.fastest:.2f}): "
         f"a whole call of {call.plan}{sizes} takes {_format(call.milliseconds)} ms, "
-        f"and {_format(call.float32)} ms in float32"
+        f"and {_format(call.float32)} ms in float32{delayed}"
     )
     if call.companions is not None:
         line += f", of which the text encoder and the decoder take {_format(call.companions)} ms"

@@ -219,5 +219,8 @@ def _captions(results: Results, is_image: bool) -> list[str]:
         first_timed = results.races[0].timings[0].name
         rows = "" if results.guidance is None else ", of which a guided sample takes one for each branch"
         measure = describe_measure(results.races)
-        said.append(f"Batch N: one call of the body on N rows{rows}: speedup{measure} over {first_timed}, median time.")
+        wall = "wall time, which these programs lengthen" if measure else "time"
+        said.append(
+            f"Batch N: one call of the body on N rows{rows}: speedup{measure} over {first_timed}, median {wall}."
+        )
     return said

@@ -124,7 +124,7 @@ def run_race(
         raise ValueError("contenders must be fed the same batch")
     batch = batches.pop()
     names = [*contenders[0].steps]  # "" for all steps, then the name of each network for its steps
-    load = measure_load()
+    load = measure_load(threads)
     calls = [(place, name) for name in (names if len(names) > 2 else [""]) for place in range(len(contenders))]
     with ExitStack() as stack:
         processes = [
@@ -147,7 +147,7 @@ def run_race(
         for (place, name), rounds in zip(calls, taken, strict=True)
         for count in [contenders[place].steps[name]]
     }
-    load = max(load, measure_load())
+    load = max(load, measure_load(threads))
     by_processor = load >= BUSY and all(contender.is_on_cpu for contender in contenders)
     timings = []
     for place, name in calls:

@@ -41,7 +41,7 @@ def measure_deployments(
     keys = {name: judging.cache_key(body, engine, plan) for name, plan in tried.items()}
     cached = {name: read_cached(key, Deployment) for name, key in keys.items()}
     measured = {name: row for name, row in cached.items() if row is not None}
-    is_idle = not all(row.is_sure for row in measured.values()) and measure_load() < BUSY
+    is_idle = not all(row.is_sure for row in measured.values()) and measure_load(engine.threads) < BUSY
     timed = {
         name: plan for name, plan in tried.items() if name not in measured or (is_idle and not measured[name].is_sure)
     }

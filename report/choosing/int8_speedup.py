@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fewstep.measure.estimate import BUSY, measure_load
 from fewstep.measure.sampling import FLOAT
 from fewstep.measure.speed.duel import run_duel
 from fewstep.plans.errors import UserError, quote_path
@@ -41,20 +42,24 @@ def describe_small_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch
         return None
     gain = f"int8 wins {ratio:.2f}x here" if ratio >= 1 else "int8 is slower here"
     return (
-        f"{gain}: float32 in bf16 on OpenVINO needs no calibration, and takes {ratio:.2f} times as"
-        f" long as {body} ({engine_name(engine)}); compare its samples: "
+        f"{gain}: float32 in bf16 on OpenVINO needs no calibration, and its steps take {ratio:.2f} times as"
+        f" long as those of {body} ({engine_name(engine)}); compare its samples: "
         f"fewstep run {quote_path(bundle.path)} --backend {BF16}"
     )
 
 
 def measure_speedup(bundle: Bundle, body: str, engine: TimedEngine, batch: int, threads: int) -> float | None:
     """Return the speed of an int8 body on its engine relative to float32 computed in bfloat16 by OpenVINO. It is
-    measured once and cached. None if OpenVINO does not run here, or if this processor has no bfloat16."""
+    measured once and cached. None if OpenVINO does not run here, if this processor has no bfloat16, and while other
+    programs delay calls: two engines wait for their threads in different ways."""
     if not this_cpu().has_bf16:
         return None
     settings = engine.backend, engine.threads, engine.spinning
     key = cache_key("bf16", body_facts(bundle, body), body_facts(bundle, FLOAT), settings, batch, threads)
     ratio = read_cached(key, float)
+    if ratio is None and measure_load(threads) >= BUSY:
+        LOG.info("int8 is not compared with bf16 while other programs run")
+        return None
     if ratio is None:
         sizes = {"batch": batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
         try:

@@ -165,7 +165,7 @@ def _time_body(bundle: Bundle, timed: _TimedBody, sample: SeedBatch) -> _Times:
         partial(_open_call, bundle, body, engine, plan, sample, is_large)
         for body, engine in ((FLOAT, exact_engine), (name, timed.engine))
     )
-    before = measure_load()
+    before = measure_load(timed.engine.threads)
     turns: Rounds[list[Seconds]]
 
     def is_done(done: Rounds[list[Seconds]]) -> bool:
@@ -181,7 +181,7 @@ def _time_body(bundle: Bundle, timed: _TimedBody, sample: SeedBatch) -> _Times:
             opened = [stack.enter_context(open_call()) for open_call in (exact, own)]
             turns = take_turns([partial(process.run_turn, call=CALL) for process in opened], is_done)
             setup = opened[1].run_turn(call=SETUP + CALL)
-    load = max(before, measure_load())
+    load = max(before, measure_load(timed.engine.threads))
     own_calls = [seconds for _, calls in turns for seconds in calls]
     return _Times([_milliseconds(turn, load) for turn in turns], 1 / _speed(own_calls, setup, load), load)
 

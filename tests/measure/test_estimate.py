@@ -53,7 +53,14 @@ def test_a_load_is_the_wall_time_of_a_busy_loop_over_its_processor_time(monkeypa
         return clock.now / 3
 
     monkeypatch.setattr(estimate, "thread_time", use_processor)
-    assert measure_load() == pytest.approx(3, rel=0.2)
+    assert measure_load(1) == pytest.approx(3, rel=0.2)
+
+
+def test_a_load_is_that_of_the_slowest_of_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two cores is idle."""
+    loads = iter([1.0, 2.4])
+    monkeypatch.setattr(estimate, "_time_loop", lambda _: next(loads))
+    assert measure_load(2) == 2.4
 
 
 def test_a_busy_machine_has_two_estimates(monkeypatch: pytest.MonkeyPatch) -> None:

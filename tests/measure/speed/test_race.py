@@ -44,7 +44,7 @@ def test_on_a_busy_machine_ratios_of_cpus_are_of_processor_time(
             return [(0.1, 0.0), (0.1, 0.0), (0.1, 0.05)] if self.name == "float32" else [(0.01, 0.0), (0.01, 0.0267)]
 
     monkeypatch.setattr(racing, "TimedProcess", Process)
-    monkeypatch.setattr(racing, "measure_load", lambda: load)
+    monkeypatch.setattr(racing, "measure_load", lambda _: load)
     feeds = {"x": np.zeros((1, 1))}
     contenders = [TimedContender(name, (TimedGraph(of, feeds),)) for name, of in (("float32", FILE), ("int8", graph))]
     race = run_race(contenders, Turns(rounds=3))

@@ -43,6 +43,7 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
         return Process()
 
     monkeypatch.setattr(int8_speedup, "open_process", open_process)
+    monkeypatch.setattr(int8_speedup, "measure_load", lambda _: 1.0)
     return made
 
 
@@ -78,6 +79,13 @@ def test_it_is_measured_once(
 ) -> None:
     monkeypatch.setattr(int8_speedup, "run_duel", lambda first, second: Duel(1.0, 1.0, 1.0))
     assert said(tiny_bundle) == said(tiny_bundle) and len(openings) == 2
+
+
+def test_on_a_busy_machine_it_is_not_measured(
+    tiny_bundle: Path, openings: list[tuple[str, str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8_speedup, "measure_load", lambda _: 1.5)
+    assert said(tiny_bundle) is None and openings == []
 
 
 def test_without_openvino_nothing_is_said_and_the_next_choice_tries_again(

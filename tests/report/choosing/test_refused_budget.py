@@ -31,7 +31,7 @@ def test_a_refused_budget_prints_what_was_measured(
 def test_times_of_a_busy_machine_are_kept_until_it_is_idle(
     tiny_bundle: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deployments, "measure_load", lambda: 3.0)
+    monkeypatch.setattr(deployments, "measure_load", lambda _: 3.0)
     timed, is_sure = list[str](), [False]
     ratios = deployments.measure_ratios
 
@@ -45,7 +45,7 @@ def test_times_of_a_busy_machine_are_kept_until_it_is_idle(
     assert not any(row.is_sure for row in first.deployments) and sorted(timed) == bodies
     calls.clear()
     assert choose(options(tiny_bundle, within="1s")) == first and sorted(timed) == bodies
-    monkeypatch.setattr(deployments, "measure_load", lambda: 1.0)
+    monkeypatch.setattr(deployments, "measure_load", lambda _: 1.0)
     is_sure[0] = True
     assert all(row.is_sure for row in choose(options(tiny_bundle, within="1s")).deployments)
     assert sorted(timed) == sorted(2 * bodies) and calls == []  # the samples are judged once

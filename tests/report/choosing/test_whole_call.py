@@ -26,7 +26,7 @@ CALL = CallTime(BODY, ("graphs/a.onnx",), "ddim:1", 44.0, 43.8, 0.9, 1.1, 0.95, 
 
 @pytest.fixture(autouse=True)
 def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_call, "measure_load", lambda: 1.0)
+    monkeypatch.setattr(whole_call, "measure_load", lambda _: 1.0)
 
 
 INT8 = Body.from_graph(GraphEntry("graphs/a.onnx", (), ()), "int8", "cpu-x86")
@@ -53,7 +53,7 @@ def test_the_line_names_the_load_of_other_programs(load: float, words: str) -> N
 
 
 def test_the_load_is_stored(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole_call, "measure_load", lambda: 2.5)
+    monkeypatch.setattr(whole_call, "measure_load", lambda _: 2.5)
     [*time_calls(tiny_bundle, [BODY], threads=1)]
     assert open_bundle(tiny_bundle).manifest.calls[0].load == 2.5
 
@@ -95,7 +95,7 @@ def test_companions_are_part_of_both_times(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(whole_call, "TimedProcess", Clocked)
     monkeypatch.setattr(companion_times, "TimedProcess", Clocked)
-    monkeypatch.setattr(whole_call, "measure_load", lambda: 1.0)
+    monkeypatch.setattr(whole_call, "measure_load", lambda _: 1.0)
     (line,) = time_calls(bundle, [BODY], threads=1)
     (call,) = open_bundle(bundle).manifest.calls
     assert (call.float32, call.milliseconds, call.companions) == (40.0, 20.0, 10.0)
@@ -116,7 +116,7 @@ def test_on_a_busy_machine_the_speed_is_that_of_processor_time(
     monkeypatch.setattr(whole_call, "TimedProcess", Delayed)
     speeds = []
     for load in (1.0, 3.0):
-        monkeypatch.setattr(whole_call, "measure_load", lambda load=load: load)
+        monkeypatch.setattr(whole_call, "measure_load", lambda _, load=load: load)
         *_, last = time_calls(tiny_bundle, [BODY], threads=1)
         assert last.startswith("`fewstep report` times calls again") == (load > 1)
         speeds.append(open_bundle(tiny_bundle).manifest.calls[0].speedup)
@@ -130,7 +130,7 @@ def test_on_a_busy_machine_the_speed_is_that_of_processor_time(
 def test_calls_of_another_day_machine_load_or_number_of_threads_are_timed_again(
     tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | float], count: int
 ) -> None:
-    monkeypatch.setattr(whole_call, "measure_load", lambda: 1.0)
+    monkeypatch.setattr(whole_call, "measure_load", lambda _: 1.0)
     [*time_calls(tiny_bundle, [BODY], threads=1)]
     (call,) = open_bundle(tiny_bundle).manifest.calls
     change_bundle(tiny_bundle, calls=(msgspec.structs.replace(call, **changes),))
