@@ -53,3 +53,13 @@ def find_graph(bundle: Bundle, name: str) -> GraphEntry:
         raise UserError(f"{bundle.path} has no {name}", EXPORT_AGAIN)
     body, _, number = name.partition("/")
     return bundle.body(body).graphs[int(number or -1)]
+
+
+def body_with_graph(bundle: Bundle, name: str) -> Body | None:
+    """Return the body of a graph by its name, or a body that runs this graph instead of a shared one; None for a graph
+    that all bodies share."""
+    shared = shared_graphs(bundle.manifest).get(name)
+    if shared is None:
+        return bundle.body(name.partition("/")[0])
+    bodies = bundle.manifest.bodies.values()
+    return next((body for body in bodies if name in body.replaces and body.replaces[name].file == shared.file), None)

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError, first_line
-from fewstep.runtime.backends import Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends import Arrays, LoadedGraph, body_with_graph, find_graph
 from fewstep.runtime.backends.checks import call_error, check_threads, import_package, path_text
 from fewstep.runtime.backends.port_checks import check_ports
 from fewstep.runtime.backends.probe import refuse_wrong
-from fewstep.runtime.bundle.manifest import Body, GraphEntry
-from fewstep.runtime.bundle.networks import shared_graphs
+from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.onnx_references import external_data_files
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, WEIGHTS_ONLY, body_name, needs_wide_sums, rank_platforms
 from fewstep.runtime.bundle.reading import Bundle, bundle_home
@@ -174,19 +173,9 @@ def _map_linked_weights(graph: Path, home: Home, options: Any) -> list[NDArray[n
     return contents
 
 
-def _body_with(bundle: Bundle, name: str) -> Body | None:
-    """Return the body of a graph by its name, or a body that runs this graph instead of a shared one; None for a graph
-    that all bodies share."""
-    shared = shared_graphs(bundle.manifest).get(name)
-    if shared is None:
-        return bundle.body(name.partition("/")[0])
-    bodies = bundle.manifest.bodies.values()
-    return next((body for body in bodies if name in body.replaces and body.replaces[name].file == shared.file), None)
-
-
 def needs_wide_sums_of(bundle: Bundle, name: str) -> bool:
     """Return whether the products of a graph, by its name, must be added in 32 bits (`needs_wide_sums`)."""
-    body = _body_with(bundle, name)
+    body = body_with_graph(bundle, name)
     return body is not None and needs_wide_sums(body.target, body.platform)
 
 
@@ -197,7 +186,7 @@ def version() -> str:
 
 def refuse_wrong_int8(bundle: Bundle, name: str) -> None:
     """Raise UserError for an int8 body if this version of onnxruntime multiplies integers incorrectly on this CPU."""
-    body = _body_with(bundle, name)
+    body = body_with_graph(bundle, name)
     if body is None or body.precision != "int8":
         return
     numbers = tuple(int(part) for part in version().split(".")[:2] if part.isdigit())

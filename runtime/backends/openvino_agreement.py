@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import RUN_ONCE, Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends import RUN_ONCE, Arrays, LoadedGraph, body_with_graph, find_graph
 from fewstep.runtime.backends.probe import (
     CALLS,
     agreement_key,
@@ -55,8 +55,9 @@ def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], L
     it would take several times the memory and the time of the int8 body. Calibration has compared its parts, and
     `fewstep verify --engines` compares both bodies. `open` loads a graph by its name into the engine in float32.
     """
-    is_float = name in RUN_ONCE or bundle.body(name.partition("/")[0]).precision == FLOAT
-    judged = FLOAT if not is_float and FLOAT in bundle.manifest.bodies else name
+    body = body_with_graph(bundle, name)
+    is_float = body is None or body.precision == FLOAT
+    judged = FLOAT if not is_float and name not in RUN_ONCE and FLOAT in bundle.manifest.bodies else name
     graph = find_graph(bundle, judged)
     key = agreement_key(bundle, graph, "openvino", engine.version, engine.device)
     if cache.read("agreement", key) is not None:
