@@ -24,6 +24,7 @@ from fewstep.runtime.prompts import Values
 from fewstep.runtime.runs.tiles import tiled_steps
 from fewstep.runtime.sampling.execute import Hold, StepState
 from fewstep.runtime.sampling.finite_checks import finite_sample, warn_if_far
+from fewstep.runtime.sampling.lazy_graphs import GraphsInTurns
 from fewstep.runtime.sampling.loading import load
 
 Named = dict[str, NDArray[np.floating]]  # outputs other than the samples, of one batch
@@ -70,7 +71,7 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
     batch = batch if request.memory is None else request.memory.batch
     backend = open_backend(options, request.choice, batch)
     if request.memory is not None and not request.memory.keeps_memory:
-        backend = OnnxRuntime(options.threads, keeps_memory=False)
+        backend = GraphsInTurns(OnnxRuntime(options.threads, keeps_memory=False))
     with load(options.bundle, options.precision, backend=backend, whole_runs=options.whole_run) as loaded:
         adapters: dict[str | PathLike[str], float] = {}
         for name, network in map(split_network_of_file, options.adapter):

@@ -16,7 +16,7 @@ from fewstep.measure.workers.process_pool import ProcessPool
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.runtime.autoencoder import load_autoencoder
-from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, graph_names
+from fewstep.runtime.backends import RUN_ONCE, Arrays, Backend, graph_names
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.probe import probe_feeds, sizes_of_probe
 from fewstep.runtime.bundle.networks import shared_graphs
@@ -24,6 +24,7 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
 from fewstep.runtime.machine.cpu import engine_threads
 from fewstep.runtime.machine.memory import peak_bytes
+from fewstep.runtime.sampling.lazy_graphs import GraphsInTurns
 from fewstep.runtime.text import load_text_encoder, open_text_encoder
 
 LOG = logging.getLogger("fewstep")
@@ -51,12 +52,14 @@ def stage_bytes(bundle: Bundle, stage: Stage, threads: int) -> int:
     """
     manifest, graphs = bundle.manifest, shared_graphs(bundle.manifest)
     body = manifest.bodies[stage.body]
-    own = [*body.graphs, *(graphs[name] for name in (CONDITIONER, PROLOGUE) if name in graphs)]
+    own = [*body.graphs, *(graphs[name] for name in RUN_ONCE if name in graphs)]
     entries = own if stage.name == DENOISER_STAGE else [graphs[stage.name]]
     hashes = [manifest.files[name] for entry in entries for name in (entry.file, *entry.data)]
     tokens = open_text_encoder(bundle, network=_not_run).ids(stage.prompts) if stage.prompts else {}
     sizes = (manifest.x_shape, sizes_of_probe(bundle), [array.shape for array in tokens.values()])
-    key = cache_key("memory", stage.name, stage.rows, stage.keeps_memory, hashes, sizes, engine_threads(threads))
+    key = cache_key(
+        "memory in turns", stage.name, stage.rows, stage.keeps_memory, hashes, sizes, engine_threads(threads)
+    )
     added: int | None = read_cached(key, int)
     if added is None:
         LOG.warning("the memory of the %s is measured once on this machine, in a process of its own", stage.name)
@@ -88,10 +91,11 @@ def _not_run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
 def _denoise(bundle: Bundle, stage: Stage, threads: int) -> None:
     """Load the graphs of a body as a sampler does, and call each for synthetic inputs."""
     engine, manifest = OnnxRuntime(threads, keeps_memory=stage.keeps_memory), bundle.manifest
+    backend: Backend = engine if stage.keeps_memory else GraphsInTurns(engine)
     graphs = graph_names(stage.body, manifest.bodies[stage.body])
-    before = {name: graph for name, graph in shared_graphs(manifest).items() if name in (CONDITIONER, PROLOGUE)}
+    before = {name: graph for name, graph in shared_graphs(manifest).items() if name in RUN_ONCE}
     entries = {**before, **graphs}
-    loaded: dict[str, Callable[[Any], Any]] = {name: engine.load(bundle, name) for name in entries}
+    loaded: dict[str, Callable[[Any], Any]] = {name: backend.load(bundle, name) for name in entries}
     sizes, results = {**sizes_of_probe(bundle), "batch": stage.rows}, []
     for name, entry in entries.items():
         feeds = probe_feeds(entry, sizes, 0)

@@ -1,5 +1,6 @@
 """Graphs that are loaded at their first call, and unloaded when other networks need their memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -56,3 +57,20 @@ class LazyGraph:
     def _open(self) -> LoadedGraph:
         release_free_memory()  # frees the memory of the network that was closed for this one
         return self.backend.load(self.bundle, self.name)
+
+
+@dataclass(frozen=True)
+class GraphsInTurns:
+    """A backend that has one graph in memory at a time: conditioner and prologue are released before the steps. A run
+    of several batches loads them again for each."""
+
+    engine: Backend
+    opened: Networks = field(default_factory=partial(LruCache, 1))
+
+    @property
+    def bodies(self) -> Mapping[str, tuple[str, ...]]:
+        return self.engine.bodies
+
+    def load(self, bundle: Bundle, name: str) -> LazyGraph:
+        """Return a graph that is loaded at its first call."""
+        return LazyGraph(bundle, name, self.engine, name, self.opened)

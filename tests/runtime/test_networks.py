@@ -18,7 +18,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Condition, NetworkEntry
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.sampling import feeds, network
-from fewstep.runtime.sampling.lazy_graphs import LazyGraph, Networks
+from fewstep.runtime.sampling.lazy_graphs import GraphsInTurns, LazyGraph, Networks
 from fewstep.runtime.sampling.request import denoiser_facts
 from tests.bundles import change_bundle, with_manifest_fields
 from tests.refusals import refuses
@@ -190,6 +190,23 @@ def test_a_network_that_is_closed_leaves_the_others_open(tiny_bundle: Path) -> N
     used({})
     other.close()
     assert list(open_ones) == ["a"]
+
+
+def test_graphs_in_turns_leave_the_body_alone_in_memory(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = list[str]()
+    real = OnnxRuntime.load
+
+    def keep(self: OnnxRuntime, bundle: Bundle, name: str) -> LoadedGraph:
+        opened.append(name)
+        return real(self, bundle, name)
+
+    monkeypatch.setattr(OnnxRuntime, "load", keep)
+    expected = fewstep.runtime.load(tiny_bundle).sample("ddim:3", **RUN)
+    opened.clear()
+    backend = GraphsInTurns(OnnxRuntime())
+    found = fewstep.runtime.load(tiny_bundle, backend=backend).sample("ddim:3", **RUN)
+    np.testing.assert_array_equal(found, expected)
+    assert opened == ["prologue", "float32"] and list(backend.opened) == ["float32"]
 
 
 def test_a_plan_belongs_to_the_networks_it_was_compiled_for(tiny_bundle: Path) -> None:
