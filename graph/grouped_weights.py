@@ -37,11 +37,12 @@ class GroupedWeight:
         return np.ascontiguousarray(((self.codes - zeros) * scales).T.astype(np.float32))
 
 
-def quantize_in_groups(rows: NDArray[np.floating]) -> GroupedWeight:
-    """Return a weight [outputs, inputs] in 4 bits, each number as the nearest code. Raises ValueError if a number is
-    NaN or infinite."""
+def quantize_in_groups(rows: NDArray[np.floating], group: int) -> GroupedWeight:
+    """Return a weight [outputs, inputs] in 4 bits, each number as the nearest code, with groups of `group` inputs.
+
+    Raises ValueError if a number is NaN or infinite.
+    """
     outputs, inputs = rows.shape
-    group = group_size(inputs)
     count = -(-inputs // group)
     scales, zeros = np.empty((outputs, count), np.float16), np.empty((outputs, count), np.uint8)
     codes = np.empty((outputs, inputs), np.uint8)

@@ -22,7 +22,6 @@ from fewstep.graph.grouped_weights import (
     LARGEST_CODE,
     GroupedWeight,
     choose_scales,
-    group_size,
     spread_groups,
 )
 from fewstep.graph.selection import WeightedOp
@@ -74,15 +73,17 @@ def correct_rounding(
     return replace(nearest, values=np.ascontiguousarray(values))
 
 
-def round_in_groups(weight: NDArray[np.float32], op: WeightedOp, moments: NDArray[np.float32]) -> GroupedWeight:
-    """Return the weight of a matrix product in 4 bits, with the codes that cause the least output error according to
-    the second moments of its input, as in `correct_rounding`. The squared errors that choose a group's scale are
-    weighted by the second moment of each input.
+def round_in_groups(
+    weight: NDArray[np.float32], op: WeightedOp, moments: NDArray[np.float32], group: int
+) -> GroupedWeight:
+    """Return the weight of a matrix product in 4 bits, with groups of `group` inputs and the codes that cause the least
+    output error according to the second moments of its input, as in `correct_rounding`. The squared errors that choose
+    a group's scale are weighted by the second moment of each input.
 
     Raises ValueError if a weight is NaN or infinite.
     """
     rows = np.moveaxis(weight, op.axis, 0).astype(np.float64)  # [outputs, inputs]
-    group, inputs = group_size(rows.shape[1]), rows.shape[1]
+    inputs = rows.shape[1]
     spans = list(zip(split_inputs(op, weight.shape, moments.shape[-1]).spans, moments, strict=True))
     scales, zeros = choose_scales(rows, group, _second_moments(spans))
     codes = np.empty(rows.shape, np.uint8)

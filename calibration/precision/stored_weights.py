@@ -25,6 +25,7 @@ from fewstep.calibration.precision.recipe import OtherGraph
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.graph.files.weights import release_array
 from fewstep.graph.graph import Graph
+from fewstep.graph.grouped_weights import group_size
 from fewstep.graph.passes.stored_weights import (
     StoredWeight,
     can_have_4_bits,
@@ -73,7 +74,7 @@ class RoundedWeights:
         if (moments := self.moments.get(op.code)) is None:
             return nearest_int4(op, self.prepared)
         try:
-            return round_in_groups(self.prepared.constants[op.weight], op, moments)
+            return round_in_groups(self.prepared.constants[op.weight], op, moments, group_size(op.channels_in))
         except ValueError as error:
             raise not_finite(op, error) from None
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from fewstep.graph.files.weights import release_array
-from fewstep.graph.graph import Array, Graph, Node, varies_per_call
-from fewstep.graph.grouped_weights import GroupedWeight, quantize_in_groups
+from fewstep.graph.graph import Array, Graph, Node
+from fewstep.graph.grouped_weights import GroupedWeight, group_size, quantize_in_groups
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.stored_embeddings import store_embeddings
 from fewstep.graph.selection import (
@@ -130,7 +130,7 @@ def nearest_int4(op: WeightedOp, graph: Graph) -> GroupedWeight:
     """Return the weight of a matrix product in 4 bits, each number as the nearest code. Raises UserError if it is not
     finite."""
     try:
-        return quantize_in_groups(np.moveaxis(graph.constants[op.weight], op.axis, 0))
+        return quantize_in_groups(np.moveaxis(graph.constants[op.weight], op.axis, 0), group_size(op.channels_in))
     except ValueError as error:
         raise not_finite(op, error) from None
 

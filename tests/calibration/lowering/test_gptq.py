@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fewstep.calibration.lowering.gptq import DAMPING, correct_rounding, round_gptq, round_in_groups
 from fewstep.calibration.ranges.moments import split_inputs
 from fewstep.graph.graph import Node
-from fewstep.graph.grouped_weights import quantize_in_groups
+from fewstep.graph.grouped_weights import group_size, quantize_in_groups
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.weight_quantization import quantize_weight
 
@@ -122,7 +122,9 @@ def test_weights_of_4_bits_have_codes_by_moments(op: WeightedOp, shape: tuple[in
     weight = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
     op = replace(op, channels_in=200)
     moments = np.stack([correlate(100, number) for number in range(2)]).astype(np.float32)
-    rounded, nearest = round_in_groups(weight, op, moments), quantize_in_groups(np.moveaxis(weight, op.axis, 0))
+    group = group_size(op.channels_in)
+    rounded = round_in_groups(weight, op, moments, group)
+    nearest = quantize_in_groups(np.moveaxis(weight, op.axis, 0), group)
     assert rounded.codes.shape == (24, 200) and rounded.codes.max() == 15 and rounded.codes.min() == 0
     rows = np.moveaxis(weight, op.axis, 0)
     errors = [weight.dequantize().T - rows for weight in (rounded, nearest)]
