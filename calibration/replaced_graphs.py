@@ -8,7 +8,7 @@ latents: a call from noise does not run it.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import log10
@@ -31,7 +31,7 @@ from fewstep.calibration.ranges.moments import Moments, MomentSums
 from fewstep.calibration.ranges.observe import open_observed
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.sample_space import ContinuousJudgingRun
-from fewstep.calibration.shared_graph_ranges import conditioner_feeds, measure_ranges, split_rows
+from fewstep.calibration.shared_graph_ranges import measure_ranges, setup_feeds, split_rows
 from fewstep.calibration.task import Task
 from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.graph import Graph
@@ -75,8 +75,8 @@ class GraphReplacer:
         self, body: CalibratedBody[AnyRecipe], judge: Callable[[AnyRecipe], CalibratedBody[AnyRecipe]]
     ) -> CalibratedBody[AnyRecipe]:
         """Return the body with those graphs that are worth their loss, and with the reasons why it shares the others. A
-        line of the log names each graph that was tried. All stay as they are for tokens, where several networks share
-        them, and under a bound. With activations in int8 they are for ONNX Runtime on a CPU, which runs the text
+        line of the log names each graph that was tried. All stay as they are for tokens and under a bound, and those
+        that several networks read. With activations in int8 they are for ONNX Runtime on a CPU, which runs the text
         encoder and the autoencoder.
 
         judge: returns the body of a recipe with the measured quality of its samples. If the user's measure scored
@@ -84,16 +84,14 @@ class GraphReplacer:
         """
         target: Target = body.recipe.target
         stores_weights: bool = target.scheme.weight_bits is not None
-        setup: tuple[str, ...] = (CONDITIONER, PROLOGUE) if stores_weights else (CONDITIONER,)
         shared = shared_graphs(self.task.sampler.bundle.manifest)
         if (reason := self._why_all_shared(body, stores_weights)) is not None:
             body = replace(body, reasons={name: reason for name in (CONDITIONER, *COMPANIONS) if name in shared})
             return self._judge_pictures(body) if self._may_judge_pictures else body
-        body = replace(body, reasons={name: reason for name, reason in self.unjudged_graphs.items() if name in shared})
-        for names in (setup, *((name,) for name in COMPANIONS)):
-            exported = {name: self.exported[name] for name in names if name in self.exported}
-            if exported:
-                body = self._replace(body, exported, judge)
+        body = replace(body, reasons=self.unjudged_graphs)
+        for name in (*RUN_ONCE, *COMPANIONS):
+            if name in self.exported:
+                body = self._replace(body, name, judge)
         return self._judge_pictures(body) if DECODER in self.exported else body
 
     @property
@@ -107,8 +105,6 @@ class GraphReplacer:
         target: Target = body.recipe.target
         if not isinstance(self.runs.judging, ContinuousJudgingRun):
             return "the bundle samples tokens"
-        if self.task.all_networks is not None:
-            return "several networks share it"
         if body.search is not None:
             return "--quality and --speed choose the precision of the steps alone: calibrate without them"
         if not (stores_weights or target.platform.backend == ONNXRUNTIME):
@@ -131,15 +127,13 @@ class GraphReplacer:
             # a graph returns conditions of the longest text, of which a run takes the part that its own text has
             rows = {name: row[tuple(map(slice, run.batch.conditions[name].shape))] for name, row in rows.items()}
             fed = replace(run, batch=replace(run.batch, conditions={**run.batch.conditions, **rows}))
-        opened: dict[str, Any] = {
-            name: _open(replaces[name].graph, target) for name in (CONDITIONER, PROLOGUE) if name in names
-        }
+        opened: dict[str, Any] = {name: _open(replaces[name].graph, target) for name in RUN_ONCE if name in names}
         return replace(fed.with_setup(self.task.sampler.with_network_parts(**opened)), batch=run.batch)
 
     @cached_property
     def unjudged_graphs(self) -> dict[str, str]:
-        """The names of shared graphs that nothing can judge, each with the reason: a text encoder without prompts, and
-        an autoencoder of videos or sound, or without samples of its size."""
+        """The names of shared graphs that nothing can judge, each with the reason: a text encoder without prompts, what
+        several networks read, and an autoencoder of videos or sound, or without samples of its size."""
         manifest, reasons = self.task.sampler.bundle.manifest, dict[str, str]()
         entries = shared_graphs(manifest)
         if TEXT_ENCODER in entries and not self.task.prompts:
@@ -149,6 +143,11 @@ class GraphReplacer:
                 reasons |= dict.fromkeys((DECODER, ENCODER), "it makes no pictures, which alone could judge it")
             elif self._first_run.batch.x_shape != manifest.x_shape:
                 reasons |= dict.fromkeys((DECODER, ENCODER), "no samples of its size could judge it")
+        if (networks := self.task.all_networks) is not None:
+            parts = networks.denoiser.networks
+            others = [part.bundle.manifest for name, part in parts.items() if name != self.task.network]
+            read = [name for name in RUN_ONCE if entries.get(name) in [getattr(other, name) for other in others]]
+            reasons |= dict.fromkeys((*read, TEXT_ENCODER), "several networks share it")
         return {name: reason for name, reason in reasons.items() if name in entries}
 
     @cached_property
@@ -161,70 +160,72 @@ class GraphReplacer:
     def _replace(
         self,
         body: CalibratedBody[AnyRecipe],
-        exported: Mapping[str, Graph],
+        name: str,
         judge: Callable[[AnyRecipe], CalibratedBody[AnyRecipe]],
     ) -> CalibratedBody[AnyRecipe]:
-        """Return the body with the coarsest form of the `exported` graphs that is worth its loss, if there is one, and
-        else with the reason why there is none."""
+        """Return the body with the coarsest form of a shared graph that is worth its loss, if there is one, and else
+        with the reason why there is none."""
         target: Target = body.recipe.target
-        policy, what = self.task.policy, " and ".join(exported)
-        name, reason = target_body_name(target), "no weights that could be stored as integers"
-        for form, make in self._forms(target, exported):
+        policy, maker = self.task.policy, target_body_name(target)
+        reason = "no weights that could be stored as integers"
+        for form, make in self._forms(target, name):
             try:
-                graphs = make()
+                graph = make()
             except UserError as error:
-                LOG.info("%s: %s in float32: %s", name, what, error)
-                return _with_reason(body, exported, error.what)
-            tried, judged = replace(body, recipe=_with_graphs(body.recipe, graphs)), None
-            if DECODER in graphs:
-                before, after = self._picture_quality(body, graphs[DECODER])
+                LOG.info("%s: %s not in %s: %s", maker, name, form, error)
+                reason = error.what
+                continue
+            tried, judged = replace(body, recipe=_with_graph(body.recipe, name, graph)), None
+            if name == DECODER:
+                before, after = self._picture_quality(body, graph)
                 near = Nearness(after)
-            elif ENCODER in graphs:
-                alone = self._encoder_quality(graphs[ENCODER], target)
+            elif name == ENCODER:
+                alone = self._encoder_quality(graph, target)
                 before, after, near = NEAR_PSNR, _add_errors(NEAR_PSNR, alone), Nearness(alone)
             else:
                 tried = replace(judge(tried.recipe), reasons=body.reasons)
                 trial, before, after, judged = tried.trial, body.trial.psnr, tried.trial.psnr, tried.trial.judged
                 near = Nearness(after, trial.snr, trial.unrelated)
-            share, saved = self._share(tried.recipe, exported, graphs)
-            most_loss = share * (policy.price if target.scheme.weight_bits is None else policy.byte_price)
-            seen = "pictures" if graphs.keys() & {DECODER, ENCODER} else "samples"
+            most_loss, saved = self._saving(tried.recipe, name, graph)
+            seen = "pictures" if name in (DECODER, ENCODER) else "samples"
             verdict = GraphVerdict(form, seen, before, after, near, judged, most_loss, policy.tolerated_loss, saved)
             choice = form if verdict.is_taken else f"float32, not {form}"
-            LOG.info("%s: %s in %s (%.2f dB for %s)", name, what, choice, -verdict.loss, saved)
+            LOG.info("%s: %s in %s (%.2f dB for %s)", maker, name, choice, -verdict.loss, saved)
             if verdict.is_taken:
                 return tried
             reason = verdict.reason
-        return _with_reason(body, exported, reason)
+        if name == PROLOGUE and not has_weights_to_store(self.exported[name]):
+            return body  # it has no weights to speak of
+        return replace(body, reasons={**body.reasons, name: reason})
 
-    def _forms(self, target: Target, exported: Mapping[str, Graph]) -> Iterator[tuple[str, Callable[[], Graphs]]]:
-        """Yield the forms of graphs for a target, the coarsest first, each with a function that makes them. It
-        raises UserError if none of their operations can be in int8."""
-        if target.scheme.weight_bits is None:
-            yield "int8", lambda: {name: self._lower(name, target) for name in exported}
+    def _forms(self, target: Target, name: str) -> Iterator[tuple[str, Callable[[], OtherGraph]]]:
+        """Yield the forms of a graph for a target, the coarsest first, each with a function that makes it. It raises
+        UserError if no operation can be in int8. Weights alone are also tried where int8 loses too much, except those
+        of convolutions, which then take longer than in float32."""
+        graph, bits = self.exported[name], target.scheme.weight_bits
+        if bits is None:
+            yield "int8", lambda: self._lower(name, target)
+        if not has_weights_to_store(graph):
             return
-        exported = {name: graph for name, graph in exported.items() if has_weights_to_store(graph)}
-        if exported and target.scheme.weight_bits == 4 and TEXT_ENCODER in exported:
-            yield "4 bits", lambda: {name: store_graph(exported[name], 4, self._text_moments) for name in exported}
-        if exported:
-            yield "8 bits", lambda: {name: store_graph(graph, 8) for name, graph in exported.items()}
+        if bits == 4 and name == TEXT_ENCODER:
+            yield "4 bits", lambda: store_graph(graph, 4, self._text_moments)
+        if bits is not None or all(can_have_4_bits(op, graph) for op in select_stored_ops(graph)):
+            yield "8 bits", lambda: store_graph(graph, 8)
 
-    def _share(self, recipe: Recipe | WeightRecipe, exported: Mapping[str, Graph], graphs: Graphs) -> tuple[float, str]:
-        """Return what graphs save, as the fraction that is priced, and as text: of a call's products or, relative to
-        the body with these graphs, of bytes."""
-        coverages = [form.coverage for form in graphs.values() if form.coverage is not None]
-        if coverages:
+    def _saving(self, recipe: Recipe | WeightRecipe, name: str, form: OtherGraph) -> tuple[float, str]:
+        """Return the loss in dB that the form of a graph is worth, and what it saves, as text: a fraction of a call's
+        products or, relative to the body with this graph, of bytes."""
+        policy = self.task.policy
+        if form.coverage is not None:
             rows = sum(len(step.branches) for step in self.task.plan.steps)
             steps = rows * sum(count_operation_macs(self.task.prepared).values())
-            int8, total = (
-                sum(getattr(coverage, macs) for coverage in coverages) for macs in ("int8_macs", "total_macs")
-            )
-            share = int8 / (total + steps)
-            return share, f"{100 * share:.1f} % of a call's products"
-        saved = sum(constant_bytes(exported[name]) - constant_bytes(form.graph) for name, form in graphs.items())
-        others = (form.graph for form in recipe.replaces.values())
-        stored = constant_bytes(recipe.graphs[-1][1].graph, *others)
-        return min(saved / stored, 1.0), f"{100 * saved / (saved + stored):.1f} % fewer bytes of the body"
+            calls = rows if name == PROLOGUE else 1
+            share = calls * form.coverage.int8_macs / (calls * form.coverage.total_macs + steps)
+            return share * policy.price, f"{100 * share:.1f} % of a call's products"
+        saved = constant_bytes(self.exported[name]) - constant_bytes(form.graph)
+        stored = constant_bytes(recipe.graphs[-1][1].graph, *(other.graph for other in recipe.replaces.values()))
+        saved_share = f"{100 * saved / (saved + stored):.1f} % fewer bytes of the body"
+        return min(saved / stored, 1.0) * policy.byte_price, saved_share
 
     # int8 with activations
 
@@ -244,8 +245,8 @@ class GraphReplacer:
     def _feeds(self, name: str) -> Sequence[Arrays]:
         """Return inputs of a graph that calibration has: those of its trajectories, its prompts, or samples of float32
         on which no body is judged."""
-        if name == CONDITIONER:
-            return conditioner_feeds(self.task)
+        if name in RUN_ONCE:
+            return setup_feeds(self.task, name)
         if name == TEXT_ENCODER:
             return [*split_rows(self._ids)]
         latents = self.runs.of_operations.sample
@@ -366,17 +367,11 @@ def _open(graph: Graph, target: Target) -> LoadedGraph:
     return run_row_by_row(target.runs(graph), graph.inputs)
 
 
-def _with_graphs(recipe: AnyRecipe, graphs: Graphs) -> AnyRecipe:
-    """Return the recipe of a body that runs these graphs too. The graphs of its steps are not made again."""
-    changed = replace(recipe, replaces={**recipe.replaces, **graphs})
+def _with_graph(recipe: AnyRecipe, name: str, graph: OtherGraph) -> AnyRecipe:
+    """Return the recipe of a body that runs this graph too. The graphs of its steps are not made again."""
+    changed = replace(recipe, replaces={**recipe.replaces, name: graph})
     vars(changed)["graphs"] = recipe.graphs
     return changed
-
-
-def _with_reason(body: CalibratedBody[AnyRecipe], shared: Iterable[str], reason: str) -> CalibratedBody[AnyRecipe]:
-    """Return the body with the reason why it runs these shared graphs. A prologue is too small to be worth one."""
-    names = [name for name in shared if name != PROLOGUE]
-    return replace(body, reasons={**body.reasons, **dict.fromkeys(names, reason)})
 
 
 def _refuse(feeds: Arrays) -> dict[str, NDArray[np.float32]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,8 @@ from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.plans.any_plan import check_compiled
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import Arrays
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.machine.memory_pages import release_free_memory
-
-CONDITIONS = 16  # trajectories whose conditions give a conditioner's ranges
 
 
 def measure_ranges(task: Task, graph: Graph, feeds: Sequence[Arrays]) -> RangesTable:
@@ -43,18 +40,18 @@ def measure_ranges(task: Task, graph: Graph, feeds: Sequence[Arrays]) -> RangesT
     return tabulate(replace(task, prepared=graph), counts.fill_unseen_groups())
 
 
-def conditioner_feeds(task: Task) -> list[Arrays]:
-    """Return the inputs of the conditioner in the first trajectories."""
+def setup_feeds(task: Task, name: str) -> list[Arrays]:
+    """Return the inputs of a graph of `RUN_ONCE` along all trajectories, each of one row."""
     fed, manifest = list[Arrays](), task.sampler.bundle.manifest
-    compute = task.sampler.network().conditioner
-    assert compute is not None, "the network has a conditioner"
+    compute: LoadedGraph = getattr(task.sampler.network(), name)
 
     def keep(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        fed.append(dict(feeds))
+        fed.extend({**row} for row in split_rows(feeds))
         return compute(feeds)
 
-    sampler, plan = task.sampler.with_network_parts(conditioner=keep), check_compiled(task.plan)
-    for trajectory in islice(split_trajectories(task), CONDITIONS):
+    changed: dict[str, Any] = {name: keep}
+    sampler, plan = task.sampler.with_network_parts(**changed), check_compiled(task.plan)
+    for trajectory in split_trajectories(task):
         part = select_trajectories(task, trajectory)
         batch = SeedBatch.from_manifest(manifest, part.seeds, part.conditions)
         batch.at_size(sampler).step_call(plan, len(part.seeds), batch.conditions).feeds(0)

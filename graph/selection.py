@@ -75,7 +75,8 @@ def select_int8_ops(graph: Graph) -> tuple[WeightedOp, ...]:
     A Conv, MatMul or Gemm runs in int8 if its weight is constant, its input depends on x, it has at least 16 channels
     on both sides, it computes no steering gradient, and it adds at most a constant bias per channel. The first layers
     (which read x itself) and the last layers (whose output reaches the sample) stay float. Their error reaches the
-    sample undamped at every step, and they are a small fraction of the work.
+    sample undamped at every step, and they are a small fraction of the work. A graph that does not read x, such as a
+    conditioner, has no first and last layers in this sense.
     """
     return tuple(op for op, reason in explain_selection(graph) if not reason)
 
@@ -90,7 +91,7 @@ def explain_selection(graph: Graph) -> tuple[tuple[WeightedOp, str], ...]:
     ops = tuple(op for op in (match_weighted_op(node, graph) for node in graph.nodes) if op)
     forward = idx.dependencies(_prediction_outputs(graph))
     names = frozenset(op.name for op in ops if op.x in moving and op.name in forward)
-    outer = outer_ops(graph, names)
+    outer = outer_ops(graph, names) if varying else frozenset[str]()
 
     def reason(op: WeightedOp) -> str:
         if op.x not in moving:

@@ -37,10 +37,8 @@ IN_8_BITS = 4  # accuracy_level of MatMulNBits at which activations are rounded 
 def select_stored_ops(graph: Graph) -> tuple[WeightedOp, ...]:
     """Return the operations whose weights can be stored in 8 bits: Conv, Gemm and MatMul with a constant weight. The
     first and last layers, layers of fewer than 16 channels, and those that compute a gradient stay float, as in an int8
-    body (`selection.py`). A conditioner or prologue, which does not read x, has no first and last layers in this
-    sense."""
-    reads_x = any(varies_per_call(value.name) for value in graph.inputs)
-    in_float = (FEW_CHANNELS, STEERS, OUTER) if reads_x else (FEW_CHANNELS, STEERS)
+    body (`selection.py`)."""
+    in_float = (FEW_CHANNELS, STEERS, OUTER)
     return tuple(op for op, reason in explain_selection(graph) if reason not in in_float)
 
 

@@ -36,7 +36,7 @@ from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.autoencoder import load_autoencoder
-from fewstep.runtime.bundle.manifest import ReplacedGraph
+from fewstep.runtime.bundle.manifest import NetworkEntry, ReplacedGraph
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.companions import DECODER, ENCODER, TEXT_ENCODER
 from fewstep.runtime.progress import SILENT
@@ -286,3 +286,23 @@ def test_a_body_of_4_bits_has_a_text_encoder_of_4_bits(copied: Path) -> None:
     assert sizes[0] < sizes[1]
     (four, other) = (replaces[DECODER].file.rpartition("-")[2] for replaces in (body.replaces, eight))
     assert four == other  # the hash of a decoder of 8 bits
+
+
+def test_of_two_networks_the_denoisers_body_has_the_autoencoder(tmp_path: Path) -> None:
+    """The text encoder serves both networks, and stays float32."""
+    bundle = write_latent_bundle(tmp_path / "bundle")
+    manifest = open_bundle(bundle).manifest
+    expert = NetworkEntry(
+        **{"until": -0.5, "prediction": manifest.prediction, "inputs": {"text": "text"}, "bodies": manifest.bodies},
+        **{"source": "noisy", "source_sha256": "0" * 64, "prologue": manifest.prologue},
+    )
+    change_bundle(bundle, networks={"noisy": expert})
+    result = calibrate(replace(options(bundle), plan="ddim:4"))
+    assert {*result.bodies[BODY].replaces} == {DECODER, ENCODER}
+    assert result.bodies[BODY].reasons[TEXT_ENCODER] == "several networks share it"
+    assert not result.others["noisy"].bodies[BODY].replaces
+    with load(bundle, body=BODY) as sampler:
+        own = load_autoencoder(sampler.bundle, 1)
+        decoder = sampler.bundle.manifest.autoencoder
+        assert decoder is not None and decoder.decoder.file == result.bodies[BODY].replaces[DECODER].file
+        assert own.decode(np.zeros((1, *manifest.x_shape), np.float32)).shape == (1, 3, 8, 8)

@@ -15,11 +15,12 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.shared_graph_ranges import conditioner_feeds, measure_ranges
+from fewstep.calibration.shared_graph_ranges import measure_ranges, setup_feeds
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
-from fewstep.runtime.backends import onnxruntime
+from fewstep.runtime.backends import onnxruntime, openvino_agreement
+from fewstep.runtime.backends.openvino import OpenVino
 from fewstep.runtime.bundle.manifest import Condition
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
@@ -48,6 +49,31 @@ def camera() -> Graph:
     return graph_of_text(text, **weights, axes=np.array([1, 2, 3]), half=np.float32(0.5))
 
 
+def timed() -> Graph:
+    """row [1, 1, 1] from a time: 32 waves, two products, and their mean."""
+    rng = np.random.default_rng(4)
+    weights = {name: (rng.standard_normal((32, 32)) / 32**0.5).astype(np.float32) for name in ("w0", "w1")}
+    text = """(float[batch] time) => (float[batch, 1, 1, 1] row) {
+        t = Unsqueeze(time, one) angles = Mul(t, waves) e = Sin(angles) p0 = MatMul(e, w0) a0 = Relu(p0)
+        p1 = MatMul(a0, w1) mean = ReduceMean<keepdims=1>(p1, one) more = Add(mean, half) row = Unsqueeze(more, last)
+    }"""
+    waves = np.geomspace(1e-3, 1e-1, 32).astype(np.float32)
+    return graph_of_text(text, **weights, waves=waves, one=np.array([1]), last=np.array([2, 3]), half=np.float32(0.5))
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Path:
+    """A bundle whose prologue has two products."""
+    return write_graphs(
+        tmp_path / "clock",
+        {"body": denoiser(), "prologue": timed()},
+        {"float32": {}},
+        prologue=entry("graphs/prologue.onnx", timed()),
+        prediction="sample",
+        schedule=SCHEDULE,
+    )
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     conditioner = camera()
@@ -71,15 +97,14 @@ def calibrated(bundle: Path) -> Calibration:
 
 
 def test_ranges_of_a_conditioner_are_those_of_the_conditions(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_graph_ranges, "CONDITIONS", 3)
     task = task_of(options(bundle))
-    fed = conditioner_feeds(task)
-    assert len(fed) == 3 and {name: len(value) for name, value in fed[0].items()} == {"class": 1}
+    fed = setup_feeds(task, "conditioner")
+    assert len(fed) == 4 and {name: len(value) for name, value in fed[0].items()} == {"class": 1}
     graph = camera()
     table = measure_ranges(task, graph, fed)
     assert table.groups == () and set(table.tensors) == {"class", "k0", "r0", "k1", "r1", "k2"}
     lowered = lower(graph, table, task.targets[0])
-    assert lowered.coverage.int8_ops == ("k1",) and lowered.groups == ()  # the last one is outer
+    assert lowered.coverage.int8_ops == ("k1", "k2") and lowered.groups == ()
     pictures = np.random.default_rng(0).uniform(-1, 1, (8, *PICTURE)).astype(np.float32)
     exact, int8 = (run(version, {"class": pictures})["row"] for version in (graph, lowered.graph))
     assert 0 < np.square(int8 - exact).mean() < 5e-2 * exact.var()
@@ -107,7 +132,7 @@ def test_the_body_has_it_and_its_error(bundle: Path, caplog: pytest.LogCaptureFi
     pictures = np.random.default_rng(1).uniform(-1, 1, (4, *PICTURE)).astype(np.float32)
     exact, int8 = (load(bundle, body=name) for name in ("float32", BODY))
     assert int8.bundle.manifest.conditioner is not None and int8.bundle.manifest.conditioner.file == own.file
-    assert own.coverage is not None and own.coverage.int8_ops == ("k1",)
+    assert own.coverage is not None and own.coverage.int8_ops == ("k1", "k2")
     rows = [sampler.network().conditioner({"class": pictures})["row"] for sampler in (exact, int8)]  # type: ignore[misc]
     assert 0 < np.square(rows[1] - rows[0]).mean() < 5e-2 * rows[0].var()
     samples = [sampler.sample("ddim:2", range(4), {"class": pictures}) for sampler in (exact, int8)]
@@ -118,11 +143,44 @@ def test_the_body_has_it_and_its_error(bundle: Path, caplog: pytest.LogCaptureFi
         load(bundle, body=BODY)
 
 
+def test_a_prologue_is_in_int8_too(clock: Path) -> None:
+    calibrated(clock)
+    own = open_bundle(clock).manifest.bodies[BODY].replaces["prologue"]
+    assert own.coverage is not None and own.coverage.int8_ops == ("p0", "p1")
+    samples = [load(clock, body=name).sample("ddim:2", range(4)) for name in ("float32", BODY)]
+    assert 0 < np.square(samples[1] - samples[0]).mean() < 1e-3
+
+
+def test_products_that_lose_too_much_in_int8_have_weights_of_8_bits(
+    clock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(graph: Graph, table: RangesTable, target: Target) -> LoweredBody:
+        return replace(lowered := lower(graph, table, target), graph=shifted(lowered.graph))
+
+    monkeypatch.setattr(replaced_graphs, "lower", spoil)
+    own = calibrated(clock).bodies[BODY].replaces["prologue"]
+    assert own.coverage is None and (clock / own.file).stat().st_size < (clock / "graphs/prologue.onnx").stat().st_size
+
+
+def test_a_prologue_of_8_bits_runs_on_openvino(clock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not compared with onnxruntime, which rounds what the products read."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino_agreement, "_measure_difference", lambda *given: 0.0 if given[2] == "float32" else 1.0)
+    calibrate(replace(options(clock), target=("int8-weights",)))
+    assert open_bundle(clock).manifest.bodies["int8-weights"].replaces.keys() == {"prologue"}
+    given = {"plan": "ddim:2", "seeds": range(4)}
+    exact = load(clock).sample(**given)
+    stored = load(clock, "int8-weights", backend=OpenVino()).sample(**given)
+    assert 0 < np.square(stored - exact).mean() < 1e-3
+
+
+def shifted(graph: Graph) -> Graph:
+    return replace(graph, constants={**graph.constants, "half": graph.constants["half"] + np.float32(2)})
+
+
 def spoil_conditioner(monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(graph: Graph, table: RangesTable, target: Target) -> LoweredBody:
-        lowered = lower(graph, table, target)
-        half = lowered.graph.constants["half"] + np.float32(2)
-        return replace(lowered, graph=replace(lowered.graph, constants={**lowered.graph.constants, "half": half}))
+        return replace(lowered := lower(graph, table, target), graph=shifted(lowered.graph))
 
     monkeypatch.setattr(replaced_graphs, "lower", spoil)
 
