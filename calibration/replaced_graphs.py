@@ -76,8 +76,8 @@ class GraphReplacer:
     ) -> CalibratedBody[AnyRecipe]:
         """Return the body with those graphs that are worth their loss, and with the reasons why it shares the others. A
         line of the log names each graph that was tried. All stay as they are for tokens and under a bound, and those
-        that several networks read. With activations in int8 they are for ONNX Runtime on a CPU, which runs the text
-        encoder and the autoencoder.
+        that several networks read. With activations in int8 they are for an engine on a CPU. Text encoder and
+        autoencoder have the form for ONNX Runtime, which runs them for every engine.
 
         judge: returns the body of a recipe with the measured quality of its samples. If the user's measure scored
             them, it decides instead of PSNR.
@@ -107,8 +107,8 @@ class GraphReplacer:
             return "the bundle samples tokens"
         if body.search is not None:
             return "--quality and --speed choose the precision of the steps alone: calibrate without them"
-        if not (stores_weights or target.platform.backend == ONNXRUNTIME):
-            return f"no int8 form for {target.name}: targets of ONNX Runtime on CPUs and {INT8_WEIGHTS.name} have one"
+        if not (stores_weights or target.platform.backend == ONNXRUNTIME or target.companions):
+            return f"no int8 form for {target.name}: targets of CPUs and {INT8_WEIGHTS.name} have one"
         return None
 
     def with_graphs(self, replaces: Graphs, target: Target, run: RecordedRun) -> RecordedRun:
@@ -121,7 +121,7 @@ class GraphReplacer:
         if TEXT_ENCODER in names:
             graph = replaces[TEXT_ENCODER].graph
             if id(graph) not in self._encoded:
-                self._encoded[id(graph)] = graph, self._encode_prompts(graph, target)
+                self._encoded[id(graph)] = graph, self._encode_prompts(graph, _companion_target(target))
             encoded = self._encoded[id(graph)][1]
             rows = select_records(encoded, np.asarray(run.batch.seeds) % len(self.task.judging.prompts))
             # a graph returns conditions of the longest text, of which a run takes the part that its own text has
@@ -180,7 +180,7 @@ class GraphReplacer:
                 before, after = self._picture_quality(body, graph)
                 near = Nearness(after)
             elif name == ENCODER:
-                alone = self._encoder_quality(graph, target)
+                alone = self._encoder_quality(graph, _companion_target(target))
                 before, after, near = NEAR_PSNR, _add_errors(NEAR_PSNR, alone), Nearness(alone)
             else:
                 tried = replace(judge(tried.recipe), reasons=body.reasons)
@@ -204,7 +204,7 @@ class GraphReplacer:
         of convolutions, which then take longer than in float32."""
         graph, bits = self.exported[name], target.scheme.weight_bits
         if bits is None:
-            yield "int8", lambda: self._lower(name, target)
+            yield "int8", lambda: self._lower(name, target if name in RUN_ONCE else _companion_target(target))
         if not has_weights_to_store(graph):
             return
         if bits == 4 and name == TEXT_ENCODER:
@@ -316,7 +316,7 @@ class GraphReplacer:
         latents, exact = self._float_pictures
         own = run_one(self._float_decoder, self.exported[DECODER], self._body_latents(body))
         before = float(psnr(own, exact).mean())
-        pictures = run_one(_open(decoder.graph, body.recipe.target), decoder.graph, latents)
+        pictures = run_one(_open(decoder.graph, _companion_target(body.recipe.target)), decoder.graph, latents)
         return before, _add_errors(before, float(psnr(pictures, exact).mean()))
 
     def _encoder_quality(self, encoder: OtherGraph, target: Target) -> float:
@@ -334,7 +334,7 @@ class GraphReplacer:
         latents = self._body_latents(body)
         if DECODER in body.recipe.replaces:
             own = body.recipe.replaces[DECODER].graph
-            pictures = run_one(_open(own, body.recipe.target), own, latents)
+            pictures = run_one(_open(own, _companion_target(body.recipe.target)), own, latents)
         else:
             pictures = run_one(self._float_decoder, self.exported[DECODER], latents)
         quality = round(float(psnr(pictures, self._float_pictures[1]).mean()), 2)
@@ -361,6 +361,11 @@ def run_one(network: LoadedGraph, graph: Graph, values: Floats) -> Floats:
     """Return the only output of a graph for values [N, *shape] of its only input, row by row."""
     (given,), (output,) = graph.inputs, graph.outputs
     return run_row_by_row(network, graph.inputs)({given.name: values})[output.name]
+
+
+def _companion_target(target: Target) -> Target:
+    """Return the target whose form the text encoder and the autoencoder of a body have."""
+    return target.companions or target
 
 
 def _open(graph: Graph, target: Target) -> LoadedGraph:

@@ -139,6 +139,8 @@ class Target:
         installed. None if nothing else is required.
     tries: loads the float graphs of a bundle on the engine, before anything is measured. Raises UserError if it cannot
         run them, or computes them incorrectly.
+    companions: the target whose form text encoder and autoencoder have, which ONNX Runtime runs on the CPU for every
+        engine. None if they stay float.
     """
 
     platform: Platform
@@ -153,6 +155,7 @@ class Target:
     most_graphs: int = 1
     wider: "Target | None" = None
     slower: Callable[[Graph, Sequence[WeightedOp]], frozenset[str]] = find_no_slower_operations
+    companions: "Target | None" = None
 
     @property
     def name(self) -> str:

@@ -36,7 +36,9 @@ from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.integrity import VerifyOptions, verify
 from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.bundle.manifest import NetworkEntry, ReplacedGraph
+from fewstep.runtime.bundle.platforms import platform_of
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.companions import DECODER, ENCODER, TEXT_ENCODER
 from fewstep.runtime.progress import SILENT
@@ -45,7 +47,7 @@ from fewstep.runtime.text import load_text_encoder
 from tests.bundles import change_bundle
 from tests.calibration.latent_bundle import PROMPTS, write_latent_bundle
 from tests.calibration.test_calibrate import task_of
-from tests.exact_int8 import EXACT_BODY, EXACT_TARGET
+from tests.exact_int8 import EXACT_TARGET
 from tests.refusals import refuses
 
 BODY, ALL = "int8-weights", {TEXT_ENCODER, DECODER, ENCODER}
@@ -74,10 +76,10 @@ def copied(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "bundle"))
 
 
-def pictures(bundle: Path, body: str) -> np.ndarray:
+def pictures(bundle: Path, body: str, engine: str = "onnxruntime") -> np.ndarray:
     """The pictures of a body from prompt to picture, of the seeds on which calibration judges pictures."""
     lines, seeds = PROMPTS.splitlines(), BODY_SEEDS[:4]
-    with load(bundle, body=body) as sampler:
+    with load(bundle, body=body, backend=create_backend(engine, 1)) as sampler:
         text = load_text_encoder(sampler.bundle, 1).encode([lines[seed % len(lines)] for seed in seeds])
         return load_autoencoder(sampler.bundle, 1).decode(sampler.sample("ddim:2", seeds, text, guidance=1.0))
 
@@ -270,11 +272,15 @@ def test_a_bundle_of_the_schema_before_opens(copied: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_int8_body_has_an_int8_text_encoder_and_autoencoder(copied: Path) -> None:
-    body = calibrate(replace(options(copied), target=(EXACT_TARGET,))).bodies[EXACT_BODY]
+@pytest.mark.parametrize("target", [EXACT_TARGET, "openvino-7bit"])
+def test_an_int8_body_has_an_int8_text_encoder_and_autoencoder(copied: Path, target: str) -> None:
+    """ONNX Runtime runs those of OpenVINO's bodies too."""
+    body = calibrate(replace(options(copied), target=(target,))).bodies[f"int8-{target}"]
     counted = {name: graph.coverage and graph.coverage.int8_ops for name, graph in body.replaces.items()}
-    assert counted == {TEXT_ENCODER: ("p0", "p1"), DECODER: ("c1", "c2"), ENCODER: ("c1", "c2")}
-    exact, int8 = (pictures(copied, name) for name in ("float32", EXACT_BODY))
+    assert counted == {TEXT_ENCODER: ("p0", "p1", "p2"), DECODER: ("c1", "c2"), ENCODER: ("c1", "c2")}
+    platform = platform_of(target)
+    assert platform is not None
+    exact, int8 = pictures(copied, "float32"), pictures(copied, f"int8-{target}", platform.backend)
     assert body.trials[0].picture_psnr == pytest.approx(psnr(int8, exact).mean(), abs=0.1)
 
 

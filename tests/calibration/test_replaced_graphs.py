@@ -162,6 +162,19 @@ def test_products_that_lose_too_much_in_int8_have_weights_of_8_bits(
     assert own.coverage is None and (clock / own.file).stat().st_size < (clock / "graphs/prologue.onnx").stat().st_size
 
 
+def test_openvino_has_int8_forms_of_a_prologue_and_a_conditioner(bundle: Path, clock: Path) -> None:
+    pytest.importorskip("openvino")
+    pictures = np.random.default_rng(1).uniform(-1, 1, (4, *PICTURE)).astype(np.float32)
+    for path, name, condition in ((bundle, "conditioner", {"class": pictures}), (clock, "prologue", None)):
+        calibrate(replace(options(path), target=("openvino-7bit",)))
+        assert open_bundle(path).manifest.bodies["int8-openvino-7bit"].replaces.keys() == {name}
+        samples = [
+            load(path, body=body, backend=OpenVino()).sample("ddim:2", range(4), condition)
+            for body in ("float32", "int8-openvino-7bit")
+        ]
+        assert 0 < np.square(samples[1] - samples[0]).mean() < 1e-3
+
+
 def test_a_prologue_of_8_bits_runs_on_openvino(clock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not compared with onnxruntime, which rounds what the products read."""
     pytest.importorskip("openvino")

@@ -28,6 +28,7 @@ from fewstep.calibration.lowering.openvino_float_check import check_parts_agree
 from fewstep.calibration.lowering.openvino_kernels import integer_operations, open_compiled
 from fewstep.calibration.lowering.qdq_pairs import qdq_form
 from fewstep.calibration.lowering.scheme import Scheme, Target
+from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
 from fewstep.graph.graph import Graph
 from fewstep.graph.passes.group_norm import expand_group_norm
 from fewstep.graph.selection import WeightedOp
@@ -79,4 +80,5 @@ OPENVINO = Target(
     runs=partial(open_compiled, tensors=()),
     needs=import_openvino,
     tries=check_float_graphs,
+    companions=CPU_X86,
 )

@@ -6,6 +6,7 @@ There oneDNN's kernels add pairs of 8-bit products in 16 bits with saturation, a
 
 from dataclasses import replace
 
+from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
 from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.runtime.bundle import platforms
 
@@ -13,4 +14,5 @@ OPENVINO_7BIT = replace(
     OPENVINO,
     platform=platforms.OPENVINO_7BIT,
     scheme=replace(OPENVINO.scheme, largest_weight=64),
+    companions=CPU_X86_7BIT,
 )
