@@ -13,7 +13,8 @@ class GraphVerdict:
     form: such as "int8". seen: "samples" or "pictures". before, after: their PSNR in dB without and with the form.
     near: their figures with it; of an encoder of images, those of the encoder alone. judged: the score by the user's
     judge, which decides instead of PSNR; None without one. most_loss: the loss in dB that the form is worth.
-    tolerated_loss: the loss in dB that is always accepted. saved: what the form saves, as text.
+    tolerated_loss: the loss in dB that is always accepted. saved: what the form saves, as text. seeds: how many judged
+    it.
     """
 
     form: str
@@ -25,6 +26,7 @@ class GraphVerdict:
     most_loss: float
     tolerated_loss: float
     saved: str
+    seeds: int
 
     @property
     def loss(self) -> float:
@@ -49,7 +51,8 @@ class GraphVerdict:
         """Why the graph stays float32, if it is not taken, and what may change that."""
         form, seen = self.form, self.seen
         if self.judged is not None:
-            return f"in {form} the score is not surely within the limit of the judge"
+            unsure = ", but perhaps not on others" if self.judged.score.is_kept else ""
+            return f"in {form} it {self.judged.text}, on {self.judged.seeds} seeds{unsure}"
         own_judge = "; --judge lets your own measure decide instead of dB" if seen == "samples" else ""
         if self.before < LEAST_PSNR and not self.near.is_enough:
             return f"the {seen} have only {self.before:.1f} dB without it{own_judge}"
@@ -58,6 +61,6 @@ class GraphVerdict:
         if self._is_worth and not self._is_near:
             return (
                 f"in {form} the {seen} have {self.near.psnr:.1f} dB, less than {NEAR_PSNR:g} dB, with a loss of "
-                f"{self.loss:.1f} dB{own_judge}"
+                f"{self.loss:.1f} dB on {self.seeds} seeds{own_judge}"
             )
-        return f"{form} would cost {self.loss:.1f} dB of the {seen}, for {self.saved}"
+        return f"{form} would cost {self.loss:.1f} dB of the {seen} of {self.seeds} seeds, for {self.saved}"

@@ -188,9 +188,11 @@ class GraphReplacer:
                 near = Nearness(after, trial.snr, trial.unrelated)
             most_loss, saved = self._saving(tried.recipe, name, graph)
             seen = "pictures" if name in (DECODER, ENCODER) else "samples"
-            verdict = GraphVerdict(form, seen, before, after, near, judged, most_loss, policy.tolerated_loss, saved)
+            seeds = len(self._float_pictures[0]) if seen == "pictures" else tried.trial.seeds
+            figures = before, after, near, judged, most_loss, policy.tolerated_loss
+            verdict = GraphVerdict(form, seen, *figures, saved, seeds)
             choice = form if verdict.is_taken else f"float32, not {form}"
-            LOG.info("%s: %s in %s (%.2f dB for %s)", maker, name, choice, -verdict.loss, saved)
+            LOG.info("%s: %s in %s (a loss of %.2f dB for %s)", maker, name, choice, verdict.loss, saved)
             if verdict.is_taken:
                 return tried
             reason = verdict.reason

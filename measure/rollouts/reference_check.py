@@ -41,7 +41,7 @@ MOST_BEYOND = 0.5  # the largest share of values that may be beyond the clip
 LEAST_EFFECT = 1e-6  # of seeds, of conditions and of positions, relative to the size of samples: float32 rounding
 MAGNITUDE = "magnitude"  # the name of a figure
 MOST_DISTANCE = 0.9  # of the distance that the mean of the data has: a deviation of 0.05 or 1.95 times that of the data
-MOST_STEPS = 16  # of a plan that is tried in place of the given one
+MOST_STEPS = 32  # of a plan that is tried in place of the given one
 
 
 def check_reference(sampler: Sampler, run: ReferenceRun) -> ReferenceCheck:
@@ -55,7 +55,7 @@ def check_reference(sampler: Sampler, run: ReferenceRun) -> ReferenceCheck:
     missed = [figure.name for figure in figures if not figure.is_kept]
     if not missed or MAGNITUDE in missed:  # which a clip helps, as the problem says
         return ReferenceCheck(figures)
-    return ReferenceCheck(figures, _find_usable_plan(sampler, run))
+    return ReferenceCheck(figures, *_find_usable_plan(sampler, run))
 
 
 def require_usable_reference(sampler: Sampler, plan: Plan, batch: SeedBatch) -> None:
@@ -154,12 +154,12 @@ def _effect_figures(sampler: Sampler, run: ReferenceRun) -> Iterator[Figure]:
         yield Figure("effect of conditions", conditions, LEAST_EFFECT, False, problem)
 
 
-def _find_usable_plan(sampler: Sampler, run: ReferenceRun) -> str | None:
-    """Return the name of the plan with the fewest doubled steps, up to MOST_STEPS, whose samples keep all limits. None
-    if there is none, or if the plan's name has no number of steps."""
-    plan, parts = run.plan, split_plan_name(run.plan.name)
-    if not is_plan_name(plan.name) or not parts.has_step_count:
-        return None
+def _find_usable_plan(sampler: Sampler, run: ReferenceRun) -> tuple[str | None, int]:
+    """Return the name of the plan with the fewest doubled steps, up to MOST_STEPS, whose samples keep all limits, and
+    the most steps that were tried. The name is None if there is none, or if the plan's name has no number of steps."""
+    plan, parts, tried = run.plan, split_plan_name(run.plan.name), 0
+    if not (is_plan_name(plan.name) or parts.is_of_scheduler) or not parts.has_step_count:
+        return None, 0
     count = len(OTHER_SEEDS) if sampler.bundle.manifest.data_moments is None else FEWEST
     steps, batch = 2 * int(parts.steps), run.batch.first(count)
     with suppress(UserError):  # a plan that does not exist with that number of steps, or whose samples are not finite
@@ -168,9 +168,9 @@ def _find_usable_plan(sampler: Sampler, run: ReferenceRun) -> str | None:
             call = sampler.step_call(longer, len(batch.seeds), batch.conditions)
             longer_run = run_reference(longer, batch, call.step_network)
             if all(figure.is_kept for figure in reference_figures(sampler, longer_run)):
-                return with_steps(plan.name, steps)
-            steps *= 2
-    return None
+                return with_steps(plan.name, steps), steps
+            steps, tried = 2 * steps, steps
+    return None, tried
 
 
 def _compile_longer(sampler: Sampler, plan: Plan, steps: int) -> Plan:

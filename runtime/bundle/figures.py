@@ -26,11 +26,12 @@ class ReferenceCheck(Strict, frozen=True):
     """Whether float32's own samples are usable, so that bodies can be compared with them.
 
     figures: the figures of float32's samples. instead: the name of a plan of more steps whose samples keep all limits;
-        None if these samples do, or if none was found.
+        None if these samples do, or if none was found. tried: the most steps of the plans that were tried; 0 if none.
     """
 
     figures: tuple[Figure, ...] = ()
     instead: str | None = None
+    tried: int = 0
 
     @property
     def problem(self) -> str | None:
@@ -39,8 +40,10 @@ class ReferenceCheck(Strict, frozen=True):
         missed = next((figure for figure in self.figures if not figure.is_kept), None)
         if missed is None:
             return None
-        tried = "" if self.instead is None else f"; the samples of --plan {self.instead} are usable"
-        return f"float32 itself: {missed.problem}{tried}"
+        said = f"; more steps, up to {self.tried}, are not usable either" if self.tried else ""
+        if self.instead is not None:
+            said = f"; the samples of --plan {self.instead} are usable"
+        return f"float32 itself: {missed.problem}{said}"
 
 
 class JudgeScore(Strict, frozen=True):

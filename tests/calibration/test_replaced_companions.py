@@ -231,7 +231,8 @@ def test_a_decoder_that_loses_too_much_stays_float(
     body = calibrate(options(copied)).bodies[BODY]
     assert {*body.replaces} == {TEXT_ENCODER, ENCODER} and body.reasons.keys() == {DECODER}
     assert re.fullmatch(
-        r"8 bits would cost \d+\.\d dB of the pictures, for \d\d\.\d % fewer bytes of the body", body.reasons[DECODER]
+        r"8 bits would cost \d+\.\d dB of the pictures of 4 seeds, for \d\d\.\d % fewer bytes of the body",
+        body.reasons[DECODER],
     )
     assert (body.trials[0].picture_psnr or 0.0) > 40.0  # by the decoder of float32
     assert "decoder of latents in float32, not 8 bits" in caplog.text
@@ -242,12 +243,14 @@ def test_a_decoder_that_is_worth_its_loss_but_not_near_stays_float(
 ) -> None:
     monkeypatch.setattr(GraphReplacer, "_picture_quality", lambda *_: (41.0, 39.2))
     body = calibrate(options(copied)).bodies[BODY]
-    assert body.reasons[DECODER] == ("in 8 bits the pictures have 39.2 dB, less than 40 dB, with a loss of 1.8 dB")
+    assert body.reasons[DECODER] == (
+        "in 8 bits the pictures have 39.2 dB, less than 40 dB, with a loss of 1.8 dB on 4 seeds"
+    )
 
 
 @pytest.mark.parametrize(
     ("alone", "reason"),
-    [(41.0, None), (39.2, "in 8 bits the pictures have 39.2 dB, less than 40 dB, with a loss of 3.4 dB")],
+    [(41.0, None), (39.2, "in 8 bits the pictures have 39.2 dB, less than 40 dB, with a loss of 3.4 dB on 4 seeds")],
 )
 def test_an_encoder_is_judged_without_the_error_of_the_body(
     copied: Path, monkeypatch: pytest.MonkeyPatch, alone: float, reason: str | None

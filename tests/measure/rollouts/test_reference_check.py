@@ -115,17 +115,21 @@ def test_data_of_two_values_are_usable_although_all_samples_lie_at_the_clip() ->
 def test_samples_that_do_not_depend_on_the_seed_are_not_usable() -> None:
     check = Denoiser(lambda x, step, conditions: answer(conditions)).check("ddim:4")
     assert values(check)["effect of seeds"] < LEAST_EFFECT
-    assert check.problem == "float32 itself: its samples do not depend on the seed" and check.instead is None
+    assert (
+        check.problem
+        == "float32 itself: its samples do not depend on the seed; more steps, up to 32, are not usable either"
+    )
+    assert check.instead is None
 
 
 def test_samples_that_ignore_the_condition_are_not_usable() -> None:
     check = Denoiser(lambda x, step, conditions: 0.5 * x).check("ddim:1")
-    assert check.problem == "float32 itself: its samples do not depend on state"
+    assert check.problem is not None and check.problem.startswith("float32 itself: its samples do not depend on state")
 
 
 def test_samples_of_one_value_are_not_usable() -> None:
     check = Denoiser(lambda x, step, conditions: np.full_like(x, 0.25)).check("ddim:2")
-    assert check.problem == "float32 itself: all its values are equal"
+    assert check.problem is not None and check.problem.startswith("float32 itself: all its values are equal")
 
 
 def test_samples_are_far_from_data_if_their_mean_magnitude_exceeds_the_largest_in_the_data() -> None:
