@@ -3,12 +3,16 @@
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.ranges.moments import moment_bytes
 from fewstep.calibration.ranges.row_observer import are_large, row_bytes
+from fewstep.calibration.replaced_graphs import COMPANIONS
 from fewstep.calibration.task import Task
 from fewstep.graph.files import io
 from fewstep.graph.files.weights import weight_bytes
 from fewstep.graph.graph import Graph
 from fewstep.graph.resource_needs import Needs
 from fewstep.measure.rollouts.trajectories import BATCH
+from fewstep.runtime.backends import RUN_ONCE
+from fewstep.runtime.bundle.networks import shared_graphs
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 from fewstep.runtime.bundle.reading import Bundle
 
 ALONE = 200 * 10**6  # bytes of the command and its engines
@@ -31,6 +35,7 @@ def estimate_needs(task: Task, workers: int = 0) -> Needs:
     here = LOWERING_PEAK * weights + 2 * moments + at_once * sample + ALONE  # 2 moments: the sum, and one trajectory's
     others = workers * (WORKER * weights + moments + sample + ALONE)
     bodies = [body_bytes(task.prepared, task.operations, target) for target in task.targets]
+    bodies += [size for target in task.targets for size in _replaced_bytes(task, target)]
     files = sum(2 if size > io.EXTERNAL_ABOVE else 1 for size in bodies)
     return Needs(round(here + others), sum(bodies), files + 2)  # 2: ranges and plan
 
@@ -44,6 +49,16 @@ def body_bytes(prepared: Graph, operations: tuple[str, ...], target: Target) -> 
         array.size * (1 if name in lowered else float_size if array.dtype.kind == "f" else array.itemsize)
         for name, array in prepared.constants.items()
     )
+
+
+def _replaced_bytes(task: Task, target: Target) -> list[int]:
+    """Return the bytes of the graphs that a body may run instead of shared ones, each with a byte for each weight."""
+    if target.scheme.weight_bits is None and target.platform.backend != ONNXRUNTIME and not target.companions:
+        return []
+    bundle = task.sampler.bundle
+    graphs = shared_graphs(bundle.manifest)
+    entries = [graphs[name] for name in (*RUN_ONCE, *COMPANIONS) if name in graphs]
+    return [sum((bundle.path / file).stat().st_size for file in (graph.file, *graph.data)) // 4 for graph in entries]
 
 
 def _prologue_bytes(bundle: Bundle) -> int:

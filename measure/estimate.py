@@ -4,6 +4,7 @@ Other programs delay calls that are longer than a time slice of the system, and 
 call says little about long work on a busy machine, and calls are repeated over many time slices.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +17,7 @@ from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.runtime.machine.cpu import default_threads
 from fewstep.runtime.progress import ESTIMATES
+from fewstep.runtime.sampling.execute import StepState
 from fewstep.runtime.sampling.sampler import Sampler
 
 LEAST_ANNOUNCED = 20.0  # seconds from which work announces its duration
@@ -113,17 +115,26 @@ def _time_evaluation(sampler: Sampler, plan: AnyPlan, records: ConditionRecords 
     """Measure the seconds per evaluation and sample once.
 
     Steps run until each network has run two of them. The second is timed, since the first also allocates memory. A
-    network with a single step is timed at that step. A plan with a single step runs twice.
+    network with a single step is timed at that step. A plan with a single step runs twice. The time of the conditioner
+    and the prologue, which run once for each sample, is spread over its steps.
     """
     batch = next(SeedBatch.split_by_size(sampler.bundle.manifest, seeds, records, len(seeds)))
     sampler = batch.at_size(sampler)
     repeats = 2 if len(plan.steps) == 1 else 1
     runs = [step.network for step in plan.steps] * repeats
     last = max(min(runs.index(name) + 1, len(runs) - 1) for name in set(runs))
-    states = chain(
-        *(sampler.steps(plan, batch.seeds, batch.conditions, plan.guidance) for _ in range(repeats))
-    )  # all have begun
+
+    def begin() -> Iterator[StepState]:
+        return sampler.steps(plan, batch.seeds, batch.conditions, plan.guidance)
+
+    begin()  # which opens the graphs
+    sampler.forget()
+    start = perf_counter()
+    begun = [begin()]
+    setup = perf_counter() - start
+    states = chain(*begun, *(begin() for _ in range(repeats - 1)))
     seconds, start = dict[str, float](), perf_counter()
     for state in islice(states, last + 1):
         seconds[state.step.network], start = perf_counter() - start, perf_counter()
-    return sum(seconds[network] for network in runs) / len(runs) / len(batch.seeds)
+    evaluations = sum(seconds[network] for network in runs) / len(runs)
+    return (evaluations + setup / len(plan.steps)) / len(batch.seeds)

@@ -106,7 +106,7 @@ def open_request(options: RunOptions) -> RunRequest:
     defaults = find_defaults(bundle, body, options.plan) if choice is None else choice.defaults
     guidance = defaults.guidance if options.guidance is None else options.guidance
     options = replace(options, precision=body.precision, guidance=guidance)
-    memory = _plan_memory(options, bundle, name)
+    memory = _plan_memory(options, bundle, name, choice)
     values, negative = add_prompt_conditions(bundle, own, options.prompts, options.negatives, options.threads)
     if negative:
         if UNCOND in branches:
@@ -126,22 +126,28 @@ def open_request(options: RunOptions) -> RunRequest:
     return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults, rate, memory)
 
 
-def _plan_memory(options: RunOptions, bundle: Bundle, body: str) -> "MemoryPlan | None":
-    """Return the plan for --memory, after it is printed; None without it."""
+def _plan_memory(options: RunOptions, bundle: Bundle, body: str, choice: SavedChoice | None) -> "MemoryPlan | None":
+    """Return the plan for --memory, or for that of a choice, after it is printed; None without it."""
     if options.memory is None:
         return None
-    from fewstep.report.choosing.memory_plan import plan_memory  # only --memory needs it
+    from fewstep.report.choosing.memory_plan import TooLittleMemory, plan_memory  # only --memory needs it
 
-    plan = plan_memory(
-        bundle,
-        body,
-        parse_bytes(options.memory),
-        samples=batch_size(options, bundle.manifest),
-        branches=count_branches(options.plan, options.guidance),
-        prompts=sorted({*options.prompts, *options.negatives}, key=len)[-BATCH:],
-        pictures=0 if options.is_array else 4 * prod(image_shape(bundle.manifest)) * options.count,
-        threads=options.threads,
-    )
+    try:
+        plan = plan_memory(
+            bundle,
+            body,
+            parse_bytes(options.memory),
+            samples=batch_size(options, bundle.manifest),
+            branches=count_branches(options.plan, options.guidance),
+            prompts=sorted({*options.prompts, *options.negatives}, key=len)[-BATCH:],
+            pictures=0 if options.is_array else 4 * prod(image_shape(bundle.manifest)) * options.count,
+            threads=options.threads,
+        )
+    except TooLittleMemory as error:
+        if choice is None:
+            raise
+        what = f"the choice of {choice.day} allows {choice.memory}, and {error.what}"
+        raise UserError(what, "give fewer --samples, or choose again with more memory") from error
     LOG.warning("%s", plan.describe())
     return plan
 

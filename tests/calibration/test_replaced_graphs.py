@@ -15,6 +15,7 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.resource_needs import body_bytes, estimate_needs
 from fewstep.calibration.shared_graph_ranges import measure_ranges, setup_feeds
 from fewstep.calibration.task import Task
 from fewstep.graph.graph import Graph
@@ -108,6 +109,14 @@ def test_ranges_of_a_conditioner_are_those_of_the_conditions(bundle: Path, monke
     pictures = np.random.default_rng(0).uniform(-1, 1, (8, *PICTURE)).astype(np.float32)
     exact, int8 = (run(version, {"class": pictures})["row"] for version in (graph, lowered.graph))
     assert 0 < np.square(int8 - exact).mean() < 5e-2 * exact.var()
+
+
+def test_the_disk_of_a_calibration_counts_a_conditioner_in_int8(bundle: Path) -> None:
+    task = task_of(options(bundle))
+    size = (bundle / "graphs/conditioner.onnx").stat().st_size
+    bodies = sum(body_bytes(task.prepared, task.operations, target) for target in task.targets)
+    here = [target for target in task.targets if target.platform.backend == "onnxruntime"]
+    assert here and estimate_needs(task).disk == bodies + len(here) * (size // 4)
 
 
 def test_ranges_of_few_samples_leave_room_for_others(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from fewstep.measure import estimate
 from fewstep.measure.estimate import Estimate, measure_load, seconds_per_evaluation
 from fewstep.runtime.sampling.loading import load
+from fewstep.runtime.sampling.sampler import Sampler
 
 
 @pytest.mark.parametrize("plan", ["ddim:1", "ddim:2", "ddim:8"])
@@ -43,6 +44,24 @@ def test_delays_of_other_programs_count_as_often_as_they_happen(
     plan = sampler.compile("ddim:2")
     assert seconds_per_evaluation(sampler, plan, count=10**6) == pytest.approx(3e-3, rel=0.05)
     assert seconds_per_evaluation(sampler, plan) in (pytest.approx(1e-3), pytest.approx(7e-3))  # for a short work
+
+
+def test_a_conditioner_counts_once_for_each_sample(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes 8 ms, and each of 4 steps 1 ms: 3 ms for an evaluation."""
+    clock = Clock(monkeypatch)
+
+    def take_time(index: int, _: object) -> None:
+        clock.now += 1e-3
+
+    sampler = replace(load(tiny_bundle), on_call=take_time)
+    begin = Sampler.steps
+
+    def steps(self: Sampler, *given: object, **named: object) -> object:
+        clock.now += 8e-3
+        return begin(self, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sampler, "steps", steps)
+    assert seconds_per_evaluation(sampler, sampler.compile("ddim:4")) == pytest.approx(3e-3)
 
 
 def test_a_load_is_the_wall_time_of_a_busy_loop_over_its_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:

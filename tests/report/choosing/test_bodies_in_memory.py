@@ -7,10 +7,12 @@ import pytest
 
 from fewstep.cli.run.choice import apply_choice
 from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.request import open_request
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing import memory_plan
 from fewstep.report.choosing.choose import choose
 from fewstep.report.choosing.options import ChooseOptions
+from tests.refusals import refuses
 
 BYTES = {"float32": 4 * 10**9, "int8-cpu-x86": 10**7}  # of memory that the denoiser adds
 
@@ -34,6 +36,9 @@ def test_bodies_that_need_more_memory_are_left_out_and_the_run_keeps_to_the_budg
     assert (completed.precision, completed.memory, completed.backend) == ("int8", "2GB", "onnxruntime")
     with pytest.raises(UserError, match=r"no body fits. The smallest is int8-cpu-x86: .* give --memory \d+MB or more"):
         choose(options(tiny_bundle, "1MB"))
+    monkeypatch.setattr(memory_plan, "stage_bytes", lambda *_: 10**10)  # by now
+    with refuses(r"allows 2GB, and 2.00 GB of memory is too little", "give fewer --samples, or choose again"):
+        open_request(RunOptions(tiny_bundle, chosen=True))
 
 
 def test_a_body_fits_with_all_samples_in_a_call(
