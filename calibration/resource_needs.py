@@ -17,6 +17,7 @@ from fewstep.runtime.bundle.reading import Bundle
 
 ALONE = 200 * 10**6  # bytes of the command and its engines
 LOWERING_PEAK = 1.5  # peak in multiples of the float weights: while a graph is lowered, or in OpenVINO
+LEAST_REPLACED = 2**12  # bytes of a graph; a smaller one has no weights to store in int8
 WORKER = 1.25  # multiple of the float weights: those that onnxruntime packs, and mapped pages
 
 
@@ -58,7 +59,8 @@ def _replaced_bytes(task: Task, target: Target) -> list[int]:
     bundle = task.sampler.bundle
     graphs = shared_graphs(bundle.manifest)
     entries = [graphs[name] for name in (*RUN_ONCE, *COMPANIONS) if name in graphs]
-    return [sum((bundle.path / file).stat().st_size for file in (graph.file, *graph.data)) // 4 for graph in entries]
+    sizes = [sum((bundle.path / file).stat().st_size for file in (graph.file, *graph.data)) for graph in entries]
+    return [size // 4 for size in sizes if size >= LEAST_REPLACED]
 
 
 def _prologue_bytes(bundle: Bundle) -> int:
