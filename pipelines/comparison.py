@@ -24,6 +24,7 @@ from fewstep.pipelines.relations.held_part import read_hold
 from fewstep.pipelines.relations.networks import RecordedNetworks, check_parts
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.relations.relations import branch_calls
+from fewstep.pipelines.rounding import MOST_OF_ROUNDING, ROUNDING, TOLERANCE, is_rounding, relative_difference
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND, Branches
 from fewstep.plans.plan import Plan, Step
@@ -31,9 +32,6 @@ from fewstep.runtime.sampling.execute import Hold, StepNetwork, execute, finish
 
 LOG = logging.getLogger("fewstep")
 Array = NDArray[np.floating[Any]]
-TOLERANCE = 1e-4  # largest difference of the final x, relative to its range
-ROUNDING = 2**-22  # a relative difference of x
-MOST_OF_ROUNDING = 4  # times what a rounded first x changes: each step rounds
 ROUNDED = "%s: a first x that differs by %.1g of itself changes the final one by %.1g of its range after %d steps"
 SEED = 11
 DEFAULT_TIMESTEPS = 1000  # of schedulers, if their config has no number
@@ -118,17 +116,23 @@ def compare_run(
     """Compare the final x of a run with that of a plan along a network, from the same noise. Returns their difference.
 
     Raises UserError if it is above `TOLERANCE`, unless rounding explains it: the plan has the pipeline's x after each
-    step if its network gets the pipeline's own x, and a first x that differs by its rounding changes the final one as
-    much.
+    step if its network gets the pipeline's own x, up to what rounding of that x changes, and a first x that differs by
+    its rounding changes the final one as much.
     """
 
     def run_plan(network: StepNetwork) -> tuple[Array, Array]:
         return sample_plan(built, modules, settings, scheduler, made, lambda _: network)
 
-    def call_with_own_x(index: int, step: Step, u: Array) -> Sequence[Array]:
-        own = _network_x(made.record.steps[index], modules)
-        apart.append(relative_difference(u, own))
-        return network(index, step, own)
+    def lead(factor: float) -> list[Array]:
+        """Return x before each step and at the end, if the network gets the pipeline's own x times a factor."""
+        states = list[Array]()
+
+        def call_with_own_x(index: int, step: Step, u: Array) -> Sequence[Array]:
+            states.append(u)
+            return network(index, step, own[index] * np.float32(factor))
+
+        final, _ = run_plan(call_with_own_x)
+        return [*states, final]
 
     def call_with_rounding(index: int, step: Step, u: Array) -> Sequence[Array]:
         return network(index, step, u if index else u * np.float32(1 + ROUNDING))
@@ -137,20 +141,14 @@ def compare_run(
     difference = relative_difference(mine, theirs)
     if difference <= TOLERANCE:
         return difference
-    apart = list[float]()  # from the pipeline's own x, in each step
-    apart.append(relative_difference(run_plan(call_with_own_x)[0], theirs))
-    is_led = all(step <= TOLERANCE for step in apart)
+    own = [*(_network_x(step, modules) for step in made.record.steps), theirs]
+    is_led = all(map(is_rounding, lead(1), own, lead(1 + ROUNDING)))
     by_rounding = relative_difference(run_plan(call_with_rounding)[0], mine) if is_led else 0.0
     if not difference <= MOST_OF_ROUNDING * by_rounding:
         what = f"the samples of {built.name} and of its scheduler's plan differ by {difference:.2g} of their range"
         raise recording_error(f"{what} after {len(made.record.steps)} steps")
     LOG.warning(ROUNDED, built.name, ROUNDING, by_rounding, len(made.record.steps))
     return difference
-
-
-def relative_difference(mine: Array, theirs: Array) -> float:
-    """Return the largest difference, relative to the range of the second array."""
-    return float(np.abs(mine - theirs).max() / max(float(np.ptp(theirs)), 1e-12))
 
 
 def sample_plan(

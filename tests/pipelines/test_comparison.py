@@ -132,6 +132,12 @@ def test_a_difference_that_rounding_explains_is_returned(monkeypatch: pytest.Mon
     assert 1e-4 < compare_growing(monkeypatch, 3e-7) < 1e-3
 
 
+def test_a_wrong_step_is_refused_though_it_differs_by_less_than_the_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By 5e-5 of x in one step, where rounding changes 1e-6 of it; rounding of the first x changes everything."""
+    with refuses(("Pipe", "differ by", "after 16 steps")):
+        compare_growing(monkeypatch, 5e-4, steps=16, wrong=1)
+
+
 @pytest.mark.parametrize("error", [1e-5, 1e-3])
 def test_a_larger_difference_is_refused(monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     with refuses(("Pipe", "differ by", "after 7 steps")):
