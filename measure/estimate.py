@@ -53,8 +53,8 @@ class Estimate:
         """
         if self.seconds < LEAST_ANNOUNCED or (load := measure_load()) < BUSY:
             return ""
-        idle = (self.sampling + self.preparation) / load + self.timing
-        return f" at the present load, and {format_duration(idle)} on an idle machine"
+        idle = format_duration((self.sampling + self.preparation) / load + self.timing)
+        return "" if idle == format_duration(self.seconds) else f" at the present load, and {idle} on an idle machine"
 
     def announce(self) -> None:
         """Log one line to ESTIMATES if the work takes LEAST_ANNOUNCED or longer."""

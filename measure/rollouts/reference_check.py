@@ -40,6 +40,7 @@ BEYOND_CLIP = 1.05  # times the clip; trained networks predict at most a third o
 MOST_BEYOND = 0.5  # the largest share of values that may be beyond the clip
 LEAST_EFFECT = 1e-6  # of seeds, of conditions and of positions, relative to the size of samples: float32 rounding
 MAGNITUDE = "magnitude"  # the name of a figure
+OF_LIMIT = 1.1  # largest mean magnitude of samples, as a multiple of the largest in the data: data may be -1 and 1 only
 MOST_DISTANCE = 0.9  # of the distance that the mean of the data has: a deviation of 0.05 or 1.95 times that of the data
 MOST_STEPS = 32  # of a plan that is tried in place of the given one
 
@@ -99,7 +100,7 @@ def _scale_figures(sample: Floats, manifest: Manifest, is_clipped: bool) -> Iter
     values = sample.astype(np.float64)
     size = float(np.sqrt(np.square(values).mean()))
     known = data_range(manifest)
-    limit = ANY_DATA if known is None else known * (1.0 if manifest.data_limit is not None else BEYOND)
+    limit = ANY_DATA if known is None else known * (OF_LIMIT if manifest.data_limit is not None else BEYOND)
     whose = "your data" if manifest.data_limit is not None else "usual data"
     advice = "" if is_clipped else f"; {clip_advice(manifest)}"
     problem = f"its samples have a mean magnitude of {size:.3g}, and {whose} stay within {known or limit:g}{advice}"

@@ -86,7 +86,7 @@ def test_a_busy_machine_has_two_estimates(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(estimate, "measure_load", lambda: 3.0)
     work = Estimate(8, sampling=80.0, timing=10.0, preparation=10.0)
     assert work.describe_load() == " at the present load, and 40 seconds on an idle machine"
-    assert Estimate(8, sampling=10.0).describe_load() == ""
+    assert Estimate(8, sampling=10.0).describe_load() == Estimate(8, sampling=0.1, timing=40.0).describe_load() == ""
     monkeypatch.setattr(estimate, "measure_load", lambda: 1.1)
     assert work.describe_load() == ""
 

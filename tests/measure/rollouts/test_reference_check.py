@@ -144,6 +144,12 @@ def test_samples_are_far_from_data_if_their_mean_magnitude_exceeds_the_largest_i
     assert Denoiser(ten).check("ddim:1").problem is None  # an unknown range
 
 
+def test_data_of_two_values_are_as_large_as_their_limit() -> None:
+    """Samples with an error of 2 % have a mean magnitude above it."""
+    check = Denoiser(lambda x, step, conditions: 1.02 * np.sign(x + answer(conditions)), data_limit=1.0).check("ddim:2")
+    assert values(check)["magnitude"] > 1.01 and check.problem is None
+
+
 def far_answer(x: NDArray[Any], step: Step, conditions: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """Close to zero with one step, as from pure noise; the answer with less noise."""
     share = 0.01 if step.sigma is not None and step.sigma > 0.99 else 1.0
