@@ -15,14 +15,7 @@ from torch import nn
 from benchmarks.pipelines.variants import write_call
 from fewstep.export.options.call_option import parse_call
 from fewstep.pipelines.companions.decoding import COLORS, TENSORS, read_tensors, to_model_range
-from fewstep.pipelines.comparison import (
-    SEED,
-    ComparedRun,
-    branch_names,
-    relative_difference,
-    run_networks,
-    sample_plan,
-)
+from fewstep.pipelines.comparison import SEED, ComparedRun, branch_names, run_networks, sample_plan
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_component, load_network
 from fewstep.pipelines.listed.folder import read_recorded_scheduler
@@ -35,6 +28,7 @@ from fewstep.pipelines.relations.arguments import branch_values
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.relations import branch_calls
 from fewstep.pipelines.relations.row_lists import shorten_lists
+from fewstep.pipelines.rounding import relative_difference
 from fewstep.pipelines.source import record_folder
 from fewstep.pipelines.stored_steps import find_scheduler
 from fewstep.plans.errors import UserError
