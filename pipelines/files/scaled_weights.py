@@ -80,9 +80,12 @@ def find_scaled_weights(entries: Mapping[str, StoredTensor]) -> ScaledWeights:
 
 def _refuse_lost_scales(entries: Mapping[str, StoredTensor], scales: Mapping[str, StoredTensor]) -> None:
     """Raise UserError for a weight in float8 without a scale, next to weights that have one: its numbers may be those
-    of the weight, or a scale may be lost."""
+    of the weight, or a scale may be lost. A weight in int8 always has one."""
     is_marked = any(name.rpartition(".")[2] == MARK for name in entries)
     for name, tensor in entries.items():
+        if name.endswith(".weight") and tensor.dtype == "I8" and name not in scales:
+            known = " or ".join(WEIGHT_SCALES)
+            raise UserError(f"{tensor.file} stores {name!r} as int8, without a scale called {known}", GIVE_WIDER)
         is_weight = name.endswith(".weight") and tensor.dtype in FLOAT8 and name not in scales
         if (scales or is_marked) and is_weight and tensor.read().dim() > 1:
             what = f"{tensor.file} stores weights as float8 with scales, and has no scale of {name!r}"

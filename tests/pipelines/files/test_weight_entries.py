@@ -66,7 +66,7 @@ def test_other_scales_of_float8_weights_are_refused_by_name(plain: Path, ending:
 
 def test_weights_in_whole_numbers_are_refused(plain: Path, tmp_path: Path) -> None:
     home = rewritten(plain, tmp_path / "f", lambda each: each | {"conv_in.weight": each["conv_in.weight"].char()})
-    with pytest.raises(UserError, match="stores 'conv_in.weight' as I8"):
+    with pytest.raises(UserError, match="stores 'conv_in.weight' as int8, without a scale called scale_weight"):
         load_network(home)
 
 
