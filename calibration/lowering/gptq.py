@@ -28,7 +28,8 @@ from fewstep.graph.selection import WeightedOp
 from fewstep.graph.weight_quantization import QuantizedWeight
 
 DAMPING = 0.01  # share of the mean second moment that is added to the diagonal, so that H is positive definite
-AT_ONCE = 1 << 15  # weights that are rounded at once; each takes some 60 bytes meanwhile
+AT_ONCE = 1 << 18  # weights that are rounded at once; each takes some 60 bytes meanwhile
+TOGETHER = 32  # inputs whose errors are carried to all later inputs in one product
 
 Float = NDArray[np.float64]
 
@@ -82,21 +83,24 @@ def round_in_groups(
 
     Raises ValueError if a weight is NaN or infinite.
     """
-    rows = np.moveaxis(weight, op.axis, 0).astype(np.float64)  # [outputs, inputs]
-    inputs = rows.shape[1]
+    rows = np.moveaxis(weight, op.axis, 0)  # [outputs, inputs]
+    outputs, inputs = rows.shape
     spans = list(zip(split_inputs(op, weight.shape, moments.shape[-1]).spans, moments, strict=True))
-    scales, zeros = choose_scales(rows, group, _second_moments(spans))
+    importance, count = _second_moments(spans), -(-inputs // group)
+    scales, zeros = np.empty((outputs, count), np.float16), np.empty((outputs, count), np.uint8)
     codes = np.empty(rows.shape, np.uint8)
     at_most = max(1, AT_ONCE // inputs)  # outputs
-    for start in range(0, len(rows), at_most):
+    for start in range(0, outputs, at_most):
         part = slice(start, start + at_most)
+        block_rows = rows[part].astype(np.float64)
+        scales[part], zeros[part] = choose_scales(block_rows, group, importance)
         scale, zero = (spread_groups(table[part], group, inputs) for table in (scales, zeros))
         for span, block in spans:
             size = span.stop - span.start
             limits = -zero[:, span], LARGEST_CODE - zero[:, span]
             sums = block[None, :size, :size].astype(np.float64)
             codes[part, span] = (
-                round_gptq(rows[None, part, span], scale[None, :, span], sums, limits)[0] + zero[:, span]
+                round_gptq(block_rows[None, :, span], scale[None, :, span], sums, limits)[0] + zero[:, span]
             )
     return GroupedWeight(codes, scales, zeros, group)
 
@@ -126,21 +130,31 @@ def round_gptq(rows: Float, scales: Float, moments: Float, limits: tuple[Float |
     turned = np.take_along_axis(np.take_along_axis(moments, back[:, :, None], 1), back[:, None, :], 2)
     turned += np.where(is_seen, DAMPING * mean, 1.0)[:, None, None] * np.eye(turned.shape[-1])
     factor = np.linalg.cholesky(turned)[:, ::-1, ::-1]  # R: Cholesky factor of H in reverse order, reversed back
-    factor = factor / np.diagonal(factor, axis1=1, axis2=2)[:, None, :]
+    upper = np.ascontiguousarray((factor / np.diagonal(factor, axis1=1, axis2=2)[:, None, :]).swapaxes(1, 2))
 
-    def in_order(values: Float | int) -> Float:
-        """Return values of [blocks, outputs, inputs] in the order of rounding."""
-        return np.take_along_axis(np.broadcast_to(values, rows.shape), order[:, None, :], 2)
+    def in_order(values: Float) -> Float:
+        """Return values of [blocks, outputs, inputs] as [blocks, inputs, outputs], in the order of rounding."""
+        rows_of = np.broadcast_to(values, rows.shape).swapaxes(1, 2)
+        return np.stack([block[places] for block, places in zip(rows_of, order, strict=True)])
 
-    exact, (least, most) = in_order(rows / steps), map(in_order, limits)
-    sizes = in_order(steps / steps[:, :, :1])  # of the integers' steps, relative to the first input's
-    errors = np.zeros(exact.shape)  # in steps of the first input
-    for number in range(exact.shape[-1]):
-        before = (errors[:, :, :number] @ factor[:, :number, number, None])[:, :, 0] / sizes[:, :, number]
-        rounded = np.clip(np.rint(exact[:, :, number] - before), least[:, :, number], most[:, :, number])
-        errors[:, :, number] = (rounded - exact[:, :, number]) * sizes[:, :, number]
-    integers = np.empty(exact.shape)
-    np.put_along_axis(integers, order[:, None, :], np.rint(exact + errors / sizes), 2)
+    exact = in_order(rows / steps)
+    sizes = None if scales.ndim == 2 else in_order(steps / steps[:, :, :1])  # of steps, relative to the first input's
+    least, most = (limit if isinstance(limit, int) else in_order(limit) for limit in limits)
+    errors, before = np.empty(exact.shape), np.zeros(exact.shape)  # in steps of the first input
+    for start in range(0, exact.shape[1], TOGETHER):
+        stop = min(start + TOGETHER, exact.shape[1])
+        for number in range(start, stop):
+            before[:, number] += (upper[:, None, number, start:number] @ errors[:, start:number])[:, 0]
+            size = 1.0 if sizes is None else sizes[:, number]
+            rounded = np.rint(exact[:, number] - before[:, number] / size)
+            low, high = (limit if isinstance(limit, int) else limit[:, number] for limit in (least, most))
+            np.minimum(np.maximum(rounded, low, out=rounded), high, out=rounded)
+            errors[:, number] = (rounded - exact[:, number]) * size
+        before[:, stop:] += upper[:, stop:, start:stop] @ errors[:, start:stop]
+    integers = np.empty(rows.shape)
+    rounded = np.rint(exact + (errors if sizes is None else errors / sizes))
+    for block, places, values in zip(integers, order, rounded, strict=True):
+        block[:, places] = values.T
     return integers
 
 
