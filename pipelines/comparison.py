@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fewstep.export.tracing.weights.stored_halves import count_weights
+from fewstep.graph.resource_needs import format_duration
+from fewstep.pipelines.compared_size import few_steps
 from fewstep.pipelines.recording.call_record import CallRecord, SchedulerStep, select_rows
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.own_noise import check_own_noise
@@ -56,25 +58,32 @@ def compare_samples(
 
     Both run the network with its weights, a small one also for another number of steps. `batch` are settings for
     several samples. The plan receives each text as it is padded in that batch, and the pipeline also runs with that
-    text alone. Raises UserError above `TOLERANCE`, and if x does not start from noise.
+    text alone. A large network, whose calls take long, has `FEWEST_STEPS`, fewer samples, and its shortest text only.
+    Raises UserError above `TOLERANCE`, and if x does not start from noise.
     """
 
-    def compare(call: Mapping[str, Any], padded: CallRecord | None = None, rows: slice = slice(None)) -> None:
-        run = run_networks(built, modules, call)
+    def compare(call: Mapping[str, Any], padded: CallRecord | None = None, rows: slice = slice(None)) -> CallRecord:
+        start, run = perf_counter(), run_networks(built, modules, call)
+        if is_large and not differences:
+            time = format_duration((perf_counter() - start) * (1 + 2 * bool(settings.texts)))
+            LOG.warning("comparing samples with those of %s takes about %s more", built.name, time)
         network = _StepNetwork(padded or run.record, modules, rows)
         difference = compare_run(built, modules, call, scheduler, run, network)
         count = call.get(STEP_COUNT, len(run.record.steps))
         differences[count] = max(difference, differences.get(count, 0.0))
+        return run.record
 
-    differences: dict[int, float] = {}
-    compare(settings.of(None, batch))
+    differences, few = dict[int, float](), few_steps(modules, settings)
+    if is_large := few is not None:
+        check_updates(built, modules, settings.of(), scheduler)
+    first = compare(settings.of(None, batch if few is None else few))
     for each in (LENGTH, SHORTNESS) if settings.forms.has_free_length else ():
-        compare(settings.of(each))
-    if settings.texts:
-        padded = run_networks(built, modules, settings.of()).record
+        compare(settings.of(each, few))
+    texts = list(enumerate(settings.texts))[-1 if is_large else 0 :]
+    padded = first if is_large or not texts else run_networks(built, modules, settings.of()).record
     try:
-        for row, text in enumerate(settings.texts):
-            compare(text, padded, slice(row, row + 1))
+        for row, text in texts:
+            compare({**text, **(few or {})}, padded, slice(row, row + 1))
     except UserError as error:
         what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
         raise LengthError(what) from error
@@ -387,8 +396,3 @@ def _replay(noise: RecordedNoise) -> Any:
         return known[number]
 
     return draws
-
-
-def is_comparable(network: nn.Module) -> bool:
-    """Return True if a network is small enough to run a few steps on the CPU."""
-    return count_weights(network) <= 2 * 10**9

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fewstep.export.verification.points import sizes_to_verify
-from fewstep.pipelines.comparison import check_updates, compare_call, is_comparable
+from fewstep.pipelines.compared_size import few_steps, is_comparable
+from fewstep.pipelines.comparison import check_updates, compare_call
 from fewstep.pipelines.recorded_pipeline import Part, RecordedPipeline, find_form
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall
 from fewstep.pipelines.recording.call_sizes import CallSizes, find_call_sizes
@@ -122,7 +123,8 @@ class RecordedSizes:
         """Return the largest difference of samples from the pipeline's own, or None for a network that is too large."""
         if not all(is_comparable(module.network) for module in self.modules.modules.values()):
             return None
-        settings = self.recorded.settings.of(None, {**self.recorded.batch, **settings})
+        few = few_steps(self.modules, self.recorded.settings)
+        settings = self.recorded.settings.of(None, {**(self.recorded.batch if few is None else few), **settings})
         return compare_call(built, self.modules, settings, self.scheduler)
 
 

@@ -20,7 +20,8 @@ from fewstep.graph.graph import TO
 from fewstep.pipelines.companions.decoding import read_companions
 from fewstep.pipelines.companions.recorded_text import read_recorded_text
 from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_memory, read_stored
-from fewstep.pipelines.comparison import compare_samples, is_comparable
+from fewstep.pipelines.compared_size import is_comparable
+from fewstep.pipelines.comparison import compare_samples
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network, outline_network
 from fewstep.pipelines.free_sizes import RecordedSizes

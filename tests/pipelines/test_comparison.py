@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewstep.pipelines import comparison
+from fewstep.pipelines import compared_size, comparison
 from fewstep.pipelines.comparison import _call_network, _check_noise, compare_samples
 from fewstep.pipelines.recording.settings import CallSettings
 from fewstep.pipelines.recording.stand_ins import recording_error
@@ -102,6 +102,20 @@ def test_padding_that_is_read_is_found_before_more_steps_run(monkeypatch: pytest
     with refuses(("Pipe", "reads the padding of shorter texts")):
         made.run(CallSettings(usual, texts=texts))
     assert made.compared == [3, 3, 3]
+
+
+def test_a_large_network_is_compared_in_two_steps_and_with_its_shortest_text(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compared_size, "LARGE", 10)
+    checked = list[dict[str, Any]]()
+    monkeypatch.setattr(comparison, "check_updates", lambda *given: checked.append(given[2]))
+    made, usual = Comparison(8, monkeypatch), {"num_inference_steps": 3, "prompt": ["long", "short"]}
+    texts = tuple({**usual, "prompt": text} for text in ("long", "short"))
+    monkeypatch.setattr(comparison, "is_small", lambda _: False)
+    assert made.run(CallSettings(usual, texts=texts)) == {2: 2e-6}
+    assert made.compared == [2, 2] and checked == [usual]
+    assert "comparing samples with those of Pipe takes about" in caplog.text
 
 
 def compare_growing(monkeypatch: pytest.MonkeyPatch, error: float, steps: int = 7, wrong: int = 7) -> float:
