@@ -20,7 +20,7 @@ from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.policy import CalibrationPolicy
 from fewstep.calibration.precision.mixed_precision import default_float_count
 from fewstep.calibration.precision.operation_errors import OperationErrors, attribute_errors
-from fewstep.calibration.precision.ranking import rank_operations
+from fewstep.calibration.precision.ranking import Ranking, rank_operations
 from fewstep.calibration.precision.recipe import OtherGraph
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.graph.files.weights import release_array
@@ -166,6 +166,23 @@ def coarsest_bits(target: Target, prepared: Graph, kept: Sequence[str] = ()) -> 
 def refine_bits(recipe: WeightRecipe, recorded: RecordedRun, runs: int, policy: CalibrationPolicy) -> WeightRecipe:
     """Return the recipe with finer weights where few more bytes remove much of the error of samples. The errors are
     measured in at most `runs` runs along the recorded one."""
+    codes, ranking = rank_finer(recipe, recorded, runs, policy)
+    of_bytes = replace(
+        policy, price=policy.byte_price, nearly_free=policy.nearly_free_bytes, furthest=float(ranking.time[-1])
+    )
+    finer = {code: FINER[recipe.bits[code]] for code in codes[: default_float_count(ranking, of_bytes)]}
+    owners = weight_owners(recipe.prepared)
+    for code in finer:
+        LOG.info("%s: %s has %d bits", recipe.target.name, layer_name(owners[code].node), finer[code])
+    bits = {code: bits for code, bits in {**recipe.bits, **finer}.items() if bits < FLOAT_BITS}
+    return replace(recipe, bits=bits)
+
+
+def rank_finer(
+    recipe: WeightRecipe, recorded: RecordedRun, runs: int, policy: CalibrationPolicy
+) -> tuple[tuple[str, ...], Ranking]:
+    """Return the coarsest weights by code, in the order in which they take the next finer form, and their ranking,
+    whose times are shares of bytes. Parameters are those of `refine_bits`."""
     owners = weight_owners(recipe.prepared)
     least = min(recipe.bits.values())
     coarse = tuple(code for code, bits in recipe.bits.items() if bits == least)
@@ -181,15 +198,7 @@ def refine_bits(recipe: WeightRecipe, recorded: RecordedRun, runs: int, policy: 
     errors = attribute_errors(error, len(coarse), runs, policy.remainder)
     measured = OperationErrors(tuple(owners[code].name for code in coarse), errors, float(exact.var()))
     ranking = rank_operations(measured, _bytes_of_next_form(recipe, [owners[code] for code in coarse]))
-    of_bytes = replace(
-        policy, price=policy.byte_price, nearly_free=policy.nearly_free_bytes, furthest=float(ranking.time[-1])
-    )
-    count = default_float_count(ranking, of_bytes)
-    finer = {coarse[number]: FINER[least] for number in ranking.order[:count]}
-    for code in finer:
-        LOG.info("%s: %s has %d bits", recipe.target.name, layer_name(owners[code].node), finer[code])
-    bits = {code: bits for code, bits in {**recipe.bits, **finer}.items() if bits < FLOAT_BITS}
-    return replace(recipe, bits=bits)
+    return tuple(coarse[number] for number in ranking.order), ranking
 
 
 def constant_bytes(*graphs: Graph) -> int:
