@@ -7,9 +7,10 @@ Images are float32 [N, channels, height, width] in [-1, 1], videos [N, frames, c
 [N, channels, samples]. Latents are samples [N, *x_shape] as the sampler returns them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,15 +50,16 @@ class Autoencoder:
         """(channels, height, width) of an image, at the sizes of x of its bundle."""
         return image_shape(self.bundle.manifest)
 
-    def decode(self, latents: ArrayLike) -> Float32:
+    def decode(self, latents: ArrayLike, conditions: Mapping[str, ArrayLike] | None = None) -> Float32:
         """Decode latents [N, ...] of the decoder's shape to images, or else a video or sound. Their values may exceed
-        [-1, 1] slightly."""
-        return next(iter(self.decode_all(latents).values()))
+        [-1, 1] slightly. `conditions`: see `decode_all`."""
+        return next(iter(self.decode_all(latents, conditions).values()))
 
-    def decode_all(self, latents: ArrayLike) -> dict[Role, Float32]:
+    def decode_all(self, latents: ArrayLike, conditions: Mapping[str, ArrayLike] | None = None) -> dict[Role, Float32]:
         """Decode latents [N, ...] to all that the decoder returns, by "image", "video" and "sound". A decoder may
-        return a video with its sound."""
-        return self._run(self.decoder, self.described.decoder, "latents", latents)
+        return a video with its sound. It may take `conditions` [N, ...] of the samples too, such as a first frame;
+        others are ignored."""
+        return self._run(self.decoder, self.described.decoder, "latents", latents, conditions or {})
 
     def encode(self, images: ArrayLike) -> Float32:
         """Encode images in [-1, 1] to latents: the mean of the encoder's distribution, which is deterministic."""
@@ -68,11 +70,25 @@ class Autoencoder:
             raise UserError(f"no image encoder is loaded: {lacks}", fix)
         return self._run(self.encoder, self.described.encoder, "images", images)["latent"]
 
-    def _run(self, session: LoadedGraph, graph: GraphEntry, what: str, given: ArrayLike) -> dict[Role, Float32]:
+    def _run(
+        self,
+        session: LoadedGraph,
+        graph: GraphEntry,
+        what: str,
+        given: ArrayLike,
+        conditions: Mapping[str, ArrayLike] = MappingProxyType({}),
+    ) -> dict[Role, Float32]:
         """Return a graph's outputs [N, ...] by their roles for N values, run one at a time."""
-        (taken,) = graph.inputs
+        taken, *others = graph.inputs
         values, sizes = _check_values(what, given, taken.shape[1:], self.bundle.manifest.sizes)
-        results = BatchSplitter(session, 1)({taken.name: values})
+        feeds = {taken.name: values}
+        for other in others:
+            label = f"rows of the condition {other.name!r}"
+            feeds[other.name], _ = _check_values(label, conditions.get(other.name, ()), other.shape[1:], ())
+            if len(feeds[other.name]) != len(values):
+                what = f"{len(feeds[other.name])} {label} are given for {len(values)} samples"
+                raise UserError(what, "give the decoder one for each sample")
+        results = BatchSplitter(session, 1)(feeds)
         for output in graph.outputs:
             shape = (len(values), *(resolve_dimension(size, sizes) for size in output.shape[1:]))
             if results[output.name].shape != shape:

@@ -15,19 +15,19 @@ from torch import nn
 from benchmarks.pipelines.variants import write_call
 from fewstep.export.options.call_option import parse_call
 from fewstep.pipelines.companions.decoding import COLORS, TENSORS, read_tensors, to_model_range
-from fewstep.pipelines.comparison import SEED, ComparedRun, branch_names, run_networks, sample_plan
+from fewstep.pipelines.companions.recorded_conditions import read_conditions
+from fewstep.pipelines.comparison import SEED, ComparedRun, run_networks, sample_plan
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_component, load_network
 from fewstep.pipelines.listed.folder import read_recorded_scheduler
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.pipelines.recording.record import CallError, record
 from fewstep.pipelines.recording.settings import NEGATIVE, OTHERS, OUTPUT, PROMPT, PROMPTS
-from fewstep.pipelines.relations.arguments import branch_values
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.relations import branch_calls
-from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.pipelines.rounding import relative_difference
 from fewstep.pipelines.source import record_folder
 from fewstep.pipelines.stored_steps import find_scheduler
@@ -120,7 +120,7 @@ def _network(
 ) -> StepNetwork:
     """Return the bundle's networks, with the conditions that the bundle makes from the texts of a call. Those that do
     not follow from texts are of the recorded run."""
-    encoder, values = load_text_encoder(bundle), _other_conditions(recorded, run)
+    encoder, values = load_text_encoder(bundle), _read_arrays(recorded, run.record)
     values[COND] |= encoder.encode([call[PROMPT]])
     negative = call.get(NEGATIVE)
     if UNCOND in values:
@@ -134,19 +134,9 @@ def _network(
     return sampler.step_network(sampler.compile(with_fields(plan, steps=steps)), 1, condition, values or None)
 
 
-def _other_conditions(recorded: RecordedPipeline, run: ComparedRun) -> dict[str, dict[str, Any]]:
-    """Return the conditions [1, *shape] of a run without a default, for each branch."""
-    step, relations = shorten_lists(run.record, recorded.row_lists).steps[0], recorded.relations
-    names = branch_names(relations.branches, recorded.arguments)
-    values: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for path, argument in recorded.arguments.arguments.items():
-        condition = argument.condition
-        if condition is None or condition.default is not None:
-            continue
-        for branch, value in zip(names, branch_values(step, relations, path, argument.repeats), strict=False):
-            if value is not None and tuple(value.shape[1:]) == condition.shape:
-                values[branch][condition.name] = value[-1:].numpy()
-    return values
+def _read_arrays(recorded: RecordedPipeline, call: CallRecord) -> dict[str, dict[str, Any]]:
+    values = read_conditions(recorded, call)
+    return {branch: {name: value[None].numpy() for name, value in own.items()} for branch, own in values.items()}
 
 
 def _compare_output(
@@ -156,7 +146,10 @@ def _compare_output(
     call = {**recorded.settings.of_one_sample(), OUTPUT: TENSORS}
     own = record(built, call, SEED, networks=networks)
     x, has_decoder = _final_x(built, recorded, networks), open_bundle(bundle).manifest.autoencoder is not None
-    decoded = load_autoencoder(bundle, encoder=False).decode_all(x) if has_decoder else {"image": x.clip(-1, 1)}
+    decoded: dict[str, Any] = {} if has_decoder else {"image": x.clip(-1, 1)}
+    if has_decoder:
+        conditions = _read_arrays(recorded, own).get(COND, {})
+        decoded |= load_autoencoder(bundle, encoder=False).decode_all(x, conditions)
     expected = [to_model_range(tensor, is_raw=float(tensor.min()) < 0).numpy() for tensor in read_tensors(own.returned)]
     return max(_difference(*pair) for pair in zip(decoded.values(), expected, strict=True))
 

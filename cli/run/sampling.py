@@ -48,15 +48,17 @@ def run(options: RunOptions, progress: Progress = SILENT) -> RunSamples:
 def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
     """Sample a request, write the files, and return the samples."""
     options, samples = request.options, sample_request(request, progress)
+    conditions = _cycle_values(request.values, range(len(samples.x)))
     if options.is_picture:
         is_small = request.memory is not None
         tiles = None if request.tiled is None else request.tiled.tiles
-        samples = replace(samples, x=pictures_of(request.bundle, samples.x, tiles, options.threads, is_small))
+        pictures = pictures_of(request.bundle, samples.x, conditions, tiles, options.threads, is_small)
+        samples = replace(samples, x=pictures)
         write_pictures(samples.x, options.output, options.columns, options.scale, request.rate)
     elif options.is_array:
         write_array(samples.x, options.output)
     else:
-        samples = replace(samples, x=sound_of(request.bundle, samples.x, options.threads))
+        samples = replace(samples, x=sound_of(request.bundle, samples.x, conditions, options.threads))
         assert request.rate is not None, "it was checked"
         write_sounds(samples.x, options.output, request.rate, options.seed)
     for name, tensor in samples.named_outputs.items():

@@ -4,32 +4,37 @@ Nothing is listed for each pipeline. The part of the call after the last step is
 autoencoders and vocoders, frame by frame or in chunks if the pipeline does so, and all arithmetic around them.
 """
 
-import copy
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import wraps
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils import _pytree as pytree
 
 from fewstep.export.companions.autoencoder import AutoencoderSource
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.networks import PipelineNetworks
 from fewstep.export.tracing.weights.stored_halves import to_float32
+from fewstep.pipelines.companions.answering_networks import (
+    DECODE,
+    let_stand_ins_answer,
+    share_tensors,
+    show_stored_values,
+    watch_components,
+)
 from fewstep.pipelines.companions.autoencoder import IMAGE, LATENT, random_latents
 from fewstep.pipelines.companions.partial_trace import TraceOfValues, pause_trace
 from fewstep.pipelines.companions.picture_encoder import find_latents, make_encoder
+from fewstep.pipelines.companions.recorded_conditions import read_conditions
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.call_sizes import find_call_sizes
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.element_map import ElementMap, is_close
@@ -37,8 +42,9 @@ from fewstep.pipelines.recording.live import is_from_library
 from fewstep.pipelines.recording.pictures import MASKS
 from fewstep.pipelines.recording.record import Ending, finish_call, place, record
 from fewstep.pipelines.recording.settings import OTHER, OUTPUT, PICTURE, PROMPT, CallSettings
-from fewstep.pipelines.recording.stand_ins import ENTRIES, copy_network
+from fewstep.pipelines.recording.stand_ins import copy_network
 from fewstep.plans.errors import UserError
+from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle.manifest import Role, TensorEntry
 
 TENSORS, ARRAYS = "pt", "np"  # output_type of pictures in [0, 1] as tensors, and as arrays [batch, H, W, channels]
@@ -47,7 +53,6 @@ COLORS = (1, 3)
 CHANNELS = 8  # most of a sound
 FRAME_RATES = ("frame_rate", "fps")  # arguments of calls
 SAMPLE_RATES = ("output_sampling_rate", "sampling_rate", "sample_rate")  # fields of autoencoders and vocoders
-DECODE = "decode"  # a method of autoencoders
 NONE = "its call decodes nothing after the last step"
 
 NO_OUTPUT = "%s: its output is left out, so that the bundle returns x: %s"
@@ -63,6 +68,8 @@ class RecordedDecoding:
     `step` before those of the last step. is_whole: a single one makes the last step. components: the networks that it
     runs. outputs: the tensors that it returns, of one sample. frame_rate, sample_rate: those of a video and of a sound,
     per second; None if unknown. is_raw: its pictures are in [-1, 1], and are not cut off there, instead of in [0, 1].
+    conditions: those [*shape] of the network in the call that the output depends on too, such as a first frame, by
+    name.
     """
 
     built: BuiltPipeline
@@ -75,6 +82,7 @@ class RecordedDecoding:
     frame_rate: float | None
     sample_rate: int | None
     is_raw: bool = False
+    conditions: Mapping[str, Tensor] = field(default_factory=dict)
 
     def finish(
         self, x: Tensor, begin: Callable[[], object] = lambda: None, seed: int = 0, **changes: Any
@@ -82,6 +90,22 @@ class RecordedDecoding:
         """Return what the call returns for a final x [1, *x_shape]. `changes` are other arguments."""
         settings, ending = {**self.settings, **changes}, Ending(x, self.calls, self.is_whole, begin, pause_trace)
         return read_tensors(finish_call(self.built, settings, ending, seed), OUTPUT in settings)
+
+    def finish_with(
+        self, x: Tensor, conditions: Mapping[str, Tensor], begin: Callable[[], object] = lambda: None
+    ) -> tuple[tuple[Tensor, ...], set[str]]:
+        """Return what the call returns for a final x and for other conditions [*shape] after its last step, which may
+        be traced, with the names of the conditions that occur there."""
+        replaced = {name: (self.conditions[name], value) for name, value in conditions.items()}
+        with TraceOfValues(replaced) as trace, ExitStack() as steps:
+            steps.enter_context(pause_trace())
+
+            def start() -> None:
+                """Trace from here on: the last step is over. Until then stand-ins ran."""
+                steps.close()
+                begin()
+
+            return self.finish(x, start), trace.used
 
     def at(self, x_shape: tuple[int, ...]) -> "RecordedDecoding":
         """Return it for x of another shape, by a call with other sizes. Raises UserError if the call takes none."""
@@ -101,7 +125,7 @@ class RecordedDecoder(nn.Module):
         super().__init__()
         self.decoding, self.networks = decoding, to_float32(nn.ModuleDict(networks))
         # a trace replaces the tensors of `networks`, and code before it reads their values
-        self.shown = dict(zip(networks, map(_share_tensors, networks.values()), strict=True))
+        self.shown = dict(zip(networks, map(share_tensors, networks.values()), strict=True))
         self.resized = dict[tuple[int, ...], RecordedDecoding]()
 
     def _find_decoding(self, x: Tensor) -> RecordedDecoding:
@@ -113,19 +137,19 @@ class RecordedDecoder(nn.Module):
             self.resized[shape] = self.decoding.at(shape)
         return self.resized[shape]
 
-    def forward(self, *latent: Tensor) -> tuple[Tensor, ...]:
-        decoding = self._find_decoding(latent[0])
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        latent, *conditions = inputs
+        decoding = self._find_decoding(latent)
         pipeline, networks = decoding.built.pipeline, dict(self.networks.items())
-        with ExitStack() as stack, TraceOfValues(), ExitStack() as steps:
-            steps.enter_context(_let_stand_ins_answer(pipeline, self.shown))
-            steps.enter_context(pause_trace())
+        values = {name: value[0] for name, value in zip(decoding.conditions, conditions, strict=True)}
+        with ExitStack() as stack, ExitStack() as steps:
+            steps.enter_context(let_stand_ins_answer(pipeline, self.shown))
 
             def begin() -> None:
-                """Trace from here on: the last step is over. Until then stand-ins ran."""
                 steps.close()
                 stack.enter_context(place(pipeline, networks))
 
-            tensors = decoding.finish(latent[0], begin)
+            tensors, _ = decoding.finish_with(latent, values, begin)
             return tuple(to_model_range(tensor, decoding.is_raw) for tensor in tensors)
 
 
@@ -157,8 +181,8 @@ def find_decoding(recorded: RecordedPipeline, read: ReadNetwork) -> RecordedDeco
     If it also depends on other arguments, the call of a pipeline that keeps a part of x is tried with a mask that keeps
     none: the final x already has the kept part.
     """
-    built, settings, x_shape = recorded.built, recorded.settings, recorded.x_shape
-    decoding = _find_decoding(built, settings, settings.of_one_sample(), x_shape, read)
+    settings = recorded.settings
+    decoding = _find_decoding(recorded, settings, settings.of_one_sample(), read)
     given = {name: mask for name, mask in settings.usual.items() if name in MASKS and mask is not None}
     if isinstance(decoding, RecordedDecoding) or not given or not recorded.holds:
         return decoding
@@ -168,7 +192,7 @@ def find_decoding(recorded: RecordedPipeline, read: ReadNetwork) -> RecordedDeco
         return str(error)
     pictures = {**settings.variants.get(PICTURE, {}), **masks}
     changed = replace(settings, variants={**settings.variants, PICTURE: pictures})
-    other = _find_decoding(built, changed, {**settings.of_one_sample(), **masks}, x_shape, read)
+    other = _find_decoding(recorded, changed, {**settings.of_one_sample(), **masks}, read)
     return other if isinstance(other, RecordedDecoding) else decoding
 
 
@@ -184,22 +208,19 @@ def _widen(mask: Any) -> Any:
 
 
 def _find_decoding(
-    built: BuiltPipeline,
-    settings: CallSettings,
-    usual: Mapping[str, Any],
-    x_shape: tuple[int, ...],
-    read: ReadNetwork,
+    recorded: RecordedPipeline, settings: CallSettings, usual: Mapping[str, Any], read: ReadNetwork
 ) -> RecordedDecoding | str:
+    built, x_shape = recorded.built, recorded.x_shape
     networks = {name: part for name, part in built.pipeline.components.items() if isinstance(part, nn.Module)}
     own = {name for name, network in networks.items() if not is_from_library(network)} - built.denoisers.keys()
     if not own and not any(hasattr(network, DECODE) for network in networks.values()):
         return NONE
     usual = _ask_for(TENSORS, usual)
     try:
-        with _show_stored_values(built, read):
+        with show_stored_values(built, read):
             run = record(built, usual, 0)
             calls, is_whole = sum(run.step_calls[:-1]), run.step_calls[-1] == 1
-            with _watch_components(built) as called:
+            with watch_components(built) as called:
                 x = torch.randn(1, *x_shape, generator=torch.Generator().manual_seed(0))
                 returned = finish_call(built, usual, Ending(x, calls, is_whole, called.clear))
             if not (decoders := tuple(dict.fromkeys(called))):
@@ -209,78 +230,12 @@ def _find_decoding(
             outputs = _describe(tensors, is_raw)
             rates = _find_frame_rate(built, usual), _find_sample_rate(built, decoders)
             decoding = RecordedDecoding(built, usual, x_shape, calls, is_whole, decoders, outputs, *rates, is_raw)
-            _check_others(decoding, settings, x, tensors)
+            decoding = _find_conditions(recorded, decoding, settings, x, run)
     except _CannotDecodeError as error:
         return str(error)
     except UserError as error:
         return error.what
     return decoding
-
-
-@contextmanager
-def _show_stored_values(built: BuiltPipeline, read: ReadNetwork) -> Iterator[None]:
-    """While active, let a pipeline read the stored tensors of its autoencoders, such as the mean and variance of
-    FLUX.2's latents. The stand-ins still compute the outputs."""
-    shown = {
-        name: copy_network(read(name, type(stand_in)).load())
-        for name, stand_in in built.pipeline.components.items()
-        if isinstance(stand_in, nn.Module) and hasattr(stand_in, DECODE)
-    }
-    with _let_stand_ins_answer(built.pipeline, shown):
-        yield
-
-
-@contextmanager
-def _let_stand_ins_answer(pipeline: Any, networks: Mapping[str, nn.Module]) -> Iterator[None]:
-    """While active, a pipeline has these networks as its components, and their stand-ins compute what they return."""
-    with ExitStack() as stack:
-        for name, network in networks.items():
-            stand_in = getattr(pipeline, name)
-            for entry in ("forward", *ENTRIES):
-                if hasattr(stand_in, entry):
-                    method = getattr(stand_in, entry)
-                    stack.enter_context(patch.object(network, entry, method, create=True))
-        stack.enter_context(place(pipeline, networks))
-        yield
-
-
-def _share_tensors(network: nn.Module) -> nn.Module:
-    """Return a copy of a network with the same tensors."""
-    computed = [value for layer in network.modules() for value in vars(layer).values()]  # as weight_norm does
-    tensors = (*network.parameters(), *network.buffers(), *computed)
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors if isinstance(tensor, Tensor)})
-
-
-@contextmanager
-def _watch_components(built: BuiltPipeline) -> Iterator[list[str]]:
-    """While active, list the components, besides denoisers, of which a method or a layer is called."""
-    components = built.pipeline.components.items()
-    networks = {
-        name: network for name, network in components if isinstance(network, nn.Module) and name not in built.denoisers
-    }
-    owners = {id(layer): name for name, network in networks.items() for layer in network.modules()}
-    called = list[str]()
-
-    def noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(method)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            called.append(name)
-            return method(*args, **kwargs)
-
-        return call
-
-    def note_layer(layer: nn.Module, _: Any) -> None:
-        if id(layer) in owners:
-            called.append(owners[id(layer)])
-
-    with ExitStack() as stack:
-        for name, network in networks.items():
-            for entry in ("forward", *ENTRIES):
-                if hasattr(network, entry):
-                    method = noting(name, getattr(network, entry))
-                    stack.enter_context(patch.object(network, entry, method, create=True))
-        stack.callback(register_module_forward_pre_hook(note_layer).remove)
-        yield called
 
 
 def _ask_for(output: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -335,20 +290,35 @@ def _describe(tensors: Sequence[Tensor], is_raw: bool) -> tuple[TensorEntry, ...
     return tuple(entries)
 
 
-def _check_others(decoding: RecordedDecoding, settings: CallSettings, x: Tensor, tensors: Sequence[Tensor]) -> None:
-    """Raise _CannotDecodeError unless the output is the same for another seed, other texts and other pictures, but not
-    for another x."""
-    changes = dict(settings.texts[0]) if settings.texts else {}
+def _find_conditions(
+    recorded: RecordedPipeline, decoding: RecordedDecoding, settings: CallSettings, x: Tensor, run: CallRecord
+) -> RecordedDecoding:
+    """Return the decoding with the conditions of the network on which its output depends besides x. `run` is the
+    recording of its call. Raises _CannotDecodeError if the output depends on the seed, the texts or the pictures in
+    another way, or not on x."""
+    tensors, changes = decoding.finish(x), dict(settings.texts[0]) if settings.texts else {}
     for change in (PICTURE,) if settings.texts else (PROMPT, OTHER, PICTURE):
         changes |= settings.variants.get(change, {})
     changes = changes if OUTPUT not in decoding.settings else {**changes, OUTPUT: TENSORS}
     for seed, more in ((1, {}), (0, changes)):
         others = decoding.finish(x, seed=seed, **more)
-        if len(others) != len(tensors) or not all(map(is_close, others, tensors)):
+        if _are_close(others, tensors):
+            continue
+        if not decoding.conditions and decoding.outputs[0].role != "image":  # decoders of pictures take x only
+            decoding = replace(decoding, conditions=read_conditions(recorded, run).get(COND, {}))
+            _, used = decoding.finish_with(x, decoding.conditions)
+            decoding = replace(decoding, conditions={name: decoding.conditions[name] for name in sorted(used)})
+        other = read_conditions(recorded, record(decoding.built, {**decoding.settings, **more}, seed))[COND]
+        if not _are_close(decoding.finish_with(x, {name: other[name] for name in decoding.conditions})[0], others):
             what = "the seed" if not more else "its texts and pictures"
             raise _CannotDecodeError(f"its output depends on {what} besides x")
     if all(map(torch.equal, decoding.finish(-x), tensors)):
         raise _CannotDecodeError("its output does not depend on x")
+    return decoding
+
+
+def _are_close(own: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(own) == len(others) and all(map(is_close, own, others))
 
 
 def _find_frame_rate(built: BuiltPipeline, settings: Mapping[str, Any]) -> float | None:
@@ -369,18 +339,20 @@ def _make_autoencoder(decoding: RecordedDecoding, read: ReadNetwork) -> Autoenco
     """Return the decoder of x, and the encoder of pictures if the pipeline's decoder has one."""
     networks = {name: read(name, type(getattr(decoding.built.pipeline, name))) for name in decoding.components}
     weights = sum(network.total - network.encoding for network in networks.values())
+    given = {name: random_latents(1, tuple(value.shape)) for name, value in decoding.conditions.items()}
+    conditions = [TensorEntry(name, "condition", value.shape) for name, value in given.items()]
 
     def make_decoder(x_shape: tuple[int, ...]) -> Companion:
         resized = decoding.at(x_shape)
         return Companion(
             "decoder",
             lambda: RecordedDecoder(decoding, {name: network.load() for name, network in networks.items()}),
-            (TensorEntry(LATENT, "latent", (1, *x_shape)),),
+            (TensorEntry(LATENT, "latent", (1, *x_shape)), *conditions),
             resized.outputs,
-            lambda batch: {LATENT: random_latents(batch, x_shape)},
+            lambda batch: {LATENT: random_latents(batch, x_shape), **given},
             (1,),
             weights,
-            at=make_decoder if decoding.is_whole else None,
+            at=make_decoder if decoding.is_whole and not conditions else None,
         )
 
     decoder = make_decoder(decoding.x_shape)

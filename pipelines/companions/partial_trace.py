@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
+from fewstep.pipelines.recording.element_map import find, is_close
+
 
 @contextmanager
 def pause_trace() -> Iterator[None]:
@@ -30,10 +32,14 @@ class TraceOfValues(TorchFunctionMode):
 
     A trace refuses to change a tensor that existed before it. One into which code writes a traced value is replaced by
     a copy in all later operations. Views that were taken before the write keep the old values.
+
+    replaced: pairs of values [*shape] by name. A tensor that contains all elements of the first one, as a picture that
+    stands before x, gets those of the second one. The names of those that occurred are in `used`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, replaced: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> None:
         super().__init__()
+        self.replaced, self.used = replaced or {}, set[str]()
         self.copies: dict[int, tuple[Tensor, Tensor]] = {}  # by the identity of the original, which is kept alive
 
     def __torch_function__(
@@ -43,7 +49,9 @@ class TraceOfValues(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        args, kwargs = pytree.tree_map(self._latest, (tuple(args), dict(kwargs or {})))
+        args, kwargs = tuple(args), dict(kwargs or {})
+        if getattr(func, "__name__", "") != "__get__":  # of a property such as the type
+            args, kwargs = pytree.tree_map(self._latest, (args, kwargs))
         tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if not any(map(_is_traced, tensors)):
             with pause_trace() if tensors else nullcontext():
@@ -54,7 +62,31 @@ class TraceOfValues(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _latest(self, value: Any) -> Any:
+        if id(value) not in self.copies and type(value) is Tensor:
+            for name, (known, replacement) in self.replaced.items():
+                if (changed := _replace_elements(value, known, replacement)) is not None:
+                    self.used.add(name)
+                    self.copies[id(value)] = value, changed
         return self.copies[id(value)][1] if id(value) in self.copies else value
+
+
+def _replace_elements(value: Tensor, known: Tensor, replacement: Tensor) -> Tensor | None:
+    """Return a tensor with the elements of another one in place of those of `known` that are not zero; None if it lacks
+    some of these."""
+    with pause_trace():
+        places = known.flatten().nonzero()[:, 0]
+        source = known.flatten()[places][None]
+        is_alike = (value.dtype, value.device) == (known.dtype, known.device)  # that of a stand-in may be "meta"
+        if not is_alike or not len(places) or not bool((value == source[0, 0]).any()):
+            return None
+        elements = find(source, value[None])
+        if elements is None or len(elements.order.unique()) - (not elements.is_full) < len(places):
+            return None
+        others = elements.others(value[None])
+        if not is_close(elements(source, others)[0], value):
+            return None
+    changed: Tensor = elements(replacement.flatten().index_select(0, places)[None], others)[0]
+    return changed
 
 
 def _writes(func: Callable[..., Any]) -> bool:

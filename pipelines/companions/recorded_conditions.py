@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fewstep.pipelines.comparison import branch_names
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.settings import LONGER, LONGEST, NEGATIVE, OTHERS, PROMPT, PROMPTS, SHORT, pad_texts
 from fewstep.pipelines.recording.text_calls import Outputs, TextRecord, record_texts
 from fewstep.pipelines.relations.arguments import branch_values
@@ -62,23 +63,37 @@ def record_conditions(
             call |= pad_texts({PROMPT: texts[PROMPT]})
         call.pop(NEGATIVE, None)
     record = record_texts(recorded.built, call, keeps)
-    step = shorten_lists(record.call, recorded.row_lists).steps[0]
-    relations, arguments = recorded.relations, recorded.arguments
+    sizes = recorded.arguments.sizes
+    return record, {
+        branch: {
+            condition.name: _as_condition(own.get(condition.name), condition, sizes)
+            for condition in recorded.arguments.conditions
+            if condition.default is None
+        }
+        for branch, own in read_conditions(recorded, record.call).items()
+    }
+
+
+def read_conditions(recorded: RecordedPipeline, call: CallRecord) -> dict[str, dict[str, Tensor]]:
+    """Return the conditions [*shape] of the last sample of a recording, by branch and name, without those that have a
+    default, and those that a branch lacks."""
+    step, arguments = shorten_lists(call, recorded.row_lists).steps[-1], recorded.arguments
+    names = branch_names(recorded.relations.branches, arguments)
     values: dict[str, dict[str, Tensor]] = {}
     for path, argument in arguments.arguments.items():
         condition = argument.condition
         if condition is None or condition.default is not None:
             continue
-        branches = branch_values(step, relations, path, argument.repeats)
-        for branch, value in zip(branch_names(relations.branches, arguments), branches, strict=False):
-            values.setdefault(branch, {})[condition.name] = _as_condition(value, condition, arguments.sizes)
-    return record, values
+        branches = branch_values(step, recorded.relations, path, argument.repeats)
+        for branch, value in zip(names, branches, strict=False):
+            values.setdefault(branch, {}).update({} if value is None else {condition.name: value[-1]})
+    return values
 
 
 def _as_condition(value: Tensor | None, condition: Condition, sizes: Sequence[Size]) -> Tensor:
-    """Return the value of the last row. If a text of full length has no mask, the mask is all ones."""
+    """Return a condition of its shape. If a text of full length has no mask, the mask is all ones."""
     if value is None and (condition.low, condition.high) == (0, 1):
         return torch.ones(condition.shape)
-    if value is None or tuple(value.shape[1:]) != fit_lengths([condition], {condition.name: value}, sizes)[0].shape:
+    if value is None or tuple(value.shape) != fit_lengths([condition], {condition.name: value[None]}, sizes)[0].shape:
         raise TextError(f"the condition {condition.name} has another shape for some texts")
-    return value[-1]
+    return value

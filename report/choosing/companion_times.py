@@ -4,14 +4,13 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import numpy as np
-
 from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.deployment_times import estimate_call_time
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.runtime.autoencoder import load_autoencoder
+from fewstep.runtime.backends.probe import probe_feeds, sizes_of_probe
 from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.reading import Bundle
@@ -73,6 +72,8 @@ def make_calls(bundle: Bundle, threads: int) -> Mapping[str, Call]:
     if manifest.text is not None:
         parts.append(partial(load_text_encoder(bundle, threads).encode, [PROMPT]))
     if manifest.autoencoder is not None:
-        latents = np.random.default_rng(0).standard_normal((1, *manifest.x_shape)).astype(np.float32)
-        parts.append(partial(load_autoencoder(bundle, threads, encoder=False).decode, latents))
+        latents, *conditions = probe_feeds(
+            manifest.autoencoder.decoder, {**sizes_of_probe(bundle), "batch": 1}, 0
+        ).items()
+        parts.append(partial(load_autoencoder(bundle, threads, encoder=False).decode, latents[1], dict(conditions)))
     return {"": lambda: [part() for part in parts]}

@@ -105,5 +105,6 @@ def _denoise(bundle: Bundle, stage: Stage, threads: int) -> None:
 
 
 def _decode(bundle: Bundle, stage: Stage, threads: int) -> None:
-    latents = np.random.default_rng(0).standard_normal((1, *bundle.manifest.x_shape)).astype(np.float32)
-    load_autoencoder(bundle, threads, encoder=False, in_bands=True).decode(latents)
+    decoder = load_autoencoder(bundle, threads, encoder=False, in_bands=True)
+    latents, *conditions = probe_feeds(decoder.described.decoder, {**sizes_of_probe(bundle), "batch": 1}, 0).items()
+    decoder.decode(latents[1], dict(conditions))

@@ -139,7 +139,8 @@ class AutoencoderEntry(Kind, frozen=True, omit_defaults=True):
     shift of latents. Each has the free sizes of x, or its default sizes only.
 
     The encoder returns the mean of its distribution, so it is deterministic. A decoder may also return a video in [-1,
-    1], [batch, frames, channels, height, width], and sound, [batch, channels, samples]. Its batch is free or 1.
+    1], [batch, frames, channels, height, width], and sound, [batch, channels, samples]. Its batch is free or 1. One of
+    videos or sound may take conditions of the denoiser after the latents, such as a first frame.
 
     frame_rate, sample_rate: frames of the video and samples of the sound per second; None if unknown.
     """
@@ -155,7 +156,7 @@ class AutoencoderEntry(Kind, frozen=True, omit_defaults=True):
         """Return what is wrong with graphs that should convert between x and an image, as text, or None if nothing
         is."""
         roles = tuple(output.role for output in self.decoder.outputs)
-        axes = _free_axes(_sample_shape(self.decoder.inputs, "latent"), of)
+        axes = _free_axes(_sample_shape(self.decoder.inputs[:1], "latent"), of)
         shapes = [_usual_shape((output,), output.role, axes or (), of) for output in self.decoder.outputs]
         if roles not in OUTPUTS or any(
             shape is None or len(shape) != AXES[role] or prod(shape) > IMAGE_LIMIT
@@ -164,6 +165,10 @@ class AutoencoderEntry(Kind, frozen=True, omit_defaults=True):
             return "its decoder returns no image [batch, channels, height, width], no video and no sound"
         if axes is None:
             return f"its decoder does not take latents {list(of.x_shape)}"
+        takes = {each.name: TensorEntry(each.name, "condition", (1, *each.shape)) for each in of.conditions}
+        others = self.decoder.inputs[1:]
+        if any(each != takes.get(each.name) for each in others) or (others and roles == ("image",)):
+            return "its decoder takes other tensors besides latents"
         if self.encoder is not None:
             axes = _free_axes(_sample_shape(self.encoder.outputs, "latent"), of)
             image = None if axes is None else _usual_shape(self.encoder.inputs, "image", axes, of)

@@ -1,5 +1,6 @@
 """Latents to images and back, on graphs that can be computed by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 pytest.importorskip("tokenizers")
 from fewstep.plans.errors import UserError
 from fewstep.runtime.autoencoder import Autoencoder, load_autoencoder
+from fewstep.runtime.bundle.manifest import AutoencoderEntry, GraphEntry, TensorEntry
 from tests.free_size_bundle import free
 from tests.runtime.text_bundle import IMAGE, SCALE, X_SHAPE, with_companions, with_free_autoencoder
 
@@ -38,6 +40,33 @@ def test_decoding_and_encoding(autoencoder: Autoencoder) -> None:
 def test_what_cannot_be_decoded_is_one_line(autoencoder: Autoencoder, latents: Any, says: str) -> None:
     with pytest.raises(UserError, match=says):
         autoencoder.decode(latents)
+
+
+def with_first_frame(autoencoder: Autoencoder) -> Autoencoder:
+    """Return a decoder of videos of two frames: a condition [1, 4, 4], and the latents."""
+    frame = TensorEntry("image", "condition", (1, *X_SHAPE))
+    latent, video = TensorEntry("z", "latent", (1, *X_SHAPE)), TensorEntry("video", "video", (1, 2, *X_SHAPE))
+    graph = GraphEntry("decoder.onnx", (latent, frame), (video,))
+    described = AutoencoderEntry(graph, None)
+
+    def decode(feeds: Any) -> Any:
+        return {"video": np.stack([feeds["image"], feeds["z"]], axis=1)}
+
+    return replace(autoencoder, described=described, decoder=decode)
+
+
+def test_a_decoder_takes_a_condition_of_each_sample(autoencoder: Autoencoder) -> None:
+    x, frame = np.full((2, *X_SHAPE), 0.5, np.float32), np.zeros((2, *X_SHAPE), np.float32)
+    frame[1] = 0.25
+    video = with_first_frame(autoencoder).decode(x, {"image": frame, "text": np.zeros(3)})
+    assert video[:, :, 0, 0, 0].tolist() == [[0, 0.5], [0.25, 0.5]]
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_missing_condition_of_a_decoder_is_one_line(autoencoder: Autoencoder, rows: int) -> None:
+    says = "rows of the condition 'image' " + ("have the shape" if rows == 0 else "are given for 2 samples")
+    with pytest.raises(UserError, match=says):
+        with_first_frame(autoencoder).decode(np.zeros((2, *X_SHAPE)), {"image": np.zeros((rows, *X_SHAPE))})
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (4, 4), (12, 8)])

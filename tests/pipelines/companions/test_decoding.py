@@ -25,6 +25,7 @@ from fewstep.pipelines.companions.decoding import (
     read_companions,
 )
 from fewstep.pipelines.companions.picture_encoder import find_latents
+from fewstep.pipelines.companions.recorded_conditions import read_conditions
 from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_memory, read_stored
 from fewstep.pipelines.encode import EncodeOptions, encode
 from fewstep.pipelines.files.folder import Folder
@@ -34,6 +35,7 @@ from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording import components
 from fewstep.pipelines.recording.element_map import ElementMap
 from fewstep.pipelines.recording.record import place
+from fewstep.pipelines.recording.record import record as record_call
 from fewstep.pipelines.recording.settings import PICTURE, CallSettings
 from fewstep.pipelines.source import load_pipeline, record_folder
 from fewstep.plans.spec import ScheduleSpec
@@ -201,6 +203,22 @@ def test_an_output_that_x_does_not_change_is_refused(tmp_path: Path) -> None:
     processor = recorded.built.pipeline.image_processor
     processor.postprocess = lambda image, output_type: torch.full_like(image, 0.5)
     assert find(recorded) == "its output does not depend on x"
+
+
+@pytest.mark.slow
+def test_a_first_frame_is_an_input_of_the_decoder(tmp_path: Path) -> None:
+    """The pipeline puts its encoded picture before x after the last step."""
+    recorded = record(tmp_path, "ltx_image_to_video")
+    recorded_decoding = find(recorded)
+    assert isinstance(recorded_decoding, RecordedDecoding)
+    assert list(recorded_decoding.conditions) == ["image"]
+    changed = recorded.settings.variants[PICTURE]
+    run = record_call(recorded.built, {**recorded_decoding.settings, **changed}, 0)
+    x = torch.randn(1, *recorded.x_shape)
+    frame = {"image": read_conditions(recorded, run)["cond"]["image"]}
+    (expected,), ((own,), _) = recorded_decoding.finish(x, **changed), recorded_decoding.finish_with(x, frame)
+    torch.testing.assert_close(own, expected)
+    assert not torch.allclose(recorded_decoding.finish(x)[0], expected)
 
 
 DEPENDS = "its output depends on its texts and pictures besides x"

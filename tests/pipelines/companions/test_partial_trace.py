@@ -62,3 +62,37 @@ class Placing(nn.Module):
 def test_a_size_may_follow_from_values_that_are_not_traced() -> None:
     program = torch.export.export(Placing(), (torch.zeros(2),), strict=False)
     torch.testing.assert_close(program.module()(torch.tensor([5.0, 7.0])), torch.tensor([14.0, 0.0, 10.0]))
+
+
+class Joining(nn.Module):
+    """Puts x after a first frame, whose elements the code has in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames = [torch.tensor([[1.0, 2.0, 0.0], [3.0, 4.0, 0.0]]), torch.tensor([1.0, 3.0, 2.0, 4.0, 0.0])]
+
+    def forward(self, x: Tensor, frame: Tensor) -> Tensor:
+        with TraceOfValues({"frame": (self.frames[1], frame)}):
+            return torch.cat([self.frames[0].T[:2], x])
+
+
+def test_a_known_value_is_replaced_where_it_occurs() -> None:
+    x, frame = torch.tensor([[7.0, 8.0]]), torch.tensor([5.0, 6.0, -5.0, -6.0, 9.0])
+    expected = torch.tensor([[5.0, 6.0], [-5.0, -6.0], [7.0, 8.0]])
+    torch.testing.assert_close(Joining()(x, frame), expected)
+    program = torch.export.export(Joining(), (torch.zeros(1, 2), torch.zeros(5)), strict=False)
+    torch.testing.assert_close(program.module()(x, frame), expected)
+
+
+def test_a_value_that_lacks_an_element_is_not_replaced() -> None:
+    known, other = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.0])
+    with TraceOfValues({"frame": (known, other)}) as trace:
+        own = torch.tensor([1.0, 2.0]) + 0
+    assert own.tolist() == [1, 2] and not trace.used
+
+
+def test_the_type_of_a_value_is_no_use_of_it() -> None:
+    known = torch.tensor([1.0, 2.0, 3.0])
+    with TraceOfValues({"text": (known, -known)}) as trace:
+        assert known.dtype == torch.float32
+    assert not trace.used
