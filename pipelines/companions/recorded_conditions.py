@@ -52,8 +52,8 @@ def record_conditions(
     variant: str | None = None,
 ) -> tuple[TextRecord, dict[str, dict[str, Tensor]]]:
     """Return a recording with these texts, and the conditions [*shape] of each branch by name. Without a negative
-    prompt, the pipeline uses its default. `keeps` are the outputs of networks that are kept, if not all. `variant` is
-    another setting of the call."""
+    prompt, the pipeline uses its default, whose conditions may be shorter. `keeps` are the outputs of networks that are
+    kept, if not all. `variant` is another setting of the call."""
     settings = recorded.settings
     texts = {PROMPT: settings.read_prompt(prompt)} | ({NEGATIVE: negative} if NEGATIVE in settings.usual else {})
     texts = pad_texts(texts) if settings.forms.is_padded and negative is not None else texts
@@ -63,14 +63,16 @@ def record_conditions(
             call |= pad_texts({PROMPT: texts[PROMPT]})
         call.pop(NEGATIVE, None)
     record = record_texts(recorded.built, call, keeps)
-    sizes = recorded.arguments.sizes
+    values, sizes = read_conditions(recorded, record.call), recorded.arguments.sizes
+    if negative is None:
+        return record, values
     return record, {
         branch: {
             condition.name: _as_condition(own.get(condition.name), condition, sizes)
             for condition in recorded.arguments.conditions
             if condition.default is None
         }
-        for branch, own in read_conditions(recorded, record.call).items()
+        for branch, own in values.items()
     }
 
 

@@ -21,7 +21,6 @@ from fewstep.pipelines.companions.recorded_conditions import TEXTS, is_zero, rec
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.companions.text import TRIED, converts_prompts, find_t5, merge_loras
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
-from fewstep.pipelines.recording.element_map import is_close
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import LONGEST, NEGATIVE, PICTURE, PROMPT, PROMPTS
 from fewstep.pipelines.recording.stand_ins import is_small
@@ -40,6 +39,7 @@ from fewstep.pipelines.relations.text_rules import (
     Rule,
     TokenMask,
     TokenPositions,
+    agrees,
     as_rows,
     combine,
     compute_mask,
@@ -139,7 +139,7 @@ class RecordedText:
     def names(self) -> dict[int, tuple[str, str | None]]:
         """The names of the inputs of token ids and of their mask, or None, by the number of their encoder."""
         masked = {rule.encoder for rule in self._all_rules if isinstance(rule, TokenMask | TokenPositions)}
-        masked |= {block.source.encoder for block in self._all_blocks if block.masked}
+        masked |= {block.mask for block in self._all_blocks if block.mask is not None}
         names: dict[int, tuple[str, str | None]] = {}
         for number in self.tokens:
             suffix = f"_{len(names) + 1}" if names else ""
@@ -291,14 +291,15 @@ def _read_texts(text: RecordedText, record: TextRecord) -> Iterator[str]:
 
 
 def _is_text_of(recorded: RecordedPipeline, text: RecordedText, prompt: str, conditions: Mapping[str, Tensor]) -> bool:
-    """Return True if the pipeline encodes a prompt to these conditions."""
+    """Return True if the pipeline encodes a prompt to these conditions, or to longer ones that start with them."""
     is_negative = NEGATIVE in recorded.settings.usual
     prompts = (PROMPTS[0], prompt) if is_negative else (prompt, None)
     try:
         known = record_conditions(recorded, *prompts)[1].get(UNCOND if is_negative else COND, {})
     except (TextError, UserError):  # it takes no such prompt
         return False
-    return all(name in known and is_close(known[name].float(), conditions[name].float()) for name in text.rules)
+    read = [(known.get(name), conditions[name].float()) for name in text.rules if name in conditions]
+    return all(own is not None and agrees(own.float(), value) for own, value in read)
 
 
 def refuse_pictures(recorded: RecordedPipeline, text: RecordedText, sample: TextSample) -> None:
@@ -308,7 +309,7 @@ def refuse_pictures(recorded: RecordedPipeline, text: RecordedText, sample: Text
         return
     _, values = record_conditions(recorded, *TEXTS[0], variant=PICTURE)
     for name in text.rules:
-        if not is_close(values[COND][name].float(), sample.conditions[name].float()):
+        if not agrees(values[COND][name].float(), sample.conditions[name].float()):
             raise TextError(f"the condition {name} depends on a picture or an array of the call besides its text")
 
 
@@ -331,11 +332,11 @@ def _check(
 ) -> None:
     """Raise TextError if the module computes other conditions than the pipeline, both with stand-ins for the networks.
     Stand-ins of large networks compute nothing: there, only the recordings were compared, and `unmasked` components,
-    which got neither padding nor a mask, are refused."""
+    whose result may depend on the padding, are refused."""
     networks = {name: getattr(recorded.built.pipeline, name) for name in text.components}
     if not all(map(is_small, networks.values())):
         if unmasked:
-            raise TextError(f"its {unmasked[0]} takes no padding, and is too large to run during export")
+            raise TextError(f"the padding of its {unmasked[0]} may matter, and it is too large to run during export")
         return
     module, tokens = RecordedEncoders(networks, text).eval(), text.token_inputs(converts_prompts(recorded.built.name))
     for sample in samples:
@@ -343,8 +344,7 @@ def _check(
         with torch.no_grad():
             computed = module(*(torch.from_numpy(fed[entry.name]) for entry in text.inputs))
         for name, value in zip(text.rules, computed, strict=True):
-            own = sample.conditions[name].float()
-            if not is_close(value[0][tuple(map(slice, own.shape))].float(), own):
+            if not agrees(value[0].float(), sample.conditions[name].float()):
                 raise TextError(f"the condition {name} depends on the padding of its text")
 
 

@@ -6,7 +6,7 @@ The rules are found by their values. Those of one recording show where each elem
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import product
 from typing import Any
 
 import torch
@@ -32,14 +32,14 @@ class EncoderOutput:
 class OutputBlock:
     """A box of an output, (row, column) and (rows, columns), at `place` of the target.
 
-    masked: rows of padding are zeros.
+    mask: the encoder for whose padding rows are zeros; None if none are.
     """
 
     source: EncoderOutput
     start: tuple[int, int]
     size: tuple[int, int]
     place: tuple[int, int]
-    masked: bool = False
+    mask: int | None = None
 
     def read(self, rows: Tensor) -> Tensor:
         """Return the box of an output [..., rows, columns]."""
@@ -216,9 +216,9 @@ def _join_line(
     parts, at = list[Tensor](), 0
     for block in line:
         part = block.read(outputs[block.source])
-        if block.masked:
+        if block.mask is not None:
             first = block.start[0]
-            part = part * masks[block.source.encoder][:, first : first + height, None].to(part.dtype)
+            part = part * masks[block.mask][:, first : first + height, None].to(part.dtype)
         parts += [part.new_zeros(part.shape[0], height, block.place[1] - at)] if block.place[1] > at else []
         parts.append(part)
         at = block.place[1] + block.size[1]
@@ -311,16 +311,37 @@ def with_masks(name: str, rule: BlockGrid, matches: Sequence[TextTarget]) -> Blo
     ends = [(block.source, block.start[0] + block.size[0]) for block in rule.blocks]
     if any(match.outputs[source].shape[1] < end for match in matches for source, end in ends):
         raise TextError(f"{name} has an output of a network whose rows are as many as the tokens of its text")
-    with_ids = sorted({block.source.encoder for block in rule.blocks} & matches[0].masks.keys())
-    for count in range(len(with_ids) + 1):
-        for masked in combinations(with_ids, count):
-            blocks = tuple(replace(block, masked=block.source.encoder in masked) for block in rule.blocks)
-            marked = replace(rule, blocks=blocks)
-            if all(_agrees(combine(marked, match.outputs, match.masks)[0], match.target) for match in matches):
-                return marked
+    encoders = sorted({block.source.encoder for block in rule.blocks})
+    choices = product(*((None, *_maskers(encoder, matches[0])) for encoder in encoders))
+    for chosen in sorted(choices, key=lambda masks: len(masks) - masks.count(None)):
+        marked = _mark(rule, dict(zip(encoders, chosen, strict=True)))
+        if all(agrees(combine(marked, match.outputs, match.masks)[0], match.target) for match in matches):
+            return marked
     raise TextError(f"{name} is another function of the outputs of its text encoders for some texts")
 
 
-def _agrees(value: Tensor, target: Tensor) -> bool:
+def _maskers(encoder: int, match: TextTarget) -> list[int]:
+    """Return the encoders whose padding may be that of the outputs of an encoder: itself if it takes token ids,
+    otherwise those with as many ids as it has rows."""
+    if encoder in match.masks:
+        return [encoder]
+    rows = {output.shape[1] for source, output in match.outputs.items() if source.encoder == encoder}
+    return [number for number, mask in match.masks.items() if {mask.shape[1]} == rows]
+
+
+def _mark(rule: BlockGrid, masks: Mapping[int, int | None]) -> BlockGrid:
+    """Return a rule with the blocks of each encoder masked by another one, or by none."""
+    return replace(rule, blocks=tuple(replace(block, mask=masks[block.source.encoder]) for block in rule.blocks))
+
+
+def clear_padding(rule: BlockGrid, match: TextTarget) -> TextTarget:
+    """Return a target whose elements from rows of padding are zeros."""
+    ones = {source: torch.ones_like(output) for source, output in match.outputs.items()}
+    marked = _mark(rule, {source.encoder: next(iter(_maskers(source.encoder, match)), None) for source in ones})
+    is_text = combine(marked, ones, match.masks)[0]
+    return replace(match, target=match.target * is_text[tuple(map(slice, match.target.shape))])
+
+
+def agrees(value: Tensor, target: Tensor) -> bool:
     """Return True if a target is the value, or the start of it that belongs to a shorter text."""
     return is_close(value[tuple(map(slice, target.shape))], target)

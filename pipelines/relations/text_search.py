@@ -19,9 +19,11 @@ from fewstep.pipelines.relations.text_rules import (
     TextTarget,
     TokenMask,
     as_rows,
+    clear_padding,
     find_blocks,
     find_mask,
     find_positions,
+    is_grid,
     with_masks,
 )
 from fewstep.plans.guidance import UNCOND
@@ -73,6 +75,7 @@ class TextSearch:
     encoders: list[EncoderCall] = field(default_factory=list)
     places: list[list[RowPlace]] = field(default_factory=list)  # of each encoder in each sample
     encoded: dict[int, list[EncodedText]] = field(default_factory=dict)  # of encoders with tokens, in each sample
+    cleared: list[str] = field(default_factory=list)  # components whose input of padding follows no rule
 
     def find_all(self) -> dict[str, Rule]:
         """Return the rules of the conditions that depend on texts, by name. Raises TextError for one that follows no
@@ -101,7 +104,9 @@ class TextSearch:
             raise TextError(f"{name} is not a mask of token ids")
         return mask
 
-    def _find_blocks(self, name: str, targets: Sequence[Tensor]) -> BlockGrid:
+    def _find_blocks(self, name: str, targets: Sequence[Tensor], of: str | None = None) -> BlockGrid:
+        """Return the rule of a condition, or of an input of the component `of`. The rows of padding of an input may
+        follow no rule: if they change a condition, the comparison of all networks finds it."""
         counts = [int((target != 0).sum()) for target in targets]
         longest = counts.index(max(counts))
         places = list_places(self.samples[longest].record)
@@ -113,7 +118,15 @@ class TextSearch:
             for number in dict.fromkeys(block.source.encoder for block in blocks.blocks)
         }
         rule = _renumber(blocks, known)
-        return with_masks(name, rule, [self._match(rule, sample, target) for sample, target in enumerate(targets)])
+        matches = [self._match(rule, sample, target) for sample, target in enumerate(targets)]
+        try:
+            return with_masks(name, rule, matches)
+        except TextError:
+            if of is None or not is_grid(rule):
+                raise
+            cleared = with_masks(name, rule, [clear_padding(rule, match) for match in matches])
+            self.cleared.append(of)
+            return cleared
 
     def _match(self, rule: BlockGrid, sample: int, target: Tensor) -> TextTarget:
         sources = {block.source for block in rule.blocks}
@@ -131,9 +144,9 @@ class TextSearch:
         return _complete(rows.mT, tokens, value=1).mT
 
     def find_unmasked(self) -> list[str]:
-        """Return the components that got no padding for some text, and no mask that would let them ignore it. In a
-        bundle, texts are padded."""
-        return [
+        """Return the components whose result may depend on the padding of a bundle: those that got no padding for some
+        text, and no mask that would let them ignore it, and those that got another one."""
+        return self.cleared + [
             encoder.component
             for encoder, places in zip(self.encoders, self.places, strict=True)
             if _lacks_padding(places, encoder.tokens)
@@ -219,7 +232,7 @@ class TextSearch:
             )
         if not values[0].is_floating_point() or not has_rows:
             raise TextError(f"{label} is not a mask of its token ids")
-        return self._find_blocks(label, values)
+        return self._find_blocks(label, values, component)
 
 
 def _fill_up(targets: Sequence[Tensor]) -> list[Tensor]:

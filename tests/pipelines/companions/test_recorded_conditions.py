@@ -78,6 +78,16 @@ def test_the_default_text_is_the_one_with_the_recorded_conditions(
     assert find_nothing(recorded_with(monkeypatch, call, "a cat", "red cat"), rules()) == (default, False)
 
 
+def test_the_default_text_may_have_less_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in NucleusMoE-Image, which pads a text to the longest of its batch."""
+
+    def call(prompt: str, negative: str | None, _: str | None) -> Conditions:
+        shorter = {name: value[:20] for name, value in encode("red cat").items()}
+        return {COND: encode(prompt), UNCOND: shorter if negative is None else encode(negative)}
+
+    assert find_nothing(recorded_with(monkeypatch, call, "a cat", "red cat"), rules()) == ("red cat", False)
+
+
 def test_a_call_that_needs_a_negative_prompt_has_the_empty_text(monkeypatch: pytest.MonkeyPatch) -> None:
     def call(prompt: str, negative: str | None, _: str | None) -> Conditions:
         raise CallError("its call fails", "give a negative prompt")

@@ -54,7 +54,7 @@ def test_the_template_of_a_chat_is_found_and_dropped(pipeline_folder: PipelineFo
     (tokens,), rule = text.token_inputs(False), text.rules["encoder_hidden_states"]
     assert tokens.before.startswith("<|im_start|>system\nDescribe the image")
     assert tokens.after == "<|im_end|>\n<|im_start|>assistant\n"
-    assert isinstance(rule, BlockGrid) and [(block.start, block.masked) for block in rule.blocks] == [((34, 0), True)]
+    assert isinstance(rule, BlockGrid) and [(block.start, block.mask) for block in rule.blocks] == [((34, 0), 0)]
 
 
 @pytest.mark.slow

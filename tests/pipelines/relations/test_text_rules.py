@@ -15,6 +15,7 @@ from fewstep.pipelines.relations.text_rules import (
     OutputBlock,
     TextTarget,
     TokenPositions,
+    clear_padding,
     combine,
     compute_mask,
     compute_positions,
@@ -102,7 +103,14 @@ def match(count: int, masked: bool) -> TextTarget:
 @pytest.mark.parametrize("masked", [False, True])
 def test_padding_is_zeros_only_if_it_is_in_all_texts(masked: bool) -> None:
     rule = with_masks("the text", rule_of(HIDDEN), [match(LENGTH, masked), match(3, masked)])
-    assert [block.masked for block in rule.blocks] == [masked]
+    assert [block.mask for block in rule.blocks] == [0 if masked else None]
+
+
+def test_a_cleared_target_has_zeros_for_padding_only() -> None:
+    rule = rule_of(HIDDEN)
+    targets = [clear_padding(rule, match(count, masked)) for count, masked in ((4, True), (3, False))]
+    assert [int((target.target != 0).any(1).sum()) for target in targets] == [4, 3]
+    assert [block.mask for block in with_masks("the text", rule, targets).blocks] == [0]
 
 
 def test_texts_that_follow_different_rules_are_refused() -> None:

@@ -1,6 +1,7 @@
 """Rules found in recordings of a text encoder that returns random values for words."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def search(samples: Sequence[TextSample]) -> TextSearch:
 @pytest.mark.parametrize("pads", [False, True])
 def test_rows_of_padding_are_zeros_also_if_the_encoder_got_no_padding(pads: bool) -> None:
     rule = search([sample_of(prompt, pads, True) for prompt in PROMPTS]).find_all()[TEXT]
-    assert isinstance(rule, BlockGrid) and [block.masked for block in rule.blocks] == [True]
+    assert isinstance(rule, BlockGrid) and [block.mask for block in rule.blocks] == [0]
 
 
 @pytest.mark.parametrize(("pads", "masks", "named"), [(False, False, True), (True, False, False), (False, True, False)])
@@ -71,6 +72,23 @@ def test_an_encoder_that_got_no_padding_gets_a_mask_if_it_takes_one() -> None:
     text_search.find_all()
     (encoder,) = text_search.encoders
     assert isinstance(encoder.inputs[MASK], TokenMask) and encoder.adds_mask and text_search.find_unmasked() == []
+
+
+def test_a_component_whose_padding_follows_no_rule_is_named() -> None:
+    """As the projection of Stable Audio, which gets zeros for the padding of a negative prompt only."""
+    samples = [sample_of(prompt, True, True) for prompt in PROMPTS]
+    projected = []
+    for number, sample in enumerate(samples):
+        (run,), condition = sample.record.runs, sample.conditions[TEXT]
+        given = condition if number else run.outputs[".hidden"][0]
+        project = NetworkRun("projection", "forward", {"text": given[None]}, {}, {".out": 2 * given[None]})
+        record = TextRecord(CALL, sample.record.texts, (run, project))
+        projected.append(replace(sample, record=record, conditions={TEXT: 2 * condition}))
+    text_search = search(projected)
+    rule = text_search.find_all()[TEXT]
+    assert isinstance(rule, BlockGrid)
+    assert [(block.source.path, block.mask) for block in rule.blocks] == [(".out", 0)]
+    assert text_search.find_unmasked() == ["projection"]
 
 
 def test_a_mask_of_none_makes_way_for_the_added_one() -> None:
