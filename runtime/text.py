@@ -200,7 +200,8 @@ class TextEncoder:
         for tokens, tokenizer in zip(self.tokens, self.tokenizers, strict=True):
             texts = [complete_text(prompt, tokens, is_negative) for prompt in prompts]
             with _report_file_errors(self.bundle, tokens):
-                encoded = token_ids(texts, tokenizer, tokens.length, tokens.pad, tokens.replaced, tokens.pads_first)
+                form = tokens.replaced, tokens.pads_first, tokens.empty
+                encoded = token_ids(texts, tokenizer, tokens.length, tokens.pad, *form)
             yield tokens, encoded
 
 
@@ -263,11 +264,12 @@ def token_ids(
     pad: int,
     replaced: Mapping[str, str] = MappingProxyType({}),
     pads_first: bool = False,
+    empty: Sequence[int] | None = None,
 ) -> TokenIds:
     """Tokenize prompts with a `tokenizers.Tokenizer`, truncated and padded to a length.
 
     replaced: the text that replaces a token, wherever a prompt contains that token. pads_first: padding comes before
-        the text.
+        the text. empty: the ids of an empty text, instead of those of the tokenizer.
     """
     ids = np.full((len(prompts), length), pad, np.int64)
     mask = np.zeros((len(prompts), length), np.int64)
@@ -282,7 +284,7 @@ def token_ids(
         if len(encoding.ids) > room:
             dropped[prompt] = (len(encoding.ids) - room, room, text[encoding.offsets[room][0] :].strip())
             encoding.truncate(room)
-        row = tokenizer.post_process(encoding).ids
+        row = tokenizer.post_process(encoding).ids if prompt or empty is None else empty
         place = slice(length - len(row), length) if pads_first else slice(len(row))
         ids[index, place], mask[index, place] = row, 1
     return TokenIds(ids, mask, dropped)

@@ -146,10 +146,10 @@ def _compare_output(
     call = {**recorded.settings.of_one_sample(), OUTPUT: TENSORS}
     own = record(built, call, SEED, networks=networks)
     x, has_decoder = _final_x(built, recorded, networks), open_bundle(bundle).manifest.autoencoder is not None
-    decoded: dict[str, Any] = {} if has_decoder else {"image": x.clip(-1, 1)}
+    decoded: Mapping[Any, Any] = {"image": x.clip(-1, 1)}
     if has_decoder:
         conditions = _read_arrays(recorded, own).get(COND, {})
-        decoded |= load_autoencoder(bundle, encoder=False).decode_all(x, conditions)
+        decoded = load_autoencoder(bundle, encoder=False).decode_all(x, conditions)
     expected = [to_model_range(tensor, is_raw=float(tensor.min()) < 0).numpy() for tensor in read_tensors(own.returned)]
     return max(_difference(*pair) for pair in zip(decoded.values(), expected, strict=True))
 

@@ -183,4 +183,5 @@ def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
         tokens.cleaning,
         tokens.tokenizer.pads_first,
         tokens.negative,
+        tokens.tokenizer.empty,
     )

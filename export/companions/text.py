@@ -91,5 +91,5 @@ def _tokenize(
             tokenizer = Tokenizer.from_str(entry.tokenizer.content.decode())
             texts = [complete_text(prompt, entry, is_negative) for prompt in prompts]
             file = entry.tokenizer
-            ids = token_ids(texts, tokenizer, entry.length, file.pad, entry.replaced, file.pads_first)
+            ids = token_ids(texts, tokenizer, entry.length, file.pad, entry.replaced, file.pads_first, file.empty)
         yield entry, ids

@@ -34,11 +34,12 @@ SENTINELS = 100  # T5's ids for masked spans, after its pieces
 @dataclass(frozen=True)
 class TokenizerFile:
     """`content` is JSON of the library `tokenizers`, `pad` the padding id after the end of a prompt, or before it if
-    `pads_first`."""
+    `pads_first`. `empty` are the ids of an empty text, if they are not those of the tokenizer."""
 
     content: bytes
     pad: int
     pads_first: bool = False
+    empty: tuple[int, ...] | None = None
 
 
 def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._C import _len_torch_function_stack
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
@@ -12,6 +13,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fewstep.pipelines.recording.element_map import find, is_close
+
+FEWEST = 4  # different numbers of a value that is replaced: fewer could be in a tensor by chance
 
 
 @contextmanager
@@ -77,10 +80,10 @@ def _replace_elements(value: Tensor, known: Tensor, replacement: Tensor) -> Tens
         places = known.flatten().nonzero()[:, 0]
         source = known.flatten()[places][None]
         is_alike = (value.dtype, value.device) == (known.dtype, known.device)  # that of a stand-in may be "meta"
-        if not is_alike or not len(places) or not bool((value == source[0, 0]).any()):
+        if not is_alike or len(source.unique()) < FEWEST or not bool(torch.isin(source, value.flatten()).all()):
             return None
         elements = find(source, value[None])
-        if elements is None or len(elements.order.unique()) - (not elements.is_full) < len(places):
+        if elements is None:
             return None
         others = elements.others(value[None])
         if not is_close(elements(source, others)[0], value):

@@ -25,6 +25,7 @@ TEXTS = (  # prompt and negative prompt of the calls; the last ones are the shor
     (UNCLEAN, OTHERS[1]),
     (SHORT, ""),
 )
+EMPTY = (LONGEST, "")
 
 
 def record_samples(
@@ -56,7 +57,8 @@ def record_conditions(
     kept, if not all. `variant` is another setting of the call."""
     settings = recorded.settings
     texts = {PROMPT: settings.read_prompt(prompt)} | ({NEGATIVE: negative} if NEGATIVE in settings.usual else {})
-    texts = pad_texts(texts) if settings.forms.is_padded and negative is not None else texts
+    is_padded = settings.forms.is_padded and negative is not None and (prompt, negative) != EMPTY
+    texts = pad_texts(texts) if is_padded else texts
     call = settings.of(variant, texts)
     if negative is None:
         if settings.forms.is_padded:

@@ -17,18 +17,18 @@ from fewstep.export.companions.networks import NO_PROMPTS
 from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
 from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
 from fewstep.pipelines.companions.added_mask import refuse_padding
-from fewstep.pipelines.companions.recorded_conditions import TEXTS, is_zero, record_conditions, record_samples
+from fewstep.pipelines.companions.recorded_conditions import EMPTY, TEXTS, is_zero, record_conditions, record_samples
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.companions.text import TRIED, converts_prompts, find_t5, merge_loras
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import LONGEST, NEGATIVE, PICTURE, PROMPT, PROMPTS
 from fewstep.pipelines.recording.stand_ins import is_small
-from fewstep.pipelines.recording.text_calls import TextRecord, find_tokenizers, read_outputs
+from fewstep.pipelines.recording.text_calls import Outputs, TextRecord, find_tokenizers, read_outputs
 from fewstep.pipelines.relations.arguments import branch_values, condition_name
 from fewstep.pipelines.relations.relations import same
 from fewstep.pipelines.relations.row_lists import shorten_lists
-from fewstep.pipelines.relations.text_forms import FoundTokens, TextError, add_tail, find_text
+from fewstep.pipelines.relations.text_forms import FoundTokens, TextError, UnknownIdsError, add_tail, find_text
 from fewstep.pipelines.relations.text_rules import (
     BlockGrid,
     Constant,
@@ -45,7 +45,13 @@ from fewstep.pipelines.relations.text_rules import (
     compute_mask,
     compute_positions,
 )
-from fewstep.pipelines.relations.text_search import TextSample, TextSearch, depends_on_texts, find_outputs
+from fewstep.pipelines.relations.text_search import (
+    TextSample,
+    TextSearch,
+    depends_on_texts,
+    find_outputs,
+    find_text_lengths,
+)
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.bundle.manifest import TensorEntry
@@ -198,7 +204,16 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     if isinstance(recorded.settings.usual[PROMPT], Mapping):
         raise TextError("its prompt is a JSON object")
     keeps = {output for sample in record_samples(recorded, LONGEST, LONGEST) for output in find_outputs(sample)}
-    all_samples = [sample for texts in TEXTS for sample in record_samples(recorded, *texts, keeps)]
+    try:
+        return _find_text_rules(recorded, keeps, TEXTS)
+    except UnknownIdsError:  # a pipeline may have other ids for an empty text, which then is the only one of its batch
+        return _find_text_rules(recorded, keeps, (*TEXTS[:-1], EMPTY))
+
+
+def _find_text_rules(
+    recorded: RecordedPipeline, keeps: Outputs, prompts: Sequence[tuple[str, str]]
+) -> RecordedText | None:
+    all_samples = [sample for texts in prompts for sample in record_samples(recorded, *texts, keeps)]
     names = [name for name in all_samples[0].conditions if depends_on_texts(all_samples, name)]
     samples = [sample for sample in all_samples if not is_zero(sample, names)]
     search = TextSearch(samples, find_tokenizers(recorded.built.pipeline))
@@ -206,7 +221,9 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     if not rules:
         return None
     dtypes = {condition.name: getattr(torch, condition.dtype) for condition in recorded.arguments.conditions}
-    text = RecordedText(tuple(search.encoders), rules, dtypes, lengths=find_text_lengths(recorded, search, rules))
+    text = RecordedText(
+        tuple(search.encoders), rules, dtypes, lengths=find_text_lengths(recorded.arguments, search, rules)
+    )
     nothing, zeros = find_nothing(recorded, text)
     text = replace(text, nothing=nothing, zeros=zeros)
     if len(samples) < len(all_samples):
@@ -215,39 +232,6 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     warn_of_constants(recorded, samples)
     _check(recorded, text, samples, search.find_unmasked())
     return text
-
-
-def find_text_lengths(
-    recorded: RecordedPipeline, search: TextSearch, rules: Mapping[str, Rule]
-) -> dict[str, tuple[int, int]]:
-    """Return how the lengths of conditions follow from the number of token ids: the encoder of the ids, and what is
-    added. Raises TextError for a length that does not."""
-    found: dict[str, tuple[int, int]] = {}
-    conditions = {condition.name: condition for condition in recorded.arguments.conditions}
-    sizes = {size.name: size for size in recorded.arguments.sizes}
-    for name in rules:
-        for axis, size in conditions[name].follows.items():
-            lengths = [sample.conditions[name].shape[axis] for sample in search.samples]
-            counted = [_count(search, number, sizes[size].of_prompt) for number in search.encoded]
-            fits = [
-                (encoder, more)
-                for encoder, counts in zip(search.encoded, counted, strict=True)
-                for more in {length - count for length, count in zip(lengths, counts, strict=True)}
-                if lengths == [min(count + more, sizes[size].high) for count in counts]
-            ]
-            if not fits or found.setdefault(size, fits[0]) not in fits:
-                raise TextError(f"the length of the condition {name} does not follow from its number of tokens")
-    return found
-
-
-def _count(search: TextSearch, encoder: int, of_prompt: bool) -> list[int]:
-    """Return the number of ids of each sample's text, or of the prompt of its call, without those of the tail."""
-    tokens = search.encoders[encoder].tokens
-    counts = [int(text.mask.sum()) - len(tokens.tail if tokens else ()) for text in search.encoded[encoder]]
-    prompts = {id(each.record): n for each, n in zip(search.samples, counts, strict=True) if each.branch == COND}
-    if not of_prompt:
-        return counts
-    return [prompts.get(id(each.record), n) for each, n in zip(search.samples, counts, strict=True)]
 
 
 def find_nothing(recorded: RecordedPipeline, text: RecordedText) -> tuple[str, bool]:
@@ -293,13 +277,15 @@ def _read_texts(text: RecordedText, record: TextRecord) -> Iterator[str]:
 def _is_text_of(recorded: RecordedPipeline, text: RecordedText, prompt: str, conditions: Mapping[str, Tensor]) -> bool:
     """Return True if the pipeline encodes a prompt to these conditions, or to longer ones that start with them."""
     is_negative = NEGATIVE in recorded.settings.usual
-    prompts = (PROMPTS[0], prompt) if is_negative else (prompt, None)
-    try:
-        known = record_conditions(recorded, *prompts)[1].get(UNCOND if is_negative else COND, {})
-    except (TextError, UserError):  # it takes no such prompt
-        return False
-    read = [(known.get(name), conditions[name].float()) for name in text.rules if name in conditions]
-    return all(own is not None and agrees(own.float(), value) for own, value in read)
+    for prompts in ((PROMPTS[0], prompt), (LONGEST, prompt)) if is_negative else ((prompt, None),):
+        try:
+            known = record_conditions(recorded, *prompts)[1].get(UNCOND if is_negative else COND, {})
+        except (TextError, UserError):  # it takes no such prompt
+            continue
+        read = [(known.get(name), conditions[name].float()) for name in text.rules if name in conditions]
+        if all(own is not None and agrees(own.float(), value) for own, value in read):
+            return True
+    return False
 
 
 def refuse_pictures(recorded: RecordedPipeline, text: RecordedText, sample: TextSample) -> None:

@@ -105,7 +105,8 @@ def _find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[Read
         if file is None:
             reasons.append(f"its {name} is a {type(tokenizers[name]).__name__}, which is not of the library tokenizers")
             continue
-        for side in (file, replace(file, pads_first=True)):
+        for padded in (file, replace(file, pads_first=True)):
+            side = _with_empty(padded, name, rows, length)
             read = [text for row in rows if (text := _find_text(side, name, row, length)) is not None]
             if len(read) < len(rows):
                 continue
@@ -142,12 +143,20 @@ def read_ids(file: TokenizerFile, text: str, length: int) -> TokenIds:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(file.content.decode())
-    return token_ids([text], tokenizer, length, file.pad, pads_first=file.pads_first)
+    return token_ids([text], tokenizer, length, file.pad, pads_first=file.pads_first, empty=file.empty)
+
+
+def _with_empty(file: TokenizerFile, name: str, rows: Sequence[ReadIds], length: int) -> TokenizerFile:
+    """Return a tokenizer with the ids of an empty prompt, if these are not its own. Ids with padding are not accepted,
+    since none shows where it begins."""
+    unread = {tuple(row.ids.tolist()) for row in rows if not row.prompt and _find_text(file, name, row, length) is None}
+    return replace(file, empty=unread.pop()) if len(unread) == 1 and len(min(unread)) < length else file
 
 
 def _find_text(file: TokenizerFile, name: str, row: ReadIds, length: int) -> str | None:
     """Return the text from which a tokenizer makes these ids, or None if it is none of those that it read."""
-    for text in dict.fromkeys(text.text for text in row.texts if text.tokenizer == name):
+    nothing = () if file.empty is None else ("",)  # a pipeline with own ids may not call its tokenizer
+    for text in dict.fromkeys((*(text.text for text in row.texts if text.tokenizer == name), *nothing)):
         encoded = read_ids(file, text, length)
         own: Ids = row.ids.numpy()
         place = slice(length - len(own), length) if file.pads_first else slice(len(own))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.pipelines.recording.text_calls import MASK, NetworkRun, TextRecord
+from fewstep.pipelines.relations.arguments import NetworkArguments
 from fewstep.pipelines.relations.text_forms import FoundTokens, ReadIds, TextError, find_tokens
 from fewstep.pipelines.relations.text_rules import (
     BlockGrid,
@@ -26,7 +27,7 @@ from fewstep.pipelines.relations.text_rules import (
     is_grid,
     with_masks,
 )
-from fewstep.plans.guidance import UNCOND
+from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.text import TokenIds as EncodedText
 
 
@@ -233,6 +234,39 @@ class TextSearch:
         if not values[0].is_floating_point() or not has_rows:
             raise TextError(f"{label} is not a mask of its token ids")
         return self._find_blocks(label, values, component)
+
+
+def find_text_lengths(
+    arguments: NetworkArguments, search: TextSearch, rules: Mapping[str, Rule]
+) -> dict[str, tuple[int, int]]:
+    """Return how the lengths of conditions follow from the number of token ids: the encoder of the ids, and what is
+    added. Raises TextError for a length that does not."""
+    found: dict[str, tuple[int, int]] = {}
+    conditions = {condition.name: condition for condition in arguments.conditions}
+    sizes = {size.name: size for size in arguments.sizes}
+    for name in rules:
+        for axis, size in conditions[name].follows.items():
+            lengths = [sample.conditions[name].shape[axis] for sample in search.samples]
+            counted = [_count(search, number, sizes[size].of_prompt) for number in search.encoded]
+            fits = [
+                (encoder, more)
+                for encoder, counts in zip(search.encoded, counted, strict=True)
+                for more in {length - count for length, count in zip(lengths, counts, strict=True)}
+                if lengths == [min(count + more, sizes[size].high) for count in counts]
+            ]
+            if not fits or found.setdefault(size, fits[0]) not in fits:
+                raise TextError(f"the length of the condition {name} does not follow from its number of tokens")
+    return found
+
+
+def _count(search: TextSearch, encoder: int, of_prompt: bool) -> list[int]:
+    """Return the number of ids of each sample's text, or of the prompt of its call, without those of the tail."""
+    tokens = search.encoders[encoder].tokens
+    counts = [int(text.mask.sum()) - len(tokens.tail if tokens else ()) for text in search.encoded[encoder]]
+    prompts = {id(each.record): n for each, n in zip(search.samples, counts, strict=True) if each.branch == COND}
+    if not of_prompt:
+        return counts
+    return [prompts.get(id(each.record), n) for each, n in zip(search.samples, counts, strict=True)]
 
 
 def _fill_up(targets: Sequence[Tensor]) -> list[Tensor]:

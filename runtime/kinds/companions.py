@@ -38,7 +38,8 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     `cleaning` changes a prompt first, in this order: `entities` replaces those of HTML, such as &amp;, `quotes` makes
     curly quotes straight, `spaces` merges consecutive spaces, `lower` converts to lower case, and `ends` removes spaces
     at both ends. The tokenizer reads it between the texts `before` and `after`, such as those of a chat template.
-    `negative` has these two for negative prompts, if they have others.
+    `negative` has these two for negative prompts, if they have others. `empty` has the ids of an empty text, if the
+    tokenizer does not make them.
     """
 
     input: str
@@ -52,6 +53,7 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     cleaning: tuple[Cleaning, ...] = ()
     pads_first: bool = False
     negative: tuple[str, str] | None = None
+    empty: tuple[int, ...] | None = None
 
 
 class StateWords(Strict, frozen=True):
@@ -107,6 +109,8 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
         for index, tokens in enumerate(self.tokens):
             if not 1 <= tokens.length <= LENGTH_LIMIT or tokens.pad < 0:
                 return f"tokens[{index}]: {tokens.length} ids, padded with {tokens.pad}"
+            if tokens.empty is not None and (len(tokens.empty) > tokens.length or min(tokens.empty, default=0) < 0):
+                return f"tokens[{index}]: an empty text has the ids {list(tokens.empty)}"
             wanted.append(TensorEntry(tokens.input, "ids", ("batch", tokens.length), "int64"))
             if tokens.mask is not None:
                 wanted.append(TensorEntry(tokens.mask, "mask", ("batch", tokens.length), "int64"))

@@ -81,6 +81,13 @@ def test_an_empty_prompt_needs_its_special_tokens_only(tiny_bundle: Path, length
             load_text_encoder(bundle)
 
 
+def test_an_empty_text_may_have_ids_of_its_own(tiny_bundle: Path) -> None:
+    text = load_text_encoder(with_tokens(open_bundle(with_companions(tiny_bundle)), empty=(3,)))
+    fed = text.ids(["", "A cat"])
+    assert (fed["ids"][0].tolist(), fed["mask"][0].tolist()) == ([3, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0])
+    assert fed["mask"][1].sum() == 4
+
+
 def test_padding_may_come_before_the_text(tiny_bundle: Path) -> None:
     fed = load_text_encoder(with_tokens(open_bundle(with_companions(tiny_bundle)), pads_first=True)).ids(["A cat"])
     assert (fed["ids"].tolist(), fed["mask"].tolist()) == ([[0, 0, 1, 4, 5, 2]], [[0, 0, 1, 1, 1, 1]])

@@ -85,14 +85,27 @@ def test_a_known_value_is_replaced_where_it_occurs() -> None:
 
 
 def test_a_value_that_lacks_an_element_is_not_replaced() -> None:
-    known, other = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.0])
-    with TraceOfValues({"frame": (known, other)}) as trace:
-        own = torch.tensor([1.0, 2.0]) + 0
-    assert own.tolist() == [1, 2] and not trace.used
+    known = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    with TraceOfValues({"frame": (known, -known)}) as trace:
+        own = torch.tensor([1.0, 2.0, 3.0, 5.0]) + 0
+    assert own.tolist() == [1, 2, 3, 5] and not trace.used
+
+
+def test_equal_elements_are_replaced_as_one() -> None:
+    """As a first frame that Kandinsky 5 has in x and, once more, in the channels beside it."""
+    frame, other = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([5.0, 6.0, 7.0, 8.0])
+    with TraceOfValues({"frame": (torch.cat([frame, frame]), torch.cat([other, other]))}):
+        own = torch.cat([frame, torch.zeros(1), frame]) + 0
+    assert own.tolist() == [5, 6, 7, 8, 0, 5, 6, 7, 8]
+
+
+def test_a_mask_is_not_replaced() -> None:
+    with TraceOfValues({"mask": (torch.ones(8), torch.zeros(8))}):
+        assert (torch.ones(3) + 0).tolist() == [1, 1, 1]
 
 
 def test_the_type_of_a_value_is_no_use_of_it() -> None:
-    known = torch.tensor([1.0, 2.0, 3.0])
+    known = torch.tensor([1.0, 2.0, 3.0, 4.0])
     with TraceOfValues({"text": (known, -known)}) as trace:
         assert known.dtype == torch.float32
     assert not trace.used

@@ -64,6 +64,20 @@ def rows(
     ]
 
 
+def test_an_empty_prompt_may_have_ids_of_its_own() -> None:
+    """As FIBO encodes an empty prompt, without its tokenizer."""
+    empty = ReadIds("", torch.tensor([9]), [])
+    tokens = find_tokens("text_encoder", {"tokenizer": Words()}, [*rows(["a cat", "a red dog"]), empty])
+    assert tokens.file.empty == (9,)
+    assert tokens.encode("").ids[0, :2].tolist() == [9, 0] and tokens.encode("").mask.sum() == 1
+
+
+def test_padded_ids_of_an_empty_prompt_are_not_its_own() -> None:
+    empty = ReadIds("", torch.full((LENGTH,), 9), [])
+    with pytest.raises(TextError, match="no tokenizer of the pipeline returns them"):
+        find_tokens("text_encoder", {"tokenizer": Words()}, [*rows(["a cat", "a red dog"]), empty])
+
+
 @pytest.mark.parametrize("is_special", [False, True])
 def test_the_template_and_the_cleaning_are_found(is_special: bool) -> None:
     tokens = find_tokens(
