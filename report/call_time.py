@@ -23,15 +23,20 @@ def body_files(body: Body) -> tuple[str, ...]:
     return tuple(graph.file for graph in (*body.graphs, *body.replaces.values()))
 
 
+def describe_busy(call: CallTime) -> str:
+    """Return a clause on what the speed of a call compares on a busy machine; "" on an idle one."""
+    if call.load < BUSY:
+        return ""
+    return f" by processor time, since other programs made work take {call.load:.1f} times as long"
+
+
 def describe_call(call: CallTime, body: Body) -> str:
     """Return one line that says first whether a body is faster than float32: in the slowest of all rounds. It names the
     processor and the date, since a bundle may be on another machine now."""
     ratio, words = call.speedup, "faster" if call.slowest >= FASTER else "not clearly faster"
     where = f"{call.processor}, {call.day}" if call.day else call.processor
-    delayed = ""
-    if call.load >= BUSY:
-        where += f" by processor time, since other programs made work take {call.load:.1f} times as long"
-        delayed = ", in wall time that these programs lengthen"
+    busy = describe_busy(call)
+    where, delayed = where + busy, ", in wall time that these programs lengthen" if busy else ""
     sizes = f" at {', '.join(f'{name} {size}' for name, size in call.sizes.items())}" if call.sizes else ""
     line = (
         f"{call.body} is {words} on {where} ({ratio:.2f}x, rounds from {call.slowest:.2f} to {call.fastest:.2f}): "

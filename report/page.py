@@ -7,6 +7,7 @@ from fewstep.measure.body_backends import SIMULATION
 from fewstep.measure.results import BodyCoverage, Operation, Quality, Results
 from fewstep.measure.speed.race import describe_measure
 from fewstep.report.advice import Advice
+from fewstep.report.call_time import describe_busy
 from fewstep.report.drawing import plots
 from fewstep.report.drawing.plots import Series
 from fewstep.report.elements import (
@@ -119,9 +120,10 @@ def headline(results: Results) -> Html:
         cards.insert(0, judge_card(first.judged))
     if call is not None and (timed := call.time) is not None:
         both = join([milliseconds(timed.float32 / 1e3), " to ", milliseconds(timed.milliseconds / 1e3)])
-        note = join(
-            [both, ", rounds from ", times(timed.slowest), " to ", times(timed.fastest), f", {timed.processor}"]
-        )
+        busy = describe_busy(timed)
+        of_wall = " of wall time" if busy else ""
+        rounds = join([", rounds from ", times(timed.slowest), " to ", times(timed.fastest)])
+        note = join([both, of_wall, rounds, f", {timed.processor}{busy}"])
         cards.append(card(link_terms("Speedup of int8 over float32 in a whole call"), times(timed.speedup), note))
     contests = [(race, fast) for race in results.races for fast in race.timings if fast.name == first.body]
     if contests and (call is None or call.time is None):
@@ -254,7 +256,8 @@ def speed_section(results: Results) -> Html:
         lead_paragraph(
             "The time of one call of the body on a batch of rows (a guided sample takes two rows). With several graphs "
             "or networks it is the mean over the plan's steps. Each body runs in its own process, in turns with the "
-            f"others; a speedup{describe_measure(results.races)} is the median over rounds. "
+            f"others; a speedup{describe_measure(results.races)} is the median over rounds, and milliseconds are wall "
+            "times. "
             f"Machine: {results.machine.processor}, "
             f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}."
         )
