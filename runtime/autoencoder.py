@@ -20,7 +20,7 @@ from fewstep.runtime.arrays import Float32, as_finite, as_model_range
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
-from fewstep.runtime.bands.decoder import LEAST, load_decoder
+from fewstep.runtime.bands.decoder import load_decoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
 from fewstep.runtime.bundle.manifest import GraphEntry, Role, Size
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
@@ -108,7 +108,7 @@ def load_autoencoder(
         threads: threads per run; 0 means one per physical core.
         encoder: also load the encoder, if there is one, for image-to-image.
         in_bands: decode in bands of rows whenever the decoder can, to take little memory. By default only decoders of
-            large images do, which take as long in bands.
+            large images do that are not in int8: those take as long in bands.
     """
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     described = bundle.manifest.autoencoder
@@ -118,7 +118,7 @@ def load_autoencoder(
     return Autoencoder(
         bundle,
         described,
-        load_decoder(bundle, described.decoder, threads, 0 if in_bands else LEAST),
+        load_decoder(bundle, described.decoder, threads, in_bands),
         engine.load_companion(bundle, ENCODER) if has_encoder else None,
     )
 

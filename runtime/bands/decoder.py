@@ -30,13 +30,14 @@ class DecoderOfSizes:
         return (self.banded if largest_image(self.banded, height, width) >= self.least else self.banded.whole)(feeds)
 
 
-def load_decoder(bundle: Bundle, described: GraphEntry, threads: int, least: int = LEAST) -> LoadedGraph:
-    """Load the decoder that a bundle describes. It runs in bands if it is cut into segments, and an image between two
-    of them has at least `least` bytes for the latents that it decodes. Raises UserError if it cannot be loaded."""
+def load_decoder(bundle: Bundle, described: GraphEntry, threads: int, in_bands: bool = False) -> LoadedGraph:
+    """Load the decoder that a bundle describes. If it can be cut into segments, it runs in bands with `in_bands`, and
+    by default if an image between two segments has at least `LEAST` bytes. One that multiplies integers does not by
+    default, since bands take 1.27 times as long. Raises UserError if it cannot be loaded."""
     engine = OnnxRuntime(threads)
     refuse_wrong_int8(bundle, DECODER)
     path, wide_sums = bundle.graph(described), needs_wide_sums_of(bundle, DECODER)
-    banded = _cut_decoder(bundle, described, engine, path, wide_sums)
+    banded, least = _cut_decoder(bundle, described, engine, path, wide_sums, in_bands), 0 if in_bands else LEAST
     sizes = [size for size in described.inputs[0].shape[2:] if isinstance(size, int)]
     if banded is not None and len(sizes) < 2:
         return DecoderOfSizes(banded, least)
@@ -46,7 +47,7 @@ def load_decoder(bundle: Bundle, described: GraphEntry, threads: int, least: int
 
 
 def _cut_decoder(
-    bundle: Bundle, described: GraphEntry, engine: OnnxRuntime, path: Path, wide_sums: bool
+    bundle: Bundle, described: GraphEntry, engine: OnnxRuntime, path: Path, wide_sums: bool, cuts_int8: bool
 ) -> BandedDecoder | None:
     shape, output = described.inputs[0].shape, described.outputs[0]
     channels = shape[1] if len(shape) == 4 else None
@@ -54,6 +55,8 @@ def _cut_decoder(
         return None
     try:
         file = read_onnx(path)
+        if not cuts_int8 and any(node.op == "QLinearConv" for node in file.nodes):
+            return None
         parts = cut(file, described.inputs[0].name, channels)
     except ValueError:  # onnxruntime says what is wrong with the file
         return None

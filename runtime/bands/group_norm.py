@@ -88,7 +88,8 @@ def find_group_norms(file: OnnxFile) -> list[FileNode | ImageNorm]:
 
     Add(Mul(Reshape(InstanceNormalization(Reshape(x, [0, groups, -1])), [0, C, H, W]), weight), bias)
 
-    With free sizes, Shape(x) is in place of [0, C, H, W].
+    With free sizes, Shape(x) is in place of [0, C, H, W]. In int8 graphs a BatchNormalization is in place of Mul and
+    Add, or nothing where they changed nothing.
     """
     readers: dict[str, list[FileNode]] = {}
     for node in file.nodes:
@@ -114,29 +115,64 @@ def _match(
     before: FileNode, file: OnnxFile, readers: Mapping[str, Sequence[FileNode]], shapes: Mapping[str, FileNode]
 ) -> ImageNorm | None:
     chain = [before]
-    for op in ("InstanceNormalization", "Reshape", "Mul", "Add"):
+    for op in ("InstanceNormalization", "Reshape"):
         following = readers.get(chain[-1].output, ())
         if len(following) != 1 or following[0].op != op or following[0].inputs[0] != chain[-1].output:
             return None
         chain.append(following[0])
-    _, norm, joined, product, total = chain
-    split, own, shift, weight, bias = (
-        _constant(file, node.inputs[place])
-        for node, place in ((before, 1), (norm, 1), (norm, 2), (product, 1), (total, 1))
-    )
-    if split is None or own is None or shift is None or weight is None or bias is None:
+    _, norm, joined = chain
+    split, own, shift = (_constant(file, node.inputs[place]) for node, place in ((before, 1), (norm, 1), (norm, 2)))
+    if split is None or own is None or shift is None or split.size != 3:
         return None
-    is_image = weight.shape[1:] == bias.shape[1:] == (1, 1) and weight.shape == bias.shape and split.size == 3
-    if not is_image or int(split[0]) not in (0, 1) or int(split[1]) != own.size or len(weight) % own.size:
+    affine = _match_affine(joined, file, readers)
+    if affine is None or int(split[0]) not in (0, 1) or int(split[1]) != own.size or len(affine.weight) % own.size:
         return None
+    chain += affine.nodes
     epsilon = norm.attributes.get("epsilon", DEFAULT_EPSILON)
     shape = shapes.get(joined.inputs[1])
     if shape is not None and shape.inputs == before.inputs[:1] and readers[shape.output] == [joined]:
         chain.insert(0, shape)
-    width = len(weight) // own.size
-    scale, offset = weight.ravel() * np.repeat(own, width), weight.ravel() * np.repeat(shift, width) + bias.ravel()
+    width = len(affine.weight) // own.size
+    scale = affine.weight * np.repeat(own, width)
+    offset = affine.weight * np.repeat(shift, width) + affine.bias
     assert isinstance(epsilon, float), "it is a float in ONNX"
-    return ImageNorm(before.inputs[0], total.output, own.size, epsilon, scale, offset, tuple(chain))
+    return ImageNorm(before.inputs[0], chain[-1].output, own.size, epsilon, scale, offset, tuple(chain))
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """A weight and a bias [C] after a normalization, and the nodes that apply them."""
+
+    weight: Float64
+    bias: Float64
+    nodes: tuple[FileNode, ...] = ()
+
+
+def _match_affine(joined: FileNode, file: OnnxFile, readers: Mapping[str, Sequence[FileNode]]) -> _Affine | None:
+    """Return the weight and the bias that follow a normalized image: of Mul and Add, of BatchNormalization, or 1 and 0.
+    None if the number of channels is not known."""
+
+    def only_reader(node: FileNode, op: str) -> FileNode | None:
+        following = readers.get(node.output, ())
+        is_only = len(following) == 1 and following[0].op == op and following[0].inputs[0] == node.output
+        return following[0] if is_only else None
+
+    if (product := only_reader(joined, "Mul")) is not None and (total := only_reader(product, "Add")) is not None:
+        weight, bias = _constant(file, product.inputs[1]), _constant(file, total.inputs[1])
+        if weight is not None and bias is not None and weight.shape == bias.shape and weight.shape[1:] == (1, 1):
+            return _Affine(weight.ravel(), bias.ravel(), (product, total))
+    if (norm := only_reader(joined, "BatchNormalization")) is not None:
+        constants = [_constant(file, name) for name in norm.inputs[1:]]
+        epsilon = norm.attributes.get("epsilon", DEFAULT_EPSILON)
+        if isinstance(epsilon, float) and all(constant is not None for constant in constants):
+            scale, shift, mean, variance = (constant for constant in constants if constant is not None)
+            weight = scale / np.sqrt(variance + epsilon)
+            return _Affine(weight, shift - mean * weight, (norm,))
+    shape = _constant(file, joined.inputs[1])
+    if shape is None or shape.size != 4 or shape[1] < 1:
+        return None
+    channels = int(shape[1])
+    return _Affine(np.ones(channels), np.zeros(channels))
 
 
 def _constant(file: OnnxFile, name: str) -> Float64 | None:

@@ -9,8 +9,20 @@ ROW_AXIS = -2
 FLOAT = 1  # ONNX's number of float32
 ELEMENTWISE = frozenset(
     {
-        *("Abs", "Add", "Cast", "Clip", "DequantizeLinear", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid"),
-        *("HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "QuantizeLinear"),
+        *("Abs", "Add", "BatchNormalization", "Cast", "Clip", "DequantizeLinear", "Div", "Elu", "Erf", "Exp", "Gelu"),
+        *(
+            "HardSigmoid",
+            "HardSwish",
+            "Identity",
+            "LeakyRelu",
+            "Max",
+            "Min",
+            "Mish",
+            "Mul",
+            "Neg",
+            "Pow",
+            "QuantizeLinear",
+        ),
         *("QuickGelu", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"),
     }
 )

@@ -19,12 +19,14 @@ from fewstep.runtime.bands.banded_decoder import BandedDecoder
 from fewstep.runtime.bands.cut import cut
 from fewstep.runtime.bands.decoder import DecoderOfSizes, largest_image
 from fewstep.runtime.bands.onnx_file import read_onnx
+from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.companions import DECODER
 from tests.runtime.bands.autoencoders import LATENTS, write_decoder
 from tests.runtime.text_bundle import with_companions
 
 RELATIVE = 1e-5  # of the largest value: sums in another order
+STEP = 0.05  # one code of an int8 decoder
 
 
 def open_banded(path: Path) -> BandedDecoder:
@@ -111,6 +113,66 @@ def test_weights_of_8_bits_are_decoded_in_each_segment(tmp_path: Path, monkeypat
     values = latents()
     whole = OnnxRuntime(1).open(path)({"latent": values})["image"]
     np.testing.assert_allclose(open_banded(path)({"latent": values})["image"], whole, atol=1e-5)
+
+
+def write_int8_decoder(path: Path, affine: bool) -> Path:
+    """Write a decoder as calibration lowers it: a float convolution, GroupNorm with or without BatchNormalization for
+    its weight and bias, SiLU, and a convolution of integers with its bias as a BatchNormalization."""
+    float32, rng = np.dtype(np.float32), np.random.default_rng(0)
+    height, width = LATENTS[2:]
+    normal = Node("BatchNormalization", ("joined", "gamma", "beta", "zeros", "ones"), ("n",), {"epsilon": 0.0})
+    nodes = (
+        Node("Conv", ("latent", "first"), ("c",), {"pads": [1, 1, 1, 1]}),
+        Node("Reshape", ("c", "split"), ("groups",)),
+        Node("InstanceNormalization", ("groups", "own", "shift"), ("normal",), {"epsilon": 1e-5}),
+        Node("Reshape", ("normal", "shape"), ("joined" if affine else "n",)),
+        *((normal,) if affine else ()),
+        Node("Sigmoid", ("n",), ("gate",)),
+        Node("Mul", ("n", "gate"), ("silu",)),
+        Node("QuantizeLinear", ("silu", "scale", "zero"), ("codes",)),
+        Node(
+            "QLinearConv",
+            ("codes", "scale", "zero", "second", "scales", "zeros8", "scale", "middle"),
+            ("sums",),
+            {"pads": [1, 1, 1, 1]},
+        ),
+        Node("DequantizeLinear", ("sums", "scale", "middle"), ("product",)),
+        Node("BatchNormalization", ("product", "ones", "beta", "zeros", "ones"), ("image",), {"epsilon": 0.0}),
+    )
+    constants = {
+        **{"first": rng.standard_normal((16, 4, 3, 3)).astype(np.float32), "split": np.array([0, 4, -1])},
+        **{"own": np.ones(4, np.float32), "shift": np.zeros(4, np.float32), "shape": np.array([1, 16, height, width])},
+        **{"gamma": rng.uniform(1, 2, 16).astype(np.float32), "beta": rng.standard_normal(16).astype(np.float32)},
+        **{"second": rng.integers(-127, 127, (16, 16, 3, 3)).astype(np.int8), "scale": np.float32(STEP)},
+        **{"scales": np.full(16, 0.001, np.float32), "zeros8": np.zeros(16, np.int8)},
+        **{"zero": np.uint8(8), "middle": np.uint8(128)},
+        **{"zeros": np.zeros(16, np.float32), "ones": np.ones(16, np.float32)},
+    }
+    x, y = Value("latent", float32, LATENTS), Value("image", float32, (1, 16, height, width))
+    save(Graph("g", (x,), (y,), nodes, constants), path)
+    return path
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_bands_of_an_int8_decoder_differ_by_the_rounding_of_few_codes(
+    affine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_int8_decoder(tmp_path / "int8.onnx", affine)
+    monkeypatch.setattr(banded_decoder, "BAND_BYTES", 2000)
+    banded, whole = open_banded(path), OnnxRuntime(1).open(path)({"latent": latents()})["image"]
+    assert not banded.cut.head and len(banded.cut.segments) == 2
+    apart = np.abs(banded({"latent": latents()})["image"] - whole)
+    assert apart.max() < 1.1 * STEP and (apart > 0.1 * STEP).mean() < 0.01
+
+
+@pytest.mark.parametrize("in_bands", [False, True])
+def test_an_int8_decoder_runs_in_bands_only_if_asked(in_bands: bool, tiny_bundle: Path, tmp_path: Path) -> None:
+    path = write_int8_decoder(tmp_path / "int8.onnx", True)
+    latent = TensorEntry("latent", "latent", ("batch", *LATENTS[1:]), "float32")
+    image = TensorEntry("image", "image", ("batch", 16, *LATENTS[2:]), "float32")
+    described = GraphEntry("graphs/int8.onnx", (latent,), (image,))
+    given = open_bundle(tiny_bundle), described, OnnxRuntime(1), path, False
+    assert (decoder_module._cut_decoder(*given, in_bands) is not None) == in_bands
 
 
 def test_weights_in_a_separate_file_are_read_from_there(decoder: Path, whole: Float32, tmp_path: Path) -> None:
