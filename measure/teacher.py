@@ -25,6 +25,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import respread_weights
 from fewstep.plans.names.plan_reference import (
     FileReference,
+    SchedulerReference,
     TextReference,
     join_plan_name,
     parse_plan_text,
@@ -94,8 +95,9 @@ def teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyP
 
     If the guidance weight changes from evaluation to evaluation, the weights are spread over the teacher's evaluations.
     The default is `dpmpp_2m` in 80 steps over `arctan`, or `ctm` for a network that takes two times. If the schedule
-    has fewer timesteps, all are used. Raises UserError for a grid that interpolates a table of few steps: many steps on
-    it are as uneven as the table.
+    has fewer timesteps, all are used. A plan of the scheduler has the shaping of its config. Raises UserError for a
+    plan that draws noise in its steps, which leads to another sample than the judged plan from the same seed, and for a
+    grid that interpolates a table of few steps: many steps on it are as uneven as the table.
     """
     if reference is None:
         timesteps = NoiseSchedule(sampler.bundle.manifest.schedule).timesteps or FIRST_STEPS
@@ -103,11 +105,14 @@ def teacher_plan(sampler: Sampler, reference: TextReference | None, judged: AnyP
         steps, grid = (FIRST_STEPS, "arctan") if timesteps >= FIRST_STEPS else (timesteps, "trailing")
         reference = parse_plan_text(join_plan_name(solver, steps, grid))
     is_file = isinstance(reference, FileReference)
-    shaping = None if is_file else shaping_of(judged)
+    shaping = None if is_file or isinstance(reference, SchedulerReference) else shaping_of(judged)
     plan = check_compiled(sampler.plans.compile(reference, judged.guidance, {"shaping": shaping}))
     guidance = respread_weights(judged.guidance, len(judged.steps), len(plan.steps))
     if guidance != judged.guidance and not is_file:
         plan = check_compiled(sampler.plans.compile(reference, guidance, {"shaping": shaping}))
+    if plan.is_stochastic:
+        what = f"plan {plan.name} cannot be a teacher: it draws noise in its steps, and other plans draw none or other"
+        raise UserError(what, "give a teacher that draws none, such as ddim:100, or leave it out")
     grid = split_plan_name(plan.name).grid_function
     if grid in STRETCHED:
         raise UserError(

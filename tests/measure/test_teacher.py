@@ -117,6 +117,21 @@ def test_it_has_the_guidance_and_the_shaping_of_the_judged_plan(tiny_bundle: Pat
     assert {step.shaping for step in own.steps} == {Clip(-1.0, 1.0)}
 
 
+def test_a_plan_of_the_scheduler_has_its_own_clip_and_not_that_of_the_judged_plan(tiny_bundle: Path) -> None:
+    times = {"num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2"}
+    config = {"_class_name": "DDIMScheduler", **times, "clip_sample": True, "clip_sample_range": 3.0}
+    files = {"plans/scheduler.json": msgspec.json.encode(config)}
+    sampler = load(change_bundle(tiny_bundle, files, scheduler="plans/scheduler.json", prediction="epsilon"))
+    own = teacher_plan(sampler, parse_plan_text("scheduler:9"), sampler.compile("ddim:2", shaping=Clip(-1, 1)))
+    assert {step.shaping for step in own.steps} == {Clip(-3.0, 3.0)}
+
+
+def test_a_plan_that_draws_noise_is_refused(tiny_bundle: Path) -> None:
+    sampler = load(tiny_bundle)
+    with refuses("plan ddpm:80 cannot be a teacher: it draws noise", "ddim:100"):
+        teacher_plan(sampler, parse_plan_text("ddpm:80"), sampler.compile("ddim:2"))
+
+
 @pytest.mark.parametrize("asked", ["dpmpp_2m:90@ays_svd", "ddim:50@table(sigmas=[9, 1, 0.1])"])
 def test_a_stretched_grid_of_few_steps_is_refused(tiny_bundle: Path, asked: str) -> None:
     sampler = load(tiny_bundle)
