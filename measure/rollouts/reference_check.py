@@ -70,6 +70,18 @@ def require_usable_reference(sampler: Sampler, plan: Plan, batch: SeedBatch) -> 
         )
 
 
+def has_clip(plan: Plan) -> bool:
+    """Return whether the last prediction of a plan is clipped."""
+    return isinstance(plan.steps[-1].shaping, Clip)
+
+
+def clip_problem(sampler: Sampler, plan: Plan, batch: SeedBatch) -> str | None:
+    """Return why float32's samples along a plan cannot be a reference, if most values are predicted beyond its clip."""
+    call = batch.at_size(sampler).step_call(plan, len(batch.seeds), batch.conditions)
+    figures = _clip_figures(run_reference(plan, batch, call.step_network))
+    return next((figure.problem for figure in figures if not figure.is_kept), None)
+
+
 def reference_figures(sampler: Sampler, run: ReferenceRun) -> tuple[Figure, ...]:
     """Return the figures of float32's samples, each with its limit."""
     manifest = sampler.bundle.manifest

@@ -23,7 +23,7 @@ from fewstep.report.choosing.budget import Budget, choose_by_budget
 from fewstep.report.choosing.companion_times import companion_graphs, companion_timer
 from fewstep.report.choosing.cost import estimate, estimate_needs, select_tried
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, find_teacher_plan
-from fewstep.report.choosing.deployment_plans import compile_plans
+from fewstep.report.choosing.deployment_plans import compile_plans, describe_noise
 from fewstep.report.choosing.deployment_times import measure_unit, timed_sizes
 from fewstep.report.choosing.deployments import measure_deployments, pareto_front
 from fewstep.report.choosing.engines import BACKENDS, REFERENCE, find_fastest_engine, runnable_bodies
@@ -31,6 +31,7 @@ from fewstep.report.choosing.int8_speedup import describe_small_speedup
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.choosing.saved_choice import UNPACK, Deployment, SavedChoice, save_choice
 from fewstep.report.choosing.time_notes import describe_times
+from fewstep.report.choosing.usable_plans import without_useless_plans
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.bundle.unsuited_bodies import describe_unsuited
 from fewstep.runtime.kinds.companions import DECODER
@@ -49,7 +50,7 @@ class Choice:
     chosen: SavedChoice | None
     teacher: str
     seeds: int
-    left_out: tuple[str, ...]  # sentences on bodies that no engine here runs, or whose samples are not finite
+    left_out: tuple[str, ...]  # sentences on plans and bodies that cannot be compared, or that no engine here runs
     has_teacher: bool = True  # False for a student of few steps, whose reference is float32 along its own plan
     sizes: Mapping[str, int] = field(default_factory=dict)  # the free sizes of the samples that were timed
     notes: tuple[str, ...] = ()  # on conditions that were not varied, and int8 that loses something on this CPU
@@ -78,6 +79,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     expected = partial(estimate, judging, tried, options.threads, options.milliseconds)
     judging.try_judge()
     judging = replace(judging, teacher=find_teacher_plan(judging, expected))
+    tried, useless = without_useless_plans(judging, tried)
     rows, errors = list[Deployment](), dict[str, UserError](fits.too_large)
     time_once = companion_timer(judging.bundle, options.threads)
     unit_of = cache_of(partial(measure_unit, judging))
@@ -90,7 +92,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
             rows += measure_deployments(judging, body, engine, short, unit_of)
         except UserError as error:  # bodies without an engine, or whose samples are not finite
             errors[body] = error
-    left_out = tuple(f"{body} is left out: {error}" for body, error in errors.items())
+    left_out = (*useless, *(f"{body} is left out: {error}" for body, error in errors.items()))
     if not rows:
         for line in left_out[1:]:
             LOG.info("%s", line)
@@ -100,7 +102,7 @@ def choose(options: ChooseOptions, progress: Progress = SILENT) -> Choice:
     unsuited = (describe_unsuited(judging.bundle, body) for body in dict.fromkeys(row.body for row in ordered))
     times = describe_times(judging.bundle, ordered, time_once)
     said = (*_describe_decoders(judging.bundle, ordered), *times, *_compare_with_bf16(judging, rows, options.threads))
-    notes = (*judging.notes, *fits.notes, *filter(None, unsuited), *said)
+    notes = (*judging.notes, *describe_noise(judging, options.plan), *fits.notes, *filter(None, unsuited), *said)
     reference, has_teacher = judging.reference_plan.name, judging.teacher is not None
     front = tuple(pareto_front(rows))
     choice = Choice(ordered, front, None, reference, options.seeds, left_out, has_teacher, timed_sizes(judging), notes)

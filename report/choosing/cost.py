@@ -17,6 +17,7 @@ from fewstep.report.choosing.deployment_times import ROUNDS, measure_opening
 from fewstep.report.choosing.engines import TimedEngine, count_engines, read_fastest_engine, runnable_bodies
 from fewstep.report.choosing.measurement_cache import read_cached
 from fewstep.report.choosing.saved_choice import Deployment
+from fewstep.report.choosing.usable_plans import count_checks
 from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 
@@ -104,7 +105,7 @@ def count_evaluations(judging: DeploymentJudge, plans: Mapping[str, Mapping[str,
     """Count the evaluations of one sample: for the plans of all bodies, and for the teacher and its check, assuming
     that the first teacher suffices."""
     tried = [plan for own in plans.values() for plan in own.values()]
-    return judging.count * _count_steps(tried) + _teacher_evaluations(judging)
+    return judging.count * _count_steps(tried) + count_checks(judging, plans) + _teacher_evaluations(judging)
 
 
 def _teacher_evaluations(judging: DeploymentJudge) -> int:

@@ -66,6 +66,11 @@ class DeploymentJudge(JudgedReference):
         """The plan of the float32 reference samples: the teacher, or the calibrated plan without a teacher."""
         return self.teacher or self.plan
 
+    @property
+    def decides_by_distance(self) -> bool:
+        """Whether the distance of samples from the teacher's decides, and neither a student's own plan nor a judge."""
+        return self.judge is None and self.teacher is not None
+
     def sample_plan(self, sampler: Sampler, plan: Plan, at_once: int) -> list[Floats]:
         """Return the sample [1, *x_shape] of each seed along a plan. They may differ in size."""
         samples = list[Floats]()
@@ -108,6 +113,10 @@ class DeploymentJudge(JudgedReference):
         own = (body_facts(self.bundle, body), engine.backend, engine.threads, engine.spinning, plan, self.batch)
         judged_by = () if self.judge is None else ((self.judge.name, self.judge.sha256),)
         return cache_key("deployment", own, *self._facts, *judged_by)
+
+    def plan_key(self, what: str, plan: Plan) -> str:
+        """Return the cache key of a property of float32's samples along a plan."""
+        return cache_key(what, plan, *self._facts)
 
     @cached_property
     def _facts(self) -> tuple[object, ...]:

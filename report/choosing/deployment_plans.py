@@ -1,4 +1,9 @@
-"""The plans of deployments: named ones, or few to many steps of the calibrated plan, and fitted plans."""
+"""The plans of deployments: named ones, or few to many steps of the calibrated plan, and fitted plans.
+
+A plan that draws noise in its steps leads from the same seed to another sample than the teacher. Their distance says
+nothing about quality, and grows with the number of steps. Such plans can only be compared by a user's judge, or with a
+student's own plan.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,6 +12,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import (
     FittedReference,
     NamedReference,
+    join_plan_name,
     parse_plan_text,
     split_plan_name,
     with_steps,
@@ -17,13 +23,15 @@ from fewstep.runtime.sampling.execution import plan_for
 from fewstep.runtime.sampling.request import PlanSettings
 
 STEPS = (2, 3, 4, 5, 6, 8, 10, 12, 16)  # steps of the default plans
+WITHOUT_NOISE = "dpmpp_2m"  # the solver of the default plans, if the calibrated one draws noise in its steps
+WHY = "such samples differ from the teacher's of the same seed, whatever their quality"
 
 
 def compile_plans(judging: DeploymentJudge, body: str, names: Sequence[str]) -> dict[str, Plan]:
     """Return the plans to try with a body, by name: those in `names`, or the default plans. Fitted plans that the
     bundle lacks are left out.
 
-    Raises UserError for a name that is not a plan.
+    Raises UserError for a name that is not a plan, and for a plan that draws noise if distances decide.
     """
     bundle, guidance, shaping = judging.bundle, judging.plan.guidance, shaping_of(judging.plan)
     entry, plans = bundle.body(body), {}
@@ -35,17 +43,35 @@ def compile_plans(judging: DeploymentJudge, body: str, names: Sequence[str]) -> 
         except UserError:
             if not isinstance(reference, FittedReference) and name in names:
                 raise
+    noisy = next((plan for plan in plans.values() if plan.is_stochastic), None)
+    if noisy is not None and judging.decides_by_distance:
+        what = f"{noisy.name} draws noise in its steps, and {WHY}"
+        raise UserError(what, f"give plans that draw none, such as {WITHOUT_NOISE}:4, or a --judge")
     return plans
+
+
+def describe_noise(judging: DeploymentJudge, names: Sequence[str]) -> tuple[str, ...]:
+    """Return a sentence, as a tuple of one, if the default plans are not those of the calibrated plan's solver."""
+    if names or not _draws_noise(judging):
+        return ()
+    return (f"{judging.plan.name} draws noise in its steps, so {WITHOUT_NOISE} is compared: {WHY}",)
+
+
+def _draws_noise(judging: DeploymentJudge) -> bool:
+    """Return whether the calibrated plan cannot be compared, because it draws noise and distances decide."""
+    return judging.plan.is_stochastic and judging.decides_by_distance
 
 
 def default_plan_names(judging: DeploymentJudge) -> Iterator[str]:
     """Yield the names of the calibrated plan's solver and grid with few to many steps, then of the fitted plans.
 
-    A distilled denoiser keeps only the calibrated plan, since it was trained for its times.
+    A distilled denoiser keeps only the calibrated plan, since it was trained for its times. If the calibrated plan
+    draws noise, the names are those of a solver that draws none.
     """
     from fewstep.plans.names.plan_name import check_no_plugin, with_grid  # imports all solvers
 
-    name = with_grid(judging.plan.name)
+    without_noise = join_plan_name(WITHOUT_NOISE, STEPS[0], None)
+    name = with_grid(without_noise if _draws_noise(judging) else judging.plan.name)
     check_no_plugin(name)
     if judging.teacher is None:
         yield name

@@ -9,9 +9,10 @@ from fewstep.plans.compile import compile_plan
 from fewstep.plans.file import encode
 from fewstep.plans.shaping import Clip
 from fewstep.report.choosing.choose import open_judging
-from fewstep.report.choosing.deployment_plans import compile_plans
+from fewstep.report.choosing.deployment_plans import STEPS, compile_plans, describe_noise
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.runtime.sampling.request import denoiser_facts
+from tests.refusals import refuses
 from tests.runtime.sampling.test_fitted_plans import give
 
 
@@ -34,3 +35,30 @@ def test_a_fitted_plan_is_compared_without_the_clip_of_the_calibration(tiny_bund
     facts = denoiser_facts(judging.bundle.manifest)
     clipped = replace(judging, plan=compile_plan("ddim:4", facts, 2.0, Clip(-1.0, 1.0)))
     assert compile_plans(clipped, "float32", ("fitted:3",)) == {"fitted:3": fitted}
+
+
+def test_a_plan_that_draws_noise_is_refused_where_distances_decide(tiny_bundle: Path) -> None:
+    judging = open_judging(ChooseOptions(tiny_bundle, seeds=2, threads=1))
+    with refuses("ddpm:4 draws noise in its steps", "a --judge"):
+        compile_plans(judging, "float32", ("ddim:2", "ddpm:4"))
+
+
+def test_a_student_keeps_its_plan_that_draws_noise(tiny_bundle: Path) -> None:
+    student = replace(open_judging(ChooseOptions(tiny_bundle, seeds=2, threads=1)), teacher=None)
+    assert list(compile_plans(student, "float32", ("lcm:4",))) == ["lcm:4"]
+
+
+def test_default_plans_draw_no_noise_where_the_calibrated_one_does(tiny_bundle: Path) -> None:
+    judging = open_judging(ChooseOptions(tiny_bundle, seeds=2, threads=1))
+    noisy = compile_plan("ddpm:8", denoiser_facts(judging.bundle.manifest), None, Clip(-1.0, 1.0))
+    plans = compile_plans(replace(judging, plan=noisy), "float32", ())
+    assert list(plans) == [f"dpmpp_2m:{count}@trailing" for count in STEPS]
+    assert {shaping_of(plan) for plan in plans.values()} == {Clip(-1.0, 1.0)}
+
+
+def test_a_note_says_why_other_plans_than_the_calibrated_one_are_compared(tiny_bundle: Path) -> None:
+    judging = open_judging(ChooseOptions(tiny_bundle, seeds=2, threads=1))
+    noisy = replace(judging, plan=compile_plan("ddpm:8", denoiser_facts(judging.bundle.manifest), None))
+    (note,) = describe_noise(noisy, ())
+    assert note.startswith("ddpm:8 draws noise in its steps, so dpmpp_2m is compared: ")
+    assert describe_noise(judging, ()) == describe_noise(noisy, ("ddim:4",)) == ()
