@@ -1,17 +1,29 @@
 """`fewstep serve`: serve a policy to robots in other processes until Ctrl-C, then print how many calls it made."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.plans.errors import printable
-from fewstep.robots.serving.serve import ServeOptions, serve
+from fewstep.robots.serving.serve import Opened, ServeOptions, open_policy, serve
 from fewstep.runtime.progress import Progress
 
 
 def verb(options: ServeOptions, progress: Progress) -> Outcome:
-    served = serve(options, _say)
+    served = serve(options, _say, open_chosen if options.chosen else open_policy)
     first, *others = served.latencies.splitlines() or [""]
     return Outcome(served, (f"{pluralize(served.sequences, 'sequence')} sampled: {first}", *others))
+
+
+@contextmanager
+def open_chosen(options: ServeOptions) -> Iterator[Opened]:
+    """Load the policy with the body and the engine of the last choice on this machine, and compile its plans."""
+    from fewstep.report.choosing.saved_choice import load_choice, load_chosen_sampler  # slow to load
+
+    choice = load_choice(options.bundle)
+    with load_chosen_sampler(options.bundle, choice) as sampler:
+        yield sampler, [sampler.compile(plan, **choice.settings_of(plan)) for plan in choice.family]
 
 
 def _say(line: str) -> None:

@@ -94,21 +94,26 @@ class SavedChoice(Strict, frozen=True):
     @property
     def settings(self) -> dict[str, Any]:
         """The winner's guidance and shaping as arguments of `Sampler.sample`, so that nothing is taken from the
-        calibration. The plans of schedulers, fits and files contain their shaping."""
+        calibration."""
+        return self.settings_of(self.winner.plan)
+
+    def settings_of(self, plan: str) -> dict[str, Any]:
+        """Return the guidance and the shaping of a plan of the family. The plans of schedulers, fits and files contain
+        their shaping."""
         return {
             "guidance": 1.0 if self.guidance is None else self.guidance,
-            "shaping": (self.shaping or UNCLIPPED) if self._is_named else None,
+            "shaping": (self.shaping or UNCLIPPED) if _is_named(plan) else None,
         }
 
     @property
     def defaults(self) -> Defaults:
         """The guidance of the winner, and its shaping if its plan is a named one. Other plans contain their own
         shaping."""
-        return Defaults(self.guidance, self.shaping if self._is_named else None)
+        return Defaults(self.guidance, self.shaping if _is_named(self.winner.plan) else None)
 
-    @property
-    def _is_named(self) -> bool:
-        return isinstance(parse_plan_text(self.winner.plan), NamedReference)
+
+def _is_named(plan: str) -> bool:
+    return isinstance(parse_plan_text(plan), NamedReference)
 
 
 def today() -> str:

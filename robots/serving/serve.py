@@ -4,9 +4,9 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -35,9 +35,11 @@ from fewstep.runtime.sampling.sampler import Sampler
 from fewstep.runtime.text import TextEncoder, load_text_encoder
 
 PORTS = {"openpi": 8000, "lerobot": 8080, "lines": 5757}  # by protocol: those of openpi and of LeRobot
+OF_A_CHOICE = ("plan", "precision", "threads", "backend")  # options
 EXTRA = "pip install 'fewstep[serve]'"
 
 Say = Callable[[str], None]
+Opened = tuple[Sampler, Sequence[Plan]]  # a loaded policy, and its plans, best first; `lines` alone uses all
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class ServeOptions(BundleOptions):
         loop in this process, which returns one action for each observation.
     plan: The sampling plan, as in `fewstep run`. Default: the plan of the calibration, else that of the model.
     precision: float32, int8, float16 or bfloat16, by default as in `fewstep run`.
+    chosen: Serve the plan, precision and engine of the last `fewstep choose` on this machine.
     rate: Ticks per second. lerobot and lines need it.
     host: Address to listen on. Another one than this machine's own needs a token.
     port: Port to listen on; 0 takes a free one. Default: 8000 for openpi, 8080 for lerobot, 5757 for lines.
@@ -63,6 +66,7 @@ class ServeOptions(BundleOptions):
     protocol: Literal["openpi", "lerobot", "lines"] = "openpi"
     plan: TextReference | None = None
     precision: str | None = None
+    chosen: bool = False
     rate: float | None = None
     host: str = "127.0.0.1"
     port: int | None = None
@@ -75,6 +79,9 @@ class ServeOptions(BundleOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in OF_A_CHOICE if self.chosen else ():
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UserError(f"--chosen already sets --{name}", f"leave out --{name} or --chosen")
         if self.protocol == "openpi" and self.rate is not None:
             raise UserError("--rate is not for openpi, whose clients time their actions", "leave --rate out")
         if self.protocol != "openpi" and self.rate is None:
@@ -93,6 +100,9 @@ class ServeOptions(BundleOptions):
             raise UserError("LeRobot's client cannot send a token", "leave --token out")
 
 
+Opener = Callable[[ServeOptions], AbstractContextManager[Opened]]
+
+
 @dataclass(frozen=True)
 class Served:
     """What a server did: the sequences that it sampled, and the statistics of their latencies as text."""
@@ -108,18 +118,24 @@ class Server(Protocol):
         """Serve until `stop` is set. `ready` is called with the port once connections are accepted."""
 
 
-def serve(options: ServeOptions, say: Say) -> Served:
-    """Serve a policy until Ctrl-C or SIGTERM. `say` is called with a line for each event."""
+@contextmanager
+def open_policy(options: ServeOptions) -> Iterator[Opened]:
+    """Load the policy of the options, and compile its plan."""
+    with load(options.bundle, options.precision, backend=create_backend(options.backend, options.threads)) as sampler:
+        yield sampler, [compile_policy_plan(sampler, options.plan)]
+
+
+def serve(options: ServeOptions, say: Say, opener: Opener = open_policy) -> Served:
+    """Serve a policy until Ctrl-C or SIGTERM. `say` is called with a line for each event. `opener` opens the policy."""
     listening = check_listening(options)
     renamed = parse_renamed(options.rename)
     make_server = None if options.protocol == "lines" else find_server(options.protocol)
     with ExitStack() as stack:
-        backend = create_backend(options.backend, options.threads)
-        sampler = stack.enter_context(load(options.bundle, options.precision, backend=backend))
+        sampler, plans = stack.enter_context(opener(options))
         text = None if sampler.bundle.manifest.text is None else load_text_encoder(sampler.bundle)
         if make_server is None:
-            return _serve_lines(options, listening, sampler, text, say)
-        policy = ServedPolicy(sampler, compile_policy_plan(sampler, options.plan), text, renamed, options.seed)
+            return _serve_lines(options, listening, sampler, plans, text, say)
+        policy = ServedPolicy(sampler, plans[0], text, renamed, options.seed)
         policy.warm_up()
         worker = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="policy"))
         server = make_server(policy, listening, options.rate or 0.0, worker, say)
@@ -201,17 +217,21 @@ def _on_signals(call: Callable[[], object]) -> Iterator[None]:
 
 
 def _serve_lines(
-    options: ServeOptions, listening: Listening, sampler: Sampler, text: TextEncoder | None, say: Say
+    options: ServeOptions,
+    listening: Listening,
+    sampler: Sampler,
+    plans: Sequence[Plan],
+    text: TextEncoder | None,
+    say: Say,
 ) -> Served:
     """Serve the control loop of one robot after the other."""
     assert options.rate is not None
-    plan = compile_policy_plan(sampler, options.plan)
     history = History(sampler)
     observation = {
         name: np.zeros(condition.shape, condition.dtype) for name, condition in history.tick_conditions.items()
     }
     prompt = None if text is None else PROMPT
-    rhythm, safety = Rhythm(options.rate, [plan]), Safety(most_held=0)
+    rhythm, safety = Rhythm(options.rate, plans), Safety(most_held=0)
     with PolicyRunner(sampler, rhythm, safety, text=text) as runner:
         runner.warm_up(observation, prompt=prompt)
         try:
@@ -222,7 +242,7 @@ def _serve_lines(
             where = listening.address(listening.port)
             raise UserError(f"{where} cannot be used: {error.strerror or error}", fix) from None
         with suppress(Stopped), listener, _on_signals(_raise_stop):
-            say(describe_ready(options, listening, sampler, plan, listener.getsockname()[1]))
+            say(describe_ready(options, listening, sampler, plans[0], listener.getsockname()[1]))
             serve_lines(runner, listening, listener, say)
         statistics = runner.statistics
         return Served(statistics.sampling.count, str(statistics))

@@ -4,10 +4,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fewstep.cli.verbs import serve as serve_verb
+from fewstep.measure.rollouts.end_quality import end_quality
+from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
+from fewstep.plans.shaping import Clip
+from fewstep.report.choosing import saved_choice
+from fewstep.report.choosing.engines import TimedEngine
+from fewstep.report.choosing.saved_choice import Deployment, SavedChoice
 from fewstep.robots.serving.listening import Listening, read_token
 from fewstep.robots.serving.serve import Served, ServeOptions, check_listening, find_server, parse_renamed
 from fewstep.runtime.progress import SILENT
@@ -72,6 +79,7 @@ def test_an_unusable_token_is_refused(content: bytes, tmp_path: Path) -> None:
         ({"protocol": "lines", "rate": 30.0, "robots": 2}, "serves one robot"),
         ({"protocol": "lines", "rate": 30.0, "rename": ("a=b",)}, "takes the names of conditions"),
         ({"protocol": "lerobot", "rate": 30.0, "token": "file"}, "cannot send a token"),
+        ({"chosen": True, "precision": "int8"}, "--chosen already sets --precision; leave out --precision or --chosen"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], line: str) -> None:
@@ -86,6 +94,16 @@ def test_statistics_are_printed_line_by_line(monkeypatch: pytest.MonkeyPatch) ->
         "9 sequences sampled: ticks: 60",
         "calls: 9 of ddim:2",
     )
+
+
+def test_the_choice_is_served_with_all_plans_of_its_family(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, quality = Clip(-2.0, 2.0), end_quality(np.array([30.0]), "teacher")
+    winner = Deployment("float32", "float32", TimedEngine("onnxruntime", 1, None), "ddim:4", 4, 1.0, 1.0, quality)
+    choice = SavedChoice("tiny", "", "2026-11-30", 1, None, clip, winner, ("ddim:4", "ddim:2"))
+    monkeypatch.setattr(saved_choice, "load_choice", lambda path: choice)
+    with serve_verb.open_chosen(ServeOptions(tiny_bundle, chosen=True)) as (sampler, plans):
+        assert sampler.body.precision == "float32"
+        assert [(plan.name, shaping_of(plan)) for plan in plans] == [("ddim:4", clip), ("ddim:2", clip)]
 
 
 def test_names_are_pairs() -> None:
