@@ -44,7 +44,7 @@ class Observations:
                 continue
             if condition in arranged:
                 raise UserError(f"the observation has {condition!r} twice", "send each measurement under one name")
-            arranged[condition] = _arrange_picture(value, self.conditions[condition].shape, resizes)
+            arranged[condition] = _arrange_picture(name, value, self.conditions[condition].shape, resizes)
         return arranged
 
     @property
@@ -53,15 +53,21 @@ class Observations:
         return sum(8 * math.prod(condition.shape) for condition in self.conditions.values())
 
 
-def _arrange_picture(value: object, shape: tuple[int, ...], resizes: bool) -> object:
-    """Return a picture [H, W, 3] as [3, H, W], of this shape's size if `resizes`. Other values are unchanged."""
-    if len(shape) != 3 or not isinstance(value, np.ndarray) or value.ndim < 3:
+def _arrange_picture(name: str, value: object, shape: tuple[int, ...], resizes: bool) -> object:
+    """Return a picture [H, W, 3] as [3, H, W], of this shape's size if `resizes`. Other values are unchanged. Raises
+    UserError for an array that is not a uint8 picture of this size."""
+    if len(shape) != 3 or not isinstance(value, np.ndarray) or value.ndim < 2:
         return value
-    if value.shape[-3:] != shape and value.shape[-1] == shape[0]:
-        value = np.moveaxis(value, -1, -3)
-    if resizes and value.dtype == np.uint8 and value.shape[-3:] != shape and value.ndim == 3 and 0 not in value.shape:
-        value = resize_picture(value, (shape[1], shape[2]))
-    return value
+    picture = value
+    if value.ndim > 2 and value.shape[-3:] != shape and value.shape[-1] == shape[0]:
+        picture = np.moveaxis(value, -1, -3)
+    if resizes and value.dtype == np.uint8 and picture.shape != shape and value.ndim == 3 and 0 not in value.shape:
+        picture = resize_picture(picture, (shape[1], shape[2]))
+    if picture.dtype != np.uint8 or picture.shape != shape:
+        channels, height, width = shape
+        fix = f"send uint8 [{height}, {width}, {channels}] or {list(shape)}"
+        raise UserError(f"the picture {name!r} is {value.dtype} {list(value.shape)}", fix)
+    return picture
 
 
 def resize_picture(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:

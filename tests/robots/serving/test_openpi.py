@@ -119,6 +119,22 @@ def test_a_picture_is_taken_in_either_layout(tiny_bundle: Path, name: str) -> No
         assert {*arranged} == {"state", CAMERA.name} and np.array_equal(arranged[CAMERA.name], picture)
 
 
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (np.zeros((8, 12, 3), np.uint8), r"uint8 \[8, 12, 3\]; send uint8 \[4, 6, 3\] or \[3, 4, 6\]"),
+        (np.zeros((4, 6), np.uint8), r"uint8 \[4, 6\]"),
+        (np.zeros((4, 6, 3), np.float32), r"float32 \[4, 6, 3\]"),
+    ],
+)
+def test_a_picture_of_another_size_or_type_is_refused_as_the_client_sent_it(
+    tiny_bundle: Path, picture: np.ndarray, said: str
+) -> None:
+    policy = make_policy(tiny_bundle, others=(CAMERA,), renamed={"front": CAMERA.name})
+    with pytest.raises(UserError, match=rf"the picture 'front' is {said}"):
+        policy.observations.arrange({"state": STATE, "front": picture})
+
+
 def test_a_measurement_under_two_names_is_refused(tiny_bundle: Path) -> None:
     policy = make_policy(tiny_bundle, renamed={"joints": "state"})
     with pytest.raises(UserError, match="has 'state' twice"):
