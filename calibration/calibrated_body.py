@@ -87,7 +87,8 @@ def judge_further(
     judge: Judge | None = None,
 ) -> Trial:
     """Return the trial of a body that will be written, with its quality on the seeds of `run`, on which it was judged
-    already, and on further ones. They end when it is known within NARROW dB, unless the user's judge decides.
+    already, and on further ones. They end when it is known within NARROW dB, unless the user's judge decides, and all
+    sizes were judged.
 
     by_rows: as in `judge_body`. judge: the user's measure, which scores the same samples.
     """
@@ -98,9 +99,9 @@ def judge_further(
         pairs.append((recorded.final_samples(recorded.run(graphs)), recorded.sample))
         quality = compare_samples(pairs, recorded.plan.name)
         is_known = judge is None and is_narrow((quality.mean_range, quality.p5_range), NARROW)
-        if len(judged) >= len(run.recorded) and is_known:
+        whole = replace(run, recorded=tuple(judged))
+        if len(judged) >= len(run.recorded) and is_known and run.shapes <= whole.judged_shapes:
             break
-    whole = replace(run, recorded=tuple(judged))
     samples = join_rows([samples for samples, _ in pairs])
     score = None if judge is None else judge.judge(replace(whole.float_pairs, samples=samples))
     figures = _describe_quality(quality, recipe.target)

@@ -1,9 +1,8 @@
 """The float32 runs with which int8 bodies are compared, one class for each sample space."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Protocol
 
 from fewstep.calibration.task import Task
@@ -17,12 +16,13 @@ from fewstep.measure.rollouts.recorded_token_run import RecordedTokenRun, TokenO
 from fewstep.measure.rollouts.reference_check import check_reference
 from fewstep.measure.rollouts.row_by_row import with_row_by_row_body
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, SeedBatch
+from fewstep.measure.rollouts.size_quality import qualities_by_size, shapes_of_records
 from fewstep.plans.any_plan import AnyPlan, check_compiled, shaping_of
 from fewstep.plans.tokens.plan import TokenPlan
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.figures import ReferenceCheck
-from fewstep.runtime.bundle.manifest import Difference, Manifest, SizeQuality
-from fewstep.runtime.kinds.sizes import sizes_of
+from fewstep.runtime.bundle.manifest import Difference, Manifest
+from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.progress import SILENT, Progress, prefix_stages
 from fewstep.runtime.sampling.execute import StepState
 
@@ -64,11 +64,12 @@ class JudgingRun(Protocol):
 @dataclass(frozen=True)
 class ContinuousJudgingRun:
     """Recorded float32 runs, each of samples of one size, with which int8 bodies are compared: their samples, and the
-    differences between branches and between conditions."""
+    differences between branches and between conditions. `shapes` are all shapes of x in the calibration."""
 
     recorded: tuple[RecordedRun, ...]
     manifest: Manifest
     reference: ReferenceCheck
+    shapes: frozenset[tuple[int, ...]] = frozenset()
 
     @property
     def groups(self) -> int:
@@ -112,19 +113,16 @@ class ContinuousJudgingRun:
         rounded."""
         snr, unrelated = (None if each is None else round(each, 2) for each in (quality.snr, quality.unrelated))
         beyond = beyond_data(quality.nearness, self.manifest, self._is_clipped)
-        beyond, by_size = None if beyond is None else float(f"{beyond:.3g}"), self._qualities_by_size(quality)
+        beyond = None if beyond is None else float(f"{beyond:.3g}")
+        samples = [(run.batch.x_shape, seed) for run in self.recorded for seed in run.batch.seeds]
+        shapes, seeds = zip(*samples, strict=True)
+        by_size = qualities_by_size(self.manifest, shapes, seeds, quality.values, self.shapes)
         return {"snr": snr, "unrelated": unrelated, "beyond": beyond, "by_size": by_size}
 
-    def _qualities_by_size(self, quality: EndQuality) -> tuple[SizeQuality, ...]:
-        """Return the mean PSNR of the samples of each size, if they have several, smallest first."""
-        values, by_shape = iter(quality.values), defaultdict[tuple[int, ...], list[float]](list)
-        for run in self.recorded:
-            by_shape[run.batch.x_shape] += islice(values, len(run.batch.seeds))
-        return tuple(
-            SizeQuality(sizes_of(shape, self.manifest) or {}, round(sum(own) / len(own), 2), len(own))
-            for shape, own in sorted(by_shape.items())
-            if len(by_shape) > 1
-        )
+    @property
+    def judged_shapes(self) -> set[tuple[int, ...]]:
+        """The shapes of x of the recorded samples."""
+        return {run.batch.x_shape for run in self.recorded}
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,15 @@ def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -
     if sampler.bundle.manifest.conditions:
         graph = sampler.network().graph
         recorded = tuple(replace(run, differences=float_differences(run, graph)) for run in recorded)
-    return ContinuousJudgingRun(recorded, sampler.bundle.manifest, reference)
+    return ContinuousJudgingRun(recorded, sampler.bundle.manifest, reference, _shapes_of(task))
+
+
+def _shapes_of(task: Task) -> frozenset[tuple[int, ...]]:
+    """Return the shapes of x that the conditions of a calibration have, or its --size options."""
+    manifest = task.sampler.bundle.manifest
+    if task.sizes:
+        return frozenset(apply_sizes(manifest, sizes).x_shape for sizes in task.sizes)
+    return shapes_of_records(task.conditions, manifest) | shapes_of_records(task.judging.records, manifest)
 
 
 def _worst_difference(steps: Sequence[Difference | None]) -> Difference | None:

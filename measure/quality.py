@@ -1,18 +1,22 @@
 """Measure the quality of bodies, compared with float32 sample by sample and as sets."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from fewstep.measure.bodies import graph_files
 from fewstep.measure.body_backends import inference_engine_of
+from fewstep.measure.cost import BATCH
 from fewstep.measure.judge import Judgements, judge
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.judges.trial import try_judge
 from fewstep.measure.results import Distance, ExtractorFacts, Quality, Results
 from fewstep.measure.rollouts.data_distance import TeacherDistance, compare_with_teacher
+from fewstep.measure.rollouts.size_quality import qualities_by_size, shapes_of_records
 from fewstep.measure.tally import JudgementRequest
 from fewstep.measure.workers.job import Workers
+from fewstep.runtime.bundle.manifest import SizeQuality
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -64,12 +68,23 @@ def measure_quality(
                 graphs=graph_files(task.bodies[each.name]),
                 reference=judgement.check,
                 judged=task.score(judgement.samples, judgement.reference),
+                by_size=_qualities_by_size(task, judgement.against_float.values),
             )
             for each in task.contenders
             if (judgement := judgements.bodies[each.name]).against_float is not None
         ),
     )
     return results, judgements
+
+
+def _qualities_by_size(task: JudgedTask, values: Sequence[float]) -> tuple[SizeQuality, ...]:
+    """Return the quality of the first seeds at each size that their records give them. `values` are the PSNR in dB."""
+    manifest = task.bundle.manifest
+    if task.records is None or not (shapes := shapes_of_records(task.records, manifest)) - {manifest.x_shape}:
+        return ()
+    batches = task.held_out_batches(range(len(values)), BATCH)
+    of_seeds = [batch.x_shape for batch in batches for _ in batch.seeds]
+    return qualities_by_size(manifest, of_seeds, range(len(values)), values, shapes)
 
 
 def _teacher_distance(results: Results, task: JudgedTask, judgements: Judgements) -> TeacherDistance | None:

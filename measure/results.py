@@ -14,7 +14,7 @@ from fewstep.measure.teacher import TeacherCheck
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import Strict
 from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck
-from fewstep.runtime.bundle.manifest import CallTime, Coverage, Difference
+from fewstep.runtime.bundle.manifest import CallTime, Coverage, Difference, SizeQuality
 
 SCHEMA = 1
 
@@ -133,6 +133,7 @@ class Quality(Strict, frozen=True):
     graphs: tuple[str, ...] = ()
     reference: ReferenceCheck | None = None  # of float32's samples; None for tokens, and in earlier versions
     judged: JudgeScore | None = None  # the score by the user's judge; None without one
+    by_size: tuple[SizeQuality, ...] = ()  # the quality against float32 at each size, if samples have several
 
 
 class Operation(Strict, frozen=True):

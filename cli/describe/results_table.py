@@ -13,6 +13,7 @@ from fewstep.graph.resource_needs import check_memory, format_duration
 from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Quality, Results
 from fewstep.measure.rollouts.prompts import ConditionOptions
+from fewstep.measure.rollouts.size_quality import describe_qualities
 from fewstep.measure.speed.race import describe_measure
 from fewstep.measure.workers.setup import describe_shared_work, warn_of_workers
 from fewstep.plans.any_plan import plan_headline
@@ -79,6 +80,9 @@ def format_results(results: Results, bundle: Path) -> Iterator[str | Table]:
         yield advised.verdict
     if results.qualities or results.sizes:
         yield results_table(results, is_image=len(open_bundle(bundle).manifest.x_shape) == IMAGE_AXES)
+    for quality in results.qualities:
+        if quality.by_size:
+            yield f"{quality.body} by size: {describe_qualities(quality.by_size)}"
     timed = [timing.name for race in results.races for timing in race.timings]
     yield from describe_calls(open_bundle(bundle), results, [*timed, *(body.body for body in results.qualities)])
     yield from (line for call in results.calls for line in call.networks)

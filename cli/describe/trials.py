@@ -6,9 +6,10 @@ from fewstep.cli.outcome import pluralize
 from fewstep.measure.rollouts.nearness import Nearness
 from fewstep.measure.rollouts.output_differences import CONDITION, GUIDANCE, describe_difference, is_lost
 from fewstep.measure.rollouts.quality_range import OTHERS
+from fewstep.measure.rollouts.size_quality import describe_qualities
 from fewstep.report.judgement import judgement
 from fewstep.runtime.bundle.figures import Together
-from fewstep.runtime.bundle.manifest import SizeQuality, Trial
+from fewstep.runtime.bundle.manifest import Trial
 
 
 def describe_trials(trials: Sequence[Trial], float_reason: str | None = None, precision: str = "int8") -> Iterator[str]:
@@ -45,7 +46,7 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None, pr
             if each.together is not None:
                 yield f"with all networks in {precision}: {_describe_together(each.together)}"
             if each.by_size:
-                yield f"by size: {', '.join(map(_describe_size, each.by_size))}"
+                yield f"by size: {describe_qualities(each.by_size)}"
             if each.tokens is not None:
                 differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
                 yield (
@@ -70,8 +71,3 @@ def _describe_together(together: Together) -> str:
     """Return the verdict on the samples that all networks of a body make together."""
     near = Nearness(together.psnr, together.snr, together.unrelated)
     return judgement(near, together.p5, seeds=together.seeds)
-
-
-def _describe_size(quality: SizeQuality) -> str:
-    """Return "frames 97 52.1 dB"."""
-    return " ".join([*(f"{name} {size}" for name, size in quality.sizes.items()), f"{quality.psnr:.1f} dB"])

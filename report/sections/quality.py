@@ -6,6 +6,7 @@ from fewstep.measure.distances.drift import BANDS
 from fewstep.measure.results import Quality, Results
 from fewstep.measure.rollouts.end_quality import EndQuality
 from fewstep.measure.rollouts.metrics import WINDOW
+from fewstep.measure.rollouts.size_quality import name_sizes
 from fewstep.measure.teacher import NO_TEACHER
 from fewstep.report.drawing import plots
 from fewstep.report.drawing.plots import Series
@@ -26,6 +27,7 @@ from fewstep.report.glossary import lead_paragraph, link_terms
 
 NONE = "\N{EN DASH}"
 NO_SSIM = f"No SSIM: it compares images of at least {WINDOW} pixels a side."
+NOT_JUDGED = "not judged"
 HEAD = ["mean", "5th percentile", "worst", "std. error", "signal", "another seed", "SSIM", "5th percentile", "seeds"]
 
 
@@ -55,6 +57,7 @@ def quality_section(results: Results, is_image: bool = True) -> Html:
             "by few steps, without and with int8. Figures against the two references cannot be compared."
         ),
         against_float,
+        *_table_by_size(results.qualities),
         *([] if has_ssim or not is_image else [paragraph(NO_SSIM, kind="note")]),
         distribution,
         table([link_terms(f"against the float32 teacher, {results.teacher}"), *HEAD], rows)
@@ -64,6 +67,22 @@ def quality_section(results: Results, is_image: bool = True) -> Html:
         *(paragraph(note, kind="note") for note in teacher_notes(results)),
         *_statistics(results.qualities),
     )
+
+
+def _table_by_size(qualities: Sequence[Quality]) -> list[Html]:
+    """Return the table of qualities at each size; nothing if samples have one size."""
+    rows: list[Sequence[Content]] = [
+        [
+            f"{quality.body}, {name_sizes(of_size)}",
+            NOT_JUDGED if of_size.psnr is None else decibel(of_size.psnr),
+            NONE if of_size.worst is None else decibel(of_size.worst),
+            NONE if of_size.worst_seed is None else count(of_size.worst_seed),
+            count(of_size.seeds),
+        ]
+        for quality in qualities
+        for of_size in quality.by_size
+    ]
+    return [table(["by size, against float32", "mean", "worst", "worst seed", "seeds"], rows)] if rows else []
 
 
 def teacher_notes(results: Results) -> list[str]:

@@ -95,11 +95,17 @@ class TokenAgreement(Strict, frozen=True):
 
 
 class SizeQuality(Strict, frozen=True):
-    """The quality of the samples of one size: the mean PSNR in dB against float32, over `seeds` seeds."""
+    """The quality of the samples of one size: the mean PSNR in dB against float32, over `seeds` seeds. It is None if no
+    judged sample has this size.
+
+    worst, worst_seed: the lowest PSNR of a sample, and its seed; None in bundles of earlier versions.
+    """
 
     sizes: dict[str, int]
-    psnr: float
+    psnr: float | None
     seeds: int
+    worst: float | None = None
+    worst_seed: int | None = None
 
 
 class Trial(Strict, frozen=True, omit_defaults=True):

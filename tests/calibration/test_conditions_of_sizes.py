@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="torch, which exports the network, is not installed")
 
+from fewstep.calibration import calibrated_body
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.read_table import load as load_ranges
@@ -44,10 +45,10 @@ def texts(length: int, rows: int = 4) -> np.ndarray:
     return np.random.default_rng(length).uniform(-1, 1, (rows, 6, length)).astype(np.float32)
 
 
-def write_texts(folder: Path, *lengths: int, gain: float = 1.0) -> Path:
+def write_texts(folder: Path, *lengths: int, gain: float = 1.0, rows: int = 4) -> Path:
     folder.mkdir(exist_ok=True)
     for length in lengths:
-        np.savez(folder / f"{length}.npz", text=gain * texts(length))
+        np.savez(folder / f"{length}.npz", text=gain * texts(length, rows))
     return folder
 
 
@@ -105,12 +106,29 @@ def test_the_quality_is_stated_at_each_length(calibrated: Path) -> None:
     (trial,) = open_bundle(calibrated).manifest.bodies[BODY].trials
     assert trial.seeds == sum(quality.seeds for quality in trial.by_size) == 20  # as many as trajectories
     lengths = [quality.sizes["frames"] for quality in trial.by_size]
-    assert len(lengths) >= 4 and set(lengths) <= set(LENGTHS) and lengths == sorted(lengths)
+    assert lengths == [*LENGTHS]
     assert trial.psnr == pytest.approx(
         sum(quality.psnr * quality.seeds for quality in trial.by_size) / trial.seeds, abs=0.02
     )
     said = next(line for line in describe_trials([trial]) if line.startswith("by size"))
-    assert said.startswith(f"by size: frames {lengths[0]} {trial.by_size[0].psnr:.1f} dB, frames {lengths[1]} ")
+    first = trial.by_size[0]
+    assert said.startswith(f"by size: frames 8 {first.psnr:.1f} dB, worst {first.worst:.1f}; frames 13 ")
+
+
+@pytest.mark.parametrize(("trajectories", "seeds"), [(24, 14), (8, 8)], ids=["further seeds", "no further seeds"])
+def test_judging_ends_when_every_length_is_judged(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trajectories: int, seeds: int
+) -> None:
+    """The first 8 seeds have one record each of 8 of the 9 lengths. The sixth further seed has the last one."""
+    monkeypatch.setattr(calibrated_body, "NARROW", 1000.0)
+    lengths = (*LENGTHS, 16, 32, 48, 56)
+    bundle, given = shutil.copytree(exported, tmp_path / "bundle"), write_texts(tmp_path / "texts", *lengths)
+    options = CalibrateOptions(bundle, PLAN, target=(TARGET,), trajectories=trajectories, guidance=1.0)
+    calibrate(replace(options, conditions=given))
+    (trial,) = open_bundle(bundle).manifest.bodies[BODY].trials
+    assert trial.seeds == seeds and [each.sizes["frames"] for each in trial.by_size] == sorted(lengths)
+    said = next(line for line in describe_trials([trial]) if line.startswith("by size"))
+    assert said.count(": not judged") == (seeds == 8)
 
 
 def test_int8_is_near_float32_at_each_length(calibrated: Path) -> None:
@@ -135,6 +153,9 @@ def test_measure_and_choose_sample_each_text_at_its_length(calibrated: Path, tmp
         expected += psnr(*(sampler.sample(PLAN, batch.seeds, batch.conditions) for sampler in samplers)).tolist()
     assert [batch.x_shape[-1] for batch in batches] == [13, 24, 40, 64, 8]  # by the names of the files
     assert quality.against_float is not None and quality.against_float.values == pytest.approx(expected, abs=0.01)
+    assert [(each.sizes["frames"], each.seeds) for each in quality.by_size] == [(each, 2) for each in LENGTHS]
+    worst = min(quality.by_size, key=lambda each: each.worst)
+    assert worst.worst_seed == int(np.argmin(expected)) and worst.worst == pytest.approx(min(expected), abs=0.02)
     judge = open_judging(ChooseOptions(calibrated, seeds=10, conditions=given, threads=1))
     samples = judge.sample_plan(judge.reference, judge.plan, 4)
     assert [sample.shape[-1] for sample in samples] == [batch.x_shape[-1] for batch in batches for _ in batch.seeds]
