@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fewstep.cli.run.options import RunOptions
+from fewstep.cli.run.tiles import refuse_long
 from fewstep.measure.rollouts.conditions_file import read_branches, read_files, sizes_of_file
+from fewstep.measure.rollouts.record_sizes import sizes_of_conditions
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle.manifest import Manifest
@@ -18,9 +20,9 @@ def names_of_files(options: RunOptions) -> list[str]:
 
 def count_rows(options: RunOptions, own: Values) -> RunOptions:
     """Return the options with as many samples as the longest file of --condition has rows, unless --samples, prompts or
-    --conditions decide. A single row does not decide."""
+    --conditions decide."""
     rows = max((len(own[name]) for name in names_of_files(options)), default=0)
-    if rows < 2 or options.samples is not None or options.prompts or options.conditions is not None:
+    if not rows or options.samples is not None or options.prompts or options.conditions is not None:
         return options
     return replace(options, samples=rows)
 
@@ -32,9 +34,12 @@ def sizes_of_records(options: RunOptions, manifest: Manifest) -> dict[str, int]:
     of_x = {size.name for size in manifest.sizes if size.axis is not None}
     if options.conditions is None or options.size or options.tiles is not None or not of_x:
         return {}
+    read = read_files(options.conditions)
+    for file, arrays in read.items():
+        refuse_long(sizes_of_conditions(manifest, arrays), manifest, f"{file}: ")
     files = [
         (file, {name: size for name, size in sizes_of_file(file, arrays, manifest).items() if name in of_x})
-        for file, arrays in read_files(options.conditions).items()
+        for file, arrays in read.items()
     ]
     (first, sizes), *others = files
     for file, other in others:
@@ -55,7 +60,8 @@ def add_records(
     filled in, the conditions, and the conditions of other branches by branch name."""
     if options.conditions is None:
         return options, own, {}
-    branches = read_branches(options.conditions, manifest.conditions, manifest.sizes)
+    is_tiled = options.tiles is not None  # each window takes its part of a value
+    branches = read_branches(options.conditions, manifest.conditions, manifest.sizes, of_any_size=is_tiled)
     records: Values = {name: list(array) for name, array in branches.get(COND, {}).items()}
     if twice := sorted(set(records) & set(own)):
         raise UserError(f"condition {twice[0]!r} is given twice: {options.conditions} has it too", "give it once")

@@ -21,6 +21,20 @@ class Tiling:
     tiles: Tiles
 
 
+def refuse_long(sizes: Mapping[str, int], manifest: Manifest, source: str = "") -> None:
+    """Raise UserError for a size of x above its range, which names windows and pieces where a plan can run over them.
+    `source` begins the line: the name of a file that gives the size."""
+    if not manifest.space.has_squared_error or manifest.carried:
+        return
+    for size in manifest.sizes:
+        if size.axis is not None and (number := sizes.get(size.name, 0)) > size.high:
+            windows = f"sample it in windows of up to {size.high} (--size {size.name}={number} --tiles WINDOW:OVERLAP)"
+            raise UserError(
+                f"{source}{size.name} {number} is outside its range",
+                f"give {size.range}, or {windows}, or in pieces (docs/compose.md)",
+            )
+
+
 def parse_tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Tiling:
     """Parse WINDOW:OVERLAP for a sample of the given sizes. Raises UserError if the bundle cannot sample windows of
     that size."""
@@ -30,8 +44,9 @@ def parse_tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Til
     free = {size.name: size.axis for size in manifest.sizes if size.axis is not None}
     axes = free or NAMES.get(len(manifest.x_shape), {"length": len(manifest.x_shape) - 1})
     if not sizes or not set(sizes) <= set(axes):
+        given = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise UserError(
-            f"--tiles needs the size of the whole sample (--size gives {dict(sizes)})",
+            "--tiles needs the size of the whole sample" + (f" (--size gives {given})" if sizes else ""),
             f"give it by --size {'=N --size '.join(axes)}=N",
         )
     parts = {name: int(window) for name in sizes} if free else {}

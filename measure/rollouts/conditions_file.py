@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -171,10 +172,12 @@ def sizes_of_file(source: str, arrays: ConditionRecords, takes: Description) -> 
     return sizes
 
 
-def read_branches(path: Path, takes: Sequence[Condition], axes: Sequence[Size] = ()) -> dict[str, ConditionRecords]:
+def read_branches(
+    path: Path, takes: Sequence[Condition], axes: Sequence[Size] = (), of_any_size: bool = False
+) -> dict[str, ConditionRecords]:
     """Return the records of a file, or of all files of a folder, for each branch of guidance. Arrays of `COND` have no
     prefix. Conditions may be missing. Among the free sizes `axes`, each branch of each file may have lengths of texts
-    of its own.
+    of its own. Values may be `of_any_size` if they are cut into windows later.
 
     Raises UserError for an array that belongs to no condition, or of another shape or type, and if the files of a
     folder have different arrays.
@@ -192,9 +195,20 @@ def read_branches(path: Path, takes: Sequence[Condition], axes: Sequence[Size] =
             has = f"it takes {', '.join(map(repr, named))}" if named else "it takes none"
             raise UserError(f"{path.name} has {name!r}, which is not a condition of this denoiser", has)
         given = [(file, {rest: own[name]}) for file, own in files.items()]
-        parts = [check_records(file, own, fit_lengths([named[rest]], own, axes))[rest] for file, own in given]
+        parts = [
+            check_records(
+                file, own, [_resize(named[rest], own)] if of_any_size else fit_lengths([named[rest]], own, axes)
+            )[rest]
+            for file, own in given
+        ]
         branches.setdefault(branch, {})[rest] = join_rows(parts)
     return {**branches}
+
+
+def _resize(condition: Condition, own: ConditionRecords) -> Condition:
+    """Return a condition with the size of its records, if they have as many axes."""
+    shape = own[condition.name].shape[1:]
+    return structs.replace(condition, shape=shape) if len(shape) == len(condition.shape) else condition
 
 
 def list_files(path: Path) -> list[Path]:

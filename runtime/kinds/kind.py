@@ -43,8 +43,9 @@ class FreeAxis(Strict, frozen=True):
 
     @property
     def range(self) -> str:
-        """Its range as text: "height 32 to 128 in steps of 8"."""
-        return f"{self.name} {self.low} to {self.high} in steps of {self.multiple}"
+        """Its range as text: "height 32 to 128 in steps of 8", or "length 40 to 400"."""
+        steps = f" in steps of {self.multiple}" if self.multiple > 1 else ""
+        return f"{self.name} {self.low} to {self.high}{steps}"
 
     def takes(self, size: int) -> bool:
         """Return True if a caller may choose this size."""

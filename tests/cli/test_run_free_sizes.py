@@ -36,3 +36,15 @@ def test_latents_of_free_sizes_are_decoded_in_the_largest_windows(tiny_bundle: P
     np.testing.assert_allclose(images[:, 1, ::2, 1::2], 2 * latents[:, 0], rtol=1e-5)
     with refuses(names=("encoder", "height 2 to 12", "[1, 20, 4]"), fix="leave --size out"):
         run(replace(asked, image=tmp_path / "x.png", strength=0.5))
+
+
+def test_records_of_a_whole_sample_are_cut_into_windows(tiny_bundle: Path, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).uniform(-1, 1, (1, 40, 4)).astype(np.float32)
+    np.save(tmp_path / "picture.npy", picture)
+    np.savez(tmp_path / "picture.npz", picture=picture[None])
+    asked = replace(options_of_tiles(tmp_path, free(tiny_bundle), "height=20", tiles="4:2"), samples=1)
+    by_name = replace(asked, condition=(*asked.condition, f"picture=@{tmp_path}/picture.npy"))
+    recorded = replace(asked, conditions=tmp_path / "picture.npz")
+    np.testing.assert_array_equal(run(recorded).x, run(by_name).x)
+    with refuses(names=("picture.npz", "height 20 is outside its range"), fix="--size height=20 --tiles"):
+        run(replace(recorded, size=(), tiles=None))
