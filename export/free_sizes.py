@@ -7,12 +7,14 @@ is halved three times and upsampled again.
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from math import lcm
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import structs
 from torch.utils._sympy.printers import PythonPrinter
 
 from fewstep.export.error_text import module_name
@@ -84,8 +86,43 @@ def check_forward(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: in
     """Raise UserError naming the line where the module fails at sizes of the verification other than its default."""
     for choice in sizes_to_verify(spec)[1:]:
         if (failure := _find_failure(module, spec, inputs, batch, choice)) is not None:
-            needed = _find_needed_multiple(module, spec, inputs, batch)
-            raise UserError(failure.what, WITHOUT if needed is None else needed.fix) from failure.__cause__
+            if (fix := _find_missing_follows(module, spec, inputs, batch, choice)) is None:
+                needed = _find_needed_multiple(module, spec, inputs, batch)
+                fix = WITHOUT if needed is None else needed.fix
+            raise UserError(failure.what, fix) from failure.__cause__
+
+
+def _find_missing_follows(
+    module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: int, choice: Mapping[str, int]
+) -> str | None:
+    """Return the advice to let axes of conditions follow sizes whose default they have. None if that does not make the
+    module run at the sizes of `choice`."""
+    defaults = default_sizes(spec.x_shape, spec.sizes)
+    for size in choice:
+        for names in _conditions_of_length(spec, defaults[size]):
+            following = tuple(
+                structs.replace(condition, follows={**condition.follows, names[condition.name]: size})
+                if condition.name in names
+                else condition
+                for condition in spec.conditions
+            )
+            with suppress(UserError):  # a condition that cannot follow a size, such as one with a default
+                changed = structs.replace(spec, conditions=following)
+                if _find_failure(module, changed, inputs, batch, choice) is None:
+                    which = (f'condition {name!r} follows={{{axis}: "{size}"}}' for name, axis in names.items())
+                    return f"give {' and '.join(which)}"
+    return None
+
+
+def _conditions_of_length(spec: Spec, length: int) -> list[dict[str, int]]:
+    """Return the conditions that have a fixed axis of this length, as the axis by name: each alone, then all."""
+    axes = {
+        condition.name: axis
+        for condition in spec.conditions
+        for axis, size in reversed([*enumerate(condition.shape)])
+        if size == length and axis not in condition.follows
+    }
+    return [*({name: axis} for name, axis in axes.items()), *([axes] if len(axes) > 1 else [])]
 
 
 def _find_failure(
@@ -105,7 +142,7 @@ def _find_failure(
 
 def _find_needed_multiple(module: torch.nn.Module, spec: Spec, inputs: Inputs, batch: int) -> UserError | None:
     """Return the error of a module that fails at some sizes near the default and runs at multiples of a number, as the
-    multiple to give. None if it runs at all sizes that are tried, or if no multiple makes a difference."""
+    multiple to give. None if it runs at all sizes that are tried, or if no multiple makes it run."""
     first: UserError | None = None
     needed = dict[str, int]()
     for size in spec.sizes:
@@ -118,6 +155,8 @@ def _find_needed_multiple(module: torch.nn.Module, spec: Spec, inputs: Inputs, b
             if failure is None:
                 needed |= {size.name: multiple} if multiple != size.multiple else {}
                 break
+        else:
+            return None
     if first is None:
         return None
     return UserError(first.what, _give_multiples(spec, needed))

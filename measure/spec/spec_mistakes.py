@@ -55,7 +55,9 @@ class SpecReading:
 
     def count_changes(self, stated: "SpecReading") -> int:
         """Return the number of fields in which this interpretation differs from the `stated` spec; at least 1."""
-        return max(1, (self.prediction != stated.prediction) + len(_differing_fields(self.schedule, stated.schedule)))
+        fields = len(_differing_fields(self.schedule, stated.schedule))
+        changes = (self.prediction != stated.prediction, self.sign != stated.sign, self.time is not stated.time)
+        return max(1, fields + sum(changes))
 
     def determines_x0(self) -> bool:
         """Return whether x0 follows from the output at the noisy end. That of epsilon does not at zero SNR."""
@@ -84,7 +86,9 @@ def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
         yield replace(stated, time=partial(mul, factor), mistake=mistake, fact="time factor")
     first, last = NoiseSchedule(spec).path.first, NoiseSchedule(spec).path.last
     mistake = "its time runs from noise to data"
-    yield replace(stated, time=lambda time: first + last - time, mistake=mistake, fact="time direction")
+    reverse = replace(stated, time=lambda time: first + last - time, mistake=mistake, fact="time direction")
+    yield reverse
+    yield replace(reverse, sign=-1.0, mistake=f"{mistake}, and its output has the other sign")  # data minus noise
     kinds = TABLE_KINDS if spec.kind in TABLE_KINDS else FLOW_KINDS if spec.kind in FLOW_KINDS else ()
     schedules = [msgspec.structs.replace(spec, kind=kind) for kind in kinds if kind != spec.kind]
     for each in schedules:

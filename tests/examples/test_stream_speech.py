@@ -50,8 +50,13 @@ def test_a_text_longer_than_the_range_is_written_without_a_comparison(
 
 def test_pieces_have_at_least_the_least_length_of_the_bundle(tmp_path: Path, example: Example, bundle: Path) -> None:
     least = shutil.copytree(bundle, tmp_path / "least")
-    (frames,) = open_bundle(least).manifest.sizes
-    change_bundle(least, sizes=(structs.replace(frames, low=40),))
+    manifest = open_bundle(least).manifest
+    (frames,), (text,), float32 = manifest.sizes, manifest.conditions, manifest.bodies["float32"]
+    assert manifest.prologue is not None
+    graph, prologue = (structs.replace(entry, probe=()) for entry in (float32.graph, manifest.prologue))  # of 24 frames
+    sized = {"sizes": (structs.replace(frames, low=40),), "conditions": (structs.replace(text, shape=(6, 40)),)}
+    bodies = {"float32": structs.replace(float32, graphs=(graph,))}
+    change_bundle(least, x_shape=(4, 40), bodies=bodies, prologue=prologue, **sized)
     np.savez(tmp_path / "text.npz", text=np.zeros((1, 6, 64), np.float32))
     _, said = example("stream_speech.py", least, tmp_path / "text.npz", tmp_path / "x.npy", 16, "euler:1")
     assert said.startswith("36 frames after")

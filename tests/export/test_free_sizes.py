@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewstep.export import ScheduleSpec, Size, Spec
+from fewstep.export import Condition, ScheduleSpec, Size, Spec
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.trace import trace
 from fewstep.graph.session import run
@@ -28,6 +28,28 @@ def test_the_multiple_that_a_network_needs_is_named() -> None:
     spec = Spec("fixed", (1, 16, 16), (), "v", ScheduleSpec("cosine"), sizes=sizes)
     with refuses(("Quarters failed at height 14", "test_free_sizes.py"), "as in height=8:32:4 (LOW:HIGH:MULTIPLE"):
         trace(Quarters(), spec)
+
+
+class Joined(nn.Module):
+    """A network of a text with as many positions as x."""
+
+    def forward(self, x, time, text):
+        return torch.cat([x, text], 1)[:, :4] * time[:, None, None]
+
+
+class OfOneLength(nn.Module):
+    def forward(self, x, time, text):
+        return (x.transpose(1, 2) @ torch.ones(4, 4)).transpose(1, 2) + torch.ones(24) * time[:, None, None]
+
+
+def test_a_condition_that_should_follow_a_size_is_named() -> None:
+    """A multiple does not help: the text has one length."""
+    text = Condition("text", "text", (6, 24), "float32", typical=(-1, 1))
+    spec = Spec("sound", (4, 24), (text,), "flow", ScheduleSpec("flow"), sizes=(Size("frames", 1, 8, 64),))
+    with refuses("Joined failed at frames 8", "give condition 'text' follows={1: \"frames\"}"):
+        trace(Joined(), spec)
+    with refuses("OfOneLength failed at frames 8", "give no sizes, or export that size only"):
+        trace(OfOneLength(), spec)
 
 
 class Padded(nn.Module):

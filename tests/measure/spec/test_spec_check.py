@@ -141,7 +141,10 @@ def test_another_family_is_named_by_both() -> None:
 
 def test_a_wrong_network_time_is_named() -> None:
     assert "1000 times the time" in verdict(*exact("flow", "flow", scale=1000.0))
-    assert "from noise to data" in verdict(*exact("flow", "flow", reverse=True))
+    said = "its time runs from noise to data"
+    network, facts = exact("flow", "flow", reverse=True)
+    assert verdict(network, facts) == said
+    assert verdict(lambda *given: -network(*given), facts) == f"{said}, and its output has the other sign"
 
 
 @pytest.mark.parametrize(("scale", "said"), [(10.0, "10 times the time"), (0.1, "1/10 times the time")])
