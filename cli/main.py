@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = f"fewstep: {what}; {fix}"
     try:
         _open_closed_streams()
-        _keep_products_to_their_thread()
+        _limit_spinning_threads()
         from fewstep.runtime.interrupts import end_with, record_interrupts
 
         with record_interrupts(line, code):
@@ -49,13 +49,16 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, way, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
 
 
-def _keep_products_to_their_thread() -> None:
-    """Limit OpenBLAS to one thread unless the user sets another number. OpenBLAS reads it when numpy is imported.
+def _limit_spinning_threads() -> None:
+    """Limit OpenBLAS to one thread, and let waiting threads of torch sleep, unless the user sets something else. The
+    libraries read these variables when they are imported.
 
-    The matrices here are small, and `runtime.machine.threads` already uses each core. When other programs run, the
-    threads of OpenBLAS spin while they wait: calibrating 300 MB of weights took 8 times the CPU time, and 20 MB more.
+    The matrices of OpenBLAS are small, and `runtime.machine.threads` already uses each core. When other programs run,
+    its threads spin while they wait: calibrating 300 MB of weights took 8 times the CPU time, and 20 MB more. Those of
+    torch, of OpenMP, took 5 times the CPU time and 6 times the wall time of one thread.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 if __name__ == "__main__":

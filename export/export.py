@@ -62,7 +62,9 @@ def export(options: ExportOptions, progress: Progress = SILENT) -> Manifest:
         changes, others = read_changes(options), parse_experts(options.expert, load_source)
         if others:  # refuse a wrong expert before minutes of work
             deque(load_sources(options, changes, others), maxlen=0)
-        check_spec = None if options.check is None else partial(_read_check, options.check, options.null, bool(others))
+        check_spec = None
+        if options.check is not None:
+            check_spec = partial(_read_check, options.check, options.null, bool(others), progress)
         how = NetworkOptions(options.precision, options.verify, package_versions(), options.cache)
         load_denoiser = partial(load_changed_source, options, changes, others)
         denoiser = export_network(writer, how, load_denoiser, progress, check_spec)
@@ -101,7 +103,9 @@ def _measure_data(file: Path, spec: Spec) -> tuple[float, tuple[float, float] | 
     return measure_data(file, spec)
 
 
-def _read_check(file: Path, null: Sequence[str], has_experts: bool, spec: Spec) -> "Callable[[Evaluate], None]":
+def _read_check(
+    file: Path, null: Sequence[str], has_experts: bool, progress: Progress, spec: Spec
+) -> "Callable[[Evaluate], None]":
     """Read the samples in a file, and return a function that raises UserError if a network contradicts its spec on
     them."""
     from fewstep.measure.spec.spec_samples import read_samples  # imports onnxruntime, which --help does not need
@@ -115,7 +119,7 @@ def _read_check(file: Path, null: Sequence[str], has_experts: bool, spec: Spec) 
                 times = times[:, None].repeat(spec.positions.places(spec), axis=1)
             return evaluate({X: x, TIME: times.astype("float32"), **named})
 
-        found = samples.check(network, spec, nulls)
+        found = samples.check(network, spec, nulls, progress)
         if found.mistake:
             raise UserError(str(found), "correct the Spec, train longer, or leave --check out")
         LOG.warning("%s", found)

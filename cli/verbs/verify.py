@@ -36,7 +36,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     if options.data is not None and is_right:
         from fewstep.measure.spec.spec_samples import check_bundle  # imports onnxruntime, which only --data needs
 
-        spec = check_bundle(options.open(), options.data)
+        spec = check_bundle(options.open(), options.data, progress)
         of_spec = [_error_table(spec), str(spec)]
     value: object = integrity if spec is None else {"integrity": integrity, "spec": spec}
     return Outcome(

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,17 @@ def test_a_product_takes_one_thread(asked: dict[str, str], threads: str) -> None
     if done.stderr == "no OpenBLAS\n":
         pytest.skip("numpy has no OpenBLAS")
     assert done.stdout.split()[-1:] == [threads], done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_waiting_threads_of_torch_sleep(asked: dict[str, str], policy: str) -> None:
+    """OpenMP prints what it read when it is loaded."""
+    pytest.importorskip("torch")
+    show = 'from fewstep.cli.main import main; main(["--version"]); import torch'
+    variables = os.environ | {"OMP_DISPLAY_ENV": "TRUE"} | asked
+    done = subprocess.run([sys.executable, "-c", show], env=variables, capture_output=True, text=True, check=True)
+    assert re.findall(r"OMP_WAIT_POLICY *= *'(\w+)'", done.stderr) == [policy], done.stderr
 
 
 HEAPS = """

@@ -1,5 +1,7 @@
 """`export --check` refuses a spec that contradicts samples of the data, and names the mistake."""
 
+import logging
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from fewstep.plans.noise import normal_batch
 from fewstep.plans.prediction import input_scale, x0_coefficients
 from fewstep.plans.schedule import NoiseSchedule
 from fewstep.runtime.bundle.reading import open_bundle
+from fewstep.runtime.progress import ESTIMATES
 from tests.refusals import refuses
 
 ZOO = Path(__file__).parents[2] / "zoo"
@@ -160,6 +163,23 @@ def test_a_dry_run_counts_the_evaluations_of_the_check(tmp_path: Path) -> None:
     alone, checked = (dry_run(each).value for each in (options, replace(options, check=tmp_path / "data.npz")))
     assert isinstance(alone, dict) and isinstance(checked, dict)
     assert checked["evaluations"] == alone["evaluations"] + 1100
+
+
+def test_a_check_shows_its_duration_and_its_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fewstep.measure.estimate.LEAST_ANNOUNCED", 0.0)
+    np.savez(tmp_path / "data.npz", x=0.5 + 0.2 * np.random.default_rng(0).normal(size=(40, 8)))
+    (tmp_path / "net.py").write_text(f"SIGN, TIMESTEPS = 1, 1\n{GAUSSIAN}")
+    options = ExportOptions(
+        f"{tmp_path / 'net.py'}:make", tmp_path / "bundle", verify="quick", check=tmp_path / "data.npz"
+    )
+    shown = list[tuple[str, int, int]]()
+    with caplog.at_level(logging.INFO, ESTIMATES.name):
+        export(options, lambda *progress: shown.append(progress))
+    of_check = [(done, total) for stage, done, total in shown if stage == "check"]
+    assert of_check[0] == (4, 1100) and of_check[-1] == (1100, 1100) and of_check == sorted(of_check)
+    assert re.search("this takes up to .*: 1100 evaluations of one sample", caplog.text)
 
 
 @pytest.mark.slow
