@@ -16,7 +16,7 @@ from fewstep.measure.rollouts.data_distance import TeacherDistance, compare_with
 from fewstep.measure.rollouts.size_quality import qualities_by_size, shapes_of_records
 from fewstep.measure.tally import JudgementRequest
 from fewstep.measure.workers.job import Workers
-from fewstep.runtime.bundle.manifest import SizeQuality
+from fewstep.runtime.bundle.figures import SizeQuality
 from fewstep.runtime.progress import Progress
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from fewstep.measure.speed.race import Race
 from fewstep.measure.teacher import TeacherCheck
 from fewstep.plans.plan import DENOISER
 from fewstep.plans.spec import Strict
-from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck
-from fewstep.runtime.bundle.manifest import CallTime, Coverage, Difference, SizeQuality
+from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck, SizeQuality
+from fewstep.runtime.bundle.manifest import CallTime, Coverage, Difference
 
 SCHEMA = 1
 

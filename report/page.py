@@ -5,7 +5,7 @@ from html import escape
 
 from fewstep.measure.body_backends import SIMULATION
 from fewstep.measure.results import BodyCoverage, Operation, Quality, Results
-from fewstep.measure.rollouts.size_quality import name_sizes, worst_size
+from fewstep.measure.rollouts.size_quality import describe_worst
 from fewstep.measure.speed.race import describe_measure
 from fewstep.report.advice import Advice
 from fewstep.report.call_time import describe_busy
@@ -111,9 +111,8 @@ def headline(results: Results) -> Html:
         same = join([percent(tokens.same), " are equal in the finished samples", seeds])
         cards = [card(link_terms("Most likely tokens that int8 changes"), percent(tokens.disagreement, 2), same)]
     else:
-        worst = worst_size(first.by_size)
-        where = "" if worst is None else f" at {name_sizes(worst)}, seed {worst.worst_seed}"
-        rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), where, link_terms(seeds)])
+        worst = describe_worst(first.by_size)
+        rest = join(["5th percentile ", decibel(end.p5), ", worst ", decibel(end.worst), worst, link_terms(seeds)])
         what, shown = "samples", end.mean
         if call is not None and (of_pictures := call.mean_picture_psnr) is not None:
             rest = join([f"{len(call.picture_psnr)} pictures; latents ", decibel(end.mean), ", ", rest])

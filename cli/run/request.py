@@ -14,7 +14,7 @@ from fewstep.cli.run.choice import apply_choice
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.pictures import check_latents, check_picture, find_image_shape, find_rate, read_start
 from fewstep.cli.run.records import add_records, count_rows, names_of_files, sizes_of_records
-from fewstep.cli.run.tiles import Tiling, parse_tiling, refuse_long
+from fewstep.cli.run.tiles import Tiling, parse_tiling
 from fewstep.cli.run.token_options import check_token_options
 from fewstep.cli.run_plan import count_branches
 from fewstep.graph.files.output_files import check_writable
@@ -84,9 +84,7 @@ def open_request(options: RunOptions) -> RunRequest:
     sizes = sizes or sizes_of_records(options, bundle.manifest)
     if options.adapter:
         require_slots(bundle)
-    if options.tiles is None:
-        refuse_long(sizes, bundle.manifest)
-    tiled = None if options.tiles is None else parse_tiling(options.tiles, sizes, bundle.manifest)
+    tiled = parse_tiling(options.tiles, sizes, bundle.manifest)
     sizes = sizes if tiled is None else {**tiled.sizes}
     manifest = apply_sizes(bundle.manifest, sizes)
     if tiled is not None:

@@ -35,9 +35,12 @@ def refuse_long(sizes: Mapping[str, int], manifest: Manifest, source: str = "") 
             )
 
 
-def parse_tiling(text: str, sizes: Mapping[str, int], manifest: Manifest) -> Tiling:
-    """Parse WINDOW:OVERLAP for a sample of the given sizes. Raises UserError if the bundle cannot sample windows of
-    that size."""
+def parse_tiling(text: str | None, sizes: Mapping[str, int], manifest: Manifest) -> Tiling | None:
+    """Parse WINDOW:OVERLAP for a sample of the given sizes. None without it. Raises UserError if the bundle cannot
+    sample windows of that size, or one sample of these sizes."""
+    if text is None:
+        refuse_long(sizes, manifest)
+        return None
     window, colon, overlap = text.partition(":")
     if not (colon and window.isdecimal() and overlap.isdecimal()):
         raise UserError(f"tiles {text!r} are not WINDOW:OVERLAP", FIX)

@@ -2,9 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from operator import itemgetter
 
 from fewstep.measure.rollouts.conditions_file import ConditionRecords, GivenConditions
-from fewstep.runtime.bundle.manifest import Manifest, SizeQuality
+from fewstep.runtime.bundle.figures import SizeQuality
+from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.kinds.sizes import apply_sizes, sizes_of
 
 Shape = tuple[int, ...]  # of x
@@ -49,10 +51,14 @@ def describe_qualities(by_size: Sequence[SizeQuality]) -> str:
     return "; ".join(map(_describe, by_size))
 
 
-def worst_size(by_size: Sequence[SizeQuality]) -> SizeQuality | None:
-    """Return the quality of the size that has the sample of the lowest PSNR; None if samples have one size."""
-    judged = [quality for quality in by_size if quality.worst is not None]
-    return min(judged, key=lambda quality: quality.worst or 0.0, default=None)
+def describe_worst(by_size: Sequence[SizeQuality]) -> str:
+    """Return the size and the seed of the sample of the lowest PSNR, as " at frames 400, seed 7"; "" if all have one
+    size."""
+    judged = [(quality.worst, quality.worst_seed, quality) for quality in by_size if quality.worst is not None]
+    if not judged:
+        return ""
+    _, seed, quality = min(judged, key=itemgetter(0))
+    return f" at {name_sizes(quality)}, seed {seed}"
 
 
 def _describe(quality: SizeQuality) -> str:

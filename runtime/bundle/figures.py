@@ -94,3 +94,17 @@ class Together(Strict, frozen=True):
     seeds: int
     snr: float | None = None
     unrelated: float | None = None
+
+
+class SizeQuality(Strict, frozen=True):
+    """The quality of the samples of one size: the mean PSNR in dB against float32, over `seeds` seeds. It is None if no
+    judged sample has this size.
+
+    worst, worst_seed: the lowest PSNR of a sample, and its seed; None in bundles of earlier versions.
+    """
+
+    sizes: dict[str, int]
+    psnr: float | None
+    seeds: int
+    worst: float | None = None
+    worst_seed: int | None = None

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from fewstep.plans.spec import By, Prediction, ScheduleSpec, Strict
-from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck, Together
+from fewstep.runtime.bundle.figures import JudgeScore, ReferenceCheck, SizeQuality, Together
 from fewstep.runtime.bundle.platforms import WEIGHTS_ONLY, Quantized
 from fewstep.runtime.bundle.platforms import Platform as Platform
 from fewstep.runtime.kinds.companions import AutoencoderEntry as AutoencoderEntry
@@ -92,20 +92,6 @@ class TokenAgreement(Strict, frozen=True):
     disagreement: float
     same: float
     steps: tuple[tuple[float, float], ...]
-
-
-class SizeQuality(Strict, frozen=True):
-    """The quality of the samples of one size: the mean PSNR in dB against float32, over `seeds` seeds. It is None if no
-    judged sample has this size.
-
-    worst, worst_seed: the lowest PSNR of a sample, and its seed; None in bundles of earlier versions.
-    """
-
-    sizes: dict[str, int]
-    psnr: float | None
-    seeds: int
-    worst: float | None = None
-    worst_seed: int | None = None
 
 
 class Trial(Strict, frozen=True, omit_defaults=True):
