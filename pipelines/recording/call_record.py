@@ -1,6 +1,7 @@
 """What a recording contains: the calls of a denoiser and the steps of a scheduler."""
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -191,3 +192,14 @@ def _drop_copy(step: SchedulerStep) -> SchedulerStep:
 def _has_equal_halves(rows: Tensor) -> bool:
     half, odd = divmod(len(rows), 2)
     return not odd and half > 0 and bool((rows[:half] == rows[half:]).all())
+
+
+def bind_arguments(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call of a method by name, without the object that it belongs to."""
+    own, *_ = signature.parameters
+    arguments = dict(signature.bind(None, *args, **kwargs).arguments)
+    del arguments[own]
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(parameter.name, {})
+    return arguments

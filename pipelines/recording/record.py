@@ -20,6 +20,7 @@ from fewstep.pipelines.recording.call_record import (
     NetworkCall,
     NoisedImage,
     SchedulerStep,
+    bind_arguments,
     drop_copies,
     split_ragged,
     split_variance,
@@ -276,9 +277,7 @@ def _recording_forward(
     signature = inspect.signature(type(network).forward)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        arguments = dict(signature.bind(network, *args, **kwargs).arguments)
-        arguments.pop("self")
-        arguments |= arguments.pop("kwargs", {})
+        arguments = bind_arguments(signature, args, kwargs)
         watch.check(f"before call {len(recorder.pending) + 1} of step {len(recorder.steps) + 1}")
         flat, structure = pytree.tree_flatten_with_path(arguments)
         leaves = {pytree.keystr(path): _copy(leaf) for path, leaf in flat}
@@ -374,9 +373,7 @@ def _recording_times(recorder: _Recorder, set_timesteps: Callable[..., Any], sto
     signature = inspect.signature(set_timesteps)
 
     def record_times(self: Any, *args: Any, **kwargs: Any) -> Any:
-        bound = dict(signature.bind(self, *args, **kwargs).arguments)
-        bound.pop("self")
-        recorder.times = bound | bound.pop("kwargs", {})
+        recorder.times = bind_arguments(signature, args, kwargs)
         if stops:
             raise _Stopped
         return set_timesteps(self, *args, **kwargs)

@@ -11,7 +11,7 @@ from unittest.mock import patch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fewstep.pipelines.recording.call_record import CallRecord
+from fewstep.pipelines.recording.call_record import CallRecord, bind_arguments
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.stand_ins import AUTOENCODERS
@@ -130,9 +130,7 @@ def _recording_run(
 
     def run(*args: Any, **kwargs: Any) -> Any:
         returned = original(*args, **kwargs)
-        arguments = dict(signature.bind(None, *args, **kwargs).arguments)
-        arguments.pop("self")
-        arguments |= arguments.pop("kwargs", {})
+        arguments = bind_arguments(signature, args, kwargs)
         inputs = {name: value.clone() for name, value in arguments.items() if isinstance(value, Tensor)}
         options = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
         outputs = {

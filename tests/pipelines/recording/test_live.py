@@ -132,6 +132,14 @@ def test_an_own_text_encoder_is_no_denoiser(painter: Path) -> None:
         torch.testing.assert_close(label, pipeline.encode(["red cat"]))
 
 
+def test_the_first_argument_of_a_forward_may_have_any_name(painter: Path) -> None:
+    text = painter.read_text().replace("def forward(self, ids, mask):", "def forward(net, ids, **others):")
+    text = text.replace("(self.mix(self.table(ids)) * mask", "(net.mix(net.table(ids)) * others['mask']")
+    painter.write_text(text.replace("ids.attention_mask)", "mask=ids.attention_mask)"))
+    companions = load_source(f"{painter}:painter").companions
+    assert companions is not None and companions.text is not None
+
+
 def test_the_default_guidance_of_a_pipeline_is_stored(painter: Path) -> None:
     scheduler = load_source(f"{painter}:painter").scheduler
     assert scheduler is not None and scheduler[RECORDED]["guidance"] == 3.0
