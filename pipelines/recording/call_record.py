@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from fewstep.plans.errors import UserError
+
 LEARNED = ("learned", "learned_range")  # values of `variance_type` with which DDPM reads a second half of the channels
 
 
@@ -195,11 +197,15 @@ def _has_equal_halves(rows: Tensor) -> bool:
 
 
 def bind_arguments(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call of a method by name, without the object that it belongs to."""
+    """Return the arguments of a call of a method by name, without the object that it belongs to. Raises UserError for
+    arguments without names (`*args`)."""
     own, *_ = signature.parameters
     arguments = dict(signature.bind(None, *args, **kwargs).arguments)
     del arguments[own]
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments |= arguments.pop(parameter.name, {})
+        if parameter.kind is parameter.VAR_POSITIONAL and parameter.name in arguments:
+            what = f"the forward of a network takes *{parameter.name}, arguments without names"
+            raise UserError(what, "give each a name: forward(self, x, time, words)")
     return arguments

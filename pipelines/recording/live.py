@@ -72,7 +72,8 @@ def find_components(pipeline: Any, label: str) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:  # of diffusers
         name = type(pipeline).__name__
         what = f"{label}: the constructor of {name} takes other components than it registers"
-        fix = "let self.register_modules(...) name exactly the arguments of __init__ that have no default"
+        fix = "let self.register_modules(...) name exactly the arguments of __init__ that have no default, and"
+        fix += " self.register_to_config(...) those that have one"
         raise UserError(what, fix) from error
     return components
 

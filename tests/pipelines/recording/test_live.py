@@ -140,6 +140,16 @@ def test_the_first_argument_of_a_forward_may_have_any_name(painter: Path) -> Non
     assert companions is not None and companions.text is not None
 
 
+def test_arguments_without_names_are_refused(painter: Path) -> None:
+    painter.write_text(
+        painter.read_text().replace(
+            "def forward(self, ids, mask):", "def forward(self, *words):\n        ids, mask = words"
+        )
+    )
+    with refuses("the forward of a network takes *words", "give each a name"):
+        load_source(f"{painter}:painter")
+
+
 def test_the_default_guidance_of_a_pipeline_is_stored(painter: Path) -> None:
     scheduler = load_source(f"{painter}:painter").scheduler
     assert scheduler is not None and scheduler[RECORDED]["guidance"] == 3.0
