@@ -41,8 +41,8 @@ def build_from_pipeline(
     its encoders return.
 
     The given pipeline is unchanged. A network whose class is not from diffusers or transformers is taken for a
-    denoiser, unless `encoders` has its name. With a
-    `dtype`, only denoisers are stand-ins, and the other networks run in that type.
+    denoiser, unless `encoders` has its name. With a `dtype`, only denoisers are stand-ins, and the other networks run
+    in that type.
     """
     built: dict[str, Any] = {}
     denoisers: dict[str, OutputShapes] = {}
@@ -81,12 +81,13 @@ def find_components(pipeline: Any, label: str) -> dict[str, Any]:
 def find_own_encoders(pipeline: Any, label: str, given: Mapping[str, Any]) -> frozenset[str]:
     """Return the networks of unknown classes that are no denoisers: those that run in the first step only, next to
     another one, or not at all. `given` are arguments of the pipeline's call."""
-    own = {
-        name
+    networks = {
+        name: component
         for name, component in pipeline.components.items()
-        if isinstance(component, nn.Module) and not is_from_library(component) and name not in LEFT_OUT
+        if isinstance(component, nn.Module) and name not in LEFT_OUT
     }
-    if len(own) < 2:
+    own = {name for name, network in networks.items() if not is_from_library(network)}
+    if not own or sum(map(_is_denoiser, networks.values())) < 2:
         return frozenset()
     built, forms = build_from_pipeline(pipeline, label), replace(PLAIN, steps=STEPS_OF_TWO)
     try:

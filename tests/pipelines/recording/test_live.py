@@ -12,7 +12,7 @@ from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
 from fewstep.pipelines.encode import EncodeOptions, encode
-from fewstep.pipelines.recording.live import build_from_pipeline
+from fewstep.pipelines.recording.live import build_from_pipeline, find_own_encoders
 from fewstep.plans.configs.pipelines import PIPELINE, RECORDED
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.user_file import run_file
@@ -148,6 +148,12 @@ def test_arguments_without_names_are_refused(painter: Path) -> None:
     )
     with refuses("the forward of a network takes *words", "give each a name"):
         load_source(f"{painter}:painter")
+
+
+def test_nor_is_one_next_to_a_denoiser_of_diffusers(painter: Path) -> None:
+    pipeline = run_file(str(painter)).painter()
+    type(pipeline.net).__module__ = "diffusers.models.unets.net"
+    assert find_own_encoders(pipeline, "painter", {}) == {"words"}
 
 
 def test_the_default_guidance_of_a_pipeline_is_stored(painter: Path) -> None:
