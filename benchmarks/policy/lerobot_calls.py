@@ -33,16 +33,18 @@ class Calls:
     peak: float
 
 
-def measure_calls(
-    bundle: Path, observations: Path, folder: Path, rivals: Sequence[Contender], count: int
-) -> dict[str, Calls]:
-    """Return the calls of all contenders that are policies, and of LeRobot's own policy in `folder`, by their name."""
-    measured: dict[str, Calls] = {}
-    for contender in rivals:
-        if contender.plan is not None:
-            measured[contender.name] = _in_process(_measure_bundle, bundle, observations, contender, count)
-    measured[LEROBOT] = _in_process(_measure_lerobot, folder, observations, count)
-    return measured
+def measure_calls(bundle: Path, observations: Path, rivals: Sequence[Contender], count: int) -> dict[str, Calls]:
+    """Return the calls of all contenders that are policies of a bundle, by their name."""
+    return {
+        contender.name: _in_process(_measure_bundle, bundle, observations, contender, count)
+        for contender in rivals
+        if contender.plan is not None
+    }
+
+
+def measure_lerobot_calls(folder: Path, observations: Path, count: int) -> Calls:
+    """Return the calls of LeRobot's own policy in `folder`."""
+    return _in_process(_measure_lerobot, folder, observations, count)
 
 
 def _in_process(measure: Callable[..., Calls], *arguments: object) -> Calls:

@@ -21,7 +21,7 @@ from benchmarks.policy.blocks import Entry, in_whole_blocks, join_verdicts, run_
 from benchmarks.policy.closed_loop import DEVIATION, calibrate_on, observations_of, write_observations
 from benchmarks.policy.confidence_intervals import TWO_SIDED, wilson
 from benchmarks.policy.fetch import FETCH, REACH, TASKS
-from benchmarks.policy.lerobot_calls import LEROBOT, Calls, measure_calls
+from benchmarks.policy.lerobot_calls import LEROBOT, Calls, measure_calls, measure_lerobot_calls
 from benchmarks.policy.lerobot_folder import policy_folder, predicts_noise
 from benchmarks.policy.success_rates import fit_plans, hash_of
 from benchmarks.policy.table import pair_episodes
@@ -213,7 +213,11 @@ def main() -> None:
     own, costs = given.work / f"verdicts-{given.first}.jsonl", bundle.with_suffix(".calls.json")
     verdicts = join_verdicts(read(), *map(read, sorted(given.work.glob("verdicts-*.jsonl"))))
     if given.calls:
-        measured = measure_calls(bundle, observations_of(bundle), folder, rivals, given.calls)
+        seen = observations_of(bundle)
+        measured = measure_calls(bundle, seen, rivals, given.calls)
+        if students:
+            measured |= measure_calls(bundles[digest_of(given.distilled)], seen, students, given.calls)
+        measured[LEROBOT] = measure_lerobot_calls(folder, seen, given.calls)
         costs.write_text(json.dumps({name: dataclasses.asdict(each) for name, each in measured.items()}))
     calls = {name: Calls(**each) for name, each in json.loads(costs.read_text()).items()} if costs.exists() else {}
     made = write(given.work, given.task, all_, verdicts, calls)

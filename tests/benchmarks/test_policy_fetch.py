@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.policy import fetch_demonstrations, lerobot_fingers, lerobot_success
+from benchmarks.policy import fetch_demonstrations, lerobot_spread, lerobot_success
 from benchmarks.policy.blocks import in_whole_blocks
 from benchmarks.policy.fetch import FETCH, GOAL, STATE, Fetch, features_of, pick_and_place, push, reach
 from benchmarks.policy.lerobot_calls import Calls
@@ -162,11 +162,11 @@ def test_whole_blocks_count_wherever_they_are() -> None:
     assert seeds == [*range(20), *range(60, 80)]
 
 
-def test_fingers_are_rounded_to_the_nearer_of_two_commands() -> None:
-    actions = np.array([[0.3, 0.2, 0.1, 0.2], [0.0, 0.0, 0.0, -0.4], [0.0, 0.0, 0.0, -0.9]])
-    assert lerobot_fingers.share_between(actions) == pytest.approx(2 / 3)
-    assert [lerobot_fingers.round_fingers(action)[-1] for action in actions] == [1.0, -1.0, -1.0]
-    np.testing.assert_array_equal(lerobot_fingers.round_fingers(actions[0])[:3], actions[0][:3])
+def test_a_mean_that_no_noise_moves_has_no_spread_and_no_distance() -> None:
+    either = np.repeat(np.array([[[[-1.0]], [[1.0]]]], np.float32), 3, 2)  # [1, 2 seeds, 3 actions, 1]
+    assert lerobot_spread.figures(either, either) == (1.0, 0.0, 1.0)
+    assert lerobot_spread.figures(np.zeros_like(either), either) == (0.0, 0.0, 0.0)
+    assert lerobot_spread.figures(np.full_like(either, 0.5), either) == (0.0, 0.5, 0.5)
 
 
 def test_a_fit_that_was_not_stored_has_no_row(tiny_bundle: Path) -> None:
