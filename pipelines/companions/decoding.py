@@ -308,7 +308,7 @@ def _find_conditions(
             decoding = replace(decoding, conditions=read_conditions(recorded, run).get(COND, {}))
             _, used = decoding.finish_with(x, decoding.conditions)
             decoding = replace(decoding, conditions={name: decoding.conditions[name] for name in sorted(used)})
-        other = read_conditions(recorded, record(decoding.built, {**decoding.settings, **more}, seed))[COND]
+        other = read_conditions(recorded, record(decoding.built, {**decoding.settings, **more}, seed)).get(COND, {})
         if not _are_close(decoding.finish_with(x, {name: other[name] for name in decoding.conditions})[0], others):
             what = "the seed" if not more else "its texts and pictures"
             raise _CannotDecodeError(f"its output depends on {what} besides x")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 pytest.importorskip("tokenizers")
 from fewstep.plans.errors import UserError
 from fewstep.runtime.autoencoder import Autoencoder, load_autoencoder
-from fewstep.runtime.bundle.manifest import AutoencoderEntry, GraphEntry, TensorEntry
+from fewstep.runtime.bundle.manifest import AutoencoderEntry, Condition, GraphEntry, TensorEntry
 from tests.free_size_bundle import free
 from tests.runtime.text_bundle import IMAGE, SCALE, X_SHAPE, with_companions, with_free_autoencoder
 
@@ -60,6 +61,16 @@ def test_a_decoder_takes_a_condition_of_each_sample(autoencoder: Autoencoder) ->
     frame[1] = 0.25
     video = with_first_frame(autoencoder).decode(x, {"image": frame, "text": np.zeros(3)})
     assert video[:, :, 0, 0, 0].tolist() == [[0, 0.5], [0.25, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"), [(X_SHAPE, None), ((2,), "its decoder takes other tensors besides latents")]
+)
+def test_a_decoder_takes_conditions_of_the_denoiser_only(
+    autoencoder: Autoencoder, shape: tuple[int, ...], says: str | None
+) -> None:
+    of: Any = SimpleNamespace(x_shape=X_SHAPE, sizes=(), conditions=(Condition("image", "image", shape, "float32"),))
+    assert with_first_frame(autoencoder).described.problem(of) == says
 
 
 @pytest.mark.parametrize("rows", [0, 1])
