@@ -114,7 +114,8 @@ class CalibrateOptions(BundleOptions, SamplingOptions, JudgeOptions):
         bodies: others, if there are enough. Raises UserError if there is neither and a condition cannot be drawn."""
         own, held_out = self.calibration_conditions(bundle).split_held_out()
         if own.records is not None:
-            return own.distribute(self.trajectories), held_out
+            judging = len(next(iter(held_out.records.values()))) if held_out.is_held_out and held_out.records else 0
+            return own.distribute(self.trajectories, judging), held_out
         draw_conditions(bundle.manifest, [self.seed])
         return own, held_out
 
@@ -155,7 +156,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions, JudgeOptions):
             plan=NamedReference(split_plan_name(plan.name)),  # the name of a transformed plan only describes it
             guidance=plan.guidance if to_text(plan.guidance) else None,
             target=tuple(targets),
-            conditions=self.conditions and Path("FILE"),
+            conditions=self.conditions and Path("FOLDER" if self.conditions.is_dir() else "FILE"),
             prompts=self.prompts and Path("FILE"),
         )
         return again.command_line("calibrate", always=("plan", "target", "trajectories", "groups", "seed"))

@@ -4,6 +4,7 @@ import logging
 import shlex
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
@@ -28,7 +29,7 @@ def warn_of_replaced(bundle: Bundle, plan: AnyPlan, given: Collection[str]) -> N
         previous = read_default_plan(bundle, bundle.manifest.bodies["float32"])
         options = [] if previous is None else list_options_to_keep(previous, plan, given)
         if not FILES & {*given}:
-            options += [f"--{name} FILE" for name in _list_recorded_files(bundle.manifest.provenance.commands)]
+            options += _list_recorded_files(bundle.manifest.provenance.commands)
         if options:
             LOG.warning(
                 "this calibration replaces the plan, guidance, clip and conditions of the earlier one; to keep them, "
@@ -38,11 +39,13 @@ def warn_of_replaced(bundle: Bundle, plan: AnyPlan, given: Collection[str]) -> N
 
 
 def _list_recorded_files(commands: Sequence[str]) -> list[str]:
-    """Return the options of files in the last recorded calibration; [] if its command cannot be read."""
+    """Return the options of files in the last recorded calibration, as "--conditions FILE" or "--conditions FOLDER"; []
+    if its command cannot be read."""
     last = next((each for each in reversed(commands) if each.startswith("fewstep calibrate ")), "")
     with suppress(ValueError):  # a quotation mark without its partner
         words = shlex.split(last)
-        return [name for name in sorted(FILES) if f"--{name}" in words]
+        values = dict(pairwise(words))
+        return [f"{flag} {values[flag]}" for flag in sorted(f"--{name}" for name in FILES) if flag in values]
     return []
 
 

@@ -30,6 +30,7 @@ PLACEHOLDERS = {  # of values that only the user knows, each with what stands th
     "CALIBRATION": "a folder of conditions other than those of the report",
     "CALIBRATION.npz": "conditions other than those of the report",
     "CALIBRATION.txt": "prompts other than those of the report",
+    "CONDITIONS": "a folder of values of your conditions, with a file for each size",
     "CONDITIONS.npz": "values of your conditions",
     "PROMPTS.txt": "your prompts, one a line",
     "SOLVER:STEPS": "those that the network was distilled for",
@@ -261,6 +262,7 @@ def _with_conditions(
     from fewstep.cli.conditions import needs_records
     from fewstep.measure.rollouts.seeds import random_conditions
     from fewstep.runtime.bundle.reading import open_bundle
+    from fewstep.runtime.kinds.sizes import parse_dimension
 
     files = () if given is None else (("--conditions", given.conditions, ".npz"), ("--prompts", given.prompts, ".txt"))
     named = [
@@ -274,7 +276,10 @@ def _with_conditions(
     words = [command, *(["--prompts PROMPTS.txt"] if manifest.text is not None else [])]
     encoded = () if manifest.text is None else {tensor.name for tensor in manifest.text.graph.outputs}
     if needs_records(manifest) or {*random_conditions(manifest.conditions)}.difference(encoded):
-        words.append("--conditions CONDITIONS.npz")
+        of_x = {size.name for size in manifest.sizes if size.axis is not None}
+        sizes = [size for condition in manifest.conditions for size in condition.follows.values()]
+        is_sized = any(name in of_x for size in sizes for name in parse_dimension(size)[1])
+        words.append("--conditions CONDITIONS" if is_sized else "--conditions CONDITIONS.npz")
     return " ".join(words)
 
 

@@ -6,7 +6,6 @@ price of the time in dB. If the quality is then below the limit, more stay in fl
 multiply-accumulates; nothing is timed.
 """
 
-import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -16,17 +15,16 @@ from numpy.typing import NDArray
 from fewstep.calibration.lowering.coverage import count_operation_macs
 from fewstep.calibration.lowering.quantize import select_measured_ops
 from fewstep.calibration.policy import POLICY, CalibrationPolicy
+from fewstep.calibration.precision.float_decisions import log_decisions
 from fewstep.calibration.precision.operation_errors import measure_operation_errors
 from fewstep.calibration.precision.ranking import Ranking, rank_operations
 from fewstep.calibration.precision.recipe import Recipe
 from fewstep.graph.files.io import exceeds_one_file
 from fewstep.graph.graph import Graph
-from fewstep.graph.selection import explain_selection, layer_name
+from fewstep.graph.selection import explain_selection
 from fewstep.measure.rollouts.metrics import PEAK
 from fewstep.measure.rollouts.nearness import LEAST_PSNR, LEAST_SNR
 from fewstep.measure.rollouts.recorded_run import RecordedRun
-
-LOG = logging.getLogger("fewstep")
 
 Array = NDArray[np.float64]
 
@@ -41,23 +39,10 @@ def select_float_operations(recipe: Recipe, recorded_run: RecordedRun, runs: int
     errors = measure_operation_errors(prepared, recipe.table, target, recorded_run, quantizer, runs, policy.remainder)
     slower = keep_slower_in_float(recipe).in_float
     ranking = rank_operations(errors, float_times(prepared, errors.operations, slower, policy))
-    in_float = ranking.first_operations(default_float_count(ranking, policy))
-    _log_decisions(recipe, ranking, in_float)
+    count = default_float_count(ranking, policy)
+    in_float = ranking.first_operations(count)
+    log_decisions(recipe, ranking, count, policy)
     return replace(with_rounded_weights, in_float=in_float, ranking=ranking)
-
-
-def _log_decisions(recipe: Recipe, ranking: Ranking, in_float: Collection[str]) -> None:
-    """Log each operation with its fraction of the error and of the time, in the order in which they move to float."""
-    names = {op.name: layer_name(op.node) for op, _ in explain_selection(recipe.prepared)}
-    errors = -np.diff(ranking.left) / max(ranking.left[0], np.finfo(float).tiny)
-    for number, error, time in zip(ranking.order, errors, np.diff(ranking.time), strict=True):
-        name = ranking.operations[number]
-        reason = "kept by --keep-float" if name in recipe.kept else "slower in int8" if time == 0 else ""
-        LOG.info(
-            "%s, %s: %s (%.2f %% of the error of int8; float adds %.2f %% of a step%s)",
-            *(recipe.target.name, names[name], "float" if name in in_float else "int8", 100 * error, 100 * time),
-            f"; {reason}" if reason else "",
-        )
 
 
 def keep_slower_in_float(recipe: Recipe) -> Recipe:

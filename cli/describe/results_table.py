@@ -1,8 +1,10 @@
 """The text output of `measure`, `report` and `demo`: the planned work, and the measurements of a bundle as a table."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -11,7 +13,7 @@ from fewstep.cli.outcome import Outcome
 from fewstep.cli.tables import table
 from fewstep.graph.resource_needs import check_memory, format_duration
 from fewstep.measure.measurement import MeasureTask
-from fewstep.measure.results import Quality, Results
+from fewstep.measure.results import Quality, Results, decode
 from fewstep.measure.rollouts.prompts import ConditionOptions
 from fewstep.measure.rollouts.size_quality import describe_qualities
 from fewstep.measure.speed.race import describe_measure
@@ -101,9 +103,14 @@ def describe_calls(bundle: Bundle, results: Results, names: Sequence[str]) -> It
 
 
 def suggest_after_measure(results: Results, bundle: Path, given: ConditionOptions | None = None) -> NextCommand:
-    """Return the command that reduces the largest loss of quality, or `report` if no quality was measured. `given` are
-    the options of the measurement."""
-    advised = advice(results, open_bundle(bundle), bundle)
+    """Return the command that reduces the largest loss of quality. If none was measured, it is that of the bundle's
+    report, or `report` if there is none. `given` are the options of the measurement."""
+    opened = open_bundle(bundle)
+    advised = advice(results, opened, bundle)
+    stored = opened.manifest.results
+    if advised is None and stored is not None and getattr(given, "plan", None) is None:
+        with suppress(msgspec.DecodeError):  # results of a later version
+            advised = advice(decode(opened.read(stored)), opened, bundle)
     return report_next(bundle, given) if advised is None else suggest_advice(advised, bundle, given)
 
 

@@ -62,12 +62,15 @@ class GivenConditions:
     digest: str = ""
     calibrated: tuple[str, ...] = ()
 
-    def distribute(self, samples: int) -> "GivenConditions":
-        """Return the records and prompts of `samples` samples (`distribute_records`)."""
+    def distribute(self, samples: int, held_out: int = 0) -> "GivenConditions":
+        """Return the records and prompts of `samples` samples (`distribute_records`). `held_out` is the number of given
+        records that are left out, since they judge."""
         if self.records is None:
             return self
         places = np.arange(len(self.prompts))
-        records = dict(distribute_records({**self.records, **({PLACE: places} if self.prompts else {})}, samples))
+        records = dict(
+            distribute_records({**self.records, **({PLACE: places} if self.prompts else {})}, samples, held_out)
+        )
         places = records.pop(PLACE, places)
         return replace(self, records=records, prompts=tuple(self.prompts[place] for place in places))
 
@@ -268,12 +271,13 @@ def check_records(source: str, arrays: ConditionRecords, takes: Sequence[Conditi
         raise UserError(f"{source}: {error.what}", error.fix) from error
 
 
-def distribute_records(records: ConditionRecords, samples: int) -> ConditionRecords:
+def distribute_records(records: ConditionRecords, samples: int, held_out: int = 0) -> ConditionRecords:
     """Return a record for each of `samples` samples: evenly spread over the file and over the sizes of its records, or
-    repeated if the file has fewer."""
+    repeated if the file has fewer. `held_out` further records judge."""
     count = len(next(iter(records.values()))) if records else samples
     if count < samples:
-        LOG.warning("%d records of conditions serve %d samples: each is used more than once", count, samples)
+        said = "%d records of conditions serve %d samples%s: each is used more than once"
+        LOG.warning(said, count, samples, f", and {held_out} others judge" if held_out else "")
         return select_records(records, np.arange(samples) % count)
     return alternate_sizes(select_records(group_sizes(records), np.arange(samples) * count // samples))
 

@@ -90,6 +90,15 @@ def test_one_text_of_each_length_judges_and_does_not_calibrate(exported: Path, t
     assert {text.shape[-1] for text in task.judging.records["text"]} == {*LENGTHS}
 
 
+def test_records_that_judge_are_named_with_those_that_repeat(
+    exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = write_texts(tmp_path / "texts", *LENGTHS)
+    task = task_of(CalibrateOptions(exported, PLAN, target=(TARGET,), trajectories=20, conditions=given))
+    assert "15 records of conditions serve 20 samples, and 5 others judge: each is used more than once" in caplog.text
+    assert " --conditions FOLDER " in f"{task.command((TARGET,))} "
+
+
 def test_ranges_cover_the_texts_of_every_length(exported: Path, tmp_path: Path) -> None:
     """A body that saw the texts of one file only does not have the range of a louder file of another length."""
     highest = []

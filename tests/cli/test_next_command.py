@@ -40,6 +40,7 @@ from tests.bundles import change_bundle
 from tests.calibration.latent_bundle import write_latent_bundle
 from tests.calibration.test_calibrate import denoiser, write_bundle
 from tests.cli.conftest import Command
+from tests.free_size_bundle import free
 
 LOG = logging.getLogger("fewstep")
 
@@ -265,6 +266,13 @@ def test_conditions_of_which_random_values_are_not_realistic_are_asked_for(tiny_
     camera = Condition("camera", "camera", (1, 3, 4, 4), "uint8", low=0, high=255)
     change_bundle(tiny_bundle, conditions=(label, camera))
     assert calibrate_next(tiny_bundle).command.endswith("--plan dpmpp_2m:8 --conditions CONDITIONS.npz")
+
+
+def test_conditions_that_give_samples_their_size_are_asked_for_as_a_folder(tiny_bundle: Path) -> None:
+    """Each file has one size."""
+    said = calibrate_next(free(tiny_bundle))
+    assert said.command.endswith(" --conditions CONDITIONS")
+    assert str(said).endswith("(CONDITIONS: a folder of values of your conditions, with a file for each size)")
 
 
 def test_prompts_and_guidance_are_asked_for(tmp_path: Path) -> None:

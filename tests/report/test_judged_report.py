@@ -1,15 +1,19 @@
 """A report with a user's judge: its score, the verdict by it, and the page."""
 
 import re
+import shutil
 from html import unescape
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fewstep.cli.describe.results_table import format_results, results_table, suggest_after_measure
+from fewstep.measure.options import MeasureOptions
 from fewstep.measure.results import Results, decode, encode
 from fewstep.report.report import report
 from fewstep.report.verdict import list_warnings
+from tests.bundles import change_bundle
 from tests.report.judged_bundle import make_bundle
 from tests.report.test_report import options
 
@@ -73,3 +77,13 @@ def test_the_next_command_keeps_the_judge(made: tuple[Path, Results, str], judge
     command = suggest_after_measure(results, path, options(path, judge=f"{judge}:near")).command
     assert command.startswith(f"fewstep calibrate {path}") and command.endswith(f"--judge {judge}:near")
     assert "--judge own.py:near" in results.command
+
+
+def test_times_alone_suggest_what_the_report_of_the_bundle_does(
+    made: tuple[Path, Results, str], tmp_path: Path
+) -> None:
+    path, results, _ = made
+    times, given = msgspec.structs.replace(results, qualities=()), MeasureOptions(path, columns=("ms",))
+    assert suggest_after_measure(times, path, given).command.startswith("fewstep calibrate ")
+    without = change_bundle(shutil.copytree(path, tmp_path / "bundle"), results=None, report=None)
+    assert suggest_after_measure(times, without, given).command.startswith("fewstep report ")
