@@ -88,7 +88,7 @@ def attempts(random: np.random.Generator, number: int) -> Iterator[Attempt]:
                     output = torch.from_numpy(network(scaled.numpy(), float(time)))
                     try:
                         x = scheduler.step(output, time, x, return_dict=False)[0].double()
-                    except IndexError:  # of diffusers, for some grids
+                    except (IndexError, AssertionError):  # of diffusers, for some grids
                         return
             right = x.numpy()
             if not np.isfinite(right).all():
