@@ -45,7 +45,7 @@ def choice_table(choice: Choice, batch: int) -> Table:
     of_student = f"along {choice.teacher}, since a student of few steps has no teacher in its bundle,"
     reference = f"with many steps (the teacher, {choice.teacher})" if choice.has_teacher else of_student
     caption = (
-        f"Time: a whole sampling call for {samples}, not delayed by other programs. Quality: mean PSNR against float32 "
+        f"Time: the 10th percentile of whole sampling calls for {samples}. Quality: mean PSNR against float32 "
         f"{reference} over {choice.seeds} seeds, ± its standard error; "
         f"p5: 5th percentile. Signal: signal to error{other_seed}. Gain: share of the guidance that int8 keeps at its "
         "worst step in calibration. Front: no other row is both faster and "

@@ -109,8 +109,8 @@ def measure_unit(judging: DeploymentJudge, threads: int) -> float:
     if time.is_disturbed:
         LOG.warning(
             "this machine is busy: other programs make calls take %.1fx their time on average. The times below are "
-            "those of calls without delay, which compare deployments fairly. The first `choose` on the idle machine "
-            "measures them again",
+            "those of the fastest tenth of the calls, and may still be too long. The first `choose` on the idle "
+            "machine measures them again",
             time.slowdown,
         )
     return time.milliseconds
