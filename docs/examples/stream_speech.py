@@ -66,9 +66,9 @@ def main(
                 f"{bundle} has no text of the length of x", "free x's last axis, and let the text follow it"
             )
         (length,) = manifest.sizes
-        piece = int(frames) if frames.isdecimal() else max(USUAL, length.low)
-        if not length.takes(piece):
-            raise UserError(f"FRAMES is {piece}", f"give {length.range}")
+        frames = frames or str(max(USUAL, length.low))
+        if not frames.isdecimal() or not length.takes(piece := int(frames)):
+            raise UserError(f"FRAMES is {frames}", f"give {length.range}")
         if not overlap.isdecimal() or int(overlap) >= piece - AHEAD:
             raise UserError(f"OVERLAP is {overlap}", f"give 0 to {piece - AHEAD - 1} of the {piece} frames of a piece")
         plan = use_given_noise(sampler.compile(plan_name))

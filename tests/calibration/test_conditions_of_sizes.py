@@ -1,5 +1,6 @@
 """Calibration, comparison and sampling with the user's texts of different lengths, each at its own length."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.read_table import load as load_ranges
 from fewstep.cli.conditions import list_required_arguments
+from fewstep.cli.describe.results_table import format_results
 from fewstep.cli.describe.trials import describe_trials
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.sampling import run
@@ -30,6 +32,7 @@ from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.figures import collect_figures
 from fewstep.report.options import ReportOptions
 from fewstep.report.report_task import open_report_task
+from fewstep.report.sections.quality import quality_section
 from fewstep.runtime import UserError, load
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.calibration.test_calibrate import task_of
@@ -154,7 +157,8 @@ def test_measure_and_choose_sample_each_text_at_its_length(calibrated: Path, tmp
     asked = MeasureOptions(
         calibrated, seeds=10, conditions=given, columns=("psnr",), teacher="dpmpp_2m:12", teacher_seeds=6, threads=1
     )
-    (quality,) = measure(asked).qualities
+    results = measure(asked)
+    (quality,) = results.qualities
     records, bundle = read_conditions(given, open_bundle(calibrated).manifest), open_bundle(calibrated)
     expected, batches = list[float](), [*SeedBatch.split_by_size(bundle.manifest, range(10), records, 8)]
     for batch in batches:
@@ -165,6 +169,12 @@ def test_measure_and_choose_sample_each_text_at_its_length(calibrated: Path, tmp
     assert [(each.sizes["frames"], each.seeds) for each in quality.by_size] == [(each, 2) for each in LENGTHS]
     worst = min(quality.by_size, key=lambda each: each.worst)
     assert worst.worst_seed == int(np.argmin(expected)) and worst.worst == pytest.approx(min(expected), abs=0.02)
+    said = (
+        f"{BODY} by size: frames 8 {quality.by_size[0].psnr:.1f} dB, worst {quality.by_size[0].worst:.1f}; frames 13 "
+    )
+    assert any(str(line).startswith(said) for line in format_results(results, calibrated))
+    page = re.sub("<[^>]*>", "|", quality_section(results).markup)
+    assert re.search(rf"{BODY}, frames 64\|+{quality.by_size[-1].psnr:.1f}.dB\|", page)
     judge = open_judging(ChooseOptions(calibrated, seeds=10, conditions=given, threads=1))
     samples = judge.sample_plan(judge.reference, judge.plan, 4)
     assert [sample.shape[-1] for sample in samples] == [batch.x_shape[-1] for batch in batches for _ in batch.seeds]

@@ -70,6 +70,7 @@ def test_what_does_not_fit_is_one_line(bundle: Path, tiny_bundle: Path, tmp_path
         ((bundle, tmp_path / "other.npz", tmp_path / "x.npy"), "other.npz has no text; write it there"),
         ((bundle, tmp_path / "text.npz", tmp_path / "x.npy", 32), "OVERLAP is 32; give 0 to 27 of the 32 frames"),
         ((bundle, tmp_path / "text.npz", tmp_path / "x.npy", 0, "euler:1", 65), "FRAMES is 65; give frames 8 to 64"),
+        ((bundle, tmp_path / "text.npz", tmp_path / "x.npy", 0, "euler:1", "a"), "FRAMES is a; give frames 8 to 64"),
         ((tiny_bundle, tmp_path / "text.npz", tmp_path / "x.npy"), "has no text of the length of x"),
     ):
         with pytest.raises(SystemExit, match=said):
