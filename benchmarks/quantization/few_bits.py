@@ -42,7 +42,6 @@ from fewstep.calibration.precision.stored_weights import (
     constant_bytes,
     rank_finer,
 )
-from fewstep.calibration.ranges.moments import split_inputs
 from fewstep.calibration.second_moments import measure_second_moments
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectory_jobs import select_trajectories, split_trajectories
@@ -191,41 +190,6 @@ class Comparison:
             nearest = {code: quantize_in_groups(weight.T, groups[code]) for code, weight in self.exact.items()}
             yield self.judge_rounding(f"nearest, {label}", nearest)
 
-    def trial_rows(self) -> Iterator[Row]:
-        """Yield forms that were tried: inputs rotated by blocks of a Hadamard matrix, and a low-rank float part of the
-        weight, for as many bytes as groups of 32 take."""
-        for name, codes_of in (("GPTQ", round_in_groups), ("nearest", None)):
-            turned, sizes = dict[str, NDArray[np.float32]](), 0.0
-            for op in self.products:
-                width = self.moments[op.code].shape[-1]
-                size = 1 << ((op.channels_in & -op.channels_in).bit_length() - 1)
-                size = min(size, width & -width, 128)
-                block = hadamard(size)
-                rotate = np.kron(np.eye(op.channels_in // size), block)
-                weight = (rotate.T @ self.exact[op.code]).astype(np.float32)
-                part = np.kron(np.eye(width // size), block)
-                moments = (part.T @ self.moments[op.code] @ part).astype(np.float32)
-                plain = replace(op, axis=1)
-                group = group_size(op.channels_in)
-                rounded = codes_of(weight, plain, moments, group) if codes_of else quantize_in_groups(weight.T, group)
-                turned[op.code] = (rotate @ rounded.dequantize()).astype(np.float32)
-                sizes += packed_bytes(rounded)
-            yield self.judge_weights(f"{name}, rotated inputs", turned, sizes)
-        weights, total = dict[str, NDArray[np.float32]](), 0.0
-        for op in self.products:
-            exact, group = self.exact[op.code], group_size(op.channels_in)
-            more = packed_bytes(quantize_in_groups(exact.T, 32)) - packed_bytes(quantize_in_groups(exact.T, group))
-            rank = max(1, round(max(more, 0.1 * exact.size / 2) / (2 * sum(exact.shape))))
-            blocks = split_inputs(op, self.task.prepared.constants[op.weight].shape, self.moments[op.code].shape[-1])
-            spans = [(b.stop - b.start, m) for b, m in zip(blocks.spans, self.moments[op.code], strict=True)]
-            scale = np.sqrt(np.concatenate([np.diagonal(m)[:n] for n, m in spans]).astype(np.float64) + 1e-12)[:, None]
-            left, values, right = np.linalg.svd(scale * exact, full_matrices=False)
-            low = ((left[:, :rank] * values[:rank] / scale) @ right[:rank]).astype(np.float32)
-            rest = round_in_groups(exact - low, replace(op, axis=1), self.moments[op.code], group)
-            weights[op.code] = low + rest.dequantize()
-            total += packed_bytes(rest) + 2 * rank * sum(exact.shape)
-        yield self.judge_weights("GPTQ, with a low-rank float part", weights, total)
-
     def deployed_rows(self) -> Iterator[Row]:
         """Yield the body of `fewstep calibrate`, in float arithmetic of its weights and on two engines."""
         name = INT4_WEIGHTS.name
@@ -267,13 +231,6 @@ class Comparison:
                         number += 1
             (folder / "products.json").write_text(json.dumps([product_name(op) for op in self.products]))
         return Material(folder, self.task.prepared)
-
-
-def hadamard(size: int) -> NDArray[np.float64]:
-    block = np.ones((1, 1))
-    while len(block) < size:
-        block = np.block([[block, block], [block, -block]])
-    return block / np.sqrt(len(block))
 
 
 def product_name(op: WeightedOp) -> str:
@@ -326,7 +283,6 @@ def compare(member: Member, arguments: argparse.Namespace, pythons: Mapping[str,
         return load_or_compute(arguments.work, list[Row], lambda: list(rows()), bundle.name, seeds, *follows_from)
 
     rows = keep(comparison.rounded_rows, "rounded", digest_code(CODE))
-    rows += keep(comparison.trial_rows, "trials", digest_code(CODE))
     rows += keep(comparison.deployed_rows, "deployed", digest_code(CODE))
     if (python := pythons.get(NNCF.id)) is not None:
         rows += keep(lambda: comparison.nncf_rows(python, arguments.work), "nncf")
