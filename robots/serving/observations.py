@@ -44,7 +44,7 @@ class Observations:
                 continue
             if condition in arranged:
                 raise UserError(f"the observation has {condition!r} twice", "send each measurement under one name")
-            arranged[condition] = _arrange_picture(name, value, self.conditions[condition].shape, resizes)
+            arranged[condition] = _arrange_picture(name, value, self.conditions[condition], resizes)
         return arranged
 
     @property
@@ -53,9 +53,10 @@ class Observations:
         return sum(8 * math.prod(condition.shape) for condition in self.conditions.values())
 
 
-def _arrange_picture(name: str, value: object, shape: tuple[int, ...], resizes: bool) -> object:
-    """Return a picture [H, W, 3] as [3, H, W], of this shape's size if `resizes`. Other values are unchanged. Raises
-    UserError for an array that is not a uint8 picture of this size."""
+def _arrange_picture(name: str, value: object, condition: Condition, resizes: bool) -> object:
+    """Return a picture [H, W, 3] as [3, H, W], of the condition's size if `resizes`. Other values are unchanged. Raises
+    UserError for an array that is not a uint8 picture of this size, if the condition is one."""
+    shape = condition.shape
     if len(shape) != 3 or not isinstance(value, np.ndarray) or value.ndim < 2:
         return value
     picture = value
@@ -63,7 +64,7 @@ def _arrange_picture(name: str, value: object, shape: tuple[int, ...], resizes: 
         picture = np.moveaxis(value, -1, -3)
     if resizes and value.dtype == np.uint8 and picture.shape != shape and value.ndim == 3 and 0 not in value.shape:
         picture = resize_picture(picture, (shape[1], shape[2]))
-    if picture.dtype != np.uint8 or picture.shape != shape:
+    if condition.dtype == "uint8" and (picture.dtype != np.uint8 or picture.shape != shape):
         channels, height, width = shape
         fix = f"send uint8 [{height}, {width}, {channels}] or {list(shape)}"
         raise UserError(f"the picture {name!r} is {value.dtype} {list(value.shape)}", fix)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from fewstep.plans.errors import UserError
+from fewstep.robots.serving.observations import Observations
 from fewstep.robots.serving.openpi import answer_observation, decode_observation
+from fewstep.runtime.bundle.manifest import Condition
 from tests.robots.serving.served import CAMERA, STATE, make_policy
 
 
@@ -133,6 +135,13 @@ def test_a_picture_of_another_size_or_type_is_refused_as_the_client_sent_it(
     policy = make_policy(tiny_bundle, others=(CAMERA,), renamed={"front": CAMERA.name})
     with pytest.raises(UserError, match=rf"the picture 'front' is {said}"):
         policy.observations.arrange({"state": STATE, "front": picture})
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6), (4, 6, 3)])
+def test_numbers_with_three_axes_are_no_picture_unless_the_condition_is_uint8(shape: tuple[int, ...]) -> None:
+    depths = Observations({"depths": Condition("depths", "depths", (3, 4, 6), "float32")})
+    arranged = depths.arrange({"depths": np.full(shape, 0.5, np.float32)})["depths"]
+    np.testing.assert_array_equal(arranged, np.full((3, 4, 6), 0.5, np.float32))
 
 
 def test_a_measurement_under_two_names_is_refused(tiny_bundle: Path) -> None:
