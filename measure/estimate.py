@@ -15,7 +15,7 @@ from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.seeds import PAIRED, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.runtime.machine.cpu import default_threads
+from fewstep.runtime.machine.cpu import default_threads, usable_threads
 from fewstep.runtime.progress import ESTIMATES
 from fewstep.runtime.sampling.execute import StepState
 from fewstep.runtime.sampling.sampler import Sampler
@@ -72,8 +72,9 @@ class Estimate:
 def measure_load(threads: int = 0) -> float:
     """Measure the wall time of busy loops in as many threads as an engine has (0: by default), as a multiple of their
     processor time: 1 on an idle machine, and about the number of programs that share a core on a busy one. One loop
-    would find the core that another program leaves idle, and threads of an engine wait for the slowest of them."""
-    count = threads or default_threads()
+    would find the core that another program leaves idle, and threads of an engine wait for the slowest of them. Threads
+    beyond those that this process may run at once would delay each other, and are left out."""
+    count = min(threads or default_threads(), usable_threads())
     with ThreadPoolExecutor(count) as pool:
         return max(1.0, *pool.map(_time_loop, range(count)))
 

@@ -78,8 +78,17 @@ def test_a_load_is_the_wall_time_of_a_busy_loop_over_its_processor_time(monkeypa
 def test_a_load_is_that_of_the_slowest_of_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two cores is idle."""
     loads = iter([1.0, 2.4])
+    monkeypatch.setattr(estimate, "usable_threads", lambda: 2)
     monkeypatch.setattr(estimate, "_time_loop", lambda _: next(loads))
     assert measure_load(2) == 2.4
+
+
+def test_threads_that_delay_each_other_are_no_load_of_other_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four threads are asked for on the one core that this process may use: only one loop is timed."""
+    loads = iter([1.1])
+    monkeypatch.setattr(estimate, "_time_loop", lambda _: next(loads))
+    monkeypatch.setattr(estimate, "usable_threads", lambda: 1)
+    assert measure_load(4) == 1.1
 
 
 def test_a_busy_machine_has_two_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
