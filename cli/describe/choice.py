@@ -96,4 +96,4 @@ def describe_choice(choice: Choice) -> Iterator[str]:
     shaping = choice.chosen.shaping
     shaped = "" if shaping is None else f", {describe_shaping(shaping)}"
     yield f"plans given by name have guidance {describe(choice.chosen.guidance)}{shaped}"
-    yield "saved as the choice for this machine: `run --chosen` and `bake --chosen` use it"
+    yield "saved as the choice for this machine: `run`, `bake` and `serve` use it with --chosen"

@@ -1,13 +1,10 @@
 """Options of `fewstep run` that the saved choice of this machine completes."""
 
-import logging
 from dataclasses import replace
 
 from fewstep.cli.run.options import RunOptions
 from fewstep.plans.names.plan_reference import parse_plan_text
-from fewstep.report.choosing.saved_choice import SavedChoice, load_choice
-
-LOG = logging.getLogger("fewstep")
+from fewstep.report.choosing.saved_choice import SavedChoice, load_choice, warn_of_quality
 
 
 def apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:
@@ -17,8 +14,7 @@ def apply_choice(options: RunOptions) -> tuple[RunOptions, SavedChoice | None]:
         return options, None
     choice = load_choice(options.bundle)
     winner = choice.winner
-    if not winner.quality.nearness.is_enough:
-        LOG.warning("the choice is only %s: look at its samples", winner.quality.nearness.describe("the teacher"))
+    warn_of_quality(choice)
     options = replace(
         options, chosen=False, plan=parse_plan_text(winner.plan), guidance=choice.guidance, precision=winner.precision
     )

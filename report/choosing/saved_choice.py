@@ -7,6 +7,7 @@
 The control loop of a robot uses `choice.family`, plans of the same body and engine, best first.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from fewstep.runtime.sampling.calibrated_plans import Defaults
 from fewstep.runtime.sampling.loading import load
 from fewstep.runtime.sampling.sampler import Sampler
 
+LOG = logging.getLogger("fewstep")
 UNPACK = (  # fewstep pack may leave out the body that samples are compared with
     "choose in the bundle that this was packed from, and give its plan here: --plan and --precision instead of --chosen"
 )
@@ -144,6 +146,13 @@ def load_choice(path: Path | str) -> SavedChoice:
 def load_chosen_sampler(path: Path | str, choice: SavedChoice) -> Sampler:
     """Load the bundle with the body and the engine of a choice."""
     return load(path, body=choice.winner.body, backend=make_backend(choice.winner.engine, choice.rows))
+
+
+def warn_of_quality(choice: SavedChoice) -> None:
+    """Log a warning if the samples of a choice are far from the teacher's."""
+    nearness = choice.winner.quality.nearness
+    if not nearness.is_enough:
+        LOG.warning("the choice is only %s: look at its samples", nearness.describe("the teacher"))
 
 
 def describe_deployment(row: Deployment) -> str:

@@ -96,14 +96,43 @@ def test_statistics_are_printed_line_by_line(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_the_choice_is_served_with_all_plans_of_its_family(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip, quality = Clip(-2.0, 2.0), end_quality(np.array([30.0]), "teacher")
+def save(monkeypatch: pytest.MonkeyPatch, decibels: float = 50.0, memory: str | None = None) -> SavedChoice:
+    """Save a choice of two plans, whose samples have this PSNR."""
+    quality = end_quality(np.array([decibels]), "teacher")
     winner = Deployment("float32", "float32", TimedEngine("onnxruntime", 1, None), "ddim:4", 4, 1.0, 1.0, quality)
-    choice = SavedChoice("tiny", "", "2026-11-30", 1, None, clip, winner, ("ddim:4", "ddim:2"))
+    family = "ddim:4", "ddim:2"
+    choice = SavedChoice("tiny", "", "2026-11-30", 1, None, Clip(-2.0, 2.0), winner, family, memory=memory)
     monkeypatch.setattr(saved_choice, "load_choice", lambda path: choice)
+    return choice
+
+
+def test_the_choice_is_served_with_all_plans_of_its_family(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = save(monkeypatch).shaping
     with serve_verb.open_chosen(ServeOptions(tiny_bundle, chosen=True)) as (sampler, plans):
         assert sampler.body.precision == "float32"
         assert [(plan.name, shaping_of(plan)) for plan in plans] == [("ddim:4", clip), ("ddim:2", clip)]
+
+
+@pytest.mark.parametrize(("decibels", "is_said"), [(50.0, False), (10.0, True)])
+def test_a_choice_far_from_the_teacher_is_served_with_a_warning(
+    decibels: float,
+    is_said: bool,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    save(monkeypatch, decibels)
+    with serve_verb.open_chosen(ServeOptions(tiny_bundle, chosen=True)):
+        assert ("look at its samples" in caplog.text) == is_said
+
+
+def test_a_choice_for_a_budget_of_memory_is_not_served(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(monkeypatch, memory="2GB")
+    with (
+        pytest.raises(UserError, match=r"in 2GB of memory, .*; run fewstep choose without --memory"),
+        serve_verb.open_chosen(ServeOptions(tiny_bundle, chosen=True)),
+    ):
+        pass
 
 
 def test_names_are_pairs() -> None:
