@@ -3,7 +3,8 @@ Runtime, and is measured in turns with the plans.
 
 Another program that shares a core delays single calls by a time slice of the system, some milliseconds: few of the
 short calls, but most of the long ones. A median therefore compares calls of different lengths wrongly. A low percentile
-is the time of calls that were not delayed, and is close to the median on an idle machine.
+is the time of calls that were not delayed, and is close to the median on an idle machine. On a machine so busy that
+all long calls are delayed, multiples are those of processor time, for engines that compute on the CPU.
 """
 
 import logging
@@ -16,14 +17,16 @@ from time import perf_counter
 
 import numpy as np
 
+from fewstep.measure import estimate
 from fewstep.measure.rollouts.record_sizes import records_of_one_size
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.speed.contender_process import Call
+from fewstep.measure.speed.contender_process import Call, Seconds, processor_time
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.plan import Plan
 from fewstep.report.choosing.deployment_judge import DeploymentJudge, Floats
 from fewstep.report.choosing.engines import REFERENCE, TimedEngine, lean_backend, make_backend, make_network_calls
+from fewstep.runtime.backends.registry import ON_CPU
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes, sizes_of
 from fewstep.runtime.machine.turns import Rounds, stop_after_rounds, take_turns
@@ -66,6 +69,8 @@ def measure_ratios(
     They are plausible if plans with more evaluations take longer, and if few calls of the unit were delayed by other
     programs. Rounds continue until plans with more evaluations take longer, up to MOST_ROUNDS.
     """
+    is_busy = estimate.measure_load(engine.threads) >= estimate.BUSY
+    time_of = processor_time if is_busy and engine.backend in ON_CPU else _undelayed_time
     lengths = [len(plan.steps) for plan in plans.values()]
 
     def are_sure(rounds: Rounds[float]) -> bool:
@@ -80,9 +85,9 @@ def measure_ratios(
         unit_walls: list[float] = []
 
         def turn(name: str) -> float:
-            walls, of_unit = process.wall_times(call=name), unit.wall_times()
-            unit_walls.extend(of_unit)
-            return estimate_call_time(walls).milliseconds / estimate_call_time(of_unit).milliseconds
+            calls, of_unit = process.run_turn(call=name), unit.run_turn()
+            unit_walls.extend(wall for wall, _ in of_unit)
+            return time_of(calls) / time_of(of_unit)
 
         rounds = take_turns([partial(turn, name) for name in plans], is_done)
     is_plausible, is_disturbed = are_sure(rounds), estimate_call_time(unit_walls).is_disturbed
@@ -96,6 +101,10 @@ def measure_ratios(
         LOG.info("other programs delayed %s", body)  # the unit's warning says it for all
     is_sure = is_plausible and not is_disturbed
     return {name: median(each) for name, each in zip(plans, zip(*rounds, strict=True), strict=True)}, is_sure
+
+
+def _undelayed_time(calls: Sequence[Seconds]) -> float:
+    return estimate_call_time([wall for wall, _ in calls]).milliseconds
 
 
 def measure_unit(judging: DeploymentJudge, threads: int) -> float:

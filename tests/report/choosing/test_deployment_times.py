@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fewstep.measure import estimate
 from fewstep.measure.rollouts.seeds import SeedBatch
 from fewstep.report.choosing import deployment_plans, deployment_times
 from fewstep.report.choosing.choose import open_judging
@@ -64,17 +65,39 @@ def test_times_that_cannot_be_are_measured_again_and_not_kept(
         def __enter__(self) -> Any:
             return self
 
-        def wall_times(self, seconds: float | None = None, call: str = "") -> list[float]:
+        def run_turn(self, seconds: float | None = None, call: str = "") -> list[tuple[float, float]]:
             taken.append(call)
-            return [next(times[call])]
+            return [(next(times[call]), 0.0)]
 
     monkeypatch.setattr(deployment_times, "TimedProcess", lambda *_: Process())
+    monkeypatch.setattr(estimate, "measure_load", lambda threads: 1.0)
     judging = open_judging(options(tiny_bundle))
     plans = deployment_plans.compile_plans(judging, "float32", ("ddim:2", "ddim:4"))
     ratios, is_sure = deployment_times.measure_ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
     assert (taken.count("ddim:2"), is_sure) == (rounds, rounds < 15)
     assert ratios["ddim:4"] == 2.0 and (ratios["ddim:2"] <= 2.0) == is_sure
     assert ("end other programs" in caplog.text) != is_sure
+
+
+def test_on_a_busy_machine_multiples_are_those_of_processor_time(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All calls wait as long for other programs, so that wall times hardly grow with the number of evaluations."""
+
+    class Process(nullcontext[None]):
+        def __enter__(self) -> Any:
+            return self
+
+        def run_turn(self, seconds: float | None = None, call: str = "") -> list[tuple[float, float]]:
+            used = {"ddim:2": 2e-3, "ddim:4": 4e-3, "": 1e-3}[call]
+            return [(1.0 - used, used)]
+
+    monkeypatch.setattr(deployment_times, "TimedProcess", lambda *_: Process())
+    monkeypatch.setattr(estimate, "measure_load", lambda threads: 8.0)
+    judging = open_judging(options(tiny_bundle))
+    plans = deployment_plans.compile_plans(judging, "float32", ("ddim:2", "ddim:4"))
+    ratios, _ = deployment_times.measure_ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
+    assert ratios == pytest.approx({"ddim:2": 2.0, "ddim:4": 4.0})
 
 
 def test_a_time_slice_of_another_program_delays_neither_short_nor_long_calls() -> None:
@@ -94,11 +117,15 @@ def test_a_busy_machine_is_named_and_its_times_are_unsure(
         def __enter__(self) -> Any:
             return self
 
-        def wall_times(self, seconds: float | None = None, call: str = "") -> list[float]:
-            each = {"ddim:2": 2e-3, "ddim:4": 4e-3, "": 1e-3}[call]
-            return [each, 3 * each] * 5
+        def run_turn(self, seconds: float | None = None, call: str = "") -> list[tuple[float, float]]:
+            fast = {"ddim:2": 2e-3, "ddim:4": 4e-3, "": 1e-3}[call]
+            return [(fast, 0.0), (3 * fast, 0.0)] * 5
+
+        def wall_times(self) -> list[float]:
+            return [wall for wall, _ in self.run_turn()]
 
     monkeypatch.setattr(deployment_times, "TimedProcess", lambda *_: Process())
+    monkeypatch.setattr(estimate, "measure_load", lambda threads: 1.0)
     judging = open_judging(options(tiny_bundle))
     plans = deployment_plans.compile_plans(judging, "float32", ("ddim:2", "ddim:4"))
     ratios, is_sure = deployment_times.measure_ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
