@@ -8,8 +8,10 @@ import msgspec
 
 from fewstep.plans.spec import Strict
 from fewstep.report.choosing.measurement_cache import machine_facts, read_cached, write_cached
+from fewstep.runtime.bundle.manifest import Body
 from fewstep.runtime.bundle.reading import Bundle
 
+REPORT = "report/"  # the folder of a bundle's report
 LONG = ("processor", "code of fewstep")  # facts whose values say nothing to a reader
 
 
@@ -61,9 +63,18 @@ def _changes(then: ChoiceFacts, now: ChoiceFacts) -> Iterator[str]:
             yield f"{label} changed{'' if label in LONG else f' from {before} to {after}'}"
 
 
+def bodies_and_files(bundle: Bundle) -> tuple[dict[str, Body], dict[str, str]]:
+    """Return the bodies of a bundle without what was measured of them, and its files without those of a report, which
+    `fewstep report` measures and writes again."""
+    bodies = {name: msgspec.structs.replace(body, trials=()) for name, body in bundle.manifest.bodies.items()}
+    return bodies, {name: file for name, file in bundle.manifest.files.items() if not name.startswith(REPORT)}
+
+
 def _present_facts(bundle: Bundle, day: str, options: str = "") -> ChoiceFacts:
-    bodies = {name: _digest(body) for name, body in bundle.manifest.bodies.items()}
-    return ChoiceFacts(day, bodies, _digest(bundle.manifest.files), machine_facts(), options)
+    bodies, files = bodies_and_files(bundle)
+    return ChoiceFacts(
+        day, {name: _digest(body) for name, body in bodies.items()}, _digest(files), machine_facts(), options
+    )
 
 
 def _digest(value: object) -> str:

@@ -23,7 +23,7 @@ from fewstep.plans.names.plan_reference import FileReference, NamedReference, pa
 from fewstep.plans.names.user_code import split_code
 from fewstep.plans.shaping import UNCLIPPED, Shaping
 from fewstep.plans.spec import Strict
-from fewstep.report.choosing.choice_facts import describe_changes, last_options, store_facts
+from fewstep.report.choosing.choice_facts import bodies_and_files, describe_changes, last_options, store_facts
 from fewstep.report.choosing.engines import TimedEngine, engine_name, make_backend
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.runtime.bundle.figures import JudgeScore
@@ -184,4 +184,5 @@ def _files_of(plan: str) -> Iterator[Path]:
 
 
 def _choice_name(bundle: Bundle) -> str:
-    return cache_key("chosen", bundle.manifest.files, bundle.manifest.bodies)
+    bodies, files = bodies_and_files(bundle)
+    return cache_key("chosen", files, bodies)

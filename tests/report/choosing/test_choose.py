@@ -218,6 +218,15 @@ def test_a_bundle_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str]
         load_choice(tiny_bundle)
 
 
+def test_a_report_after_it_keeps_the_choice(tiny_bundle: Path, calls: list[str]) -> None:
+    """A report times the calls of bodies again, and stores its page."""
+    choose(options(tiny_bundle, within="8ms", at_least="0dB"))
+    chosen = load_choice(tiny_bundle)
+    with_body(tiny_bundle, "int8-cpu-x86", trials=(Trial("channels", 40.0, 38.0, 8, is_chosen=True),))
+    change_bundle(tiny_bundle, {"report/figures.json": b"{}"})
+    assert load_choice(tiny_bundle) == chosen
+
+
 def test_a_plan_file_that_changed_has_no_choice(tiny_bundle: Path, calls: list[str], tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     with load(tiny_bundle) as sampler:
