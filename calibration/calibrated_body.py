@@ -87,8 +87,8 @@ def judge_further(
     judge: Judge | None = None,
 ) -> Trial:
     """Return the trial of a body that will be written, with its quality on the seeds of `run`, on which it was judged
-    already, and on further ones. They end when it is known within NARROW dB, unless the user's judge decides, and all
-    sizes were judged.
+    already, and on further ones. They end when all sizes of the records that judge were judged, and the quality is
+    known within NARROW dB. If the user's judge decides, all are judged.
 
     by_rows: as in `judge_body`. judge: the user's measure, which scores the same samples.
     """
@@ -100,7 +100,7 @@ def judge_further(
         quality = compare_samples(pairs, recorded.plan.name)
         is_known = judge is None and is_narrow((quality.mean_range, quality.p5_range), NARROW)
         whole = replace(run, recorded=tuple(judged))
-        if len(judged) >= len(run.recorded) and is_known and run.shapes <= whole.judged_shapes:
+        if len(judged) >= len(run.recorded) and is_known and run.held_out_shapes <= whole.judged_shapes:
             break
     samples = join_rows([samples for samples, _ in pairs])
     score = None if judge is None else judge.judge(replace(whole.float_pairs, samples=samples))

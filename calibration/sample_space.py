@@ -64,12 +64,14 @@ class JudgingRun(Protocol):
 @dataclass(frozen=True)
 class ContinuousJudgingRun:
     """Recorded float32 runs, each of samples of one size, with which int8 bodies are compared: their samples, and the
-    differences between branches and between conditions. `shapes` are all shapes of x in the calibration."""
+    differences between branches and between conditions. `shapes` are all shapes of x in the calibration, and
+    `held_out_shapes` those of the records that judge."""
 
     recorded: tuple[RecordedRun, ...]
     manifest: Manifest
     reference: ReferenceCheck
     shapes: frozenset[tuple[int, ...]] = frozenset()
+    held_out_shapes: frozenset[tuple[int, ...]] = frozenset()
 
     @property
     def groups(self) -> int:
@@ -178,15 +180,18 @@ def record_judging_run(task: Task, plan: AnyPlan, progress: Progress = SILENT) -
     if sampler.bundle.manifest.conditions:
         graph = sampler.network().graph
         recorded = tuple(replace(run, differences=float_differences(run, graph)) for run in recorded)
-    return ContinuousJudgingRun(recorded, sampler.bundle.manifest, reference, _shapes_of(task))
+    manifest = sampler.bundle.manifest
+    held_out = shapes_of_records(task.judging.records, manifest)
+    return ContinuousJudgingRun(recorded, manifest, reference, _shapes_of(task, held_out), held_out)
 
 
-def _shapes_of(task: Task) -> frozenset[tuple[int, ...]]:
-    """Return the shapes of x that the conditions of a calibration have, or its --size options."""
+def _shapes_of(task: Task, held_out: frozenset[tuple[int, ...]]) -> frozenset[tuple[int, ...]]:
+    """Return the shapes of x of a calibration: those of its --size options, or else of its conditions and of those that
+    judge, `held_out`."""
     manifest = task.sampler.bundle.manifest
     if task.sizes:
         return frozenset(apply_sizes(manifest, sizes).x_shape for sizes in task.sizes)
-    return shapes_of_records(task.conditions, manifest) | shapes_of_records(task.judging.records, manifest)
+    return shapes_of_records(task.conditions, manifest) | held_out
 
 
 def _worst_difference(steps: Sequence[Difference | None]) -> Difference | None:

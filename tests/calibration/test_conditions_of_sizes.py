@@ -143,6 +143,22 @@ def test_judging_ends_when_every_length_is_judged(
     assert said.count(": not judged") == (seeds == 8)
 
 
+def test_judging_does_not_wait_for_a_length_that_no_record_that_judges_has(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one text of 16 frames calibrates."""
+    monkeypatch.setattr(calibrated_body, "NARROW", 1000.0)
+    bundle, given = shutil.copytree(exported, tmp_path / "bundle"), write_texts(tmp_path / "texts", *LENGTHS)
+    write_texts(given, 16, rows=1)
+    options = CalibrateOptions(bundle, PLAN, target=(TARGET,), trajectories=24, guidance=1.0, conditions=given)
+    calibrate(options)
+    (trial,) = open_bundle(bundle).manifest.bodies[BODY].trials
+    assert trial.seeds == 8
+    assert [(of_size.sizes["frames"], of_size.seeds > 0) for of_size in trial.by_size] == [
+        *[(8, True), (13, True), (16, False), (24, True), (40, True), (64, True)]
+    ]
+
+
 def test_int8_is_near_float32_at_each_length(calibrated: Path) -> None:
     for length in (*LENGTHS, 33):
         samples = [
