@@ -10,20 +10,8 @@ FLOAT = 1  # ONNX's number of float32
 ELEMENTWISE = frozenset(
     {
         *("Abs", "Add", "BatchNormalization", "Cast", "Clip", "DequantizeLinear", "Div", "Elu", "Erf", "Exp", "Gelu"),
-        *(
-            "HardSigmoid",
-            "HardSwish",
-            "Identity",
-            "LeakyRelu",
-            "Max",
-            "Min",
-            "Mish",
-            "Mul",
-            "Neg",
-            "Pow",
-            "QuantizeLinear",
-        ),
-        *("QuickGelu", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"),
+        *("HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Max", "Min", "Mish", "Mul", "Neg", "Pow"),
+        *("QuantizeLinear", "QuickGelu", "Relu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"),
     }
 )
 CONVOLUTIONS: Mapping[str, int] = {"Conv": 1, "QLinearConv": 3}  # the place of the weights among the inputs
