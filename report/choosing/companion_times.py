@@ -9,8 +9,8 @@ from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.deployment_times import estimate_call_time
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
+from fewstep.report.choosing.stage_memory import decoder_inputs
 from fewstep.runtime.autoencoder import load_autoencoder
-from fewstep.runtime.backends.probe import probe_feeds, sizes_of_probe
 from fewstep.runtime.bundle.manifest import GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.reading import Bundle
@@ -72,8 +72,6 @@ def make_calls(bundle: Bundle, threads: int) -> Mapping[str, Call]:
     if manifest.text is not None:
         parts.append(partial(load_text_encoder(bundle, threads).encode, [PROMPT]))
     if manifest.autoencoder is not None:
-        latents, *conditions = probe_feeds(
-            manifest.autoencoder.decoder, {**sizes_of_probe(bundle), "batch": 1}, 0
-        ).items()
-        parts.append(partial(load_autoencoder(bundle, threads, encoder=False).decode, latents[1], dict(conditions)))
+        decoder = load_autoencoder(bundle, threads, encoder=False)
+        parts.append(partial(decoder.decode, *decoder_inputs(bundle, decoder.described.decoder)))
     return {"": lambda: [part() for part in parts]}

@@ -19,6 +19,7 @@ from fewstep.runtime.autoencoder import load_autoencoder
 from fewstep.runtime.backends import RUN_ONCE, Arrays, Backend, graph_names
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.backends.probe import probe_feeds, sizes_of_probe
+from fewstep.runtime.bundle.manifest import GraphEntry
 from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
@@ -106,5 +107,11 @@ def _denoise(bundle: Bundle, stage: Stage, threads: int) -> None:
 
 def _decode(bundle: Bundle, stage: Stage, threads: int) -> None:
     decoder = load_autoencoder(bundle, threads, encoder=False, in_bands=True)
-    latents, *conditions = probe_feeds(decoder.described.decoder, {**sizes_of_probe(bundle), "batch": 1}, 0).items()
-    decoder.decode(latents[1], dict(conditions))
+    decoder.decode(*decoder_inputs(bundle, decoder.described.decoder))
+
+
+def decoder_inputs(bundle: Bundle, decoder: GraphEntry) -> tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]:
+    """Return synthetic latents of one sample, and the conditions that a decoder takes with them, by name."""
+    feeds = probe_feeds(decoder, {**sizes_of_probe(bundle), "batch": 1}, 0)
+    latents = feeds.pop(decoder.inputs[0].name)
+    return latents, feeds
