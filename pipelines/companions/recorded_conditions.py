@@ -25,7 +25,7 @@ TEXTS = (  # prompt and negative prompt of the calls; the last ones are the shor
     (UNCLEAN, OTHERS[1]),
     (SHORT, ""),
 )
-EMPTY = (LONGEST, "")
+EMPTY = ((LONGEST, ""), ("", LONGEST))  # an empty negative prompt, and an empty prompt, without padding
 
 
 def record_samples(
@@ -57,7 +57,7 @@ def record_conditions(
     kept, if not all. `variant` is another setting of the call."""
     settings = recorded.settings
     texts = {PROMPT: settings.read_prompt(prompt)} | ({NEGATIVE: negative} if NEGATIVE in settings.usual else {})
-    is_padded = settings.forms.is_padded and negative is not None and (prompt, negative) != EMPTY
+    is_padded = settings.forms.is_padded and negative is not None and (prompt, negative) not in EMPTY
     texts = pad_texts(texts) if is_padded else texts
     call = settings.of(variant, texts)
     if negative is None:

@@ -207,7 +207,7 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     try:
         return _find_text_rules(recorded, keeps, TEXTS)
     except UnknownIdsError:  # a pipeline may have other ids for an empty text, which then is the only one of its batch
-        return _find_text_rules(recorded, keeps, (*TEXTS[:-1], EMPTY))
+        return _find_text_rules(recorded, keeps, (*TEXTS[:-1], EMPTY[0]))
 
 
 def _find_text_rules(
@@ -228,6 +228,7 @@ def _find_text_rules(
     text = replace(text, nothing=nothing, zeros=zeros)
     if len(samples) < len(all_samples):
         text = replace(text, zeros_for_empty=find_zeros_for_empty(recorded, names))
+    refuse_two_empty_texts(recorded, text)
     refuse_pictures(recorded, text, samples[0])
     warn_of_constants(recorded, samples)
     _check(recorded, text, samples, search.find_unmasked())
@@ -286,6 +287,19 @@ def _is_text_of(recorded: RecordedPipeline, text: RecordedText, prompt: str, con
         if all(own is not None and agrees(own.float(), value) for own, value in read):
             return True
     return False
+
+
+def refuse_two_empty_texts(recorded: RecordedPipeline, text: RecordedText) -> None:
+    """Raise TextError if an empty negative prompt has token ids that no tokenizer makes, and an empty prompt has
+    others. A bundle has one kind of both."""
+    if all(tokens.file.empty is None for tokens in text.tokens.values()):
+        return
+    try:
+        record, _ = record_conditions(recorded, *EMPTY[1])
+    except (TextError, UserError):  # its call takes no empty prompt
+        return
+    if "" not in _read_texts(text, record):
+        raise TextError("an empty prompt has other token ids than an empty negative prompt")
 
 
 def refuse_pictures(recorded: RecordedPipeline, text: RecordedText, sample: TextSample) -> None:

@@ -1,6 +1,7 @@
 """Which text the unconditional branch has by default, and which conditions are not functions of texts."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from fewstep.pipelines.companions.recorded_text import (
     find_nothing,
     find_zeros_for_empty,
     refuse_pictures,
+    refuse_two_empty_texts,
     warn_of_constants,
 )
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep
@@ -59,8 +61,9 @@ def recorded_with(monkeypatch: pytest.MonkeyPatch, call: Callable[..., Condition
     return SimpleNamespace(settings=settings, arguments=SimpleNamespace(unconditional=1))
 
 
-def rules() -> RecordedText:
+def rules(empty: tuple[int, ...] | None = None) -> RecordedText:
     tokens = find_tokens("text_encoder", {"tokenizer": Words()}, rows(["a red dog"]))
+    tokens = replace(tokens, file=replace(tokens.file, empty=empty))
     return RecordedText(
         (EncoderCall("text_encoder", "forward", {}, {}, tokens),), {TEXT: BlockGrid((30,), (1, 30), ())}, {}
     )
@@ -105,6 +108,25 @@ def test_a_default_that_no_text_gives_is_refused(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(TextError, match="without a negative prompt, is unknown"):
         find_nothing(recorded_with(monkeypatch, call, "a cat"), rules())
+
+
+def test_two_kinds_of_empty_texts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has no ids that the second has, which its tokenizer does not make."""
+    recorded = recorded_with(monkeypatch, lambda *_: {}, "")
+    with pytest.raises(TextError, match="an empty prompt has other token ids than an empty negative prompt"):
+        refuse_two_empty_texts(recorded, rules(empty=(9,)))
+
+
+def test_one_kind_of_empty_texts_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_two_empty_texts(recorded_with(monkeypatch, lambda *_: {}, ""), rules(empty=(2,)))
+
+
+def test_a_call_that_takes_no_empty_prompt_has_one_kind_of_empty_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(prompt: str, negative: str | None, _: str | None) -> Conditions:
+        assert not prompt and negative
+        raise UserError("its call fails", "give a text")
+
+    refuse_two_empty_texts(recorded_with(monkeypatch, call, "a cat"), rules(empty=(9,)))
 
 
 @pytest.mark.parametrize("zeros", ["negative", "always"])
