@@ -199,9 +199,10 @@ def _has_equal_halves(rows: Tensor) -> bool:
 def bind_arguments(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a call of a method by name, without the object that it belongs to. Raises UserError for
     arguments without names (`*args`)."""
-    own, *_ = signature.parameters
+    own, *_ = signature.parameters.values()
     arguments = dict(signature.bind(None, *args, **kwargs).arguments)
-    del arguments[own]
+    if own.kind is not own.VAR_POSITIONAL:
+        del arguments[own.name]
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments |= arguments.pop(parameter.name, {})

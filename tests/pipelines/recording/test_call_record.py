@@ -1,9 +1,18 @@
-"""Recorded calls with lists of tensors of different shapes become a call for each branch."""
+"""Recorded calls with lists of tensors of different shapes become a call for each branch; arguments have names."""
+
+import inspect
 
 import torch
 from torch.utils import _pytree as pytree
 
-from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep, split_ragged
+from fewstep.pipelines.recording.call_record import (
+    CallRecord,
+    NetworkCall,
+    SchedulerStep,
+    bind_arguments,
+    split_ragged,
+)
+from tests.refusals import refuses
 
 
 def record_of(*lengths: int, samples: int = 1) -> CallRecord:
@@ -31,3 +40,11 @@ def test_each_call_has_all_samples_of_its_branch() -> None:
 
 def test_texts_of_one_length_stay_one_call() -> None:
     assert len(split_ragged(record_of(5, 5)).steps[0].calls) == 1
+
+
+def test_arguments_of_a_decorator_without_names_are_refused() -> None:
+    def run(*args: object, **kwargs: object) -> None:
+        """As a decorator that does not use functools.wraps makes of each forward."""
+
+    with refuses("takes *args, arguments without names", "give each a name"):
+        bind_arguments(inspect.signature(run), (torch.zeros(1),), {"label": 1})
