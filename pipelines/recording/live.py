@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fewstep.pipelines.recording.components import (
     DENOISER_MODULES,
@@ -117,7 +117,7 @@ def _copy_with_other_weights(component: nn.Module) -> nn.Module:
     """Return a copy whose weights have noise as large as themselves."""
     network = copy_network(component)
     with torch.no_grad():
-        for weight in network.parameters():
+        for weight in filter(Tensor.is_floating_point, network.parameters()):
             deviation = float(weight.std()) if weight.numel() > 1 else 0.0
             weight.add_(torch.randn_like(weight), alpha=max(deviation, SMALLEST_NOISE))
     return network

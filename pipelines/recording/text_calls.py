@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -148,6 +149,7 @@ def _recording_run(
 
 def _find_ids(inputs: Mapping[str, Tensor]) -> str:
     """Return the argument of a network of another library that has token ids [texts, tokens]: the first integers of two
-    axes that are not called a mask."""
-    ids = (name for name, value in inputs.items() if value.dim() == 2 and not value.is_floating_point())
+    axes that are not called a mask. A mask of any name may be in bool."""
+    is_integer = {name: value.dtype in (torch.int32, torch.int64) for name, value in inputs.items()}
+    ids = (name for name, value in inputs.items() if value.dim() == 2 and is_integer[name])
     return next((name for name in ids if "mask" not in name), IDS)
