@@ -56,7 +56,8 @@ def encode(options: EncodeOptions) -> dict[str, NDArray[Any]]:
     folder whose pipeline export does not record, and for a function that returns no pipeline."""
     check_writable(options.output)
     call, pictures = parse_call(options.call), _parse_pictures(options.image)
-    open_pipeline = _open_function if ".py" in options.source else _open_folder
+    is_folder = ".py" not in options.source or Path(options.source).is_dir()
+    open_pipeline = _open_folder if is_folder else _open_function
     built, recorded = open_pipeline(options, call)
     from fewstep.pipelines.companions.encoding import encode_conditions
 

@@ -109,6 +109,14 @@ def test_a_folder_that_is_not_recorded_is_refused_with_the_way_to_give_texts(tmp
         encode(EncodeOptions(str(tmp_path), prompt=("a",), output=tmp_path / "p.npz"))
 
 
+def test_a_folder_may_be_named_like_a_file_of_python(tmp_path: Path) -> None:
+    (tmp_path / "own.py" / "unet").mkdir(parents=True)
+    index = {"_class_name": "LDMTextToImagePipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (tmp_path / "own.py" / "model_index.json").write_text(json.dumps(index))
+    with refuses("LDMTextToImagePipeline", "--conditions FILE.npz"):
+        encode(EncodeOptions(str(tmp_path / "own.py"), prompt=("a",), output=tmp_path / "p.npz"))
+
+
 def test_an_output_of_another_type_is_refused() -> None:
     with refuses("p.npy", ".npz file"):
         EncodeOptions("folder", output=Path("p.npy"))
