@@ -246,7 +246,10 @@ def find_nothing(recorded: RecordedPipeline, text: RecordedText) -> tuple[str, b
         return "", False
     if UNCOND not in values:  # without a negative prompt, its call has no guidance
         return "", False
-    floats = [values[UNCOND][name] for name, rule in text.rules.items() if isinstance(rule, BlockGrid)]
+    of_floats = [name for name, rule in text.rules.items() if isinstance(rule, BlockGrid)]
+    if lacking := [name for name in of_floats if name not in values[UNCOND]]:
+        raise TextError(f"its unconditional branch has no {lacking[0]} without a negative prompt")
+    floats = [values[UNCOND][name] for name in of_floats]
     if all(not bool(value.any()) for value in floats):
         return "", True
     for nothing in dict.fromkeys(["", *_read_texts(text, record)]):

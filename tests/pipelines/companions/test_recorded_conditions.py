@@ -98,6 +98,16 @@ def test_a_call_that_needs_a_negative_prompt_has_the_empty_text(monkeypatch: pyt
     assert find_nothing(recorded_with(monkeypatch, call, "a cat"), rules()) == ("", False)
 
 
+def test_no_text_without_a_negative_prompt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a call whose network gets None instead of a text."""
+
+    def call(prompt: str, negative: str | None, _: str | None) -> Conditions:
+        return {COND: encode(prompt), UNCOND: {}}
+
+    with pytest.raises(TextError, match=f"its unconditional branch has no {TEXT} without a negative prompt"):
+        find_nothing(recorded_with(monkeypatch, call, "a cat"), rules())
+
+
 def test_a_default_that_no_text_gives_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does the call take an empty text."""
 
