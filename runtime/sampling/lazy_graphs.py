@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from fewstep.runtime.backends import Arrays, Backend, LoadedGraph
+from fewstep.runtime.backends import Arrays, Backend, LoadedGraph, find_graph
 from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine.memory_pages import release_free_memory
@@ -72,5 +72,6 @@ class GraphsInTurns:
         return self.engine.bodies
 
     def load(self, bundle: Bundle, name: str) -> LazyGraph:
-        """Return a graph that is loaded at its first call."""
-        return LazyGraph(bundle, name, self.engine, name, self.opened)
+        """Return a graph that is loaded at its first call. Its file tells it from a graph of its name of another
+        network."""
+        return LazyGraph(bundle, name, self.engine, find_graph(bundle, name).file, self.opened)

@@ -1,6 +1,7 @@
 """A bundle of several networks: the network of each step, and refusals."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import fewstep.runtime
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.spec import PURE_NOISE
-from fewstep.runtime.backends import Arrays, LoadedGraph
+from fewstep.runtime.backends import Arrays, LoadedGraph, find_graph
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import Condition, NetworkEntry
 from fewstep.runtime.bundle.reading import Bundle, open_bundle
@@ -206,7 +207,24 @@ def test_graphs_in_turns_leave_the_body_alone_in_memory(tiny_bundle: Path, monke
     backend = GraphsInTurns(OnnxRuntime())
     found = fewstep.runtime.load(tiny_bundle, backend=backend).sample("ddim:3", **RUN)
     np.testing.assert_array_equal(found, expected)
-    assert opened == ["prologue", "float32"] and list(backend.opened) == ["float32"]
+    body = open_bundle(tiny_bundle).manifest.bodies["float32"].graph.file
+    assert opened == ["prologue", "float32"] and list(backend.opened) == [body]
+
+
+class NamesFile(OnnxRuntime):
+    """A backend whose graphs return one output, named after their file."""
+
+    def load(self, bundle: Bundle, name: str) -> LoadedGraph:
+        file = find_graph(bundle, name).file
+        return lambda _: {file: np.zeros(1, np.float32)}
+
+
+def test_graphs_in_turns_tell_bodies_of_one_name_of_two_networks_apart(tiny_bundle: Path) -> None:
+    bundle, turns = open_bundle(tiny_bundle), GraphsInTurns(NamesFile())
+    (int8,) = (body for body in bundle.manifest.bodies.values() if body.precision == "int8")
+    other = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, bodies={"float32": int8}))
+    graphs = [turns.load(network, "float32") for network in (bundle, other, bundle)]
+    assert [[*graph({})] for graph in graphs] == [["graphs/body.onnx"], [int8.graph.file], ["graphs/body.onnx"]]
 
 
 def test_a_plan_belongs_to_the_networks_it_was_compiled_for(tiny_bundle: Path) -> None:
