@@ -48,9 +48,14 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder of the data, if the recipe has no default")
 
 
+def add_models(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """Add `--model`: the denoisers (default: all), each with its own plan."""
+    parser.add_argument("--model", action="append", choices=list(names), help="a denoiser (default: all)")
+
+
 def add_denoisers(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
     """Add `--model` and `--steps`: the denoisers and the numbers of steps of their plans (default: all)."""
-    parser.add_argument("--model", action="append", choices=list(names), help="a denoiser (default: all)")
+    add_models(parser, names)
     parser.add_argument("--steps", action="append", type=positive, help="steps of the plan; may be repeated")
 
 

@@ -291,7 +291,7 @@ def compare(member: Member, arguments: argparse.Namespace, pythons: Mapping[str,
 
 def main(given: list[str] | None = None) -> int:
     parser = options.parser_of(__doc__)
-    options.add_denoisers(parser, [member.name for member in ALL])
+    options.add_models(parser, [member.name for member in ALL])
     parser.add_argument("--python", action="append", default=[], metavar="TOOL=PATH", help="Python that has the tool")
     options.add_seeds(parser, 32, first=3000)
     parser.add_argument("--threads", type=int, default=0, help="threads; 0 for all cores")

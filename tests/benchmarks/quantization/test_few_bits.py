@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.quantization.few_bits import packed_bytes, separate_biases
+from benchmarks.quantization.few_bits import main, packed_bytes, separate_biases
 from fewstep.graph.grouped_weights import quantize_in_groups
 from fewstep.graph.session import run
 from fewstep.graph.weight_quantization import quantize_weight
@@ -26,3 +26,9 @@ def test_the_bytes_of_a_weight() -> None:
     assert packed_bytes(quantize_in_groups(rows, 32)) == 8 * 3 * (16 + 2.5)
     assert packed_bytes(quantize_in_groups(rows, 64)) == 8 * 2 * (32 + 2.5)  # the last group is padded
     assert packed_bytes(quantize_weight(rows, 0)) == pytest.approx(8 * 96 + 8 * 4)
+
+
+def test_steps_are_refused_since_each_denoiser_has_its_own_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--steps", "4"])
+    assert "unrecognized arguments: --steps 4" in capsys.readouterr().err
