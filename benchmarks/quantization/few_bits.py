@@ -109,7 +109,7 @@ class Comparison:
     @cached_property
     def exact(self) -> Weights:
         constants = self.task.prepared.constants
-        return {op.code: _turned(constants[op.weight], op) for op in self.products}
+        return {op.code: _move_inputs_first(constants[op.weight], op) for op in self.products}
 
     @cached_property
     def others(self) -> Graph:
@@ -172,7 +172,9 @@ class Comparison:
                 break
             rounded = finer
         weights = {
-            code: weight.dequantize() if isinstance(weight, GroupedWeight) else _turned(weight.dequantize(), ops[code])
+            code: weight.dequantize()
+            if isinstance(weight, GroupedWeight)
+            else _move_inputs_first(weight.dequantize(), ops[code])
             for code, weight in rounded.items()
         }
         return self.judge_weights(name, weights, sum(map(packed_bytes, rounded.values())))
@@ -254,7 +256,7 @@ def separate_biases(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes), constants=constants)
 
 
-def _turned(weight: NDArray[np.float32], op: WeightedOp) -> NDArray[np.float32]:
+def _move_inputs_first(weight: NDArray[np.float32], op: WeightedOp) -> NDArray[np.float32]:
     return np.moveaxis(weight, op.axis, 1)
 
 
