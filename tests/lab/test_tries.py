@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fewstep.plans.errors import UserError
-from lab.tries.attempt import Attempt, outcome_of
+from lab.tries.attempt import Attempt, check_close, outcome_of
 
 QUICK = ("loops", "guidance", "numbers")
 
@@ -17,6 +17,13 @@ def test_no_value_is_silently_wrong(family: str) -> None:
     attempts = import_module(f"lab.tries.{family}").attempts(np.random.default_rng(1), 40)
     outcomes = Counter(outcome_of(attempt)[0] for attempt in attempts)
     assert outcomes["right"] + outcomes["refused"] == 40 and outcomes["right"] > 8
+
+
+@pytest.mark.parametrize("value", [(1.0, 3.0, np.nan), (1.0, np.nan, 2.0), (1.0, np.inf, np.nan)])
+def test_numbers_next_to_one_that_is_not_finite_are_compared(value: tuple[float, ...]) -> None:
+    check_close((1.0, 2.0, np.nan), (1.0, 2.0, np.nan), 1e-6)
+    with pytest.raises(AssertionError):
+        check_close(value, (1.0, 2.0, np.nan), 1e-6)
 
 
 def refuse() -> None:
