@@ -152,7 +152,13 @@ def test_what_is_printed_runs(
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)  # blocks import the page's files, as a script in the folder does
     if page.stem == "policies":  # 45 MB of encoders
-        write_policy(folder / "camera_model", cameras=2, down_dims=[16], use_separate_rgb_encoder_per_camera=False)
+        write_policy(
+            folder / "camera_model",
+            cameras=2,
+            down_dims=[16],
+            use_separate_rgb_encoder_per_camera=False,
+            prediction_type="sample",  # of random weights, which lie within the clip
+        )
     session: dict[str, object] = {"__name__": "session"}
     install(page, folder, monkeypatch)
     for block in blocks(page):

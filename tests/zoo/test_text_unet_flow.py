@@ -15,7 +15,7 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.graph.graph import GROUP, Graph
 from fewstep.measure.rollouts import nearness
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import PROLOGUE, LoadedGraph
 from fewstep.runtime.bundle.manifest import Difference
 from tests.calibration.every_target import change_target
 from zoo.members import BY_NAME
@@ -26,8 +26,10 @@ DEAF = 6  # the first step that hardly hears the text
 
 
 def deaf(graph: Graph) -> LoadedGraph:
-    """A body with a tenth of the text's keys and values at the last steps."""
+    """A body with a tenth of the text's keys and values at the last steps. Its prologue, which makes them, is exact."""
     network = CPU_X86.runs(graph)
+    if graph.name == PROLOGUE:
+        return network
     of_text = {value.name for value in graph.inputs if 8 in value.shape[1:] and len(value.shape) == 4}
     assert len(of_text) == 10  # five layers
 
