@@ -1,12 +1,12 @@
 """Run all tries: `python -m lab.tries [SEED]`. Prints those that are not right, and a table of outcomes."""
 
 import logging
-import sys
 from collections import Counter
 from importlib import import_module
 
 import numpy as np
 
+from benchmarks.options import parser_of
 from lab.tries.attempt import count
 
 FAMILIES = {
@@ -39,4 +39,6 @@ def main(seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20261130)
+    parser = parser_of(__doc__)
+    parser.add_argument("seed", type=int, nargs="?", default=20261130, help="of the random tries (default %(default)s)")
+    main(parser.parse_args().seed)

@@ -1,5 +1,6 @@
 """Texts of options: the number that Python reads, or a refusal."""
 
+import inspect
 import math
 from collections.abc import Iterator
 from unittest.mock import patch
@@ -85,7 +86,7 @@ def attempts(random: np.random.Generator, number: int) -> Iterator[Attempt]:
 
             take.__annotations__ = dict(run_module.verb.__annotations__)
             take.__doc__ = run_module.verb.__doc__
-            take.__signature__ = __import__("inspect").signature(run_module.verb)  # type: ignore[attr-defined]
+            take.__signature__ = inspect.signature(run_module.verb)  # type: ignore[attr-defined]
             with patch.object(run_module, "verb", take):
                 try:
                     app.run(["run", "bundle", f"--{option}={text}"], OutputOptions())

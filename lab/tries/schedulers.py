@@ -1,6 +1,7 @@
 """Random configs of diffusers' schedulers: samples of the plan against those of the scheduler, from the same noise."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
@@ -80,7 +81,7 @@ def attempts(random: np.random.Generator, number: int) -> Iterator[Attempt]:
             plan = plan_from_scheduler_config({**scheduler.config, "_class_name": name}, steps=steps)
             noise = np.random.default_rng(seed).standard_normal((4 * steps + 4, *SHAPE)).astype(np.float32)
             drawn = iter(torch.from_numpy(noise[1:]))
-            module = __import__(made.__module__, fromlist=["x"])
+            module = import_module(made.__module__)
             with patch.object(module, "randn_tensor", lambda *a, **k: next(drawn), create=True):
                 x = torch.from_numpy(noise[0]).double() * getattr(scheduler, "init_noise_sigma", 1.0)
                 for time in scheduler.timesteps:

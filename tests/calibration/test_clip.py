@@ -76,7 +76,7 @@ def test_a_file_of_conditions_and_no_guidance_are_kept_only_where_they_are_given
     assert "conditions of the earlier one; to keep them, give --guidance 1 --conditions FILE" in caplog.text
 
 
-@pytest.mark.parametrize(("command", "said"), [("--conditions c.npz", True), ("--conditions 'c.npz", False)])
+@pytest.mark.parametrize(("command", "said"), [("--conditions FILE", True), ("--conditions 'FILE", False)])
 def test_a_recorded_command_that_cannot_be_read_names_no_files(
     tiny_bundle: Path, command: str, said: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

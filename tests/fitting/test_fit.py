@@ -242,7 +242,8 @@ def test_a_bundle_that_changes_meanwhile_is_not_written(tiny_bundle, monkeypatch
         ({"teacher": "dpmpp_2m:1"}, "a teacher: it has 1 evaluation, and the fitted plan has 2"),
         (
             {"teacher": "ddpm:20"},
-            "the plan ddpm:20 cannot be a teacher: it draws noise in its steps; leave --teacher out",
+            "plan ddpm:20 cannot be a teacher: it draws noise in its steps, and other plans draw none or other; give a "
+            "teacher that draws none, such as ddim:100, or leave it out",
         ),
     ],
 )
