@@ -64,8 +64,8 @@ def _changes(then: ChoiceFacts, now: ChoiceFacts) -> Iterator[str]:
 
 
 def bodies_and_files(bundle: Bundle) -> tuple[dict[str, Body], dict[str, str]]:
-    """Return the bodies of a bundle without what was measured of them, and its files without those of a report, which
-    `fewstep report` measures and writes again."""
+    """Return the bodies of a bundle without what was measured of them, and its files without those in report/,
+    which later commands write again: the page, its results, the verification."""
     bodies = {name: msgspec.structs.replace(body, trials=()) for name, body in bundle.manifest.bodies.items()}
     return bodies, {name: file for name, file in bundle.manifest.files.items() if not name.startswith(REPORT)}
 

@@ -70,7 +70,7 @@ def measure_ratios(
     programs. Rounds continue until plans with more evaluations take longer, up to MOST_ROUNDS.
     """
     is_busy = estimate.measure_load(engine.threads) >= estimate.BUSY
-    time_of = processor_time if is_busy and engine.backend in ON_CPU else _undelayed_time
+    time_of = processor_time if is_busy and engine.backend in ON_CPU else _wall_time_without_delay
     lengths = [len(plan.steps) for plan in plans.values()]
 
     def are_sure(rounds: Rounds[float]) -> bool:
@@ -103,7 +103,7 @@ def measure_ratios(
     return {name: median(each) for name, each in zip(plans, zip(*rounds, strict=True), strict=True)}, is_sure
 
 
-def _undelayed_time(calls: Sequence[Seconds]) -> float:
+def _wall_time_without_delay(calls: Sequence[Seconds]) -> float:
     return estimate_call_time([wall for wall, _ in calls]).milliseconds
 
 

@@ -92,7 +92,7 @@ def test_a_value_that_lacks_an_element_is_not_replaced() -> None:
 
 
 def test_equal_elements_are_replaced_as_one() -> None:
-    """As a first frame that Kandinsky 5 has in x and, once more, in the channels beside it."""
+    """As a first frame that Kandinsky 5 has in x and, once more, in further channels."""
     frame, other = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([5.0, 6.0, 7.0, 8.0])
     with TraceOfValues({"frame": (torch.cat([frame, frame]), torch.cat([other, other]))}):
         own = torch.cat([frame, torch.zeros(1), frame]) + 0
