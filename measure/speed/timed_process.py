@@ -15,6 +15,7 @@ from fewstep.measure.speed.contender_process import Opener, Seconds
 from fewstep.measure.workers.child import Child
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.machine.memory import peak_bytes
+from fewstep.runtime.machine.memory_pages import release_free_memory
 
 TURN_SECONDS = 0.12
 
@@ -35,6 +36,7 @@ class TimedProcess(AbstractContextManager["TimedProcess"]):
 
     def __init__(self, name: str, opener: Opener) -> None:
         self.name, self._is_open, self.has_failed = name, True, False
+        release_free_memory()  # what a calibration freed would stay here, next to the weights of that process
         try:
             self._child = Child(name=name)
         except OSError as error:
