@@ -47,7 +47,10 @@ def run(options: RunOptions, progress: Progress = SILENT) -> RunSamples:
 
 def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
     """Sample a request, write the files, and return the samples."""
-    options, samples = request.options, sample_request(request, progress)
+    options, autoencoder = request.options, request.bundle.manifest.autoencoder
+    if autoencoder is not None and not options.is_array:
+        request.bundle.graph(autoencoder.decoder)  # damage is named before the steps, whose samples it would lose
+    samples = sample_request(request, progress)
     conditions = _cycle_values(request.values, range(len(samples.x)))
     if options.is_picture:
         is_small = request.memory is not None

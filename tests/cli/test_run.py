@@ -185,6 +185,18 @@ def test_a_picture_of_latents_is_decoded_in_windows(tiny_bundle: Path, tmp_path:
         run(replace(shown, image=tmp_path / "x.png", strength=0.5))
 
 
+def test_a_damaged_decoder_is_named_before_the_steps(tiny_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    from tests.runtime.text_bundle import with_companions
+
+    bundle, steps = with_companions(tiny_bundle), list[int]()
+    (bundle / "graphs/decoder.onnx").write_bytes(b"")
+    asked = RunOptions(bundle, "ddim:2", condition=("class=bag",), prompt=("a cat",), output=tmp_path / "x.png")
+    with refuses(names=("graphs/decoder.onnx", "damaged"), fix="copy the bundle again"):
+        run(asked, lambda what, done, total: steps.append(done))
+    assert steps == []
+
+
 def test_windows_of_free_sizes_and_a_picture_that_is_cut(tiny_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "picture.npy", np.zeros((1, 40, 4), np.float32))
     asked = options_of_tiles(tmp_path, free(tiny_bundle), "height=20", tiles="12:4")
