@@ -9,31 +9,32 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewstep.graph.resource_needs import format_duration
-from fewstep.pipelines.compared_size import few_steps
-from fewstep.pipelines.recording.call_record import CallRecord, SchedulerStep, select_rows
+from fewstep.pipelines.compared_size import few_steps, is_comparable
+from fewstep.pipelines.network_outputs import NetworkOutputs, RecordedOutputs
+from fewstep.pipelines.recording.call_record import CallRecord, SchedulerStep
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.own_noise import check_own_noise
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.settings import LENGTH, SHORTNESS, STEP_COUNT, CallSettings
 from fewstep.pipelines.recording.stand_ins import LengthError, is_small, recording_error
-from fewstep.pipelines.relations.adapter import RecordedNetwork, read_variance
-from fewstep.pipelines.relations.arguments import Argument, NetworkArguments, branch_values
+from fewstep.pipelines.relations.adapter import RecordedNetwork
+from fewstep.pipelines.relations.arguments import branch_names
 from fewstep.pipelines.relations.drawn_noise import keep_draws
 from fewstep.pipelines.relations.held_part import read_hold
 from fewstep.pipelines.relations.networks import RecordedNetworks, check_parts
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
-from fewstep.pipelines.relations.relations import branch_calls
-from fewstep.pipelines.rounding import MOST_OF_ROUNDING, ROUNDING, TOLERANCE, is_rounding, relative_difference
+from fewstep.pipelines.rounding import MOST_OF_ROUNDING, OF_TIMES, ROUNDING, TOLERANCE, is_rounding, relative_difference
 from fewstep.plans.errors import UserError
-from fewstep.plans.guidance import COND, UNCOND, Branches
+from fewstep.plans.guidance import Branches
 from fewstep.plans.plan import Plan, Step
 from fewstep.runtime.sampling.execute import Hold, StepNetwork, execute, finish
 
 LOG = logging.getLogger("fewstep")
 Array = NDArray[np.floating[Any]]
+LONG = "comparing samples with those of %s takes about %s more"
 ROUNDED = "%s: a first x that differs by %.1g of itself changes the final one by %.1g of its range after %d steps"
 SEED = 11
 DEFAULT_TIMESTEPS = 1000  # of schedulers, if their config has no number
@@ -58,37 +59,43 @@ def compare_samples(
 
     Both run the network with its weights, a small one also for another number of steps. `batch` are settings for
     several samples. The plan receives each text as it is padded in that batch, and the pipeline also runs with that
-    text alone. A large network, whose calls take long, has `FEWEST_STEPS`, fewer samples, and its shortest text only.
+    text alone. A large network, whose calls take long, runs for `FEWEST_STEPS` and its shortest text only, and one that
+    is too large to run for none; in all these calls the plan must pass the arguments of the pipeline to the network.
     Raises UserError above `TOLERANCE`, and if x does not start from noise.
     """
 
     def compare(call: Mapping[str, Any], padded: CallRecord | None = None, rows: slice = slice(None)) -> CallRecord:
         start, run = perf_counter(), run_networks(built, modules, call)
-        if is_large and not differences:
-            time = format_duration((perf_counter() - start) * (1 + 2 * bool(settings.texts)))
-            LOG.warning("comparing samples with those of %s takes about %s more", built.name, time)
-        network = _StepNetwork(padded or run.record, modules, rows)
+        if few is not None:
+            LOG.warning(LONG, built.name, format_duration(perf_counter() - start))
+        network = NetworkOutputs(padded or run.record, modules, rows)
         difference = compare_run(built, modules, call, scheduler, run, network)
         count = call.get(STEP_COUNT, len(run.record.steps))
         differences[count] = max(difference, differences.get(count, 0.0))
         return run.record
 
     differences, few = dict[int, float](), few_steps(modules, settings)
-    if is_large := few is not None:
-        check_updates(built, modules, settings.of(), scheduler)
-    first = compare(settings.of(None, batch if few is None else few))
-    for each in (LENGTH, SHORTNESS) if settings.forms.has_free_length else ():
-        compare(settings.of(each, few))
-    texts = list(enumerate(settings.texts))[-1 if is_large else 0 :]
-    padded = first if is_large or not texts else run_networks(built, modules, settings.of()).record
+    lengths = (LENGTH, SHORTNESS) if settings.forms.has_free_length else ()
+    calls = [settings.of(None, batch), *map(settings.of, lengths)]
+    more = [] if settings.other_steps is None else [settings.of(None, {STEP_COUNT: settings.other_steps})]
+    texts = list(enumerate(settings.texts))
+    if few is not None:
+        for call in (settings.of(), *calls, *more):
+            check_updates(built, modules, call, scheduler)
+        if not all(is_comparable(module.network) for module in modules.modules.values()):
+            return {}
+        calls, texts = [settings.of(None, few)] if not texts else [], texts[-1:]
+    records = [compare(call) for call in calls]
+    if few is not None and texts:
+        records = [record(built, settings.of(None, few), SEED)]  # conditions that follow from texts need no network
     try:
         for row, text in texts:
-            compare({**text, **(few or {})}, padded, slice(row, row + 1))
+            compare({**text, **(few or {})}, records[0], slice(row, row + 1))
     except UserError as error:
         what = f"the network of {built.name} reads the padding of shorter texts: {error.what}"
         raise LengthError(what) from error
-    if settings.other_steps is not None and all(is_small(module.network) for module in modules.modules.values()):
-        compare(settings.of(None, {STEP_COUNT: settings.other_steps}))
+    if more and all(is_small(module.network) for module in modules.modules.values()):
+        compare(more[0])
     return differences
 
 
@@ -111,7 +118,7 @@ def compare_call(
 ) -> float:
     """Compare the final x of one call with that of its scheduler's plan. The networks run with their weights."""
     run = run_networks(built, modules, settings)
-    return compare_run(built, modules, settings, scheduler, run, _StepNetwork(run.record, modules))
+    return compare_run(built, modules, settings, scheduler, run, NetworkOutputs(run.record, modules))
 
 
 def compare_run(
@@ -177,7 +184,7 @@ def sample_plan(
     weights = check_parts(name, relations, record(built, settings, SEED), "seed")  # probes are independent
     plan = _find_plan(built, scheduler, modules.quiet, run, weights, settings.get(STEP_COUNT))
     for step, own in zip(plan.steps, run.steps, strict=True):
-        if abs(step.time - own.time) > 1e-3 * max(1.0, abs(own.time)):
+        if abs(step.time - own.time) > OF_TIMES * max(1.0, abs(own.time)):
             what = f"{name} steps at time {own.time:.6g}, and the plan of its scheduler at {step.time:.6g}"
             raise recording_error(what)
     _check_networks(name, plan, run, modules)
@@ -199,91 +206,7 @@ def check_updates(
     network's, the plan must feed the network the same inputs, and end at the same x. No network runs."""
     with keep_draws(type(built.pipeline.scheduler)) as draws:
         run = ComparedRun(record(built, settings, SEED), draws)
-    compare_run(built, modules, settings, scheduler, run, _RecordedOutputs(built.name, run.record, modules))
-
-
-class _RecordedOutputs:
-    """A stand-in for the network of a plan: it returns the random outputs of a recorded run, step by step, and raises
-    UserError if its input x differs from the recorded one."""
-
-    def __init__(self, name: str, run: CallRecord, modules: RecordedNetworks) -> None:
-        self.name, self.run, self.modules = name, run, modules
-        self.order = branch_names(modules.quiet.found.branches, modules.quiet.arguments)
-
-    def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
-        own = self.run.steps[index]
-        found = self.modules.at(own).found
-        samples, calls = len(own.sample), list(branch_calls(own, found.x))
-        expected = calls[0][0].leaves[found.x][:samples].numpy()
-        difference = float(np.abs(u - expected).max() / max(float(np.ptp(expected)), 1e-12))
-        if not difference <= TOLERANCE:
-            raise recording_error(
-                f"the plan of {self.name}'s scheduler feeds its network a different x in step {index + 1} of "
-                f"{len(self.run.steps)}: it differs by {difference:.2g} of its range"
-            )
-        outputs = []
-        for branch in step.branches:
-            call, number = calls[self.order.index(branch)]
-            output = found.combination.place(select_rows(call.output, number, samples))
-            outputs.append(found.combination.sign * output.numpy())
-            if step.heads == 2:
-                outputs.append(read_variance(select_rows(call.output, number, samples), output).numpy())
-        return outputs
-
-
-class _StepNetwork:
-    """The network of a plan's step, with the conditions that each branch has in some rows of a recording. A condition
-    that has a default gets it, as in a run of a bundle."""
-
-    def __init__(self, run: CallRecord, modules: RecordedNetworks, rows: slice = slice(None)) -> None:
-        self.modules, self.run, self.rows = modules, run, rows
-        self.order = branch_names(modules.quiet.found.branches, modules.quiet.arguments)
-
-    def __call__(self, index: int, step: Step, u: Array) -> list[Array]:
-        x = torch.from_numpy(np.ascontiguousarray(u, np.float32))
-        time = torch.full((len(x),), step.time)
-        outputs, module = list[Array](), self.modules.at(self.run.steps[index])
-        for branch in step.branches:
-            number = self.order.index(branch)
-            values = [
-                self._value(self.run.steps[index], path, each, number, len(x))
-                for path, each in module.arguments.arguments.items()
-                if each.condition is not None
-            ]
-            ends = [torch.full((len(x),), step.to)] if step.to is not None else []
-            outputs += np.split(_call_network(module, (x, time, *ends, *values)), step.heads, axis=1)
-        return outputs
-
-    def _value(self, step: SchedulerStep, path: str, argument: Argument, branch: int, rows: int) -> Tensor:
-        """Return a condition of a branch [rows, ...]."""
-        condition = argument.condition
-        if condition is not None and condition.default is not None:
-            return torch.tensor(condition.default).reshape(1, *condition.shape).expand(rows, *condition.shape)
-        recorded: Tensor = list(branch_values(step, self.modules.at(step).found, path, argument.repeats))[branch][
-            self.rows
-        ]
-        return recorded
-
-
-def _call_network(module: nn.Module, given: Sequence[Tensor]) -> Array:
-    """Return a network's output. Raises UserError if its code fails, as it does if it needs different arguments for
-    this batch."""
-    try:
-        output: Array = module(*given).numpy()
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        what = f"a network fails for {len(given[0])} samples with the arguments that its pipeline passes for one"
-        raise recording_error(f"{what} ({reason})") from error
-    return output
-
-
-def branch_names(count: int, arguments: NetworkArguments) -> list[str]:
-    """Return the names of the `count` branches that a pipeline evaluates at each step, in their order in the batch."""
-    names = [f"branch{number}" for number in range(count)]
-    names[arguments.conditional] = COND
-    if arguments.unconditional is not None:
-        names[arguments.unconditional] = UNCOND
-    return names
+    compare_run(built, modules, settings, scheduler, run, RecordedOutputs(run.record, modules, built.name))
 
 
 def _find_plan(

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOLERANCE = 1e-4  # largest difference of the final x, relative to its range
+OF_TIMES = 1e-3  # largest difference of a time, relative to itself
 ROUNDING = 2**-22  # a relative difference of x
 MOST_OF_ROUNDING = 4  # times what a rounded x changes: each step rounds
 OF_STEPS = 4e-6  # a relative difference that the arithmetic of steps makes by rounding alone

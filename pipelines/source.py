@@ -228,24 +228,22 @@ def _compare(
     """Compare samples of the scheduler's plan with the pipeline's own, and log what export found and what it could not
     check. Raises UserError if they differ."""
     settings, pipeline = recorded.settings, recorded.built.name
-    comparable = all(is_comparable(each.network) for each in modules.modules.values())
-    if comparable:
-        with silence_libraries():
-            differences = compare_samples(recorded.built, modules, settings, recorded.batch, scheduler)
+    is_masked = any(map(marks_padding, recorded.arguments.conditions))
+    if settings.texts and not is_masked and not all(is_comparable(each.network) for each in modules.modules.values()):
+        raise LengthError(f"the network of {pipeline} gets no mask, and is too large to show whether it reads padding")
+    with silence_libraries():
+        differences = compare_samples(recorded.built, modules, settings, recorded.batch, scheduler)
+    if differences:
         plans = " and ".join(f"scheduler:{count}" for count in differences)
         what = "%s: samples of %s agree within %.1g of their range along %s"
         LOG.warning(what, origin.label, pipeline, max(differences.values()), plans)
-        if STRENGTH in settings.usual:
-            LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
-        if recorded.starts_from_picture:
-            what = "its first x contains a part of the image, so that its samples need --image FILE --strength 1"
-            LOG.warning("%s: %s", origin.label, what)
     else:
-        if settings.texts and not any(map(marks_padding, recorded.arguments.conditions)):
-            raise LengthError(
-                f"the network of {pipeline} gets no mask, and is too large to show whether it reads padding"
-            )
         warn_of_missing_comparison(origin.label, pipeline, settings)
+    if STRENGTH in settings.usual:
+        LOG.warning("%s was recorded at strength 1: a smaller --strength is not compared", pipeline)
+    if recorded.starts_from_picture:
+        what = "its first x contains a part of the image, so that its samples need --image FILE --strength 1"
+        LOG.warning("%s: %s", origin.label, what)
     more = _weights_of_more_steps(recorded)
     plan = partial(scheduler.plan, guidance=None, x_shape=recorded.x_shape)
     LOG.warning("%s: %s", origin.label, describe_guidance(modules, plan, settings.forms.guided_by, more))
@@ -269,6 +267,7 @@ def marks_padding(condition: Condition) -> bool:
 
 def warn_of_missing_comparison(label: str, pipeline: str, settings: CallSettings) -> None:
     """Warn of the checks that are skipped for a network that is too large to run."""
-    LOG.warning("%s: the network is too large to compare its samples with those of %s", label, pipeline)
+    what = "%s: the network gets the arguments that %s passes; it is too large to compare its samples too"
+    LOG.warning(what, label, pipeline)
     if settings.texts:
         LOG.warning("%s: it is not checked either whether the network ignores the padding of shorter texts", label)

@@ -6,8 +6,8 @@ from itertools import islice
 
 import numpy as np
 
-from fewstep.pipelines.comparison import branch_names
 from fewstep.pipelines.relations.adapter import RecordedNetwork
+from fewstep.pipelines.relations.arguments import branch_names
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.pipelines.variants import SIDES, find_sides, write_call
 from fewstep.export.options.call_option import parse_call
 from fewstep.export.sources.torch_module import TorchSource
-from fewstep.pipelines.comparison import Array, branch_names, compare_run, run_networks
+from fewstep.pipelines.comparison import Array, compare_run, run_networks
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.listed.folder import load_diffusers_folder
 from fewstep.pipelines.listed.interface import ADDED, IMAGE
@@ -30,7 +30,7 @@ from fewstep.pipelines.recording.settings import GUIDANCES, MORE_STEPS, STEP_COU
 from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.recording.usual_call import record_usual_call
 from fewstep.pipelines.relations.adapter import RecordedNetwork
-from fewstep.pipelines.relations.arguments import NetworkArguments, branch_values
+from fewstep.pipelines.relations.arguments import NetworkArguments, branch_names, branch_values
 from fewstep.pipelines.relations.networks import RecordedNetworks, find_parts
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.relations.relations import Relations, gets_x

@@ -14,7 +14,6 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from fewstep.measure.rollouts.conditions_file import array_name
-from fewstep.pipelines.comparison import branch_names
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_component
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
@@ -24,7 +23,7 @@ from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.settings import NEGATIVE, PROMPT, pad_texts
 from fewstep.pipelines.recording.stand_ins import AUTOENCODERS
-from fewstep.pipelines.relations.arguments import Argument, branch_values
+from fewstep.pipelines.relations.arguments import Argument, branch_names, branch_values
 from fewstep.pipelines.relations.relations import same
 from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.plans.errors import UserError, first_line

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from fewstep.pipelines.comparison import branch_names
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.settings import LONGER, LONGEST, NEGATIVE, OTHERS, PROMPT, PROMPTS, SHORT, pad_texts
 from fewstep.pipelines.recording.text_calls import Outputs, TextRecord, record_texts
-from fewstep.pipelines.relations.arguments import branch_values
+from fewstep.pipelines.relations.arguments import branch_names, branch_values
 from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.pipelines.relations.text_forms import UNCLEAN, TextError
 from fewstep.pipelines.relations.text_search import TextSample

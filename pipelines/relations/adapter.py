@@ -29,22 +29,31 @@ class RecordedNetwork(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:
         """Return the prediction. A network with a second time takes it after the first: (x, time, to, *conditions)."""
+        passed = pytree.tree_unflatten(list(self.bind(x, time, *conditions).values()), self.arguments.structure)
+        output = self.network(**passed) if self.form is None else self.form(self.network, passed)
+        return self.place(_only_tensor(output))
+
+    def bind(self, x: Tensor, time: Tensor, *conditions: Tensor) -> dict[str, Any]:
+        """Return the arguments of the network by path, for those of `forward`."""
         found, arguments = self.found, self.arguments.arguments
         end, conditions = (conditions[0], conditions[1:]) if found.seconds else (time, conditions)
         given = dict(zip((path for path, each in arguments.items() if each.condition), conditions, strict=True))
-        leaves: list[Any] = []
+        leaves: dict[str, Any] = {}
         for path in self.arguments.paths:
             if path == found.x:
-                leaves.append(x)
+                leaves[path] = x
             elif path in found.times:
-                leaves.append(self._scale_time(path, end if path in found.seconds else time))
+                leaves[path] = self._scale_time(path, end if path in found.seconds else time)
             else:
                 value = self._value(path, given, x.shape[0])
-                leaves.append(value.movedim(0, 1) if path in found.second_axes else value)
-        passed = pytree.tree_unflatten(leaves, self.arguments.structure)
-        output = _only_tensor(self.network(**passed) if self.form is None else self.form(self.network, passed))
-        prediction: Tensor = found.combination.place(output)
-        prediction = -prediction if found.combination.sign < 0 else prediction
+                leaves[path] = value.movedim(0, 1) if path in found.second_axes else value
+        return leaves
+
+    def place(self, output: Tensor) -> Tensor:
+        """Return the prediction, with a learned variance after it, from the network's output."""
+        combination = self.found.combination
+        prediction: Tensor = combination.place(output)
+        prediction = -prediction if combination.sign < 0 else prediction
         return prediction if self.heads == 1 else torch.cat([prediction, read_variance(output, prediction)], dim=1)
 
     def _scale_time(self, path: str, time: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from fewstep.pipelines.recording.settings import ALONE, LENGTH, OTHER, OTHER_SHO
 from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.relations.relations import Relations, branch_calls, is_part, same
 from fewstep.pipelines.relations.text_lengths import find_lengths
+from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.bundle.manifest import Condition, Size
 
 BATCH = "batch"  # a variant of settings
@@ -353,6 +354,15 @@ def _cut_equally(value: Any, other: Any) -> tuple[Any, Any]:
         return value, other
     common = tuple(slice(min(sizes)) for sizes in zip(value.shape, other.shape, strict=True))
     return value[common], other[common]
+
+
+def branch_names(count: int, arguments: NetworkArguments) -> list[str]:
+    """Return the names of the `count` branches that a pipeline evaluates at each step, in their order in the batch."""
+    names = [f"branch{number}" for number in range(count)]
+    names[arguments.conditional] = COND
+    if arguments.unconditional is not None:
+        names[arguments.unconditional] = UNCOND
+    return names
 
 
 def condition_name(path: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fewstep.pipelines import compared_size, comparison
-from fewstep.pipelines.comparison import _call_network, _check_noise, compare_samples
+from fewstep.pipelines.comparison import _check_noise, compare_samples
+from fewstep.pipelines.network_outputs import evaluate
 from fewstep.pipelines.recording.settings import CallSettings
 from fewstep.pipelines.recording.stand_ins import recording_error
 from tests.refusals import refuses
@@ -51,9 +52,9 @@ class NeedsTwo(torch.nn.Module):
 
 
 def test_a_network_with_a_list_for_each_sample_is_refused_in_words() -> None:
-    assert _call_network(NeedsTwo(), (torch.ones(1, 2),)).shape == (1, 2)
+    assert evaluate(NeedsTwo(), (torch.ones(1, 2),)).shape == (1, 2)
     with refuses(("fails for 2 samples", "IndexError")):
-        _call_network(NeedsTwo(), (torch.ones(2, 2),))
+        evaluate(NeedsTwo(), (torch.ones(2, 2),))
 
 
 class Comparison:
@@ -72,7 +73,7 @@ class Comparison:
         run = SimpleNamespace(record=SimpleNamespace(steps=()))
         monkeypatch.setattr(comparison, "run_networks", lambda *_: run)
         monkeypatch.setattr(comparison, "compare_run", compare_run)
-        monkeypatch.setattr(comparison, "_StepNetwork", lambda *_: None)
+        monkeypatch.setattr(comparison, "NetworkOutputs", lambda *_: None)
 
     def run(self, settings: CallSettings) -> dict[int, float]:
         none: Any = None
@@ -104,7 +105,7 @@ def test_padding_that_is_read_is_found_before_more_steps_run(monkeypatch: pytest
     assert made.compared == [3, 3, 3]
 
 
-def test_a_large_network_is_compared_in_two_steps_and_with_its_shortest_text(
+def test_a_large_network_is_compared_in_two_steps_with_its_shortest_text(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(compared_size, "LARGE", 10)
@@ -113,9 +114,21 @@ def test_a_large_network_is_compared_in_two_steps_and_with_its_shortest_text(
     made, usual = Comparison(8, monkeypatch), {"num_inference_steps": 3, "prompt": ["long", "short"]}
     texts = tuple({**usual, "prompt": text} for text in ("long", "short"))
     monkeypatch.setattr(comparison, "is_small", lambda _: False)
+    monkeypatch.setattr(comparison, "record", lambda *given: None)
     assert made.run(CallSettings(usual, texts=texts)) == {2: 2e-6}
-    assert made.compared == [2, 2] and checked == [usual]
+    assert made.compared == [2]
+    assert checked == [usual, usual, {**usual, "num_inference_steps": 8}]  # the second has the (empty) batch
     assert "comparing samples with those of Pipe takes about" in caplog.text
+
+
+def test_the_arguments_of_a_network_that_is_too_large_to_run_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compared_size, "LARGE", 10)
+    monkeypatch.setattr(comparison, "is_comparable", lambda _: False)
+    checked = list[dict[str, Any]]()
+    monkeypatch.setattr(comparison, "check_updates", lambda *given: checked.append(given[2]))
+    made, usual = Comparison(8, monkeypatch), {"num_inference_steps": 3}
+    assert made.run(CallSettings(usual)) == {} and made.compared == []
+    assert [call["num_inference_steps"] for call in checked] == [3, 3, 8]
 
 
 def compare_growing(monkeypatch: pytest.MonkeyPatch, error: float, steps: int = 7, wrong: int = 7) -> float:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fewstep.pipelines.comparison import check_updates
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.listed.folder import read_scheduler
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
+from fewstep.pipelines.relations.adapter import RecordedNetwork
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.source import load_recorded_folder, record_folder
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
@@ -350,8 +352,14 @@ def test_large_encoders_are_recorded_from_their_configs(tmp_path: Path) -> None:
     assert [each.name for each in recorded.arguments.conditions] == ["encoder_hidden_states", "attention_mask"]
 
 
-def check_steps(found: RecordedPipeline, scheduler: Mapping[str, Any], count: int) -> None:
+def check_steps(
+    found: RecordedPipeline,
+    scheduler: Mapping[str, Any],
+    count: int,
+    change: Callable[[RecordedNetwork], None] = lambda network: None,
+) -> None:
     modules = found.wrap({name: torch.nn.Identity() for name in found.parts})
+    change(modules.quiet)
     described = schedule_from_scheduler_config(scheduler)
     call = found.settings.of(None, {"num_inference_steps": count})
     check_updates(found.built, modules, call, PipelineScheduler(scheduler, described))
@@ -370,6 +378,18 @@ def test_steps_at_other_times_are_refused(recordings: Recordings) -> None:
     check_steps(recordings("mochi"), changed, 3)
     with refuses("MochiPipeline"):
         check_steps(recordings("mochi"), changed, 8)
+
+
+def double_height(network: RecordedNetwork) -> None:
+    path, arguments = "['height']", network.arguments.arguments
+    changed = {**arguments, path: replace(arguments[path], value=2 * arguments[path].value)}
+    network.arguments = replace(network.arguments, arguments=changed)
+
+
+def test_a_network_with_another_constant_is_refused_though_no_network_runs(recordings: Recordings) -> None:
+    found = recordings("ltx")
+    with refuses(("LTXPipeline", "argument ['height']", "step 1 of 3")):
+        check_steps(found, found.scheduler, 3, double_height)
 
 
 def test_steps_with_other_weights_are_refused(recordings: Recordings) -> None:
