@@ -37,7 +37,7 @@ class ChooseOptions(BundleOptions, ReferenceOptions, JudgeOptions):
     memory: The most memory of a run, from the prompt to the picture if the bundle has the networks for it, as 2GB.
         Bodies that need more are left out, and onnxruntime runs the others. `run --chosen` keeps to it.
     plan: SOLVER:STEPS, scheduler:STEPS or fitted:STEPS, instead of the default plans: the calibrated plan's solver and
-        grid at 2 to 16 steps, and the bundle's fitted plans.
+        grid at 2 to 16 steps, the model's own scheduler at the same, and the bundle's fitted plans.
     batch: Samples per call.
     seeds: Number of held-out seeds for the judgement, counted from 0.
     threads: CPU threads of a call; 0 tries one per physical core, and a single one.
