@@ -153,6 +153,15 @@ def run_next(bundle: Path, *words: object, given: "ConditionOptions | None" = No
     return NextCommand(_with_values(next_command("run", bundle, *words).command, bundle, given))
 
 
+def deploy_next(bundle: Path, *words: object, given: "ConditionOptions | None" = None) -> NextCommand:
+    """Return the command that deploys a bundle with these words: `fewstep serve` for a policy, else `run_next`."""
+    from fewstep.runtime.bundle.reading import open_bundle
+
+    if open_bundle(bundle).manifest.policy is not None:
+        return next_command("serve", bundle, *words)
+    return run_next(bundle, *words, given=given)
+
+
 def report_next(bundle: Path, given: "ConditionOptions | None" = None) -> NextCommand:
     """Return the `fewstep report` command, with the conditions that the previous command got, or with a placeholder for
     others if that was a calibration. If it was a `measure` with another plan or guidance than the calibrated one, whose
@@ -245,10 +254,13 @@ def _guidance_text(given: "ConditionOptions | None") -> str | None:
 
 
 def _with_values(command: str, bundle: Path, given: "ConditionOptions | None") -> str:
-    """Return a `run` command with the file of conditions, or with an example value of each required condition."""
+    """Return a `run` command with the file of conditions, or with an example value of each required condition. A
+    `serve` command, whose clients give the values, is returned as it is."""
     from fewstep.cli.conditions import list_required_arguments
     from fewstep.runtime.bundle.reading import open_bundle
 
+    if command.startswith("fewstep serve "):
+        return command
     file = None if given is None else given.conditions
     return " ".join([command, *list_required_arguments(open_bundle(bundle).manifest, file)])
 

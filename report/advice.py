@@ -103,7 +103,8 @@ def _cost(results: Results, bundle: Bundle, path: str, loses_guidance: bool) -> 
     first = results.qualities[0]
     (steps, unknown), int8 = _loss_of_steps(results), first.against_float.mean
     precision, float32 = _precision_of(bundle, first.body), f"fewstep run {path} --precision float32"
-    run, choose = f"fewstep run {path} --precision {precision}", _choose_better(first.against_teacher, bundle)
+    deploy = "run" if bundle.manifest.policy is None else "serve"
+    run, choose = f"fewstep {deploy} {path} --precision {precision}", _choose_better(first.against_teacher, bundle)
     calibrate = calibrate_again(bundle, first.body)
     near, is_clipped = first.against_float.nearness, results.shaping is not None
     if leaves_range(near, bundle.manifest, is_clipped) and calibrate.clip is None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fewstep.cli.next_command import run_next
+from fewstep.cli.next_command import deploy_next
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.engines.build import EngineRequest, build, build_script, list_requests
 from fewstep.graph.engines.build_options import BuildOptions
@@ -52,7 +52,9 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
         "compared": comparisons,
         "forms": tuple(forms),
     }
-    then = run_next(options.bundle, "--precision", options.precision, "--backend", options.backend) if agrees else None
+    then = (
+        deploy_next(options.bundle, "--precision", options.precision, "--backend", options.backend) if agrees else None
+    )
     return Outcome(value, tuple(lines), code=0 if agrees else 1, then=then)
 
 

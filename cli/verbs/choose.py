@@ -5,7 +5,7 @@ from rich.table import Table
 
 from fewstep.cli.describe.choice import choice_table, describe_choice, draw_choice
 from fewstep.cli.errors import CommandLineError
-from fewstep.cli.next_command import run_next
+from fewstep.cli.next_command import deploy_next, run_next
 from fewstep.cli.outcome import Outcome
 from fewstep.graph.files.output_files import write_atomic
 from fewstep.graph.resource_needs import check_memory, format_duration
@@ -30,7 +30,10 @@ def verb(options: ChooseOptions, progress: Progress) -> Outcome:
         *choice.notes,
         *(describe_choice(choice) if error is None else ()),
     )
-    then = None if choice.chosen is None else run_next(options.bundle, "--chosen", given=options)
+    then = None
+    if choice.chosen is not None:  # a server does not keep to a budget of memory
+        next_of = deploy_next if choice.chosen.memory is None else run_next
+        then = next_of(options.bundle, "--chosen", given=options)
     return Outcome(choice, shown, then=then, error=error)
 
 

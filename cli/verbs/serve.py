@@ -5,15 +5,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fewstep.cli.outcome import Outcome, pluralize
+from fewstep.cli.run_plan import warn_of_mismatch
 from fewstep.plans.errors import UserError, printable
 from fewstep.robots.serving.serve import Opened, ServeOptions, open_policy, serve
 from fewstep.runtime.progress import Progress
 
 
 def verb(options: ServeOptions, progress: Progress) -> Outcome:
-    served = serve(options, _say, open_chosen if options.chosen else open_policy)
+    served = serve(options, _say, open_checked)
     first, *others = served.latencies.splitlines() or [""]
     return Outcome(served, (f"{pluralize(served.sequences, 'sequence')} sampled: {first}", *others))
+
+
+@contextmanager
+def open_checked(options: ServeOptions) -> Iterator[Opened]:
+    """Load the policy, and compile its plans. Logs which of them its body was not calibrated for."""
+    with (open_chosen if options.chosen else open_policy)(options) as (sampler, plans):
+        for plan in plans:
+            warn_of_mismatch(sampler.bundle, sampler.body, plan, None)
+        yield sampler, plans
 
 
 @contextmanager

@@ -258,9 +258,9 @@ def _raise_stop() -> None:
 
 def describe_ready(options: ServeOptions, listening: Listening, sampler: Sampler, plan: Plan, port: int) -> str:
     """Return the line that says what is served, and where."""
-    name, count = sampler.bundle.manifest.name, options.robots
+    count = options.robots
     robots = "one robot at a time" if count == 1 else f"up to {count} robots"
     where = listening.address(port)
     shaping = shaping_of(plan)
     how = plan.name if shaping is None else f"{plan.name} {describe_shaping(shaping)}"
-    return f"{name} ({sampler.body.precision}, {how}) is served at {where} to {robots}, as {options.protocol}"
+    return f"{options.bundle} ({sampler.body.precision}, {how}) is served at {where} to {robots}, as {options.protocol}"

@@ -16,6 +16,7 @@ from fewstep.cli import next_command as following
 from fewstep.cli.next_command import (
     NextCommand,
     calibrate_next,
+    deploy_next,
     next_after_calibration,
     next_command,
     report_next,
@@ -34,7 +35,7 @@ from fewstep.plans.spec import ScheduleSpec
 from fewstep.report.advice import Advice, LongWork
 from fewstep.report.choosing.options import ChooseOptions
 from fewstep.report.options import ReportOptions
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, Policy
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import change_bundle
 from tests.calibration.latent_bundle import write_latent_bundle
@@ -191,6 +192,13 @@ def test_conditions_that_cannot_be_drawn_are_asked_for(tiny_bundle: Path) -> Non
     assert suggest_advice(fit, tiny_bundle).command == "fewstep fit b --conditions CONDITIONS.npz"
     run = suggest_advice(Advice("", "fewstep run b --precision int8"), tiny_bundle)
     assert run.command == "fewstep run b --precision int8 -c class=shirt -c text=@FILE.npy"
+
+
+def test_a_policy_is_deployed_by_a_server(tiny_bundle: Path) -> None:
+    change_bundle(tiny_bundle, policy=Policy(1, 0, 1))
+    assert deploy_next(tiny_bundle, "--chosen").command == f"fewstep serve {tiny_bundle} --chosen"
+    served = suggest_advice(Advice("", "fewstep serve b --precision int8"), tiny_bundle)
+    assert served.command == "fewstep serve b --precision int8"
 
 
 def test_files_and_guidance_of_a_verb_are_kept_in_the_next_command(tiny_bundle: Path) -> None:

@@ -11,13 +11,22 @@ from fewstep.cli.verbs import serve as serve_verb
 from fewstep.measure.rollouts.end_quality import end_quality
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.errors import UserError
+from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.shaping import Clip
 from fewstep.report.choosing import saved_choice
 from fewstep.report.choosing.engines import TimedEngine
 from fewstep.report.choosing.saved_choice import Deployment, SavedChoice
 from fewstep.robots.serving.listening import Listening, read_token
-from fewstep.robots.serving.serve import Served, ServeOptions, check_listening, find_server, parse_renamed
+from fewstep.robots.serving.serve import (
+    Served,
+    ServeOptions,
+    check_listening,
+    describe_ready,
+    find_server,
+    parse_renamed,
+)
 from fewstep.runtime.progress import SILENT
+from tests.cli.test_bake import calibrate_along
 
 TOKEN = "0123456789abcdef"
 
@@ -133,6 +142,23 @@ def test_a_choice_for_a_budget_of_memory_is_not_served(tiny_bundle: Path, monkey
         serve_verb.open_chosen(ServeOptions(tiny_bundle, chosen=True)),
     ):
         pass
+
+
+def test_a_plan_that_int8_was_not_calibrated_along_is_served_with_a_warning(
+    tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calibrate_along(tiny_bundle, "ddim:4", 2.0)
+    for plan, is_said in ((None, False), (parse_plan_text("ddim:3"), True)):
+        with serve_verb.open_checked(ServeOptions(tiny_bundle, plan=plan, precision="int8")):
+            assert ("int8 was calibrated along" in caplog.text) == is_said
+
+
+def test_a_server_names_the_bundle_by_its_path(tiny_bundle: Path) -> None:
+    """Many policies are named "policy"."""
+    options = ServeOptions(tiny_bundle)
+    with serve_verb.open_checked(options) as (sampler, (plan, *_)):
+        line = describe_ready(options, check_listening(options), sampler, plan, 8000)
+    assert line.startswith(f"{tiny_bundle} (float32, ") and line.endswith(" to one robot at a time, as openpi")
 
 
 def test_names_are_pairs() -> None:
