@@ -6,8 +6,8 @@
 
 DATASET is the folder of a data set in LeRobot's format 3.0, and `policy` the bundle of a policy that was trained on it.
 The file has an array [N, n_obs_steps, ...] for each observation, in the robot's units, and the actions as
-x [N, horizon, actions] in model range. Only numpy and pyarrow are needed. Cameras that the data set stores as videos
-are decoded by LeRobot's own class:
+x [N, horizon, actions] in model range. Besides fewstep it needs `pip install pyarrow pillow`. Cameras that the data set
+stores as videos are decoded by LeRobot's own class:
 
     from lerobot.datasets.lerobot_dataset import LeRobotDataset  # LeRobot 0.6 needs Python 3.12
 
@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fewstep.runtime import Sampler, UserError, load
 
@@ -38,8 +37,10 @@ def read_frames(dataset: Path, names: Sequence[str], decoded: Sequence[Mapping[s
 
     decoded: the items of LeRobot's class, from which features are taken that the tables do not have.
     """
-    import pyarrow.parquet  # only to read tables
-
+    try:
+        import pyarrow.parquet  # only to read tables
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed, which reads the tables", "pip install pyarrow") from None
     files = sorted((dataset / "data").glob("chunk-*/file-*.parquet"))
     if not files:
         raise UserError(
@@ -60,6 +61,8 @@ def read_frames(dataset: Path, names: Sequence[str], decoded: Sequence[Mapping[s
 def as_array(value: Any) -> NDArray[Any]:
     """Return a number, a list of numbers, or a stored picture as an array."""
     if isinstance(value, dict):
+        from PIL import Image  # only for pictures in tables
+
         return np.asarray(Image.open(BytesIO(value["bytes"])).convert("RGB")).transpose(2, 0, 1)
     return np.asarray(value, np.int64 if isinstance(value, int) else np.float32)
 

@@ -5,7 +5,7 @@
 
 The first command creates a small policy with random weights in LeRobot's format, in the folder policy-lerobot. The
 second command uses your policy. On the command line, the export is `fewstep export FOLDER -o policy`. LeRobot is not
-needed.
+needed. `write_policy(FOLDER, cameras=2)` writes a policy that sees pictures instead of the environment's state.
 """
 
 import json
@@ -20,20 +20,17 @@ from safetensors.torch import save_file
 from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.robots.control import History, sample_actions
-from fewstep.robots.networks.lerobot import LeRobotDiffusion
+from fewstep.robots.networks.lerobot import LeRobotDiffusion, Vision
 from fewstep.robots.networks.unet1d import ConditionalUnet1d
 from fewstep.runtime import UserError, load
 
 STATE, ENVIRONMENT, ACTIONS = 6, 4, 6
+SIZE = (40, 48)  # height and width of a picture
 CONFIG = {
     "type": "diffusion",
     "n_obs_steps": 2,
     "horizon": 16,
     "n_action_steps": 8,
-    "input_features": {
-        "observation.state": {"type": "STATE", "shape": [STATE]},
-        "observation.environment_state": {"type": "ENV", "shape": [ENVIRONMENT]},
-    },
     "output_features": {"action": {"type": "ACTION", "shape": [ACTIONS]}},
     "down_dims": [64],
     "kernel_size": 5,
@@ -49,19 +46,35 @@ CONFIG = {
     "clip_sample": True,
     "clip_sample_range": 1.0,
 }
-MODES = {"STATE": "MIN_MAX", "ENV": "IDENTITY", "ACTION": "MIN_MAX"}
+OF_CAMERAS = {
+    "vision_backbone": "resnet18",
+    "crop_shape": None,
+    "use_group_norm": True,
+    "spatial_softmax_num_keypoints": 32,
+    "use_separate_rgb_encoder_per_camera": False,
+    "prediction_type": "sample",  # of random weights, which lie within the clip
+}
+MODES = {"STATE": "MIN_MAX", "ENV": "IDENTITY", "VISUAL": "IDENTITY", "ACTION": "MIN_MAX"}
 LIMITS = {"min": torch.full((6,), -1.57), "max": torch.full((6,), 1.57)}  # range of the joints, in radians
 
 
-def write_policy(folder: Path) -> None:
-    """Write the files of LeRobot's `save_pretrained`, with random weights."""
+def write_policy(folder: Path, cameras: int = 0) -> None:
+    """Write the files of LeRobot's `save_pretrained`, with random weights. Cameras replace the environment's state."""
     folder.mkdir(parents=True, exist_ok=True)
     unet = partial(ConditionalUnet1d, widths=(64,), kernel=5, time_width=32, scales=True)
-    network = LeRobotDiffusion(ACTIONS, 2, STATE, None, ENVIRONMENT, unet)
+    inputs: dict[str, object] = {"observation.state": {"type": "STATE", "shape": [STATE]}}
+    if cameras:
+        vision = Vision(cameras, SIZE, group_norm=True, separate=False)
+        network = LeRobotDiffusion(ACTIONS, 2, STATE, vision, 0, unet)
+        inputs |= {f"observation.images.cam{k}": {"type": "VISUAL", "shape": [3, *SIZE]} for k in range(cameras)}
+    else:
+        network = LeRobotDiffusion(ACTIONS, 2, STATE, None, ENVIRONMENT, unet)
+        inputs["observation.environment_state"] = {"type": "ENV", "shape": [ENVIRONMENT]}
+    config = {**CONFIG, **(OF_CAMERAS if cameras else {}), "input_features": inputs}
     save_file(
         {f"diffusion.{name}": weight for name, weight in network.state_dict().items()}, folder / "model.safetensors"
     )
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "config.json").write_text(json.dumps(config))
     for file, step in (
         ("policy_preprocessor", "normalizer_processor"),
         ("policy_postprocessor", "unnormalizer_processor"),

@@ -123,7 +123,8 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     example = next(block.text for block in blocks(ROOT / "docs/export.md") if block.kind == "python")
     (folder / "shapes.py").write_text(example)
-    shutil.copy(ROOT / "docs/examples/restoration.py", folder)
+    for example_file in ("restoration.py", "lerobot_policy.py"):
+        shutil.copy(ROOT / "docs/examples" / example_file, folder)
     causal = next(block.text for block in blocks(ROOT / "docs/compose.md") if "class Causal" in block.text)
     (folder / "causal.py").write_text(causal)
     seeing = next(block.text for block in blocks(ROOT / "docs/export/spec.md") if "class Seeing" in block.text)
@@ -151,14 +152,6 @@ def test_what_is_printed_runs(
     shutil.copytree(reader_folder, folder, symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)  # blocks import the page's files, as a script in the folder does
-    if page.stem == "policies":  # 45 MB of encoders
-        write_policy(
-            folder / "camera_model",
-            cameras=2,
-            down_dims=[16],
-            use_separate_rgb_encoder_per_camera=False,
-            prediction_type="sample",  # of random weights, which lie within the clip
-        )
     session: dict[str, object] = {"__name__": "session"}
     install(page, folder, monkeypatch)
     for block in blocks(page):
