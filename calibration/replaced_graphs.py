@@ -192,7 +192,8 @@ class GraphReplacer:
             figures = before, after, near, judged, most_loss, policy.tolerated_loss
             verdict = GraphVerdict(form, seen, *figures, saved, seeds)
             choice = form if verdict.is_taken else f"float32, not {form}"
-            LOG.info("%s: %s in %s (a loss of %.2f dB for %s)", maker, name, choice, verdict.loss, saved)
+            both = f"{seen} have {after:.1f} dB with it in {form}, and {before:.1f} dB with it in float32"
+            LOG.info("%s: %s in %s (%s, for %s)", maker, name, choice, both, saved)
             if verdict.is_taken:
                 return tried
             reason = verdict.reason

@@ -24,7 +24,7 @@ def body_files(body: Body) -> tuple[str, ...]:
 
 
 def describe_busy(call: CallTime) -> str:
-    """Return a clause on what the speed of a call compares on a busy machine; "" on an idle one."""
+    """Return a clause on what the times of a call are on a busy machine; "" on an idle one."""
     if call.load < BUSY:
         return ""
     return f" by processor time, since other programs made work take {call.load:.1f} times as long"
@@ -36,12 +36,12 @@ def describe_call(call: CallTime, body: Body) -> str:
     ratio, words = call.speedup, "faster" if call.slowest >= FASTER else "not clearly faster"
     where = f"{call.processor}, {call.day}" if call.day else call.processor
     busy = describe_busy(call)
-    where, delayed = where + busy, ", in wall time that these programs lengthen" if busy else ""
+    where, used = where + busy, " of processor time" if busy else ""
     sizes = f" at {', '.join(f'{name} {size}' for name, size in call.sizes.items())}" if call.sizes else ""
     line = (
         f"{call.body} is {words} on {where} ({ratio:.2f}x, rounds from {call.slowest:.2f} to {call.fastest:.2f}): "
-        f"a whole call of {call.plan}{sizes} takes {_format(call.milliseconds)} ms, "
-        f"and {_format(call.float32)} ms in float32{delayed}"
+        f"a whole call of {call.plan}{sizes} takes {_format(call.milliseconds)} ms{used}, "
+        f"and {_format(call.float32)} ms in float32"
     )
     if call.companions is not None:
         line += f", of which the text encoder and the decoder take {_format(call.companions)} ms"
@@ -50,7 +50,7 @@ def describe_call(call: CallTime, body: Body) -> str:
         line += f"; {100 * call.setup:.0f} % of it is the conditioner and the prologue{stay}"
     shares = [
         f"{100 * share:.0f} % of {what}"
-        for what, share in (("its MACs", call.share_of_macs), ("its bytes", call.share_of_bytes))
+        for what, share in (("the call's MACs", call.share_of_macs), ("the bytes of its files", call.share_of_bytes))
         if share is not None
     ]
     whose = "are in int8" if call.share_of_macs is not None else "are the body's"

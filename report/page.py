@@ -6,7 +6,7 @@ from html import escape
 from fewstep.measure.body_backends import SIMULATION
 from fewstep.measure.results import BodyCoverage, Operation, Quality, Results
 from fewstep.measure.rollouts.size_quality import describe_worst
-from fewstep.measure.speed.race import describe_measure
+from fewstep.measure.speed.race import describe_measure, describe_times
 from fewstep.report.advice import Advice
 from fewstep.report.call_time import describe_busy
 from fewstep.report.drawing import plots
@@ -123,9 +123,9 @@ def headline(results: Results) -> Html:
     if call is not None and (timed := call.time) is not None:
         both = join([milliseconds(timed.float32 / 1e3), " to ", milliseconds(timed.milliseconds / 1e3)])
         busy = describe_busy(timed)
-        of_wall = " of wall time" if busy else ""
+        used = " of processor time" if busy else ""
         rounds = join([", rounds from ", times(timed.slowest), " to ", times(timed.fastest)])
-        note = join([both, of_wall, rounds, f", {timed.processor}{busy}"])
+        note = join([both, used, rounds, f", {timed.processor}{busy}"])
         cards.append(card(link_terms("Speedup of int8 over float32 in a whole call"), times(timed.speedup), note))
     contests = [(race, fast) for race in results.races for fast in race.timings if fast.name == first.body]
     if contests and (call is None or call.time is None):
@@ -258,8 +258,8 @@ def speed_section(results: Results) -> Html:
         lead_paragraph(
             "The time of one call of the body on a batch of rows (a guided sample takes two rows). With several graphs "
             "or networks it is the mean over the plan's steps. Each body runs in its own process, in turns with the "
-            f"others; a speedup{describe_measure(results.races)} is the median over rounds, and milliseconds are wall "
-            "times. "
+            f"others; a speedup{describe_measure(results.races)} is the median over rounds, and milliseconds are of "
+            f"{describe_times(results.races)}. "
             f"Machine: {results.machine.processor}, "
             f"{', '.join(results.machine.int8_instructions) or 'no int8 instructions known'}."
         )

@@ -16,7 +16,7 @@ from fewstep.measure.measurement import MeasureTask
 from fewstep.measure.results import Quality, Results, decode
 from fewstep.measure.rollouts.prompts import ConditionOptions
 from fewstep.measure.rollouts.size_quality import describe_qualities
-from fewstep.measure.speed.race import describe_measure
+from fewstep.measure.speed.race import describe_measure, describe_times
 from fewstep.measure.workers.setup import describe_shared_work, warn_of_workers
 from fewstep.plans.any_plan import plan_headline
 from fewstep.report.advice import advice
@@ -230,8 +230,8 @@ def _captions(results: Results, is_image: bool) -> list[str]:
         first_timed = results.races[0].timings[0].name
         rows = "" if results.guidance is None else ", of which a guided sample takes one for each branch"
         measure = describe_measure(results.races)
-        wall = "wall time, which these programs lengthen" if measure else "time"
         said.append(
-            f"Batch N: one call of the body on N rows{rows}: speedup{measure} over {first_timed}, median {wall}."
+            f"Batch N: one call of the body on N rows{rows}: speedup{measure} over {first_timed}, "
+            f"median {describe_times(results.races)}."
         )
     return said

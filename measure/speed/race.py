@@ -60,7 +60,8 @@ class Turns:
 
 
 class Timing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds of a mean step, over the calls of all rounds."""
+    """Seconds of a mean step, over the calls of all rounds. If the race is `by_processor`, they are processor times, of
+    which each round gives one: the mean over its calls."""
 
     name: str
     median: float
@@ -107,6 +108,16 @@ def describe_measure(races: Sequence[Race]) -> str:
         return ""
     batches = "" if len(busy) == len(races) else f", of batch {' and '.join(str(race.batch) for race in busy)}"
     return batches + max(busy, key=lambda race: race.load).measure
+
+
+def describe_times(races: Sequence[Race]) -> str:
+    """Return what the seconds of races are: "time" if the machine was idle for all."""
+    busy = [race for race in races if race.load >= BUSY]
+    if not busy:
+        return "time"
+    if not any(race.by_processor for race in busy):
+        return "wall time, which these programs lengthen"
+    return "processor time" if len(busy) == len(races) else "time, which is processor time where the speedup is"
 
 
 def run_race(
@@ -200,7 +211,8 @@ def _make_timing(
 ) -> Timing:
     """Return the timing of a call from the seconds of its steps in each round; `first` are the first contender's.
     by_processor: see `Race`."""
-    seconds = [wall for turn in rounds for wall, _ in turn]
+    walls = [wall for turn in rounds for wall, _ in turn]
+    seconds = [processor_time(turn) for turn in rounds] if by_processor else walls
     time_of = processor_time if by_processor else _wall_time
     ratios = [time_of(other) / time_of(turn) for turn, other in zip(rounds, first, strict=True)]
     p10, p90, p99 = np.percentile(seconds, [10, 90, 99])
@@ -210,7 +222,7 @@ def _make_timing(
         p10=float(p10),
         p90=float(p90),
         p99=float(p99),
-        runs=len(seconds),
+        runs=len(walls),
         ratio=median(ratios),
         ratio_low=min(ratios),
         ratio_high=max(ratios),

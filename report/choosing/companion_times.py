@@ -7,7 +7,7 @@ from functools import partial
 from fewstep.measure.speed.contender_process import Call
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.errors import UserError
-from fewstep.report.choosing.deployment_times import estimate_call_time
+from fewstep.report.choosing.deployment_times import estimate_call_time, milliseconds_of
 from fewstep.report.choosing.measurement_cache import cache_key, read_cached, write_cached
 from fewstep.report.choosing.stage_memory import decoder_inputs
 from fewstep.runtime.autoencoder import load_autoencoder
@@ -21,7 +21,7 @@ LOG = logging.getLogger("fewstep")
 PROMPT = "a photograph of a red bicycle in front of a house"
 
 
-def companion_timer(bundle: Bundle, threads: int) -> Callable[[str], float | None]:
+def companion_timer(bundle: Bundle, threads: int, is_busy: bool = False) -> Callable[[str], float | None]:
     """Return a function that returns `time_companions` of a body. Bodies with the same graphs are timed once, also if
     the graphs do not run here."""
     times = dict[tuple[str, ...], float | None]()
@@ -30,29 +30,30 @@ def companion_timer(bundle: Bundle, threads: int) -> Callable[[str], float | Non
         own = bundle.with_graphs_of(body)
         files = tuple(graph.file for graph in companion_graphs(own.manifest))
         if files not in times:
-            times[files] = time_companions(own, threads)
+            times[files] = time_companions(own, threads, is_busy)
         return times[files]
 
     return time
 
 
-def time_companions(bundle: Bundle, threads: int) -> float | None:
-    """Return the milliseconds of one prompt and one picture, measured in a process of their own. They are cached unless
-    other programs delayed the calls. None without `companion_graphs`, and if they do not run here."""
+def time_companions(bundle: Bundle, threads: int, is_busy: bool = False) -> float | None:
+    """Return the milliseconds of one prompt and one picture, measured in a process of their own: of wall time or, on a
+    busy machine, of processor time. Wall times are cached unless other programs delayed the calls. None without
+    `companion_graphs`, and if they do not run here."""
     manifest, graphs = bundle.manifest, companion_graphs(bundle.manifest)
     if not graphs:
         return None
-    key = cache_key("companions", [manifest.files[graph.file] for graph in graphs], manifest.x_shape, threads)
+    key = cache_key("companions", [manifest.files[graph.file] for graph in graphs], manifest.x_shape, threads, is_busy)
     milliseconds = read_cached(key, float)
     if milliseconds is None:
         try:
             with TimedProcess("the text encoder and the decoder", partial(make_calls, bundle, threads)) as process:
-                time = estimate_call_time(process.wall_times())
+                calls = process.run_turn()
         except UserError as error:
             LOG.info("the text encoder and the decoder are not timed: %s", error)
             return None
-        milliseconds = time.milliseconds
-        if not time.is_disturbed:
+        milliseconds = milliseconds_of(calls, is_busy)
+        if is_busy or not estimate_call_time([wall for wall, _ in calls]).is_disturbed:
             write_cached(key, milliseconds)
     return milliseconds
 

@@ -60,6 +60,12 @@ def estimate_call_time(walls: Sequence[float]) -> CallEstimate:
     return CallEstimate(1000 * low, float(np.mean(walls)) / low)
 
 
+def milliseconds_of(calls: Sequence[Seconds], is_busy: bool) -> float:
+    """Return the milliseconds of a call: the wall time without delays or, on a busy machine, the processor time of all
+    threads."""
+    return 1000 * processor_time(calls) if is_busy else estimate_call_time([wall for wall, _ in calls]).milliseconds
+
+
 def measure_ratios(
     judging: DeploymentJudge, body: str, engine: TimedEngine, plans: Mapping[str, Plan]
 ) -> tuple[dict[str, float], bool]:

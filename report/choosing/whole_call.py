@@ -5,7 +5,7 @@ conditioner, and a picture of few steps half of it in the text encoder and the d
 saves little.
 
 Other programs delay calls, and those that are longer than a time slice of the system nearly always. So on a busy
-machine the speed is that of the processor time of both bodies, which use the same number of threads.
+machine the times are processor times of both bodies, which use the same number of threads.
 """
 
 import logging
@@ -26,7 +26,7 @@ from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.rollouts.quality_range import student_quantile
 from fewstep.measure.rollouts.seeds import HELD_OUT_SEEDS, SeedBatch
 from fewstep.measure.sampling import FLOAT
-from fewstep.measure.speed.contender_process import Seconds, processor_time
+from fewstep.measure.speed.contender_process import Seconds
 from fewstep.measure.speed.timed_process import TimedProcess
 from fewstep.plans.any_plan import check_compiled
 from fewstep.plans.errors import UserError
@@ -34,7 +34,7 @@ from fewstep.plans.plan import DENOISER, Plan
 from fewstep.report.call_time import FASTER, body_files, describe_call, valid_calls
 from fewstep.report.choosing.call_shares import share_of_bytes, share_of_macs
 from fewstep.report.choosing.companion_times import companion_timer
-from fewstep.report.choosing.deployment_times import SETUP, estimate_call_time, make_sampler_calls
+from fewstep.report.choosing.deployment_times import SETUP, make_sampler_calls, milliseconds_of
 from fewstep.report.choosing.engines import REFERENCE, TimedEngine
 from fewstep.report.choosing.int8_speedup import cpu_backend
 from fewstep.report.choosing.saved_choice import today
@@ -63,8 +63,7 @@ class _TimedBody:
 @dataclass(frozen=True)
 class _Times:
     """Milliseconds of calls of float32 and of a body in turns, in each round, and the share of a call that conditioner
-    and prologue take. load: see `CallTime`. On a busy machine the milliseconds of the body are those of float32 over
-    the speed by processor time."""
+    and prologue take. load: see `CallTime`; on a busy machine these are processor times."""
 
     rounds: Rounds[float]
     setup: float
@@ -122,13 +121,14 @@ def _measure_calls(
     """Return the times of calls, and a line for each body that is not timed."""
     timed, lines = list[CallTime](), list[str]()
     draw_once = cache(lambda: SeedBatch.from_manifest(bundle.manifest, HELD_OUT_SEEDS[:1], conditions(bundle)))
-    time_once = companion_timer(bundle, threads)
+    timers = {is_busy: companion_timer(bundle, threads, is_busy) for is_busy in (False, True)}
     for body_or_line in _select_bodies(bundle, bodies, threads):
         if isinstance(body_or_line, str):
             lines.append(body_or_line)
             continue
         try:
             times = _time_body(bundle, body_or_line, draw_once())
+            time_once = timers[times.load >= BUSY]
             companions = time_once(FLOAT), time_once(body_or_line.name)
             timed.append(_describe(bundle, body_or_line, draw_once(), times, companions))
         except UserError as error:
@@ -183,23 +183,14 @@ def _time_body(bundle: Bundle, timed: _TimedBody, sample: SeedBatch) -> _Times:
             setup = opened[1].run_turn(call=SETUP + CALL)
     load = max(before, measure_load(timed.engine.threads))
     own_calls = [seconds for _, calls in turns for seconds in calls]
-    return _Times([_milliseconds(turn, load) for turn in turns], 1 / _speed(own_calls, setup, load), load)
+    share = milliseconds_of(setup, load >= BUSY) / milliseconds_of(own_calls, load >= BUSY)
+    return _Times([_milliseconds(turn, load) for turn in turns], share, load)
 
 
 def _milliseconds(turn: Sequence[Sequence[Seconds]], load: float) -> tuple[float, float]:
     """Return the milliseconds of a call of float32 and of a body, from the times of their calls in one round."""
     float32, own = turn
-    exact = estimate_call_time([wall for wall, _ in float32]).milliseconds
-    return exact, exact / _speed(float32, own, load)
-
-
-def _speed(slow: Sequence[Seconds], fast: Sequence[Seconds], load: float) -> float:
-    """Return how many times as long the calls `slow` take: in wall time without delays or, on a busy machine, in
-    processor time."""
-    if load >= BUSY:
-        return processor_time(slow) / processor_time(fast)
-    first, second = (estimate_call_time([wall for wall, _ in calls]).milliseconds for calls in (slow, fast))
-    return first / second
+    return milliseconds_of(float32, load >= BUSY), milliseconds_of(own, load >= BUSY)
 
 
 def are_decided(rounds: Rounds[float]) -> bool:

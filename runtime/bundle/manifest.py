@@ -161,7 +161,8 @@ class CallTime(Strict, frozen=True):
     and all steps.
 
     graphs: the files of the body that was timed. If the body has others now, these figures are out of date.
-    plan: the name of the plan. float32, milliseconds: of a call in float32, and with the body.
+    plan: the name of the plan. float32, milliseconds: of a call in float32, and with the body. They are wall time, or
+        the processor time of all threads if other programs delayed the calls (`load`).
     slowest, fastest: the lowest and the highest speed of the body relative to float32, over the rounds in turns.
     setup: the share of the call with the body that conditioner and prologue take.
     processor: the name of the machine's processor. threads: as the user gave them, 0 for the default.

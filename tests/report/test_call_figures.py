@@ -54,10 +54,10 @@ def test_the_tiles_are_about_the_whole_call(measured: forms.Results) -> None:
     assert "in a mean step alone" in unescape(re.sub(r"<[^>]*>", "", headline(measured).markup))  # no call was timed
 
 
-def test_milliseconds_of_a_busy_machine_are_said_to_be_wall_times(measured: forms.Results) -> None:
+def test_milliseconds_of_a_busy_machine_are_said_to_be_processor_times(measured: forms.Results) -> None:
     time = CallTime(measured.qualities[0].body, (), measured.plan, 10.0, 4.0, 2.25, 2.75, 0.5, "some CPU", 1, load=1.6)
     shown = unescape(re.sub(r"<[^>]*>", "", headline(with_call(measured, time=time)).markup))
-    assert "of wall time, rounds from 2.25×" in shown
+    assert "of processor time, rounds from 2.25×" in shown
     assert "some CPU by processor time, since other programs made work take 1.6 times as long" in shown
 
 

@@ -10,7 +10,7 @@ import pytest
 from fewstep.measure.speed import race as racing
 from fewstep.measure.speed.contender import OnBackend, TimedContender, TimedGraph
 from fewstep.measure.speed.contender_process import Seconds
-from fewstep.measure.speed.race import Race, Turns, describe_measure, run_race
+from fewstep.measure.speed.race import Race, Turns, describe_measure, describe_times, run_race
 
 FILE = Path("a.onnx")
 
@@ -50,9 +50,17 @@ def test_on_a_busy_machine_ratios_of_cpus_are_of_processor_time(
     race = run_race(contenders, Turns(rounds=3))
     assert race.timings[1].ratio == pytest.approx(ratio, rel=1e-2) and race.measure.startswith(said)
     assert (race.load, bool(race.measure)) == (load, bool(said))
+    assert race.timings[0].median == pytest.approx(0.05 / 3 if race.by_processor else 0.1)
 
 
 def test_batches_that_were_timed_on_a_busy_machine_are_named() -> None:
     idle, busy = Race(1, 1, 7, ()), Race(8, 1, 7, (), 2.0, by_processor=True)
     said = " in processor time, since other programs made work take 2.0 times as long,"
     assert [describe_measure(races) for races in ((idle,), (busy,), (idle, busy))] == ["", said, f", of batch 8{said}"]
+
+
+def test_times_of_a_busy_machine_are_named() -> None:
+    idle, busy, of_gpu = Race(1, 1, 7, ()), Race(8, 1, 7, (), 2.0, by_processor=True), Race(8, 1, 7, (), 2.0)
+    said = ["time", "processor time", "time, which is processor time where the speedup is"]
+    assert [describe_times(races) for races in ((idle,), (busy,), (idle, busy))] == said
+    assert describe_times((of_gpu,)) == "wall time, which these programs lengthen"
