@@ -77,8 +77,11 @@ class BodyMaker:
         the bound.
         """
         if target.scheme.weight_bits is not None:
-            return self._finish(self._replacer.replace_graphs(self._make_weight_body(target), self._judge_samples))
-        return self._finish(self._replacer.replace_graphs(self._make_int8_body(target), self._judge_samples))
+            return self._finish(self._replace_graphs(self._make_weight_body(target)))
+        return self._finish(self._replace_graphs(self._make_int8_body(target)))
+
+    def _replace_graphs(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
+        return self._replacer.replace_graphs(body, self._judge_samples, self._judge_further)
 
     @cached_property
     def _replacer(self) -> GraphReplacer:
@@ -87,13 +90,17 @@ class BodyMaker:
     def _finish(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
         """Return the body, judged on further seeds. Raises UserError if it is too far from float32."""
         if isinstance(self.runs.judging, ContinuousJudgingRun):
-            further = map(partial(self._with_graphs, body.recipe), self.runs.record_further())
-            judging = self._judging_of(body.recipe)
-            assert isinstance(judging, ContinuousJudgingRun), "it is of the same kind"
-            trial = judge_further(body, judging, further, self.task.is_large, self.task.judge)
-            body = replace(body, trial=trial)
+            body = self._judge_further(body)
         check_near(body, self.task.sampler.bundle.manifest, self.runs.judging.is_far)
         return body
+
+    def _judge_further(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
+        """Return a body with its quality on more seeds, as many as make it known."""
+        further = map(partial(self._with_graphs, body.recipe), self.runs.record_further())
+        judging = self._judging_of(body.recipe)
+        assert isinstance(judging, ContinuousJudgingRun), "bodies of tokens are judged once"
+        trial = judge_further(body, judging, further, self.task.is_large, self.task.judge)
+        return replace(body, trial=trial)
 
     def _make_int8_body(self, target: Target) -> CalibratedBody[Recipe]:
         """Return the body in which activations are quantized too."""
@@ -215,13 +222,13 @@ class BodyMaker:
         it always scores those of tokens. The body that is written is scored in `_finish`."""
         if not self._has_squared_error:
             judge = self.task.judge
-        trial = judge_body(recipe, self._judging_of(recipe), self.task.is_large, judge)
+        trial, values = judge_body(recipe, self._judging_of(recipe), self.task.is_large, judge)
         trial = structs.replace(
             trial,
             in_float=recipe.in_float,
             **self.task.judged_conditions,
         )
-        return CalibratedBody(recipe, trial)
+        return CalibratedBody(recipe, trial, values=values)
 
     @property
     def _has_squared_error(self) -> bool:

@@ -43,12 +43,13 @@ NARROW = 1.0  # dB; once both ranges of a quality are at most this wide, no furt
 class CalibratedBody(Generic[AnyRecipe]):
     """An int8 body, given by the recipe from which it is made, with the measured quality of its samples. `search` is
     set if the body was selected by a bound on quality or speed. `reasons` say why it runs graphs that all bodies share,
-    by their names."""
+    by their names. `values` are the PSNR in dB of the samples of the seeds that judge all bodies; empty for tokens."""
 
     recipe: AnyRecipe
     trial: Trial
     search: SearchResult | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    values: tuple[float, ...] = ()
 
     @property
     def last_body(self) -> LoweredBody:
@@ -61,9 +62,9 @@ AnyBody = CalibratedBody[Recipe] | CalibratedBody[WeightRecipe]
 
 def judge_body(
     recipe: Recipe | WeightRecipe, judging_run: JudgingRun, by_rows: bool = False, judge: Judge | None = None
-) -> Trial:
-    """Return the quality of a body's samples, rounded to significant digits. Raises UserError if a sample is not
-    finite.
+) -> tuple[Trial, tuple[float, ...]]:
+    """Return the quality of a body's samples, rounded to significant digits, and the values of all samples in dB.
+    Raises UserError if a sample is not finite.
 
     by_rows: whether to run a large body on one sample at a time. judge: the user's measure; None if `judge_further`
         takes it, which has more seeds.
@@ -76,7 +77,7 @@ def judge_body(
     judged = None
     if judge is not None:
         judged = judge.judge(replace(judging_run.float_pairs, samples=judging_run.samples(made)))
-    return structs.replace(trial, judged=judged, **judging_run.details(made, quality, graphs))
+    return structs.replace(trial, judged=judged, **judging_run.details(made, quality, graphs)), quality.values
 
 
 def judge_further(

@@ -5,7 +5,7 @@ network records both runs in its first session, from which the time of an evalua
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -80,7 +80,7 @@ class FloatRuns:
         if judge is not None and not (score := judge.judge(recorded.float_pairs)).float32.is_kept:
             LOG.warning("float32 itself %s, on %d seeds", score.float32.problem, score.seeds)
 
-    def record_further(self) -> Iterator[RecordedRun]:
+    def record_further(self) -> Generator[RecordedRun]:
         """Yield runs on further seeds, a few at a time, on which the bodies that are written are judged. They have only
         the last state. Each is recorded once, when it is needed first. The network is closed at the end."""
         runs: dict[range, list[RecordedRun]] = vars(self).setdefault("_further", {})

@@ -4,14 +4,15 @@ decoder and encoder of an autoencoder, with integers as in the body itself.
 A graph is kept if what it saves is worth its loss. A conditioner, a prologue and a text encoder are judged by the
 samples that their outputs lead to, from the same seeds. A decoder is judged by its pictures of float32's samples, with
 the error of the body's own samples. An encoder is judged alone, by the pictures that float32's decoder makes of its
-latents: a call from noise does not run it.
+latents: a call from noise does not run it. Seeds are added until others would hardly decide otherwise.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import log10
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 from fewstep.calibration.calibrated_body import AnyRecipe, CalibratedBody
 from fewstep.calibration.failed_bodies import target_body_name
 from fewstep.calibration.float_runs import FloatRuns
-from fewstep.calibration.graph_verdict import GraphVerdict
+from fewstep.calibration.graph_verdict import GraphVerdict, PairedQuality, decide
 from fewstep.calibration.lowering.coverage import count_operation_macs
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets import load_target
+from fewstep.calibration.picture_quality import PictureJudge, open_rows
 from fewstep.calibration.precision.recipe import OtherGraph, Recipe, open_graphs
 from fewstep.calibration.precision.stored_weights import RoundedWeights, WeightRecipe, constant_bytes
 from fewstep.calibration.ranges.moments import Moments, MomentSums
@@ -38,22 +41,18 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.passes.stored_embeddings import store_embeddings
 from fewstep.graph.passes.stored_weights import can_have_4_bits, select_stored_ops
 from fewstep.graph.prepare import simplify
-from fewstep.graph.session import open_session
-from fewstep.measure.rollouts.metrics import Floats, psnr
-from fewstep.measure.rollouts.nearness import NEAR_PSNR, Nearness
+from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.record_sizes import select_records
 from fewstep.measure.rollouts.recorded_run import RecordedRun
-from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import CONDITIONER, PROLOGUE, RUN_ONCE, Arrays, LoadedGraph
-from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.backends import CONDITIONER, PROLOGUE, RUN_ONCE, Arrays
 from fewstep.runtime.bundle.networks import shared_graphs
-from fewstep.runtime.bundle.platforms import INT8_WEIGHTS, ONNXRUNTIME
+from fewstep.runtime.bundle.platforms import CPU_ARM, INT8_WEIGHTS, ONNXRUNTIME, cpu_kind
 from fewstep.runtime.kinds.companions import DECODER, ENCODER, TEXT_ENCODER
+from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.text import format_prompt, open_text_encoder
 
 LOG = logging.getLogger("fewstep")
-PICTURES = 4  # samples whose pictures judge a decoder: decoding takes longer than a step
 POSITIONS = 256  # rows of a text encoder's layer that enter second moments for one prompt: more than most prompts have
 
 COMPANIONS = (TEXT_ENCODER, DECODER, ENCODER)
@@ -69,10 +68,12 @@ class GraphReplacer:
     runs: FloatRuns
     _encoded: dict[int, tuple[Graph, Mapping[str, NDArray[Any]]]] = field(default_factory=dict)
     _tables: dict[str, tuple[Graph, RangesTable]] = field(default_factory=dict)
-    _latents: list[tuple[Trial, Floats]] = field(default_factory=list)  # of the last body
 
     def replace_graphs(
-        self, body: CalibratedBody[AnyRecipe], judge: Callable[[AnyRecipe], CalibratedBody[AnyRecipe]]
+        self,
+        body: CalibratedBody[AnyRecipe],
+        judge: Callable[[AnyRecipe], CalibratedBody[AnyRecipe]],
+        judge_further: Callable[[CalibratedBody[AnyRecipe]], CalibratedBody[AnyRecipe]],
     ) -> CalibratedBody[AnyRecipe]:
         """Return the body with those graphs that are worth their loss, and with the reasons why it shares the others. A
         line of the log names each graph that was tried. All stay as they are for tokens and under a bound, and those
@@ -80,7 +81,7 @@ class GraphReplacer:
         autoencoder have the form for ONNX Runtime, which runs them for every engine.
 
         judge: returns the body of a recipe with the measured quality of its samples. If the user's measure scored
-            them, it decides instead of PSNR.
+            them, it decides instead of PSNR. judge_further: returns a judged body with its quality on more seeds.
         """
         target: Target = body.recipe.target
         stores_weights: bool = target.scheme.weight_bits is not None
@@ -91,7 +92,7 @@ class GraphReplacer:
         body = replace(body, reasons=self.unjudged_graphs)
         for name in (*RUN_ONCE, *COMPANIONS):
             if name in self.exported:
-                body = self._replace(body, name, judge)
+                body = self._replace(body, name, judge, judge_further)
         return self._judge_pictures(body) if DECODER in self.exported else body
 
     @property
@@ -127,7 +128,7 @@ class GraphReplacer:
             # a graph returns conditions of the longest text, of which a run takes the part that its own text has
             rows = {name: row[tuple(map(slice, run.batch.conditions[name].shape))] for name, row in rows.items()}
             fed = replace(run, batch=replace(run.batch, conditions={**run.batch.conditions, **rows}))
-        opened: dict[str, Any] = {name: _open(replaces[name].graph, target) for name in RUN_ONCE if name in names}
+        opened: dict[str, Any] = {name: open_rows(replaces[name].graph, target) for name in RUN_ONCE if name in names}
         return replace(fed.with_setup(self.task.sampler.with_network_parts(**opened)), batch=run.batch)
 
     @cached_property
@@ -141,7 +142,7 @@ class GraphReplacer:
         if (decoder := entries.get(DECODER)) is not None:
             if [output.role for output in decoder.outputs] != ["image"]:
                 reasons |= dict.fromkeys((DECODER, ENCODER), "it makes no pictures, which alone could judge it")
-            elif self._first_run.batch.x_shape != manifest.x_shape:
+            elif not self._pictures.has_samples:
                 reasons |= dict.fromkeys((DECODER, ENCODER), "no samples of its size could judge it")
         if (networks := self.task.all_networks) is not None:
             parts = networks.denoiser.networks
@@ -157,16 +158,35 @@ class GraphReplacer:
         entries = shared_graphs(bundle.manifest).items()
         return {name: load_stored(bundle, entry) for name, entry in entries if name not in self.unjudged_graphs}
 
+    @cached_property
+    def _pictures(self) -> PictureJudge:
+        bundle, task = self.task.sampler.bundle, self.task
+        entries = shared_graphs(bundle.manifest)
+        exported = {name: load_stored(bundle, entries[name]) for name in (DECODER, ENCODER) if name in entries}
+
+        def with_graphs(recipe: AnyRecipe, run: RecordedRun) -> RecordedRun:
+            return self.with_graphs(recipe.replaces, recipe.target, run)
+
+        return PictureJudge(self.runs, exported, bundle.manifest.x_shape, with_graphs, task.threads)
+
+    def _judge_pictures(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
+        """Return the body with the quality of its pictures: of its own samples, text encoder and decoder."""
+        own = body.recipe.replaces.get(DECODER)
+        target = _companion_target(body.recipe.target)
+        quality = self._pictures.judge_body(body, None if own is None else own.graph, target)
+        return replace(body, trial=structs.replace(body.trial, picture_psnr=round(quality, 2)))
+
     def _replace(
         self,
         body: CalibratedBody[AnyRecipe],
         name: str,
         judge: Callable[[AnyRecipe], CalibratedBody[AnyRecipe]],
+        judge_further: Callable[[CalibratedBody[AnyRecipe]], CalibratedBody[AnyRecipe]],
     ) -> CalibratedBody[AnyRecipe]:
         """Return the body with the coarsest form of a shared graph that is worth its loss, if there is one, and else
         with the reason why there is none."""
         target: Target = body.recipe.target
-        policy, maker = self.task.policy, target_body_name(target)
+        maker = target_body_name(target)
         reason = "no weights that could be stored as integers"
         for form, make in self._forms(target, name):
             try:
@@ -175,31 +195,63 @@ class GraphReplacer:
                 LOG.info("%s: %s not in %s: %s", maker, name, form, error)
                 reason = error.what
                 continue
-            tried, judged = replace(body, recipe=_with_graph(body.recipe, name, graph)), None
-            if name == DECODER:
-                before, after = self._picture_quality(body, graph)
-                near = Nearness(after)
-            elif name == ENCODER:
-                alone = self._encoder_quality(graph, _companion_target(target))
-                before, after, near = NEAR_PSNR, _add_errors(NEAR_PSNR, alone), Nearness(alone)
-            else:
+            tried = replace(body, recipe=_with_graph(body.recipe, name, graph))
+            if name not in (DECODER, ENCODER):
                 tried = replace(judge(tried.recipe), reasons=body.reasons)
-                trial, before, after, judged = tried.trial, body.trial.psnr, tried.trial.psnr, tried.trial.judged
-                near = Nearness(after, trial.snr, trial.unrelated)
-            most_loss, saved = self._saving(tried.recipe, name, graph)
-            seen = "pictures" if name in (DECODER, ENCODER) else "samples"
-            seeds = len(self._float_pictures[0]) if seen == "pictures" else tried.trial.seeds
-            figures = before, after, near, judged, most_loss, policy.tolerated_loss
-            verdict = GraphVerdict(form, seen, *figures, saved, seeds)
+            verdict, tried = self._judge_graph(body, tried, name, form, judge_further)
             choice = form if verdict.is_taken else f"float32, not {form}"
-            both = f"{seen} have {after:.1f} dB with it in {form}, and {before:.1f} dB with it in float32"
-            LOG.info("%s: %s in %s (%s, for %s)", maker, name, choice, both, saved)
+            quality = verdict.quality
+            before, after = fmean(quality.before), fmean(quality.after)
+            both = f"{verdict.seen} have {after:.1f} dB with it in {form}, and {before:.1f} dB with it in float32"
+            loss = f"a loss of {verdict.loss_text} on {len(quality.after)} seeds"
+            LOG.info("%s: %s in %s (%s, %s, for %s)", maker, name, choice, both, loss, verdict.saved)
             if verdict.is_taken:
                 return tried
             reason = verdict.reason
         if name == PROLOGUE and not has_weights_to_store(self.exported[name]):
             return body  # it has no weights to speak of
         return replace(body, reasons={**body.reasons, name: reason})
+
+    def _judge_graph(
+        self,
+        body: CalibratedBody[AnyRecipe],
+        tried: CalibratedBody[AnyRecipe],
+        name: str,
+        form: str,
+        judge_further: Callable[[CalibratedBody[AnyRecipe]], CalibratedBody[AnyRecipe]],
+    ) -> tuple[GraphVerdict, CalibratedBody[AnyRecipe]]:
+        """Return whether a body takes a form of a graph, and the body that has it, with its quality on all seeds that
+        were needed to decide: as many as make the verdict certain, or all."""
+        graph, judged = tried.recipe.replaces[name], None
+        if name == DECODER:
+            parts = self._pictures.judge_decoder(body, graph.graph, _companion_target(body.recipe.target))
+        elif name == ENCODER:
+            parts = self._pictures.judge_encoder(graph.graph, _companion_target(body.recipe.target))
+        else:
+            parts, judged = self._sample_qualities(body, tried), tried.trial.judged
+            if judged is not None and judged.score.is_kept and not judged.is_certain:
+                tried = judge_further(tried)
+                judged = tried.trial.judged
+        most_loss, saved = self._saving(tried.recipe, name, graph)
+        seen = "pictures" if name in (DECODER, ENCODER) else "samples"
+        with closing(parts):
+            first = GraphVerdict(form, seen, next(parts), judged, most_loss, self.task.policy.tolerated_loss, saved)
+            return decide(first, parts), tried
+
+    def _sample_qualities(
+        self, body: CalibratedBody[AnyRecipe], tried: CalibratedBody[AnyRecipe]
+    ) -> Generator[PairedQuality]:
+        """Yield the PSNR of the samples of two bodies: those of the seeds that judged both, and then further ones."""
+        trial = tried.trial
+        signal = None if trial.snr is None else trial.snr - trial.psnr
+        yield PairedQuality(body.values, tried.values, tried.values, signal, trial.unrelated)
+        target, graphs = body.recipe.target, [(until, part.graph) for until, part in body.recipe.graphs]
+        opened = open_graphs(graphs, target, True)  # both bodies have the same steps
+        with closing(self.runs.record_further()) as further:
+            for run in further:
+                fed = [self.with_graphs(each.recipe.replaces, target, run) for each in (body, tried)]
+                before, after = (psnr(each.final_samples(each.run(opened)), run.sample).tolist() for each in fed)
+                yield PairedQuality(before, after, after)
 
     def _forms(self, target: Target, name: str) -> Iterator[tuple[str, Callable[[], OtherGraph]]]:
         """Yield the forms of a graph for a target, the coarsest first, each with a function that makes it. It raises
@@ -256,7 +308,7 @@ class GraphReplacer:
         self.runs.close()
         if latents.shape[1:] != self.task.sampler.bundle.manifest.x_shape:
             raise UserError("samples that give its ranges have another size", "calibrate without --size")
-        fed = latents if name == DECODER else run_one(self._float_decoder, self.exported[DECODER], latents)
+        fed = latents if name == DECODER else self._pictures.decode(latents)
         return [*split_rows({self.exported[name].inputs[0].name: fed})]
 
     # text encoder
@@ -271,7 +323,7 @@ class GraphReplacer:
 
     def _encode_prompts(self, graph: Graph, target: Target) -> Mapping[str, NDArray[Any]]:
         """Return the conditions of all prompts that judge."""
-        return _open(graph, target)(self._tokenize(self.task.judging.prompts))
+        return open_rows(graph, target)(self._tokenize(self.task.judging.prompts))
 
     @cached_property
     def _text_moments(self) -> Moments:
@@ -283,70 +335,6 @@ class GraphReplacer:
         for fed in split_rows(self._ids):
             sums(fed)
         return sums.sums
-
-    # autoencoder
-
-    @cached_property
-    def _float_decoder(self) -> LoadedGraph:
-        return open_session(self.exported[DECODER], optimize=True, threads=self.task.threads)
-
-    @cached_property
-    def _float_pictures(self) -> tuple[Floats, Floats]:
-        """The latents of float32 that judge an autoencoder, and their pictures."""
-        run = self._first_run
-        latents = run.sample[:PICTURES]
-        return latents, run_one(self._float_decoder, self.exported[DECODER], latents)
-
-    @property
-    def _first_run(self) -> RecordedRun:
-        judging = self.runs.judging
-        assert isinstance(judging, ContinuousJudgingRun), "others are not replaced"
-        shape = self.task.sampler.bundle.manifest.x_shape
-        return next((run for run in judging.recorded if run.batch.x_shape == shape), judging.recorded[0])
-
-    def _body_latents(self, body: CalibratedBody[AnyRecipe]) -> Floats:
-        """Return the samples of a body from the noise of `_float_pictures`."""
-        recipe = body.recipe
-        if not self._latents or self._latents[0][0] is not body.trial:
-            run = self.with_graphs(recipe.replaces, recipe.target, self._first_run)
-            graphs = open_graphs([(until, part.graph) for until, part in recipe.graphs], recipe.target, True)
-            self._latents[:] = [(body.trial, run.final_samples(run.run(graphs))[:PICTURES])]
-        return self._latents[0][1]
-
-    def _picture_quality(self, body: CalibratedBody[AnyRecipe], decoder: OtherGraph) -> tuple[float, float]:
-        """Return the PSNR of the pictures of a body's samples, first with float32's decoder, then with this one. Errors
-        of the body and of the graph add up."""
-        latents, exact = self._float_pictures
-        own = run_one(self._float_decoder, self.exported[DECODER], self._body_latents(body))
-        before = float(psnr(own, exact).mean())
-        pictures = run_one(_open(decoder.graph, _companion_target(body.recipe.target)), decoder.graph, latents)
-        return before, _add_errors(before, float(psnr(pictures, exact).mean()))
-
-    def _encoder_quality(self, encoder: OtherGraph, target: Target) -> float:
-        """Return the PSNR of pictures that an encoder and float32's decoder make of pictures, against those of both in
-        float32."""
-        shown = np.clip(self._float_pictures[1], -1, 1)
-        exact, own = (
-            run_one(self._float_decoder, self.exported[DECODER], run_one(encode, self.exported[ENCODER], shown))
-            for encode in (open_session(self.exported[ENCODER]), _open(encoder.graph, target))
-        )
-        return float(psnr(own, exact).mean())
-
-    def _judge_pictures(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
-        """Return the body with the quality of its pictures: of its own samples, text encoder and decoder."""
-        latents = self._body_latents(body)
-        if DECODER in body.recipe.replaces:
-            own = body.recipe.replaces[DECODER].graph
-            pictures = run_one(_open(own, _companion_target(body.recipe.target)), own, latents)
-        else:
-            pictures = run_one(self._float_decoder, self.exported[DECODER], latents)
-        quality = round(float(psnr(pictures, self._float_pictures[1]).mean()), 2)
-        return replace(body, trial=structs.replace(body.trial, picture_psnr=quality))
-
-
-def _add_errors(first: float, second: float) -> float:
-    """Return the PSNR in dB of the sum of two independent errors."""
-    return -10 * log10(10 ** (-first / 10) + 10 ** (-second / 10))
 
 
 def store_graph(graph: Graph, bits: int, moments: Moments | None = None) -> OtherGraph:
@@ -360,19 +348,12 @@ def has_weights_to_store(graph: Graph) -> bool:
     return bool(select_stored_ops(graph)) or store_embeddings(graph) is not graph
 
 
-def run_one(network: LoadedGraph, graph: Graph, values: Floats) -> Floats:
-    """Return the only output of a graph for values [N, *shape] of its only input, row by row."""
-    (given,), (output,) = graph.inputs, graph.outputs
-    return run_row_by_row(network, graph.inputs)({given.name: values})[output.name]
-
-
 def _companion_target(target: Target) -> Target:
-    """Return the target whose form the text encoder and the autoencoder of a body have."""
+    """Return the target whose form the text encoder and the autoencoder of a body have. On ARM, bodies of other engines
+    have the form of ONNX Runtime for ARM."""
+    if target.companions is not None and cpu_kind(this_cpu().architecture) == "arm":
+        return load_target(CPU_ARM.name)
     return target.companions or target
-
-
-def _open(graph: Graph, target: Target) -> LoadedGraph:
-    return run_row_by_row(target.runs(graph), graph.inputs)
 
 
 def _with_graph(recipe: AnyRecipe, name: str, graph: OtherGraph) -> AnyRecipe:

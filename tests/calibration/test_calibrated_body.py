@@ -141,7 +141,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
         opened.append(graph)
         return real_course(sampler, *more)  # type: ignore[arg-type]
 
-    def judge(*arguments: object) -> Trial:
+    def judge(*arguments: object) -> tuple[Trial, tuple[float, ...]]:
         was_open.append(bool(opened[0].networks))
         return real_judged(*arguments)  # type: ignore[arg-type]
 
@@ -235,8 +235,9 @@ def judge_by_graphs(monkeypatch: pytest.MonkeyPatch, *psnrs: float) -> None:
     """Bodies of one, two and three graphs have these dB."""
     real = body_maker.judge_body
 
-    def judge(recipe: Recipe, *more: Any) -> Trial:
-        return msgspec.structs.replace(real(recipe, *more), psnr=psnrs[len(recipe.parts) - 1])
+    def judge(recipe: Recipe, *more: Any) -> tuple[Trial, tuple[float, ...]]:
+        trial, values = real(recipe, *more)
+        return msgspec.structs.replace(trial, psnr=psnrs[len(recipe.parts) - 1]), values
 
     monkeypatch.setattr(body_maker, "judge_body", judge)
     monkeypatch.setattr(body_maker, "judge_further", lambda body, *_: body.trial)

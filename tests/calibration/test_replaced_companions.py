@@ -3,6 +3,7 @@
 import logging
 import re
 import shutil
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 from fewstep.calibration import replaced_graphs
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.float_runs import FloatRuns
+from fewstep.calibration.graph_verdict import PairedQuality
 from fewstep.calibration.options import CalibrateOptions
+from fewstep.calibration.picture_quality import PictureJudge
 from fewstep.calibration.precision.recipe import OtherGraph
 from fewstep.calibration.replaced_graphs import GraphReplacer, store_graph
 from fewstep.cli.describe.trials import describe_trials
@@ -27,7 +30,7 @@ from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
-from fewstep.measure.rollouts.seeds import BODY_SEEDS
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, VERDICT_SEEDS
 from fewstep.plans.any_plan import check_compiled
 from fewstep.report.choosing import deployments
 from fewstep.report.choosing.choose import open_judging
@@ -231,37 +234,71 @@ def test_a_decoder_that_loses_too_much_stays_float(
     body = calibrate(options(copied)).bodies[BODY]
     assert {*body.replaces} == {TEXT_ENCODER, ENCODER} and body.reasons.keys() == {DECODER}
     assert re.fullmatch(
-        r"8 bits would cost \d+\.\d dB of the pictures of 4 seeds, for \d\d\.\d % fewer bytes of the body",
+        r"8 bits would cost \d+\.\d dB \(\d+\.\d to \d+\.\d\) of the pictures of 4 seeds, "
+        r"for \d\d\.\d % fewer bytes of the body",
         body.reasons[DECODER],
     )
     assert (body.trials[0].picture_psnr or 0.0) > 40.0  # by the decoder of float32
     assert "decoder of latents in float32, not 8 bits" in caplog.text
 
 
+def qualities(before: float, after: float, alone: float | None = None) -> Callable[..., Generator[PairedQuality]]:
+    """A method that yields the same quality of four pictures."""
+    own = after if alone is None else alone
+
+    def judge(*_: object) -> Generator[PairedQuality]:
+        yield PairedQuality((before,) * 4, (after,) * 4, (own,) * 4)
+
+    return judge
+
+
 def test_a_decoder_that_is_worth_its_loss_but_not_near_stays_float(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(GraphReplacer, "_picture_quality", lambda *_: (41.0, 39.2))
+    monkeypatch.setattr(PictureJudge, "judge_decoder", qualities(41.0, 39.2))
     body = calibrate(options(copied)).bodies[BODY]
     assert body.reasons[DECODER] == (
-        "in 8 bits the pictures have 39.2 dB, less than 40 dB, with a loss of 1.8 dB on 4 seeds"
+        "in 8 bits the pictures have 39.2 dB, less than 40 dB, with a loss of 1.8 dB (1.8 to 1.8) on 4 seeds"
     )
 
 
+FAR = "in 8 bits the pictures have 39.2 dB, less than 40 dB, with a loss of 3.4 dB (3.4 to 3.4) on 4 seeds"
+
+
 @pytest.mark.parametrize(
-    ("alone", "reason"),
-    [(41.0, None), (39.2, "in 8 bits the pictures have 39.2 dB, less than 40 dB, with a loss of 3.4 dB on 4 seeds")],
+    ("after", "alone", "reason"),
+    [
+        (37.5, 41.0, None),
+        (36.6, 39.2, FAR),
+    ],
 )
 def test_an_encoder_is_judged_without_the_error_of_the_body(
-    copied: Path, monkeypatch: pytest.MonkeyPatch, alone: float, reason: str | None
+    copied: Path, monkeypatch: pytest.MonkeyPatch, after: float, alone: float, reason: str | None
 ) -> None:
     """A call from noise does not run it. The pictures of the body have 12.5 dB."""
-    monkeypatch.setattr(GraphReplacer, "_picture_quality", lambda *_: (12.5, 12.4))
-    monkeypatch.setattr(GraphReplacer, "_encoder_quality", lambda *_: alone)
+    monkeypatch.setattr(PictureJudge, "judge_decoder", qualities(12.5, 12.4))
+    monkeypatch.setattr(PictureJudge, "judge_encoder", qualities(40.0, after, alone))
     body = calibrate(options(copied)).bodies[BODY]
     assert body.reasons == {DECODER: "the pictures have only 12.5 dB without it"} | (
         {ENCODER: reason} if reason else {}
     )
+
+
+def test_pictures_are_judged_on_more_seeds_until_a_verdict_is_certain(copied: Path) -> None:
+    """4 of 16 seeds at a time: those that judge all bodies, and then further ones, which are decoded once."""
+    task = task_of(replace(options(copied), trajectories=16))
+    replacer = GraphReplacer(task, FloatRuns(task, task.plan, SILENT))
+    stored = store_graph(replacer.exported[ENCODER], 8).graph
+    judge = replacer._pictures
+    parts = [*judge.judge_encoder(stored, task.targets[0])]
+    seeds = [seed for part in judge.parts() for seed in part.run.batch.seeds[part.rows]]
+    assert [len(part.alone) for part in parts] == [4, 4, 4, 4]
+    assert seeds == [*BODY_SEEDS[:8], *VERDICT_SEEDS[:8]]
+    with load(copied, body="float32") as sampler:
+        autoencoder = load_autoencoder(sampler.bundle, 1)
+    latents = np.concatenate([part.latents for part in judge.parts()])
+    shown = np.concatenate([part.pictures for part in judge.parts()])
+    assert np.abs(autoencoder.decode(latents) - shown).max() < 1e-5
 
 
 def test_a_bundle_of_the_schema_before_opens(copied: Path) -> None:

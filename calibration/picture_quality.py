@@ -1,0 +1,152 @@
+"""The pictures that judge the autoencoder of a body: those of float32's samples, of the body's own samples, and of its
+own decoder and encoder."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewstep.calibration.calibrated_body import AnyRecipe, CalibratedBody
+from fewstep.calibration.float_runs import FloatRuns
+from fewstep.calibration.graph_verdict import PairedQuality
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.precision.recipe import open_graphs
+from fewstep.calibration.sample_space import ContinuousJudgingRun
+from fewstep.graph.graph import Graph
+from fewstep.graph.session import open_session
+from fewstep.measure.rollouts.metrics import Floats, psnr
+from fewstep.measure.rollouts.nearness import NEAR_PSNR
+from fewstep.measure.rollouts.recorded_run import RecordedRun
+from fewstep.measure.rollouts.row_by_row import run_row_by_row
+from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.bundle.manifest import Trial
+from fewstep.runtime.kinds.companions import DECODER, ENCODER
+
+PICTURES = 4  # samples whose pictures judge an autoencoder at a time: decoding takes longer than a step
+
+
+@dataclass(frozen=True)
+class PicturePart:
+    """Up to PICTURES samples of a recorded run: `rows` of it, their latents, and their pictures by float32."""
+
+    run: RecordedRun
+    rows: slice
+    latents: Floats
+    pictures: Floats
+
+
+@dataclass(frozen=True)
+class PictureJudge:
+    """Judges the graphs of an autoencoder by pictures, PICTURES at a time.
+
+    exported: the decoder, and the encoder if there is one, by name. x_shape: the shape of the latents that the decoder
+    takes. with_graphs: returns a recorded run with the inputs that the graphs of a body compute. threads: those of one
+    evaluation.
+    """
+
+    runs: FloatRuns
+    exported: Mapping[str, Graph]
+    x_shape: tuple[int, ...]
+    with_graphs: Callable[[AnyRecipe, RecordedRun], RecordedRun]
+    threads: int
+    _parts: list[PicturePart] = field(default_factory=list)
+    _latents: list[tuple[Trial, dict[int, Floats]]] = field(default_factory=list)  # of the last body, for each run
+
+    def judge_decoder(
+        self, body: CalibratedBody[AnyRecipe], decoder: Graph, target: Target
+    ) -> Generator[PairedQuality]:
+        """Yield the PSNR of the pictures of a body's samples, by float32's decoder and by this one, part by part.
+        Errors of the body and of the graph add up."""
+        opened = open_rows(decoder, target)
+        for part in self.parts():
+            before = psnr(self.decode(self._body_latents(body, part)), part.pictures)
+            after = _add_errors(before, psnr(run_one(opened, decoder, part.latents), part.pictures))
+            yield PairedQuality(before.tolist(), after.tolist(), after.tolist())
+
+    def judge_encoder(self, encoder: Graph, target: Target) -> Generator[PairedQuality]:
+        """Yield the PSNR of pictures that an encoder and float32's decoder make of pictures, against those of both in
+        float32, next to pictures of NEAR_PSNR."""
+        exported, opened = self.exported[ENCODER], open_rows(encoder, target)
+        float32 = open_session(exported, optimize=True, threads=self.threads)
+        for part in self.parts():
+            shown = np.clip(part.pictures, -1, 1)
+            exact, own = (self.decode(run_one(encode, exported, shown)) for encode in (float32, opened))
+            alone, before = psnr(own, exact), np.full(len(shown), NEAR_PSNR)
+            yield PairedQuality(before.tolist(), _add_errors(before, alone).tolist(), alone.tolist())
+
+    def judge_body(self, body: CalibratedBody[AnyRecipe], decoder: Graph | None, target: Target) -> float:
+        """Return the mean PSNR of the first pictures of a body's samples, by its own decoder or by float32's (None)."""
+        part = next(self.parts())
+        latents = self._body_latents(body, part)
+        pictures = self.decode(latents) if decoder is None else run_one(open_rows(decoder, target), decoder, latents)
+        return float(psnr(pictures, part.pictures).mean())
+
+    def decode(self, latents: Floats) -> Floats:
+        """Return the pictures of latents by float32's decoder."""
+        return run_one(self._decoder, self.exported[DECODER], latents)
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether samples that judge all bodies have the size that the decoder takes."""
+        return any(run.batch.x_shape == self.x_shape for run in self._judging.recorded)
+
+    def parts(self) -> Iterator[PicturePart]:
+        """Yield the samples of the decoder's size: those that judge all bodies, and then further ones."""
+        yield from self._parts
+        for index, (run, rows) in enumerate(self._rows()):
+            if index >= len(self._parts):
+                latents = run.sample[rows]
+                self._parts.append(PicturePart(run, rows, latents, self.decode(latents)))
+                yield self._parts[index]
+
+    def _rows(self) -> Iterator[tuple[RecordedRun, slice]]:
+        yield from self._split(self._judging.recorded)
+        with closing(self.runs.record_further()) as further:
+            yield from self._split(further)
+
+    def _split(self, runs: Iterable[RecordedRun]) -> Iterator[tuple[RecordedRun, slice]]:
+        for run in runs:
+            if run.batch.x_shape == self.x_shape:
+                yield from ((run, slice(at, at + PICTURES)) for at in range(0, len(run.batch.seeds), PICTURES))
+
+    @property
+    def _judging(self) -> ContinuousJudgingRun:
+        judging = self.runs.judging
+        assert isinstance(judging, ContinuousJudgingRun), "others are not replaced"
+        return judging
+
+    @cached_property
+    def _decoder(self) -> LoadedGraph:
+        return open_session(self.exported[DECODER], optimize=True, threads=self.threads)
+
+    def _body_latents(self, body: CalibratedBody[AnyRecipe], part: PicturePart) -> Floats:
+        """Return the samples of a body from the noise of a part."""
+        recipe = body.recipe
+        if not self._latents or self._latents[0][0] is not body.trial:
+            self._latents[:] = [(body.trial, {})]
+        known = self._latents[0][1]
+        if id(part.run) not in known:
+            run = self.with_graphs(recipe, part.run)
+            graphs = open_graphs([(until, lowered.graph) for until, lowered in recipe.graphs], recipe.target, True)
+            known[id(part.run)] = run.final_samples(run.run(graphs))
+        return known[id(part.run)][part.rows]
+
+
+def open_rows(graph: Graph, target: Target) -> LoadedGraph:
+    """Open a graph as its target runs it, one row at a time."""
+    return run_row_by_row(target.runs(graph), graph.inputs)
+
+
+def run_one(network: LoadedGraph, graph: Graph, values: Floats) -> Floats:
+    """Return the only output of a graph for values [N, *shape] of its only input, row by row."""
+    (given,), (output,) = graph.inputs, graph.outputs
+    return run_row_by_row(network, graph.inputs)({given.name: values})[output.name]
+
+
+def _add_errors(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the PSNR in dB of the sums of two independent errors."""
+    total: NDArray[np.float64] = -10 * np.log10(10 ** (-first / 10) + 10 ** (-second / 10))
+    return total
