@@ -30,7 +30,7 @@ class ExportOptions(Options):
     precision: float32, from which every other form can be derived; float16, half the size and for GPUs only; int8 or
         int4, weights of 8 or 4 bits in all networks, rounded to the nearest, for which no float32 is written.
     size: NAME=LOW:HIGH:MULTIPLE makes an axis of x dynamic, like height=32:128:8 and width=32:128:8. NAME@AXIS=...
-        gives the axis another name. Default: x has one shape.
+        gives the axis another name. It counts elements of x: of latents, 8 or so pixels each. Default: x has one shape.
     lora: FILE.safetensors, or FILE.safetensors:STRENGTH, merged into the weights. Several files are merged in the order
         given. FILE@NETWORK, of several networks, unless the file's keys begin with the network's name.
     lora_slots: Layers that load LoRA files at run time: names, parts of names, or patterns like attn*.to_q; '*' for
@@ -43,7 +43,8 @@ class ExportOptions(Options):
         large networks. If a bundle at the output has the same graphs, verified by the same fewstep, nothing is run
         again.
     call: NAME=VALUE, like height=512 or num_frames=49: an argument of the call of a diffusers pipeline that export
-        records, which defines the size of its samples. NAME=@FILE.npy for an array. Default: the pipeline's own values.
+        records, which defines the size of its samples, in pixels. NAME=@FILE.npy for an array. Default: the pipeline's
+        own values.
     null: NAME=VALUE, like class=10: the null value of a condition, if the source does not define it. NAME=@FILE for an
         array in a .npy file, or in an .npz file under that name. Guidance needs one for each condition.
     expert: NAME=SOURCE@LAMBDA: the network SOURCE replaces the denoiser in the noisy steps, with lambda = log(alpha /

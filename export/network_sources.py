@@ -1,5 +1,6 @@
 """Load the sources of all networks, with the changes that options name."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from fewstep.runtime.lora.file import read_lora
 from fewstep.runtime.lora.networks import describe_targets
 
 TWO = ("transformer_2", "transformer")  # the networks of a diffusers pipeline with a `boundary_ratio`
+
+LOG = logging.getLogger("fewstep")
 
 
 def check_named_files(options: ExportOptions) -> None:
@@ -81,10 +84,21 @@ def load_changed_source(options: ExportOptions, changes: Changes, others: Sequen
     own = changes.of(names[0], names)
     for expert in (*others, *experts_of(source)):  # refuse what does not fit before minutes of work
         _check_expert(expert, changes.of(expert.name, names))
+    _say_what_was_compared(source, options)
     source = apply_changes(source, own.loras, own.changes, own.slots)
     if options.cache is not None:
         refuse_cache(source.spec, options.expert, options.lora_slots)
     return with_nulls(with_sizes(source, options.size), options.null)
+
+
+def _say_what_was_compared(source: Source, options: ExportOptions) -> None:
+    """Log that a recorded pipeline was compared without the options that change its networks after that."""
+    changing = " and ".join(f"--{name}" for name in ("lora", "change") if getattr(options, name))
+    if changing and isinstance(source, TorchSource) and source.check_sizes is not None:
+        what = (
+            "%s: the pipeline was compared without %s, which changes the weights now; its graphs are verified with it"
+        )
+        LOG.warning(what, source.label, changing)
 
 
 def _listed_networks(folder: Path) -> tuple[str, ...]:

@@ -49,8 +49,9 @@ class RunOptions(BundleOptions):
         guidance. A plus sign joins several, as 2+pag:3. cfg++:WEIGHT is CFG++. 4,3 is 4 at the first evaluation, then
         3. A weight of 1 runs only the conditional branch. Default: as calibrated, else 1.
     clip: Clip each prediction of the clean sample to [-CLIP, CLIP]; inf for no clip. Default: as calibrated.
-    size: NAME=NUMBER for a dynamic axis of the bundle, as height=96. Other dynamic axes keep their defaults. With
-        --tiles it is the size of the whole sample; a bundle of fixed size then takes height and width, or length.
+    size: NAME=NUMBER for a dynamic axis of the bundle, as height=96. It counts elements of x, such as latents. Other
+        dynamic axes keep their defaults. With --tiles it is the size of the whole sample; a bundle of fixed size then
+        takes height and width, or length.
     tiles: WINDOW:OVERLAP, as 256:64. The network runs on overlapping windows of a larger sample.
     image: An image to start from (with --strength), or to keep a part of (with --known).
     known: With --image, an image as mask: the image is kept where the mask is black, and sampled where it is white. For

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.kinds.companions import latent_size
 from fewstep.runtime.kinds.sizes import apply_sizes
 from fewstep.runtime.runs.tiles import Tiles
 
@@ -29,9 +30,11 @@ def refuse_long(sizes: Mapping[str, int], manifest: Manifest, source: str = "") 
     for size in manifest.sizes:
         if size.axis is not None and (number := sizes.get(size.name, 0)) > size.high:
             windows = f"sample it in windows of up to {size.high} (--size {size.name}={number} --tiles WINDOW:OVERLAP)"
+            latents = latent_size(manifest, size.name, number)
+            pixels = f"--size counts latents: of {number} pixels it is {latents}; " if latents is not None else ""
             raise UserError(
                 f"{source}{size.name} {number} is outside its range",
-                f"give {size.range}, or {windows}, or in pieces (docs/compose.md)",
+                f"{pixels}give {size.range}, or {windows}, or in pieces (docs/compose.md)",
             )
 
 

@@ -33,7 +33,7 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     sizes = tuple(sorted(by_name.values(), key=lambda size: size.axis or 0))
     described = Description(spec.name, spec.x_shape, (), spec.prediction, spec.schedule, spec.heads, sizes=sizes)
     if problem := next(filter(None, (size.problem(described) for size in sizes)), None):
-        raise UserError(f"--size {problem}", FIX)
+        raise UserError(f"--size {problem}", f"{FIX}; it counts elements of x {list(spec.x_shape)}, not pixels")
     conditions = tuple(_follow_sizes(each, spec, sizes) for each in spec.conditions)
     if isinstance(source, TorchSource) and source.check_sizes is not None:
         source.check_sizes(msgspec.structs.replace(described, conditions=conditions))

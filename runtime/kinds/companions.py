@@ -14,6 +14,7 @@ from fewstep.runtime.kinds.sizes import (
     dimension_problem,
     free_x_shape,
     longest_shape,
+    parse_dimension,
     resolve_dimension,
 )
 
@@ -210,6 +211,18 @@ def image_shape(manifest: ImageFacts) -> tuple[int, ...]:
         return manifest.x_shape
     sizes = default_sizes(manifest.x_shape, manifest.sizes)
     return tuple(resolve_dimension(size, sizes) for size in manifest.autoencoder.decoder.outputs[0].shape[1:])
+
+
+def latent_size(manifest: ImageFacts, name: str, pixels: int) -> int | None:
+    """Return the free size of x at which the decoder returns an axis of this many pixels, or frames; None if there is
+    none in its range, or the decoder returns no axis of that size."""
+    size = next((each for each in manifest.sizes if each.name == name), None)
+    if manifest.autoencoder is None or size is None:
+        return None
+    sizes = range(size.low, size.high + 1, size.multiple)
+    named = [axis for output in manifest.autoencoder.decoder.outputs for axis in output.shape if name in str(axis)]
+    lengths = ((each, axis) for axis in named if parse_dimension(str(axis))[1] == (name,) for each in sizes)
+    return next((each for each, axis in lengths if resolve_dimension(axis, {name: each}) == pixels), None)
 
 
 def _sample_shape(tensors: tuple[TensorEntry, ...], role: Role) -> tuple[int | str, ...] | None:

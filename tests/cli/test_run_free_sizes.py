@@ -38,6 +38,15 @@ def test_latents_of_free_sizes_are_decoded_in_the_largest_windows(tiny_bundle: P
         run(replace(asked, image=tmp_path / "x.png", strength=0.5))
 
 
+def test_a_size_in_pixels_is_named_in_latents(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The decoder returns two pixels for each latent. Of 26 pixels no size is in the range of 2 to 12."""
+    bundle = with_free_autoencoder(free(tiny_bundle))
+    with refuses("height 20 is outside its range", "--size counts latents: of 20 pixels it is 10; give height 2 to 12"):
+        run(options_of_tiles(tmp_path, bundle, "height=20", tiles=None))
+    with refuses("height 26 is outside its range", "give height 2 to 12 in steps of 2, or sample it in windows"):
+        run(options_of_tiles(tmp_path, bundle, "height=26", tiles=None))
+
+
 def test_records_of_a_whole_sample_are_cut_into_windows(tiny_bundle: Path, tmp_path: Path) -> None:
     picture = np.random.default_rng(0).uniform(-1, 1, (1, 40, 4)).astype(np.float32)
     np.save(tmp_path / "picture.npy", picture)

@@ -44,7 +44,7 @@ def test_each_network_runs_its_own_steps(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 @pytest.mark.slow
-def test_a_lora_changes_the_network_that_the_user_names(tmp_path: Path) -> None:
+def test_a_lora_changes_the_network_that_the_user_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("peft")
     folder = wan_with_two_networks(tmp_path / "wan")
     generator, tensors = torch.Generator().manual_seed(0), {}
@@ -64,6 +64,7 @@ def test_a_lora_changes_the_network_that_the_user_names(tmp_path: Path) -> None:
         read[name] = own[name].state_dict()
         (other,) = base.keys() - {name}
         others[other] = own[other].state_dict()
+    assert "the pipeline was compared without --lora, which changes the weights now" in caplog.text
     for name, network in base.items():
         weights = {weight: value.clone() for weight, value in network.state_dict().items()}
         assert all(torch.equal(weights[weight], value) for weight, value in others[name].items())
