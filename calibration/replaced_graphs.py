@@ -297,19 +297,19 @@ class GraphReplacer:
             self._tables[name] = graph, measure_ranges(self.task, graph, self._feeds(name))
         return self._tables[name]
 
-    def _feeds(self, name: str) -> Sequence[Arrays]:
+    def _feeds(self, name: str) -> Iterator[Arrays]:
         """Return inputs of a graph that calibration has: those of its trajectories, its prompts, or samples of float32
         on which no body is judged."""
         if name in RUN_ONCE:
             return setup_feeds(self.task, name)
         if name == TEXT_ENCODER:
-            return [*split_rows(self._ids)]
+            return split_rows(self._ids)
         latents = self.runs.of_operations.sample
         self.runs.close()
         if latents.shape[1:] != self.task.sampler.bundle.manifest.x_shape:
             raise UserError("samples that give its ranges have another size", "calibrate without --size")
         fed = latents if name == DECODER else self._pictures.decode(latents)
-        return [*split_rows({self.exported[name].inputs[0].name: fed})]
+        return split_rows({self.exported[name].inputs[0].name: fed})
 
     # text encoder
 

@@ -1,6 +1,6 @@
 """The ranges of a graph that runs once per call, and the inputs that give them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +21,13 @@ from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.machine.memory_pages import release_free_memory
 
 
-def measure_ranges(task: Task, graph: Graph, feeds: Sequence[Arrays]) -> RangesTable:
+def measure_ranges(task: Task, graph: Graph, feeds: Iterable[Arrays]) -> RangesTable:
     """Return the ranges of a graph's tensors over some inputs, each of one sample, one range for all steps. Raises
     UserError naming a tensor whose values are not finite."""
-    counts = Counts.empty(graph, (), len(feeds))
+    counts, samples = Counts.empty(graph, (), 1), 0
     network = open_counted(graph, counts, task.threads)
     for fed in feeds:
+        samples += 1
         held = network(fed)
         large = network.last_histograms() if isinstance(network, RowObserver) else None
         tensors = {**fed, **held}
@@ -37,25 +38,29 @@ def measure_ranges(task: Task, graph: Graph, feeds: Sequence[Arrays]) -> RangesT
             if values is not None:
                 counts.include({(name, 0): values})
     release_free_memory()
+    counts = replace(counts, samples=max(1, samples))
     return tabulate(replace(task, prepared=graph), counts.fill_unseen_groups())
 
 
-def setup_feeds(task: Task, name: str) -> list[Arrays]:
-    """Return the inputs of a graph of `RUN_ONCE` along all trajectories, each of one row."""
+def setup_feeds(task: Task, name: str) -> Iterator[Arrays]:
+    """Yield the inputs of a graph of `RUN_ONCE` along all trajectories, each of one row. Only those of one part of the
+    trajectories are in memory."""
     fed, manifest = list[Arrays](), task.sampler.bundle.manifest
     compute: LoadedGraph = getattr(task.sampler.network(), name)
 
     def keep(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
-        fed.extend({**row} for row in split_rows(feeds))
+        fed.extend(split_rows(feeds))
         return compute(feeds)
 
     changed: dict[str, Any] = {name: keep}
     sampler, plan = task.sampler.with_network_parts(**changed), check_compiled(task.plan)
+    first = next(index for index, step in enumerate(plan.steps) if step.network == task.network)
     for trajectory in split_trajectories(task):
         part = select_trajectories(task, trajectory)
         batch = SeedBatch.from_manifest(manifest, part.seeds, part.conditions)
-        batch.at_size(sampler).step_call(plan, len(part.seeds), batch.conditions).feeds(0)
-    return fed
+        batch.at_size(sampler).step_call(plan, len(part.seeds), batch.conditions).feeds(first)
+        yield from fed
+        fed.clear()
 
 
 def split_rows(arrays: Mapping[str, NDArray[Any]]) -> Iterator[Arrays]:

@@ -33,8 +33,8 @@ def share_of_macs(bundle: Bundle, name: str, plan: Plan) -> float | None:
                 return None
             int8, total = int8 + rows * share * coverage.total_macs, total + rows * coverage.total_macs
     try:
-        for graph, times in _graphs_that_run_once(bundle.manifest, name, plan):
-            macs = _count_macs(bundle, graph)
+        for graph, exported, times in _graphs_that_run_once(bundle.manifest, name, plan):
+            macs = _count_macs(bundle, graph, exported)
             if macs is None:
                 return None
             int8, total = int8 + times * macs[0], total + times * macs[1]
@@ -52,7 +52,7 @@ def share_of_bytes(bundle: Bundle, name: str, plan: Plan) -> float:
             for step_graph, _ in graph_steps(bundle.select_network(network).body(name), plan, network):
                 is_int8 = step_graph.coverage is None or step_graph.coverage.int8_macs > 0
                 (int8 if is_int8 else others).update((step_graph.file, *step_graph.data))
-    for graph, _ in _graphs_that_run_once(bundle.manifest, name, plan):
+    for graph, _, _ in _graphs_that_run_once(bundle.manifest, name, plan):
         (int8 if isinstance(graph, ReplacedGraph) else others).update((graph.file, *graph.data))
     in_int8, in_float = (sum((bundle.path / file).stat().st_size for file in files) for files in (int8, others - int8))
     return in_int8 / (in_int8 + in_float)
@@ -63,16 +63,17 @@ def _count_rows(plan: Plan, network: str) -> int:
     return sum(len(step.branches) for step in plan.steps if step.network == network)
 
 
-def _count_macs(bundle: Bundle, graph: GraphEntry) -> tuple[int, int] | None:
-    """Return the multiply-accumulates of a graph in int8, and all of them. None if they are unknown."""
-    if isinstance(graph, ReplacedGraph):
-        return None if graph.coverage is None else (graph.coverage.int8_macs, graph.coverage.total_macs)
-    return None if graph.data else (0, sum(count_operation_macs(load_stored(bundle, graph)).values()))
+def _count_macs(bundle: Bundle, graph: GraphEntry, exported: GraphEntry) -> tuple[int, int] | None:
+    """Return the multiply-accumulates of a graph in int8, and all of them. None if they are unknown. Of a graph with
+    weights alone in 8 bits none are int8, and all are those of the graph as exported."""
+    if isinstance(graph, ReplacedGraph) and graph.coverage is not None:
+        return graph.coverage.int8_macs, graph.coverage.total_macs
+    return None if exported.data else (0, sum(count_operation_macs(load_stored(bundle, exported)).values()))
 
 
-def _graphs_that_run_once(manifest: Manifest, name: str, plan: Plan) -> Iterator[tuple[GraphEntry, int]]:
-    """Yield the graphs of a call with a body besides those of its steps, and how many rows each runs for one sample.
-    Graphs that networks share run once. The encoder of images does not run."""
+def _graphs_that_run_once(manifest: Manifest, name: str, plan: Plan) -> Iterator[tuple[GraphEntry, GraphEntry, int]]:
+    """Yield the graphs of a call with a body besides those of its steps, each with the graph as exported, and how many
+    rows it runs for one sample. Graphs that networks share run once. The encoder of images does not run."""
     counted_files = set[str]()
     for network in networks(manifest):
         rows, selected = _count_rows(plan, network), select_network(manifest, network)
@@ -81,9 +82,11 @@ def _graphs_that_run_once(manifest: Manifest, name: str, plan: Plan) -> Iterator
             DECODER: 1,
             **({"conditioner": max_branches(plan), "prologue": rows} if rows else {}),
         }
-        graphs = shared_graphs(selected) | selected.bodies[name].replaces
+        shared, replaces = shared_graphs(selected), selected.bodies[name].replaces
         for which, times in times_of.items():
-            graph = graphs.get(which)
-            if graph is not None and graph.file not in counted_files:
+            if which not in shared:
+                continue
+            graph: GraphEntry = replaces.get(which, shared[which])
+            if graph.file not in counted_files:
                 counted_files.add(graph.file)
-                yield graph, times
+                yield graph, shared[which], times

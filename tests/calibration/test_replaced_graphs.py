@@ -22,10 +22,10 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.session import run
 from fewstep.runtime.backends import onnxruntime, openvino_agreement
 from fewstep.runtime.backends.openvino import OpenVino
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Condition, NetworkEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import entry, write_graphs
+from tests.bundles import change_bundle, content_of, entry, write_graphs
 from tests.calibration.test_calibrate import SCHEDULE, denoiser, task_of
 from tests.exact_int8 import EXACT_TARGET
 from tests.onnx_text import graph_of_text
@@ -99,7 +99,7 @@ def calibrated(bundle: Path) -> Calibration:
 
 def test_ranges_of_a_conditioner_are_those_of_the_conditions(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_of(options(bundle))
-    fed = setup_feeds(task, "conditioner")
+    fed = [*setup_feeds(task, "conditioner")]
     assert len(fed) == 4 and {name: len(value) for name, value in fed[0].items()} == {"class": 1}
     graph = camera()
     table = measure_ranges(task, graph, fed)
@@ -158,6 +158,21 @@ def test_a_prologue_is_in_int8_too(clock: Path) -> None:
     assert own.coverage is not None and own.coverage.int8_ops == ("p0", "p1")
     samples = [load(clock, body=name).sample("ddim:2", range(4)) for name in ("float32", BODY)]
     assert 0 < np.square(samples[1] - samples[0]).mean() < 1e-3
+
+
+def test_of_two_networks_each_has_a_prologue_in_int8(clock: Path) -> None:
+    """The denoiser does not run the first steps of the plan."""
+    manifest = open_bundle(clock).manifest
+    other = entry("graphs/other.onnx", timed())
+    expert = NetworkEntry(
+        **{"until": -0.5, "prediction": manifest.prediction, "inputs": {}, "bodies": manifest.bodies},
+        **{"source": "noisy", "source_sha256": "0" * 64, "prologue": other},
+    )
+    change_bundle(clock, {other.file: content_of(timed())}, networks={"noisy": expert})
+    result = calibrate(replace(options(clock), plan="ddim:4"))
+    bodies = result.bodies[BODY], result.others["noisy"].bodies[BODY]
+    covered = [body.replaces["prologue"].coverage for body in bodies]
+    assert [coverage and coverage.int8_ops for coverage in covered] == [("p0", "p1")] * 2
 
 
 def test_products_that_lose_too_much_in_int8_have_weights_of_8_bits(

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fewstep.report.choosing.call_shares import _graphs_that_run_once, share_of_bytes, share_of_macs
-from fewstep.runtime.bundle.manifest import AutoencoderEntry
+from fewstep.runtime.bundle.manifest import AutoencoderEntry, ReplacedGraph
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import change_bundle, content_of, entry, node, small, value
@@ -65,6 +65,18 @@ def test_operations_of_a_large_float_graph_are_not_counted(tmp_path: Path) -> No
     assert macs is None and 0 < others < 1
 
 
+def test_weights_of_8_bits_are_not_int8_multiplications(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny")
+    macs, _ = shares(bundle)
+    manifest = open_bundle(bundle).manifest
+    assert manifest.prologue is not None
+    stored = ReplacedGraph(**msgspec.structs.asdict(manifest.prologue) | {"file": "graphs/stored.onnx"})
+    body = msgspec.structs.replace(manifest.bodies[BODY], replaces={"prologue": stored})
+    content = (bundle / manifest.prologue.file).read_bytes()
+    change_bundle(bundle, {stored.file: content}, bodies={**manifest.bodies, BODY: body})
+    assert macs is not None and shares(bundle) == (pytest.approx(macs), 1.0)
+
+
 def test_the_conditioner_of_a_network_that_runs_no_step_is_not_counted(tmp_path: Path) -> None:
     """Nor in a plan of one branch."""
     bundle = make_bundle(tmp_path / "tiny")
@@ -75,5 +87,5 @@ def test_the_conditioner_of_a_network_that_runs_no_step_is_not_counted(tmp_path:
     manifest = open_bundle(with_expert(bundle, until=-30.0, inputs={"class": "class"})).manifest
     noisy = msgspec.structs.replace(manifest.networks["noisy"], conditioner=unused)
     changed = msgspec.structs.replace(manifest, networks={"noisy": noisy})
-    counted = [(graph.file, times) for graph, times in _graphs_that_run_once(changed, BODY, plan)]
+    counted = [(graph.file, times) for graph, _, times in _graphs_that_run_once(changed, BODY, plan)]
     assert counted == [("graphs/prologue.onnx", 2)]
