@@ -18,6 +18,7 @@ from fewstep.pipelines.recording.components import (
     finish_pipeline,
     network_builder,
 )
+from fewstep.pipelines.recording.call_record import NetworkCall, SchedulerStep
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.settings import PLAIN, STEPS_OF_TWO, choose_settings
 from fewstep.pipelines.recording.stand_ins import (
@@ -31,6 +32,7 @@ from fewstep.pipelines.recording.stand_ins import (
 from fewstep.plans.errors import UserError
 
 LIBRARIES = ("diffusers.", "transformers.")
+ALIKE = 0.999  # cosine between x and an argument that is x
 SMALLEST_NOISE = 0.02  # deviation of the noise on weights that are all equal
 
 
@@ -79,8 +81,12 @@ def find_components(pipeline: Any, label: str) -> dict[str, Any]:
 
 
 def find_own_encoders(pipeline: Any, label: str, given: Mapping[str, Any]) -> frozenset[str]:
-    """Return the networks of unknown classes that are no denoisers: those that run in the first step only, next to
-    another one, or not at all. `given` are arguments of the pipeline's call."""
+    """Return the networks of unknown classes that are no denoisers: those that run in the first step only, before
+    another one, or not at all. `given` are arguments of the pipeline's call.
+
+    Raises UserError for a network of the first step only that may be either: one that reads x before another one, and
+    one that does not read x after another one that does.
+    """
     networks = {
         name: component
         for name, component in pipeline.components.items()
@@ -94,8 +100,26 @@ def find_own_encoders(pipeline: Any, label: str, given: Mapping[str, Any]) -> fr
         first, *later = record(built, choose_settings(pipeline, given, forms).of(), 0).steps
     except UserError:  # which is explained where the usual call is chosen
         return frozenset()
-    denoisers = {call.component for step in later for call in step.calls} | {first.calls[-1].component}
-    return frozenset(own - denoisers)
+    repeated, last = {call.component for step in later for call in step.calls}, first.calls[-1].component
+    reading = {call.component for call in first.calls if _reads_x(call, first)}
+    in_doubt = (reading & own) - repeated - {last}
+    if last in own - repeated and last not in reading and reading - {last}:
+        in_doubt |= {last}
+    if in_doubt:
+        name = min(in_doubt)
+        way = "reads x there, before" if name in reading else "does not read x there, after"
+        what = f"{label}: its network {name} runs in the first step only, and {way} another network"
+        fix = "call it before the steps if it encodes a text, or in each step if it is the denoiser"
+        raise UserError(f"{what}, so that it may be an encoder or a denoiser", fix)
+    return frozenset(own - repeated - {last})
+
+
+def _reads_x(call: NetworkCall, step: SchedulerStep) -> bool:
+    """Return whether a network gets the x of a step, which may be scaled."""
+    x = step.sample[0].flatten().double()
+    arrays = (leaf for leaf in call.leaves.values() if isinstance(leaf, Tensor) and leaf.is_floating_point())
+    rows = (leaf[0].flatten().double() for leaf in arrays if leaf.dim() > 1 and leaf[0].numel() == x.numel())
+    return any(float(torch.cosine_similarity(row, x, dim=0).abs()) > ALIKE for row in rows)
 
 
 def is_from_library(component: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -63,6 +64,7 @@ class _Log:
     keeps: Outputs | None
     texts: list[TokenizedText] = field(default_factory=list)
     runs: list[NetworkRun] = field(default_factory=list)
+    ids: set[tuple[int, ...]] = field(default_factory=set)  # of each text, as a tokenizer returned them
 
 
 def record_texts(built: BuiltPipeline, settings: Mapping[str, Any], keeps: Outputs | None = None) -> TextRecord:
@@ -119,6 +121,7 @@ def _recording_tokenizer(tokenizers: Mapping[str, Any], original: Callable[..., 
             is_special = bool(kwargs.get("add_special_tokens", True))
             lines = [text] if isinstance(text, str) else text if isinstance(text, list | tuple) else ()
             log.texts += [TokenizedText(names[id(self)], line, is_special) for line in lines if isinstance(line, str)]
+            log.ids.update(_rows_of_ids(encoded))
         return encoded
 
     return __call__
@@ -139,7 +142,7 @@ def _recording_run(
             for path, output in read_outputs(returned).items()
             if log.keeps is None or (component, path) in log.keeps
         }
-        ids = IDS if kind.__module__.startswith(TRANSFORMERS) else _find_ids(inputs)
+        ids = IDS if kind.__module__.startswith(TRANSFORMERS) else _find_ids(inputs, log.ids)
         log.runs.append(NetworkRun(component, entry, inputs, options, outputs, MASK in signature.parameters, ids))
         return returned
 
@@ -147,9 +150,19 @@ def _recording_run(
     return run
 
 
-def _find_ids(inputs: Mapping[str, Tensor]) -> str:
-    """Return the argument of a network of another library that has token ids [texts, tokens]: the first integers of two
-    axes that are not called a mask. A mask of any name may be in bool."""
-    is_integer = {name: value.dtype in (torch.int32, torch.int64) for name, value in inputs.items()}
-    ids = (name for name, value in inputs.items() if value.dim() == 2 and is_integer[name])
-    return next((name for name in ids if "mask" not in name), IDS)
+def _rows_of_ids(encoded: Any) -> Iterator[tuple[int, ...]]:
+    """Yield the token ids of each text that a tokenizer returned."""
+    ids = encoded.get(IDS, ()) if isinstance(encoded, Mapping) else ()
+    rows = ids.tolist() if isinstance(ids, Tensor | np.ndarray) else [*ids]
+    yield from (tuple(row) for row in ([rows] if rows and isinstance(rows[0], int) else rows))
+
+
+def _find_ids(inputs: Mapping[str, Tensor], rows: Collection[tuple[int, ...]]) -> str:
+    """Return the argument of a network of another library that has token ids [texts, tokens]: the integers of two axes
+    of which a row is one that a tokenizer returned (`rows`). If a pipeline changed all of them, the first that are not
+    called a mask. A mask of any name may be in bool."""
+    integers = {
+        name: value for name, value in inputs.items() if value.dim() == 2 and value.dtype in (torch.int32, torch.int64)
+    }
+    tokenized = (name for name, value in integers.items() if not {*map(tuple, value.tolist())}.isdisjoint(rows))
+    return [*tokenized, *(name for name in integers if "mask" not in name), IDS][0]
