@@ -10,6 +10,7 @@ from fewstep.calibration.lowering.targets import usual_targets
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.precision.precision_search import SearchResult
 from fewstep.cli.describe.trials import describe_trials
+from fewstep.cli.describe.untaken_body import describe_ways_to_run
 from fewstep.cli.outcome import pluralize
 from fewstep.graph.resource_needs import format_duration
 from fewstep.measure.rollouts.end_quality import EndQuality
@@ -145,6 +146,7 @@ def calibration_lines(options: CalibrateOptions, calibration: Calibration, netwo
             yield f"  {note}"
     if network == DENOISER:
         yield from _describe_default_target(options)
+        yield from describe_ways_to_run(calibration.manifest, calibration.lowered)
 
 
 def _describe_guidance(options: CalibrateOptions, calibration: Calibration) -> str:

@@ -2,11 +2,13 @@
 
 import time
 
+from fewstep.cli.describe.untaken_body import describe_untaken
 from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.request import open_request
 from fewstep.cli.run.sampling import sample_to_files
 from fewstep.cli.run_plan import describe_defaults
+from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.machine.memory import peak_bytes
 from fewstep.runtime.memory_size import format_bytes
 from fewstep.runtime.progress import Progress
@@ -29,4 +31,7 @@ def verb(options: RunOptions, progress: Progress) -> Outcome:
         if request.memory is not None:
             value["expected_peak_bytes"] = request.memory.expected
     what = f"{samples} of {made.plan} in {request.options.precision}{taken}"
-    return Outcome(value, (f"{options.output}: {what}, {seconds:.1f} s including loading{memory}",))
+    line = f"{options.output}: {what}, {seconds:.1f} s including loading{memory}"
+    given = options.precision if request.choice is None else request.choice.winner.precision
+    backend = create_backend(request.options.backend, request.options.threads)
+    return Outcome(value, (line, *describe_untaken(request.bundle, given, backend)))
