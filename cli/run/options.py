@@ -34,8 +34,8 @@ class RunOptions(BundleOptions):
         too), else scheduler:20 if the model came with a scheduler, else dpmpp_2m:8.
     precision: float32, int8 (made by `fewstep calibrate`), or on a GPU float16 or bfloat16 (made by `fewstep build`).
         Default: float32 or, in a bundle without it, a precision that it has.
-    samples: Number of samples. Default: one for each prompt, for each record of --conditions, or for each row of a file
-        of --condition; otherwise 16.
+    samples: Number of samples. Default: one for each prompt, for each record of --conditions, or for each value of
+        --condition or row of its file; otherwise 16.
     prompt: Text prompt, for a bundle with a text encoder, or @FILE with one per line. The samples cycle through the
         prompts.
     negative: Negative prompt, or @FILE with one per line. The samples cycle through the prompts.

@@ -19,9 +19,9 @@ def names_of_files(options: RunOptions) -> list[str]:
 
 
 def count_rows(options: RunOptions, own: Values) -> RunOptions:
-    """Return the options with as many samples as the longest file of --condition has rows, unless --samples, prompts or
-    --conditions decide."""
-    rows = max((len(own[name]) for name in names_of_files(options)), default=0)
+    """Return the options with as many samples as a name of --condition has values, or as the longest of its files has
+    rows, unless --samples, prompts or --conditions decide."""
+    rows = max(map(len, own.values()), default=0)
     if not rows or options.samples is not None or options.prompts or options.conditions is not None:
         return options
     return replace(options, samples=rows)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.run_plan import warn_of_mismatch
-from fewstep.plans.errors import UserError, printable
+from fewstep.plans.errors import printable
 from fewstep.robots.serving.serve import Opened, ServeOptions, open_policy, serve
 from fewstep.runtime.progress import Progress
 
@@ -28,14 +28,10 @@ def open_checked(options: ServeOptions) -> Iterator[Opened]:
 
 @contextmanager
 def open_chosen(options: ServeOptions) -> Iterator[Opened]:
-    """Load the policy with the body and the engine of the last choice on this machine, and compile its plans. Raises
-    UserError for a choice with a budget of memory, which only `fewstep run` keeps."""
+    """Load the policy with the body and the engine of the last choice on this machine, and compile its plans."""
     from fewstep.report.choosing.saved_choice import load_choice, load_chosen_sampler, warn_of_quality  # slow to load
 
     choice = load_choice(options.bundle)
-    if choice.memory is not None:
-        what = f"the choice is for a run in {choice.memory} of memory, and a server keeps all networks in memory"
-        raise UserError(what, "run fewstep choose without --memory")
     warn_of_quality(choice)
     with load_chosen_sampler(options.bundle, choice) as sampler:
         yield sampler, [sampler.compile(plan, **choice.settings_of(plan)) for plan in choice.family]

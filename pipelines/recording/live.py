@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.pipelines.recording.call_record import NetworkCall, SchedulerStep
 from fewstep.pipelines.recording.components import (
     DENOISER_MODULES,
     LEFT_OUT,
@@ -18,7 +19,6 @@ from fewstep.pipelines.recording.components import (
     finish_pipeline,
     network_builder,
 )
-from fewstep.pipelines.recording.call_record import NetworkCall, SchedulerStep
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.settings import PLAIN, STEPS_OF_TWO, choose_settings
 from fewstep.pipelines.recording.stand_ins import (

@@ -252,6 +252,14 @@ def test_the_rows_of_a_file_of_a_condition_are_sampled(
     assert open_request(options).options.count == samples
 
 
+@pytest.mark.parametrize(("classes", "samples"), [(("bag",), 1), (("bag", "1"), 2)])
+def test_each_value_of_a_condition_is_sampled(
+    classes: tuple[str, ...], samples: int, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    given = tuple(f"class={value}" for value in classes)
+    assert len(run(RunOptions(tiny_bundle, output=tmp_path / "x.npy", plan="ddim:2", condition=given)).x) == samples
+
+
 def test_records_decide_over_the_rows_of_another_file(tiny_bundle: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "c.npy", np.arange(2))
     np.savez(tmp_path / "c.npz", picture=np.zeros((5, 1, 8, 4), np.float32))

@@ -41,13 +41,17 @@ def test_token_ids_are_those_that_the_tokenizer_returned(painter: Path) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "way"),
-    [("self.words(x, x)", "None", "reads x there, before"), ("None", "self.encode(prompts)", "does not read x there, after")],
+    [
+        ("self.words(x, x)", "None", "reads x there, before"),
+        ("None", "self.encode(prompts)", "does not read x there, after"),
+    ],
 )
 def test_a_network_that_may_be_an_encoder_or_a_denoiser_is_refused(
     painter: Path, before: str, after: str, way: str
 ) -> None:
     text = painter.read_text().replace(
-        "        return (self.mix(", "        if ids.is_floating_point():\n            return ids\n        return (self.mix("
+        "        return (self.mix(",
+        "        if ids.is_floating_point():\n            return ids\n        return (self.mix(",
     )
     step = "            with_label, without = self.net(x, times, label), self.net(x, times, nothing)\n"
     first = "            if time == self.scheduler.timesteps[0]:\n                "

@@ -120,6 +120,8 @@ def test_the_winner_is_kept_for_run_and_for_programs(
     assert set(choice.family) <= set(PLANS) and choice.family[0] == choice.winner.plan
     with load_chosen_sampler(tiny_bundle, choice) as sampler:
         expected = sampler.sample(choice.winner.plan, [5, 6], {"class": [2, 2]}, choice.guidance)
+    with refuses("the choice is for a run in 2GB of memory", "choose without --memory"):
+        load_chosen_sampler(tiny_bundle, msgspec.structs.replace(choice, memory="2GB"))
     line = ["run", str(tiny_bundle), "-n", "2", "--seed", "5", "-c", "class=bag", "-o", str(tmp_path / "x.npy")]
     assert main([*line, "--chosen", "--json"]) == 0
     assert msgspec.json.decode(capsys.readouterr().out)["choice"]["winner"]["plan"] == choice.winner.plan
