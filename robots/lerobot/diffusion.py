@@ -55,7 +55,7 @@ def load_diffusion(folder: PolicyFolder) -> TorchSource:
         conditions,
         prediction,
         schedule,
-        units=folder.action_units(),
+        units=folder.action_units("horizon"),
         policy=folder.rhythm("horizon", observations),
     )
     module = NormalisingPolicy(network, statistics, first=1, cameras=len(pictures))

@@ -62,7 +62,7 @@ def load_multi_task_dit(folder: PolicyFolder) -> TorchSource:
         (*conditions, text),
         prediction,
         schedule,
-        units=folder.action_units(),
+        units=folder.action_units("horizon"),
         policy=folder.rhythm("horizon", observations),
     )
     module = NormalisingPolicy(network, statistics, first=1, cameras=len(pictures))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fewstep.robots.lerobot.normalisation import FeatureStatistics
+from fewstep.robots.lerobot.feature_statistics import FeatureStatistics
 from fewstep.robots.networks.normalise import Normalise
 
 

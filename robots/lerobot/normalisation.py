@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewstep.export.sources.model_files import read_json
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Affine
+from fewstep.robots.lerobot.feature_statistics import FeatureStatistics, Statistic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,20 +40,6 @@ Weights = Mapping[str, "Tensor"]
 Features = Mapping[str, Mapping[str, Any]]  # name -> {"type": ..., "shape": ...}
 
 
-@dataclass(frozen=True)
-class Statistic:
-    """A stored statistic of a feature: its values in order, and their shape."""
-
-    values: tuple[float, ...]
-    shape: tuple[int, ...]
-
-    def rows(self, count: int) -> list[tuple[float, ...]]:
-        """Return the distinct rows of values for each step of a sequence, [steps, count], or else all values."""
-        if len(self.shape) != 2 or self.shape[1] != count:
-            return [self.values]
-        return list(dict.fromkeys(self.values[at : at + count] for at in range(0, len(self.values), count)))
-
-
 Numbers = dict[tuple[str, str, str], Statistic]  # by data set ("": without a name), feature and statistic
 
 
@@ -70,29 +56,6 @@ class StatisticsPlace:
 BEFORE = StatisticsPlace("policy_preprocessor.json", "normalizer_processor", "normalize_inputs")
 AFTER = StatisticsPlace("policy_postprocessor.json", "unnormalizer_processor", "unnormalize_outputs")
 READ = {RENAMED, BEFORE.step, AFTER.step, TOKENIZER_STEP, STATE_PROMPT, RELATIVE, ABSOLUTE, *LINES, *IDLE}  # all known
-
-
-@dataclass(frozen=True)
-class FeatureStatistics:
-    """The statistics by which one feature is normalised: normalised = (raw - centre) * scale + base, with one number
-    per element or channel.
-
-    A scale of 0 marks a feature that never changed in the data. LeRobot divides by 1e-8 there: the value of the data
-    becomes `base`, and any other value becomes a number that the network has never seen. Here all values become `base`.
-    `typical` is the usual range (low, high) of raw values.
-    """
-
-    centre: tuple[float, ...]
-    scale: tuple[float, ...]
-    base: tuple[float, ...]
-    typical: tuple[tuple[float, ...], tuple[float, ...]]
-
-    @property
-    def inverse(self) -> Affine:
-        """The map from normalised to raw values, along the last axis."""
-        back = tuple(1 / scale if scale else 0.0 for scale in self.scale)
-        shift = tuple(c - b * s for c, b, s in zip(self.centre, self.base, back, strict=True))
-        return Affine(back, shift, constant=self.base[0])
 
 
 @dataclass(frozen=True)
@@ -113,10 +76,11 @@ class Normaliser:
     only: Collection[str] | None = None
     listed: Collection[str] | None = None
 
-    def feature_statistics(self, feature: str, kind: str, count: int) -> FeatureStatistics:
-        """Return the statistics of a feature with `count` elements or channels.
+    def feature_statistics(self, feature: str, kind: str, count: int, steps: int = 1) -> FeatureStatistics:
+        """Return the statistics of a feature with `count` elements or channels. Those of each of `steps` steps are in
+        order, if they differ.
 
-        Raises UserError if they are missing or not finite.
+        Raises UserError if they are missing or not finite, and if those of other numbers of steps differ.
         """
         skipped = self.only is not None and kind != "ACTION" and feature not in self.only
         mode = IDENTITY if skipped else self.modes.get(kind, IDENTITY)  # as LeRobot does, in training too
@@ -125,20 +89,20 @@ class Normaliser:
             return FeatureStatistics(zeros, ones, zeros, self._value_range(feature, count) or ((-1.0,) * count, ones))
         self._check_present(feature, kind, mode)
         if mode == "MEAN_STD":
-            mean, std = (self._number(feature, statistic, count) for statistic in ("mean", "std"))
+            mean, std = self._numbers_of(feature, ("mean", "std"), count, steps)
             scale = tuple(1 / (each + self.added) if each else 0.0 for each in std)
             spread = (
                 tuple(m - 2 * s for m, s in zip(mean, std, strict=True)),
                 tuple(m + 2 * s for m, s in zip(mean, std, strict=True)),
             )
-            return FeatureStatistics(mean, scale, (0.0,) * count, self._value_range(feature, count) or spread)
+            return FeatureStatistics(mean, scale, (0.0,) * len(mean), self._value_range(feature, count) or spread)
         if mode not in ENDS:
             raise UserError(f"{self.where} normalises {feature} by {mode!r}", f"choose MEAN_STD or {', '.join(ENDS)}")
-        low, high = (self._number(feature, statistic, count) for statistic in ENDS[mode])
+        low, high = self._numbers_of(feature, ENDS[mode], count, steps)
         if any(b > h for b, h in zip(low, high, strict=True)):
             raise UserError(f"{self.where}: {ENDS[mode][0]} of {feature} is above its {ENDS[mode][1]}", RETRAINED)
         scale = tuple(2 / (h - b) if h > b else 0.0 for b, h in zip(low, high, strict=True))
-        return FeatureStatistics(low, scale, (-1.0,) * count, self._value_range(feature, count) or (low, high))
+        return FeatureStatistics(low, scale, (-1.0,) * len(low), self._value_range(feature, count) or (low, high))
 
     def data_sets(self, feature: str | None = None) -> list[str]:
         """Return the names of the data sets that have statistics, of any feature or of the given one."""
@@ -173,17 +137,28 @@ class Normaliser:
     def _find_statistic(self, feature: str, statistic: str) -> Statistic | None:
         return self.numbers.get((self._data_set(feature), feature, statistic))
 
-    def _number(self, feature: str, statistic: str, count: int) -> tuple[float, ...]:
+    def _numbers_of(
+        self, feature: str, statistics: tuple[str, str], count: int, steps: int
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return two statistics: `count` numbers each or, if one differs between steps, those of all steps."""
+        first, second = (self._number(feature, statistic, count, steps) for statistic in statistics)
+        length = max(len(first), len(second))
+        return first * (length // len(first)), second * (length // len(second))
+
+    def _number(self, feature: str, statistic: str, count: int, steps: int) -> tuple[float, ...]:
         stored = self._find_statistic(feature, statistic)
         if stored is None:
             raise UserError(f"{self.where} has no {statistic} of {feature}", RETRAINED)
-        if len(rows := stored.rows(count)) > 1:
+        rows = stored.rows(count)
+        if len(rows) > 1 and stored.shape[0] != steps:
             what = (
                 f"{self.where}: {statistic} {list(stored.shape)} of {feature} differs between the steps of a sequence"
             )
-            raise UserError(f"{what}, which fewstep does not read", WRITE_IT)
-        numbers = rows[0]
-        if len(numbers) != count:
+            if steps > 1:
+                raise UserError(f"{what}, and sequences have {steps}", RETRAINED)
+            raise UserError(f"{what}, which fewstep reads of actions only", WRITE_IT)
+        numbers = stored.values if len(rows) > 1 else rows[0]
+        if len(rows) == 1 and len(numbers) != count:
             raise UserError(
                 f"{self.where}: {statistic} of {feature} has {len(numbers)} numbers, not {count}", RETRAINED
             )

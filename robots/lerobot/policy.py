@@ -12,13 +12,13 @@ from fewstep.export.weight_names import strip_wrapper_prefixes
 from fewstep.graph.files.weights import LARGE
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.adapter import WEIGHTS, has_adapter, merge_adapter
+from fewstep.robots.lerobot.feature_statistics import FeatureStatistics
 from fewstep.robots.lerobot.normalisation import (
     AFTER,
     BEFORE,
     BUFFER,
     RETRAINED,
     WRITE_IT,
-    FeatureStatistics,
     Normaliser,
     check_chosen,
     check_steps,
@@ -157,11 +157,12 @@ class PolicyFolder:
             raise UserError(f"{self.home}: {what}", RETRAINED)
         return relative or ()
 
-    def action_units(self, width: int | None = None) -> Affine:
-        """Return the map from normalised actions to the robot's units. Padding up to `width` elements is unchanged."""
-        back = self.after.feature_statistics(ACTION, "ACTION", self.action).inverse
-        padding = (width or self.action) - self.action
-        return Affine((*back.scale, *[1.0] * padding), (*back.shift, *[0.0] * padding), constant=back.constant)
+    def action_units(self, length: str, width: int | None = None) -> Affine:
+        """Return the map from normalised actions to the robot's units, for each action if statistics differ. The field
+        `length` of the config is the number of actions of a sequence. Padding up to `width` elements is unchanged.
+        """
+        statistics = self.after.feature_statistics(ACTION, "ACTION", self.action, int(self.config[length]))
+        return statistics.inverse(self.action, (width or self.action) - self.action)
 
 
 def vector_length(name: str, shape: tuple[int, ...]) -> int:

@@ -195,7 +195,7 @@ def _make_source(
         (*conditions, *text),
         PREDICTION,
         FLOW,
-        units=folder.action_units(space.width),
+        units=folder.action_units("chunk_size", space.width),
         policy=folder.rhythm("chunk_size", 1, folder.action),
     )
 

@@ -53,10 +53,10 @@ class FreeAxis(Strict, frozen=True):
 
 
 class UnitsAxis(Protocol):
-    """An object that knows along which axis of x the physical units differ."""
+    """An object that knows along which axis of x the physical units differ; None if they differ along all."""
 
     @property
-    def axis(self) -> int: ...
+    def axis(self) -> int | None: ...
 
 
 class PositionAxis(Protocol):

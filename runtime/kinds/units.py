@@ -5,7 +5,7 @@ sampler.from_units(actions)    model range from units: for `hold`, for `given`
 """
 
 from functools import lru_cache
-from math import isfinite
+from math import isfinite, prod
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -19,31 +19,38 @@ EXPORT_WITH_UNITS = "export it with units=Affine(scale, shift) in its spec"
 
 
 class Affine(Kind, frozen=True):
-    """The map from model range to units: value = scale * x + shift, with one pair for each index along an axis of x.
+    """The map from model range to units: value = scale * x + shift, with one pair for each index along an axis of x, or
+    for each element of x, in the order of C.
 
     A scale of 0 marks an index at which the training data were constant. There, x was always `constant` in training.
     """
 
-    FIX: ClassVar = "give Affine(scale, shift) with one number for each place along an axis of x"
+    FIX: ClassVar = "give Affine(scale, shift) with one number for each place along an axis of x, or axis=None for each"
     EXPERTS: ClassVar = "without"
 
     scale: tuple[float, ...]
     shift: tuple[float, ...]
-    axis: int = -1  # axis of one sample; negative axes count from the end
+    axis: int | None = -1  # axis of one sample; negative axes count from the end, and None is for each element
     constant: float = 0.0
 
     def problem(self, of: DescriptionProtocol) -> str | None:
         shape = of.x_shape
-        if not -len(shape) <= self.axis < len(shape):
+        if self.axis is None:
+            if any(size.axis is not None for size in of.sizes):
+                return "a unit of each element is for samples of one size"
+            if of.positions is not None:
+                return "a unit of each element is not for positions with times of their own, which move along x"
+        elif not -len(shape) <= self.axis < len(shape):
             return f"samples {list(shape)} have no axis {self.axis}"
-        if not len(self.scale) == len(self.shift) == shape[self.axis]:
-            return f"{len(self.scale)} scales and {len(self.shift)} shifts for an axis of size {shape[self.axis]}"
+        count, where = (prod(shape), f"samples {list(shape)}") if self.axis is None else (shape[self.axis], "an axis")
+        if not len(self.scale) == len(self.shift) == count:
+            return f"{len(self.scale)} scales and {len(self.shift)} shifts for {where} of size {count}"
         if not all(map(isfinite, (*self.scale, *self.shift, self.constant))):
             return "its scale, shift and constant are not all finite"
         return None
 
     def describe(self, of: DescriptionProtocol) -> str:
-        along = f"units: scale * x + shift along axis {self.axis}"
+        along = "units: scale * x + shift " + ("of each element" if self.axis is None else f"along axis {self.axis}")
         return f"{along}; scale {format_numbers(self.scale)}; shift {format_numbers(self.shift)}"
 
 
@@ -63,14 +70,14 @@ class UnitsFacts(Protocol):
 def to_units(manifest: UnitsFacts, x: ArrayLike) -> Float32:
     """Convert samples [..., *x_shape] from model range to units."""
     units, values = _check_samples(manifest, x)
-    scale, shift, _ = _affine_arrays(units, len(manifest.x_shape))
+    scale, shift, _ = _affine_arrays(units, manifest.x_shape)
     return (values * scale + shift).astype(np.float32)
 
 
 def from_units(manifest: UnitsFacts, value: ArrayLike) -> Float32:
     """Convert samples [..., *x_shape] from units to model range."""
     units, values = _check_samples(manifest, value)
-    scale, shift, is_constant = _affine_arrays(units, len(manifest.x_shape))
+    scale, shift, is_constant = _affine_arrays(units, manifest.x_shape)
     if is_constant is None:
         return ((values - shift) / scale).astype(np.float32)
     moved = (values - shift) / np.where(is_constant, 1.0, scale)
@@ -85,21 +92,24 @@ def _check_samples(manifest: UnitsFacts, samples: ArrayLike) -> tuple[Affine, ND
         raise UserError(f"bundle {manifest.name!r} does not say in which units its samples are", EXPORT_WITH_UNITS)
     fix = f"give [..., {', '.join(map(str, shape))}]"
     values = as_numbers(samples, "samples", fix, np.float64)
-    if values.ndim < len(shape) or values.shape[-len(shape) :][units.axis] != len(
-        units.scale
-    ):  # the other axes may be free
+    own = values.shape[-len(shape) :]
+    fits = own == shape if units.axis is None else own[units.axis] == len(units.scale)  # the other axes may be free
+    if values.ndim < len(shape) or not fits:
         raise UserError(f"samples have the shape {list(values.shape)}", fix)
     return units, values
 
 
 @lru_cache(64)
 def _affine_arrays(
-    units: Affine, axes: int
+    units: Affine, x_shape: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_] | None]:
-    """Return scale, shift, and where the data were constant, as read-only arrays that broadcast against samples of this
-    number of axes. The last is None if the data were constant nowhere."""
-    along = [1] * axes
-    along[units.axis] = -1
+    """Return scale, shift, and where the data were constant, as read-only arrays that broadcast against samples. The
+    last is None if the data were constant nowhere."""
+    along = [1] * len(x_shape)
+    if units.axis is None:
+        along = [*x_shape]
+    else:
+        along[units.axis] = -1
     scale, shift = (np.array(numbers, np.float64).reshape(along) for numbers in (units.scale, units.shift))
     is_constant = scale == 0
     for array in (scale, shift, is_constant):

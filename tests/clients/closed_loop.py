@@ -1,7 +1,7 @@
 """LeRobot's own policy, and its bundle, each in a closed loop of its own.
 
-`python -m tests.clients.closed_loop KIND`, with KIND pi0 or pi05, in an environment with LeRobot and
-fewstep[cpu,export,text].
+`python -m tests.clients.closed_loop KIND [steps]`, with KIND pi0 or pi05, in an environment with LeRobot and
+fewstep[cpu,export,text]. With `steps`, the statistics of actions differ for each step of a sequence.
 
 Both begin with fewstep's noise. An arm moves a third of the way to its target in each tick, and each sequence is used
 for four ticks. Actions are relative to the state, except the gripper's. Prints one line of JSON: the largest difference
@@ -47,13 +47,20 @@ def drive(predict: Predict) -> Array:
     return np.stack(sent)
 
 
-def main(kind: str, folder: Path) -> float:
+def for_each_step(statistics: dict[str, Any]) -> dict[str, Any]:
+    """Return statistics whose actions have wider ranges at later steps of a sequence [CHUNK, elements]."""
+    wider = torch.linspace(1.0, 2.0, reference.CHUNK)[:, None]
+    return {**statistics, "action": {name: values * wider for name, values in statistics["action"].items()}}
+
+
+def main(kind: str, of_steps: bool, folder: Path) -> float:
     policy, make, words = getattr(reference, kind)()
     reference.fill(policy.eval())
     policy.config.use_relative_actions = True
     policy.config.action_feature_names = ["shoulder", "gripper"]
     with mock.patch.object(tokenizer_processor, "AutoTokenizer", SimpleNamespace(from_pretrained=lambda *_: words)):
-        before, after = make(policy.config, reference.statistics(2))
+        statistics = reference.statistics(2)
+        before, after = make(policy.config, for_each_step(statistics) if of_steps else statistics)
 
     def theirs(observation: dict[str, Array], seed: int) -> Array:
         batch: dict[str, Any] = {
@@ -84,6 +91,6 @@ def main(kind: str, folder: Path) -> float:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as name:
-        difference = main(sys.argv[1], Path(name))
+        difference = main(sys.argv[1], "steps" in sys.argv[2:], Path(name))
     print(json.dumps({"difference": difference}))
     assert difference < 1e-4, "the actions differ from LeRobot's"

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +14,8 @@ from fewstep.cli.main import main
 from fewstep.export.load_source import load_source
 from fewstep.plans.errors import UserError
 from fewstep.robots.lerobot.folder import load_lerobot_folder
+from fewstep.robots.lerobot.normalisation import ENDS
+from fewstep.runtime.kinds.units import from_units, to_units
 from tests.refusals import refuses
 from tests.robots.lerobot.policies import Change, config, write_policy
 
@@ -187,6 +191,57 @@ def test_equal_statistics_of_all_steps_are_read(tmp_path: Path, factors: tuple[f
     assert unit(policy(tmp_path, stack_actions(*factors))) == TWENTY
 
 
-def test_statistics_that_differ_for_each_step_are_refused_with_that_reason(tmp_path: Path) -> None:
-    with refuses((r"min [8, 2] of action differs between the steps of a sequence, which fewstep does not read",)):
-        load_lerobot_folder(policy(tmp_path, stack_actions(*range(1, 9))))
+@pytest.mark.parametrize("mode", [*ENDS, "MEAN_STD"])
+def test_actions_of_each_step_have_their_own_statistics(mode: str, tmp_path: Path) -> None:
+    """By LeRobot's formulas: of both ends (x + 1) / 2 * (high - low) + low, and x * std + mean."""
+    low, spread = torch.tensor([-10.0, 0.0]), torch.tensor([40.0, 0.04])
+    names = ENDS.get(mode, ("mean", "std"))
+
+    def rename(folder: Path) -> None:
+        for file in folder.glob(PROCESSORS):
+            numbers = load_file(file)
+            second = spread if mode == "MEAN_STD" else low + spread
+            numbers |= {f"action.{names[0]}": low, f"action.{names[1]}": second}
+            save_file(numbers, file)
+
+    changes = processor("postprocessor", settings(norm_map={"ACTION": mode}))
+    units = load_lerobot_folder(policy(tmp_path, rename, changes, stack_actions(*range(1, 9)))).spec.units
+    x = np.random.default_rng(0).uniform(-1, 1, (3, 8, 2))
+    factors = np.arange(1.0, 9.0)[:, None]
+    share = x if mode == "MEAN_STD" else (x + 1) / 2
+    expected = share * spread.numpy() * factors + low.numpy() * factors
+    facts = SimpleNamespace(name="policy", x_shape=(8, 2), units=units)
+    np.testing.assert_allclose(to_units(facts, x), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(from_units(facts, expected), x, rtol=1e-5, atol=1e-5)
+
+
+def test_one_of_two_statistics_may_differ_between_steps(tmp_path: Path) -> None:
+    def equal_lows(folder: Path) -> None:
+        for file in folder.glob(PROCESSORS):
+            numbers = load_file(file)
+            save_file(numbers | {"action.min": torch.tensor([-10.0, 0.0])}, file)
+
+    units = load_lerobot_folder(policy(tmp_path, stack_actions(*range(1, 9)), equal_lows)).spec.units
+    assert units is not None and units.axis is None
+    assert units.scale[:4] == pytest.approx((20.0, 0.02, 35.0, 0.04))
+
+
+def test_statistics_of_another_number_of_steps_are_refused(tmp_path: Path) -> None:
+    says = "min [4, 2] of action differs between the steps of a sequence, and sequences have 8"
+    with refuses((says,)):
+        load_lerobot_folder(policy(tmp_path, stack_actions(*range(1, 5))))
+
+
+def test_statistics_of_each_observation_are_refused(tmp_path: Path) -> None:
+    def stack_states(folder: Path) -> None:
+        for file in folder.glob(PROCESSORS):
+            numbers = load_file(file)
+            stacked = {
+                name: torch.stack([values, 2 * values]) if name.startswith("observation.state.") else values
+                for name, values in numbers.items()
+            }
+            save_file(stacked, file)
+
+    says = "[2, 3] of observation.state differs between the steps of a sequence, which fewstep reads of actions only"
+    with refuses((says,)):
+        load_lerobot_folder(policy(tmp_path, stack_states))

@@ -97,6 +97,8 @@ def test_what_has_no_such_units_is_named(tiny_bundle: Path) -> None:
             to_units(manifest_with(tiny_bundle, own), value)
     of = manifest_with(tiny_bundle, None)
     assert units.problem(of) is None
+    each = Affine((1.0,) * 23, (0.0,) * 23, axis=None).problem(of) or ""
+    assert f"23 scales and 23 shifts for samples {list(of.x_shape)}" in each
     assert "2 scales and 3 shifts for an axis of size 3" in (Affine((1.0,) * 2, (0.0,) * 3).problem(of) or "")
     assert "no axis 2" in (Affine((1.0,) * 3, (0.0,) * 3, axis=2).problem(of) or "")
     assert "not all finite" in (Affine((1.0, np.inf, 1.0), (0.0,) * 3).problem(of) or "")
