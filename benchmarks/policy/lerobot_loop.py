@@ -2,8 +2,10 @@
 
     python -m benchmarks.policy.lerobot_loop BUNDLE --checkpoint run/checkpoints/last --task fetch-push
 
-prints one line of JSON: the largest difference of the actions of 100 ticks of Fetch, relative to the largest action,
-and the milliseconds of a sequence.
+prints one line of JSON, of 100 ticks of Fetch: the largest difference of the actions, relative to the largest action,
+and the milliseconds of a sequence. Two more differences tell what the simulator adds: that of the bundle's actions on
+the observations of LeRobot's loop, and that of LeRobot's loop to itself, with actions one unit in the last place
+larger.
 """
 
 import json
@@ -95,12 +97,24 @@ class BundleLoop:
 
 
 def compare(theirs: LeRobotLoop, ours: BundleLoop, drive: Drive) -> dict[str, float]:
-    """Return the largest difference of the actions, relative to the largest action, and the median milliseconds of a
+    """Return the largest differences of the actions, relative to the largest action, and the median milliseconds of a
     sequence, of the processor's time."""
-    control, actions = drive(theirs.act), drive(ours.act)
+    seen = list[dict[str, Observed]]()
+
+    def act_and_record(observation: dict[str, Observed], tick: int) -> Array:
+        seen.append(observation)
+        return theirs.act(observation, tick)
+
+    def act_nudged(observation: dict[str, Observed], tick: int) -> Array:
+        return np.nextafter(theirs.act(observation, tick), np.float32(np.inf))
+
+    control = drive(act_and_record)
+    replayed = np.stack([ours.act(observation, tick) for tick, observation in enumerate(seen)])
+    differences = {"": drive(ours.act), ", on the same observations": replayed, ", LeRobot nudged": drive(act_nudged)}
+    largest = np.abs(control).max()
     return {
         "weights": theirs.weights,
-        "difference": float(np.abs(actions - control).max() / np.abs(control).max()),
+        **{f"difference{of}": float(np.abs(actions - control).max() / largest) for of, actions in differences.items()},
         "milliseconds, theirs": round(1e3 * float(np.median(theirs.seconds)), 1),
         "milliseconds, ours": round(1e3 * float(np.median(ours.seconds)), 1),
     }
