@@ -2,16 +2,20 @@
 so that products stay symmetric, and a negated weight has the same range.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fewstep.graph.half_types import FLOAT16, largest_number, smallest_normal, smallest_number
+from fewstep.graph.weight_pairs import LARGEST_ALONE, has_pairs, limit_pairs
 
-LARGEST_WEIGHT = 127  # largest int8 weight, unless a target has fewer bits
+LARGEST_WEIGHT = 127  # largest int8 weight
 FACTORS = np.linspace(1.0, 0.4, 61)  # shares of the channel's maximum magnitude; 1 is first, so that it wins ties
+PAIR_FACTORS = np.linspace(2.0, 0.4, 81)  # the same for pairs, of which two like weights share 128
 BLOCK = 1 << 16  # number of weights searched at once, whose results stay in the second-level cache
 
 
@@ -29,11 +33,28 @@ class QuantizedWeight:
         return self.values.astype(np.float32) * self.scales.reshape(shape)
 
 
+@dataclass(frozen=True)
+class WeightLimits:
+    """The limits of a weight's integers.
+
+    largest: the largest magnitude.
+    taps: for pairs, whose sums are limited too, the taps of each channel; None without.
+    """
+
+    largest: int
+    taps: int | None = None
+
+    def around(self, exact: NDArray[np.float64]) -> tuple[NDArray[np.float64] | int, NDArray[np.float64] | int]:
+        """Return the smallest and the largest integers for weights in units of their scale, [outputs, inputs]: numbers,
+        or arrays of the same shape."""
+        return (-self.largest, self.largest) if self.taps is None else limit_pairs(exact, self.taps)
+
+
 def quantize_weight(
     weight: NDArray[np.float32],
     axis: int,
     scale_dtype: DTypeLike = np.float32,
-    largest: int = LARGEST_WEIGHT,
+    in_pairs: bool = False,
     is_alike: bool = False,
 ) -> QuantizedWeight:
     """Quantize a weight per channel, with the scales that have the least squared error.
@@ -41,16 +62,18 @@ def quantize_weight(
     Args:
         weight: any shape; Conv has its output channels on axis 0, MatMul on the last, Gemm on 1 (0 if transB).
         scale_dtype: the type in which the scales are stored. The integers are computed with the scales as stored.
-        largest: the maximum magnitude of an integer.
+        in_pairs: limit the sums of pairs of integers (`weight_pairs.py`).
         is_alike: use one scale for all channels, the best for the whole weight.
 
     A channel of zeros gets scale 1. Raises ValueError if a weight is NaN or infinite.
     """
     axis %= weight.ndim
     if is_alike:
-        single = quantize_weight(weight.reshape(1, -1), 0, scale_dtype, largest)
+        single = quantize_weight(weight.reshape(1, -1), 0, scale_dtype)
         return QuantizedWeight(single.values.reshape(weight.shape), single.scales.repeat(weight.shape[axis]), axis)
-    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)  # [channels, fan-in]
+    ordered = np.moveaxis(weight, axis, 0)
+    rows = ordered.reshape(len(ordered), -1)  # [channels, fan-in]
+    limits = choose_limits(ordered.shape, in_pairs)
     at_once = max(1, BLOCK // rows.shape[1])
     scales, rounded = np.empty(len(rows), np.float32), np.empty(rows.shape, np.int8)
     for start in range(0, len(rows), at_once):
@@ -58,29 +81,36 @@ def quantize_weight(
         block = rows[part].astype(np.float64)
         if not np.isfinite(block).all():
             raise ValueError("NaN or infinite weights")
-        scales[part] = _best_scales(block, scale_dtype, largest)
-        rounded[part] = _round(block, scales[part], largest)
-    shape = (weight.shape[axis], *np.delete(weight.shape, axis))
-    values = np.moveaxis(rounded.reshape(shape), 0, axis)
+        scales[part] = _best_scales(block, scale_dtype, limits)
+        rounded[part] = _round(block, scales[part], limits)
+    values = np.moveaxis(rounded.reshape(ordered.shape), 0, axis)
     return QuantizedWeight(np.ascontiguousarray(values), scales, axis)
 
 
-def _best_scales(rows: NDArray[np.float64], dtype: DTypeLike, largest: int) -> NDArray[np.float32]:
+def choose_limits(shape: Sequence[int], in_pairs: bool) -> WeightLimits:
+    """Return the limits of the integers of a weight [outputs, channels, *taps]. `in_pairs`: see `quantize_weight`."""
+    if in_pairs and has_pairs(shape):
+        return WeightLimits(LARGEST_WEIGHT, prod(shape[2:]))
+    return WeightLimits(LARGEST_ALONE if in_pairs else LARGEST_WEIGHT)
+
+
+def _best_scales(rows: NDArray[np.float64], dtype: DTypeLike, limits: WeightLimits) -> NDArray[np.float32]:
     """Return the scale with the smallest squared error for each row of `rows` [channels, fan-in], rounded to `dtype`.
 
-    Each factor of a grid gives a scale that clips the maximum magnitude of a row to `largest`. The error of that
-    clipping grows as the factors decrease, so the search ends once it alone exceeds the best total error in every row.
+    Each factor of a grid gives a scale that clips the maximum magnitude of a row. The error of that clipping grows as
+    the factors decrease, so the search ends once it alone exceeds the best total error in every row.
     """
     held = np.abs(rows)  # buffer for all computation, which stays in the cache
     magnitude = held.max(axis=1)
-    magnitude[magnitude == 0] = largest
+    magnitude[magnitude == 0] = limits.largest
     best = np.full(len(rows), np.inf)
     scales = np.empty(len(rows), np.float32)
-    for factor in FACTORS:
-        candidate = _clip_weight_scales(factor * magnitude / largest, dtype)
-        if np.all(np.square(magnitude - largest * candidate.astype(np.float64)) >= best):
+    for factor in FACTORS if limits.taps is None else PAIR_FACTORS:
+        candidate = _clip_weight_scales(factor * magnitude / limits.largest, dtype)
+        clipped = np.maximum(magnitude - limits.largest * candidate.astype(np.float64), 0)
+        if np.all(np.square(clipped) >= best):
             break
-        _round(rows, candidate, largest, held)
+        _round(rows, candidate, limits, held)
         held *= candidate[:, None].astype(np.float64)
         held -= rows
         error = np.square(held, out=held).sum(axis=1)
@@ -105,10 +135,14 @@ def _clip_weight_scales(scales: NDArray[np.float64], dtype: DTypeLike) -> NDArra
 
 
 def _round(
-    rows: NDArray[np.float64], scales: NDArray[np.float32], largest: int, out: NDArray[np.float64] | None = None
+    rows: NDArray[np.float64],
+    scales: NDArray[np.float32],
+    limits: WeightLimits,
+    out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Return rows / scales rounded to the nearest integers, ties to even as in ONNX QuantizeLinear, and clipped to
-    [-largest, largest]. The result is written into `out` if given."""
-    rounded: NDArray[np.float64] = np.divide(rows, scales[:, None].astype(np.float64), out=out)
-    np.rint(rounded, out=rounded)
-    return np.clip(rounded, -largest, largest, out=rounded)
+    """Return rows / scales rounded to the nearest integers within the limits, ties to even as in ONNX QuantizeLinear.
+    The result is written into `out` if given."""
+    exact: NDArray[np.float64] = np.divide(rows, scales[:, None].astype(np.float64), out=out)
+    low, high = limits.around(exact)
+    rounded = np.rint(exact, out=exact)
+    return np.minimum(np.maximum(rounded, low, out=rounded), high, out=rounded)

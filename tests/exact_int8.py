@@ -9,14 +9,16 @@ import platform
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.session import GraphSession, open_session
+from fewstep.graph.weight_pairs import has_pairs
 from fewstep.runtime.bundle.platforms import body_name, cpu_kind
 from fewstep.runtime.machine.cpu import EXACT, this_cpu
 
 SATURATES = cpu_kind(platform.machine()) == "x86" and EXACT.isdisjoint(this_cpu().int8_instructions)
-EXACT_TARGET = "cpu-x86-7bit" if SATURATES else "cpu-x86"
+EXACT_TARGET = "cpu-x86-no-vnni" if SATURATES else "cpu-x86"
 EXACT_BODY = body_name("int8", EXACT_TARGET)
 
 # The inputs of integer kernels: the zero point of x, the weights, and their zero point.
@@ -51,3 +53,13 @@ def unsigned_weights(graph: Graph) -> Graph:
         return Node(node.op, tuple(inputs), node.outputs, node.attributes, node.name, node.domain)
 
     return graph.with_nodes([replace_weights(node) for node in graph.nodes], constants)
+
+
+def largest_pair_sum(values: NDArray[np.int8], axis: int) -> int:
+    """Return the largest magnitude of a pair's sum in a weight whose output channels are along `axis`. With an odd
+    number of channels, any two weights of an output may be a pair."""
+    rows = np.moveaxis(values, axis, 0).astype(np.int16)
+    if not has_pairs(rows.shape):
+        return int(2 * np.abs(rows).max(initial=0))
+    pairs = rows.reshape(len(rows), -1, 2, *rows.shape[2:])
+    return int(np.abs(pairs.sum(axis=2)).max(initial=0))

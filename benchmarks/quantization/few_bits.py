@@ -52,7 +52,7 @@ from fewstep.graph.grouped_weights import GROUPS, GroupedWeight, group_size, qua
 from fewstep.graph.passes.stored_weights import can_have_4_bits, nearest_int8, select_stored_ops
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.session import open_session
-from fewstep.graph.weight_quantization import LARGEST_WEIGHT, QuantizedWeight
+from fewstep.graph.weight_quantization import QuantizedWeight
 from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
@@ -167,7 +167,7 @@ class Comparison:
         for code in self.finer_order:
             op, weight = ops[code], self.task.prepared.constants[ops[code].weight]
             nearest = nearest_int8(op, self.task.prepared)
-            finer = {**rounded, code: correct_rounding(nearest, weight, op, self.moments[code], None, LARGEST_WEIGHT)}
+            finer = {**rounded, code: correct_rounding(nearest, weight, op, self.moments[code], None)}
             if rest + sum(map(packed_bytes, finer.values())) > most:
                 break
             rounded = finer

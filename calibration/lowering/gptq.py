@@ -25,7 +25,8 @@ from fewstep.graph.grouped_weights import (
     spread_groups,
 )
 from fewstep.graph.selection import WeightedOp
-from fewstep.graph.weight_quantization import QuantizedWeight
+from fewstep.graph.weight_pairs import limit_pairs
+from fewstep.graph.weight_quantization import QuantizedWeight, choose_limits
 
 DAMPING = 0.01  # share of the mean second moment that is added to the diagonal, so that H is positive definite
 AT_ONCE = 1 << 18  # weights that are rounded at once; each takes some 60 bytes meanwhile
@@ -40,19 +41,22 @@ def correct_rounding(
     op: WeightedOp,
     moments: NDArray[np.float32],
     multipliers: Float | None,
-    largest: int,
+    in_pairs: bool = False,
 ) -> QuantizedWeight:
-    """Return the weight with the scales of `nearest`, and with the integers in [-largest, largest] that cause the least
-    output error according to the moments.
+    """Return the weight with the scales of `nearest`, and with the integers that cause the least output error according
+    to the moments.
 
     Args:
         weight: the weight of the operation in its own axes, divided by the multipliers.
         moments: second moments of the operation's input before the multipliers, [blocks, width, width] as in
             `calibration/ranges/moments.py`.
         multipliers: [channels], the multipliers of the input; None if the graph does not multiply it.
+        in_pairs: whether the sums of pairs of integers are limited, as in `quantize_weight`.
     """
     blocks = split_inputs(op, weight.shape, moments.shape[-1])
-    rows = np.moveaxis(weight, op.axis, 0).reshape(weight.shape[op.axis], -1)  # [outputs, inputs of a group]
+    ordered = np.moveaxis(weight, op.axis, 0)
+    rows = ordered.reshape(len(ordered), -1)  # [outputs, inputs of a group]
+    limits = choose_limits(ordered.shape, in_pairs)
     integers = np.empty(rows.shape, np.int8)
     factors = np.ones(blocks.inputs) if multipliers is None else multipliers.repeat(blocks.taps)  # factor of each input
     at_once = max(1, AT_ONCE // (blocks.outputs * blocks.width))
@@ -65,13 +69,31 @@ def correct_rounding(
             places = [blocks.place(each, slice(first, min(first + at_most, blocks.outputs))) for each in spans]
             wanted = np.stack([_pad_inputs(rows[place], blocks.width) for place in places])
             scales = np.stack([nearest.scales[outputs].astype(np.float64) for outputs, _ in places])
-            for (outputs, inputs), block in zip(
-                places, round_gptq(wanted, scales, part, (-largest, largest)), strict=True
-            ):
+            ends: tuple[Float | int, Float | int] = -limits.largest, limits.largest
+            if limits.taps is not None:
+                of_places = [_limit_pairs(rows, place, nearest, limits.taps) for place in places]
+                low, high = (
+                    np.stack([_pad_inputs(end, blocks.width) for end in limit])
+                    for limit in zip(*of_places, strict=True)
+                )
+                ends = low, high
+            for (outputs, inputs), block in zip(places, round_gptq(wanted, scales, part, ends), strict=True):
                 integers[outputs, inputs] = block[:, : inputs.stop - inputs.start]
-    shape = (weight.shape[op.axis], *np.delete(weight.shape, op.axis))
-    values = np.moveaxis(integers.reshape(shape), 0, op.axis)
+    values = np.moveaxis(integers.reshape(ordered.shape), 0, op.axis)
     return replace(nearest, values=np.ascontiguousarray(values))
+
+
+def _limit_pairs(
+    rows: NDArray[np.float32], place: tuple[slice, slice], nearest: QuantizedWeight, taps: int
+) -> tuple[Float, Float]:
+    """Return the limits of the integers at a place of the rows. A pair may reach beyond the place."""
+    outputs, inputs = place
+    of_pair = 2 * taps
+    first, last = inputs.start // of_pair * of_pair, -(-inputs.stop // of_pair) * of_pair
+    part = slice(inputs.start - first, inputs.stop - first)
+    exact = rows[outputs, first:last] / nearest.scales[outputs, None].astype(np.float64)
+    low, high = limit_pairs(exact, taps)
+    return low[:, part], high[:, part]
 
 
 def round_in_groups(
@@ -119,7 +141,7 @@ def round_gptq(rows: Float, scales: Float, moments: Float, limits: tuple[Float |
     moments: second moments of the inputs, [blocks, inputs, inputs]. Inputs are rounded in decreasing order of their
         second moments. A block whose inputs were always zero, or whose moments overflow, is rounded to the nearest
         integers.
-    limits: the smallest and the largest integers, numbers or [outputs, inputs].
+    limits: the smallest and the largest integers: numbers, [outputs, inputs] or [blocks, outputs, inputs].
     """
     steps = scales[:, :, None] if scales.ndim == 2 else scales
     mean = np.diagonal(moments, axis1=1, axis2=2).mean(axis=1)

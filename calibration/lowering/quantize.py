@@ -349,11 +349,11 @@ def _quantize_weight(
     """Return the integers of a weight. Raises UserError if it is not finite."""
     try:
         is_alike = op.node.op in scheme.one_scale
-        nearest = quantize_weight(weight, op.axis, scheme.scale_dtype, scheme.largest_weight, is_alike)
+        nearest = quantize_weight(weight, op.axis, scheme.scale_dtype, scheme.in_pairs, is_alike)
     except ValueError as error:
         raise UserError(f"weight {op.weight!r} has {error}", "export a checkpoint whose weights are finite") from None
     sums = moments.get(op.code)
-    return nearest if sums is None else correct_rounding(nearest, weight, op, sums, multipliers, scheme.largest_weight)
+    return nearest if sums is None else correct_rounding(nearest, weight, op, sums, multipliers, scheme.in_pairs)
 
 
 def _notes(encodings: Mapping[str, Encoding]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from fewstep.calibration.ranges.table import Ranges
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.types import Types
-from fewstep.graph.weight_quantization import LARGEST_WEIGHT, QuantizedWeight
+from fewstep.graph.weight_quantization import QuantizedWeight
 from fewstep.runtime.backends import LoadedGraph
 from fewstep.runtime.bundle.manifest import Coverage
 from fewstep.runtime.bundle.platforms import Platform
@@ -78,7 +78,7 @@ class Scheme:
 
     encode: the code of an activation from its ranges, per lambda group or pooled.
     scale_dtype: the type of all scales, and of all computation outside int8.
-    largest_weight: the maximum magnitude of a weight's integers.
+    in_pairs: whether the sums of pairs of a weight's integers are limited (`graph/weight_pairs.py`).
     arithmetic: emulates, by nodes of the graph, parts of codes that engines do not support: per-group scales, or zero
         points.
     least_gain: the least gain of per-channel scales over one scale (`calibration.ranges.channel_scales.channel_gain`,
@@ -95,7 +95,7 @@ class Scheme:
     encode: Callable[[Ranges, bool], Encoding]
     scale_dtype: np.dtype[Any]
     form: Form
-    largest_weight: int = LARGEST_WEIGHT
+    in_pairs: bool = False
     arithmetic: tuple[Arithmetic, ...] = ()
     least_gain: float = 0.0
     no_floats: bool = False

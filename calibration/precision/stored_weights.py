@@ -37,7 +37,6 @@ from fewstep.graph.passes.stored_weights import (
     stored_bytes,
 )
 from fewstep.graph.selection import WeightedOp, layer_name
-from fewstep.graph.weight_quantization import LARGEST_WEIGHT
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
 from fewstep.plans.errors import UserError
@@ -82,7 +81,7 @@ class RoundedWeights:
         nearest, moments = nearest_int8(op, self.prepared), self.moments.get(op.code)
         if moments is None:
             return nearest
-        return correct_rounding(nearest, self.prepared.constants[op.weight], op, moments, None, LARGEST_WEIGHT)
+        return correct_rounding(nearest, self.prepared.constants[op.weight], op, moments, None)
 
 
 @dataclass(frozen=True)

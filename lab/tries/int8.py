@@ -39,7 +39,7 @@ OPS = (
 )
 WEIGHTED = ("attention", "rotary", "reflect", "circular", "replicate", "transposed", "masked_attention")
 CHECKS = ("finite", "verdict", "good", "batch")
-TARGETS = ("cpu-x86", "cpu-x86-7bit")
+TARGETS = ("cpu-x86", "cpu-x86-no-vnni")
 PLAN = "dpmpp_2m:4@trailing"
 
 

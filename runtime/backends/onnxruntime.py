@@ -52,7 +52,7 @@ class OnnxRuntime:
         """For each precision, the names of the bodies that this backend runs well, the best first.
 
         A body for ARM gives the same samples on x86, and one for x86 the same on ARM, but more slowly. x86 CPUs without
-        VNNI run 7-bit weights faster than 8-bit ones.
+        VNNI run weights with limited sums of pairs faster than others.
         """
         int8 = tuple(body_name("int8", platform.name) for platform in rank_platforms(ONNXRUNTIME, this_cpu()))
         only_weights = {precision: (precision,) for precision in WEIGHTS_ONLY}

@@ -44,16 +44,16 @@ class Platform:
 CPU_X86 = Platform(
     *("cpu-x86", ONNXRUNTIME, ONNXRUNTIME, "int8", "x86"),
     saturates=True,
-    notes=("for x86 CPUs with VNNI: without it cpu-x86-7bit is faster",),
+    notes=("for x86 CPUs with VNNI: without it cpu-x86-no-vnni is faster",),
 )
-CPU_X86_7BIT = replace(
+CPU_X86_NO_VNNI = replace(
     CPU_X86,
-    name="cpu-x86-7bit",
+    name="cpu-x86-no-vnni",
     saturates=False,
     notes=("for x86 CPUs without VNNI: with it cpu-x86 is as fast and finer",),
 )
 CPU_ARM = replace(
-    CPU_X86_7BIT,
+    CPU_X86_NO_VNNI,
     name="cpu-arm",
     cpu="arm",
     notes=("the same samples as cpu-x86, calibrated alike; its times on a CPU that isn't ARM say nothing of ARM",),
@@ -64,9 +64,9 @@ OPENVINO = Platform(
     saturates=True,
     notes=("exact on x86 CPUs with VNNI: others add pairs of 8-bit products in 16 bits, and saturate",),
 )
-OPENVINO_7BIT = replace(
+OPENVINO_NO_VNNI = replace(
     OPENVINO,
-    name="openvino-7bit",
+    name="openvino-no-vnni",
     saturates=False,
     notes=("for x86 CPUs without VNNI: with it openvino is as fast and finer",),
 )
@@ -90,16 +90,21 @@ INT8_WEIGHTS = Platform("int8-weights", ONNXRUNTIME, ONNXRUNTIME, "int8-weights"
 INT4_WEIGHTS = replace(INT8_WEIGHTS, name="int4-weights", precision="int4-weights")
 
 PLATFORMS = (
-    *(CPU_X86, CPU_X86_7BIT, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_7BIT, OPENVINO_BF16, QNN, QNN_8BIT),
+    *(CPU_X86, CPU_X86_NO_VNNI, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_NO_VNNI, OPENVINO_BF16, QNN, QNN_8BIT),
     *(INT8_WEIGHTS, INT4_WEIGHTS),
+)
+RETIRED = (  # targets of earlier versions, whose bodies run and are no longer made
+    replace(CPU_X86_NO_VNNI, name="cpu-x86-7bit"),
+    replace(OPENVINO_NO_VNNI, name="openvino-7bit"),
 )
 Bits = Literal[4, 8]  # of weights in integers whose activations are float
 WEIGHTS_ONLY = (INT8_WEIGHTS.precision, INT4_WEIGHTS.precision)  # precisions whose activations are float
 
 
 def is_core(target: str) -> bool:
-    """Return True for fewstep's built-in targets, and for the target of float bodies."""
-    return target == PORTABLE or any(platform.name == target for platform in PLATFORMS)
+    """Return True for fewstep's built-in targets, also those of earlier versions, and for the target of float
+    bodies."""
+    return target == PORTABLE or any(platform.name == target for platform in (*PLATFORMS, *RETIRED))
 
 
 def platform_of(target: str, kept: Platform | None = None) -> Platform | None:
@@ -108,16 +113,17 @@ def platform_of(target: str, kept: Platform | None = None) -> Platform | None:
     For a target that is not built in, return `kept`, the platform that the body stores, or None. No plugin is imported,
     because the target's name comes from a bundle.
     """
-    found = next((platform for platform in PLATFORMS if platform.name == target), None)
+    found = next((platform for platform in (*PLATFORMS, *RETIRED) if platform.name == target), None)
     return kept if found is None and target != PORTABLE else found
 
 
 def rank_platforms(backend: str, cpu: Cpu | None = None) -> tuple[Platform, ...]:
-    """Return the platforms of a backend for int8 bodies. Given a CPU, the best ones for it come first: those of its
-    architecture, and of these the ones that suit it."""
-    platforms = (platform for platform in PLATFORMS if platform.backend == backend and platform.precision == "int8")
+    """Return the platforms of a backend for int8 bodies. Given a CPU, those of earlier versions are included, and the
+    best ones for the CPU come first: those of its architecture, and of these the ones that suit it."""
+    known = PLATFORMS if cpu is None else (*PLATFORMS, *RETIRED)
+    platforms = tuple(platform for platform in known if platform.backend == backend and platform.precision == "int8")
     if cpu is None:
-        return tuple(platforms)
+        return platforms
     kind = cpu_kind(cpu.architecture)
     return tuple(sorted(platforms, key=lambda platform: (platform.cpu not in (None, kind), not suits(platform, cpu))))
 

@@ -1,6 +1,7 @@
 """What a body loses on this CPU, and the command that makes one which suits it.
 
-x86 CPUs without VNNI add pairs of 8-bit products in 16 bits. Weights of 8 bits exceed them, and those of 7 bits do not.
+x86 CPUs without VNNI add pairs of 8-bit products in 16 bits, which the sum can exceed. There are targets whose pairs of
+weights are limited so that it cannot.
 """
 
 import re

@@ -18,7 +18,7 @@ from fewstep.calibration.lowering.targets.tensorrt import TENSORRT
 
 UNPLACED = replace(TENSORRT, scheme=replace(TENSORRT.scheme, placing=None))
 ENGINES = dict.fromkeys(
-    ("openvino", "openvino-7bit", "openvino-bf16"), "openvino"
+    ("openvino", "openvino-no-vnni", "openvino-bf16"), "openvino"
 )  # target -> what checks it, besides onnxruntime
 
 

@@ -215,7 +215,7 @@ def test_figures_that_include_saturation_are_named(
     body = msgspec.structs.replace(result.bodies["int8-cpu-x86"], target="openvino")
     result = replace(result, bodies={**result.bodies, "int8-cpu-x86": body})
     describe_cpu(monkeypatch, tmp_path, ("avx2",))
-    assert [line for line in calibration_lines(FIRST, result) if "openvino-7bit is exact here" in line]
+    assert [line for line in calibration_lines(FIRST, result) if "openvino-no-vnni is exact here" in line]
     describe_cpu(monkeypatch, tmp_path, ("avx2", "avx_vnni"))
     assert not [line for line in calibration_lines(FIRST, result) if "saturation" in line]
 
@@ -223,7 +223,7 @@ def test_figures_that_include_saturation_are_named(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, cpu-x86-7bit, cpu-arm, tensorrt"),
+        ({"target": ("cpu-z80",)}, "unknown target 'cpu-z80'; choose from cpu-x86, cpu-x86-no-vnni, cpu-arm, tensorrt"),
         ({"plan": "dpm:8"}, "unknown solver 'dpm'"),
         ({"plan": "ddim:101"}, "101 steps on schedule cosine-100"),
         ({"plan": "missing.json"}, "there is no plan file missing.json"),

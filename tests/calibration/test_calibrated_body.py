@@ -120,10 +120,10 @@ def test_a_body_with_nothing_in_int8_is_not_made(bundle: Path, monkeypatch: pyte
 def test_each_body_keeps_the_ranges_that_it_was_lowered_by(bundle: Path) -> None:
     """A calibration for another target, on other trajectories, does not change them."""
     first = run(bundle)
-    run(bundle, target=("cpu-x86-7bit",), trajectories=8)
+    run(bundle, target=("cpu-x86-no-vnni",), trajectories=8)
     bodies = {name: body for name, body in open_bundle(bundle).manifest.bodies.items() if body.ranges}
     tables = {name: load_table(bundle / str(body.ranges)) for name, body in bodies.items()}
-    assert tables["int8-cpu-x86"] == first.table != tables["int8-cpu-x86-7bit"]
+    assert tables["int8-cpu-x86"] == first.table != tables["int8-cpu-x86-no-vnni"]
     assert len(set(ranges_files(open_bundle(bundle)))) == 2
     packed = pack(PackOptions(bundle, bundle.parent / "packed", body=("int8-cpu-x86",)))
     kept = packed.bodies["int8-cpu-x86"].ranges
@@ -147,7 +147,7 @@ def test_the_float_session_is_closed_before_each_target(bundle: Path, monkeypatc
 
     monkeypatch.setattr(sample_space, "record_runs", open_course)
     monkeypatch.setattr(body_maker, "judge_body", judge)
-    run(bundle, target=("cpu-x86", "cpu-x86-7bit"))
+    run(bundle, target=("cpu-x86", "cpu-x86-no-vnni"))
     assert was_open == [False] * 2 and not opened[0].networks
 
 

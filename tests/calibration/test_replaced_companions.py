@@ -312,7 +312,7 @@ def test_a_bundle_of_the_schema_before_opens(copied: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", [EXACT_TARGET, "openvino-7bit"])
+@pytest.mark.parametrize("target", [EXACT_TARGET, "openvino-no-vnni"])
 def test_an_int8_body_has_an_int8_text_encoder_and_autoencoder(copied: Path, target: str) -> None:
     """ONNX Runtime runs those of OpenVINO's bodies too."""
     body = calibrate(replace(options(copied), target=(target,))).bodies[f"int8-{target}"]

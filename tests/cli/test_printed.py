@@ -116,7 +116,7 @@ def test_a_short_stage_is_one_line() -> None:
     assert file.getvalue() == "one: 100/100\ntwo: 100/100\n"
 
 
-BODIES = ("float32", "int8-cpu-x86-7bit")
+BODIES = ("float32", "int8-cpu-x86-no-vnni")
 CELLS = ("45.1", "93.5 %", "37.4 kB", "1.10x 0.0963 ms", "1.32x 0.0231 ms", "12.30x 0.0077 ms")
 CAPTION = "PSNR in dB, mean and 5th percentile, against float32 along the same plan."
 

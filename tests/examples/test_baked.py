@@ -294,7 +294,7 @@ def check_tokens(program: list[str | Path], tokens: tuple[Path, np.ndarray], out
 def web_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the web page, with its networks."""
     packages = require("NODE_PACKAGES", "a folder in which npm installed onnxruntime-web and playwright-core")
-    bundle = require("BUNDLE_7BIT", "a bundle of the shipped model that has the body int8-cpu-x86-7bit")
+    bundle = require("BUNDLE_NO_VNNI", "a bundle of the shipped model that has the body int8-cpu-x86-no-vnni")
     folder = tmp_path_factory.mktemp("page") / "web"
     subprocess.run([sys.executable, EXAMPLES / "web.py", bundle, packages / "node_modules", folder], check=True)
     return folder

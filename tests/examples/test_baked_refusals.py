@@ -107,8 +107,8 @@ def refusal_by_the_maker_of_the_page(folder: Path, bundle: Path) -> str:
 
 def test_the_maker_of_the_page_names_the_command_of_a_body_that_is_missing(tiny_bundle: Path, tmp_path: Path) -> None:
     line = refusal_by_the_maker_of_the_page(tmp_path, tiny_bundle)
-    assert "has no body int8-cpu-x86-7bit; make it: fewstep calibrate " in line
-    assert line.endswith(" --plan dpmpp_2m:8 --guidance 2 --target cpu-x86-7bit")
+    assert "has no body int8-cpu-x86-no-vnni; make it: fewstep calibrate " in line
+    assert line.endswith(" --plan dpmpp_2m:8 --guidance 2 --target cpu-x86-no-vnni")
 
 
 def test_the_maker_of_the_page_names_conditions_that_it_has_no_choice_for(tmp_path: Path) -> None:

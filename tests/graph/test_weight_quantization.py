@@ -15,7 +15,8 @@ from fewstep.calibration.lowering.targets.openvino import OPENVINO
 from fewstep.graph.graph import GROUP, Graph, Node
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.session import open_session
-from fewstep.graph.weight_quantization import FACTORS, quantize_weight
+from fewstep.graph.weight_pairs import limit_pairs
+from fewstep.graph.weight_quantization import FACTORS, PAIR_FACTORS, quantize_weight
 from tests.calibration.lowering.bodies.uneven_channels_body import given, layer, products, seen
 
 WEIGHT = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float32) * np.geomspace(
@@ -76,13 +77,14 @@ def test_a_quiet_channel_keeps_its_levels_in_half() -> None:
 def test_no_smaller_scale_would_have_been_better() -> None:
     """The search stops when no factor can gain: here all factors were tried."""
     rng = np.random.default_rng(4)
-    for power, largest in ((1, 127), (1, 7), (3, 127), (3, 7)):  # heavy tails and few bits are cut deep
+    for power, in_pairs in ((1, False), (1, True), (3, False), (3, True)):  # heavy tails are cut deep
         weight = (rng.standard_normal((8, 300)) ** power).astype(np.float32)
-        found = quantize_weight(weight, 0, largest=largest)
-        errors = np.square(found.dequantize().astype(np.float64) - weight).sum(axis=1)
-        for factor in FACTORS:
-            scales = (factor * np.abs(weight).max(axis=1).astype(np.float64) / largest).astype(np.float32)[:, None]
-            rounded = np.clip(np.rint(weight / scales.astype(np.float64)), -largest, largest)
+        quantized = quantize_weight(weight, 0, in_pairs=in_pairs)
+        errors = np.square(quantized.dequantize().astype(np.float64) - weight).sum(axis=1)
+        for factor in PAIR_FACTORS if in_pairs else FACTORS:
+            scales = (factor * np.abs(weight).max(axis=1).astype(np.float64) / 127).astype(np.float32)[:, None]
+            exact = weight / scales.astype(np.float64)
+            rounded = np.clip(np.rint(exact), *(limit_pairs(exact, 1) if in_pairs else (-127, 127)))
             assert np.all(errors <= np.square(rounded * scales - weight).sum(axis=1) * (1 + 1e-6))
 
 

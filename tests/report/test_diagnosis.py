@@ -92,7 +92,7 @@ TENSORRT = {"tensorrt": ("tensorrt", "polygraphy")}
             {"cpu": {"int8_instructions": ("avx2",)}},
             "note",
             "openvino, openvino-bf16 saturate",
-            "--target cpu-x86-7bit,openvino-7bit",
+            "--target cpu-x86-no-vnni,openvino-no-vnni",
         ),
         (
             {"jetson": JETSON, "packages": {"tensorrt": "11.4.1"}},

@@ -4,7 +4,7 @@ comparison, and onnxruntime-web.
     python docs/examples/baked/web.py BUNDLE NODE_MODULES FOLDER
     python -m http.server --directory FOLDER
 
-BUNDLE must have the bodies float32 and int8-cpu-x86-7bit of a model of grey pictures with one condition, an integer,
+BUNDLE must have the bodies float32 and int8-cpu-x86-no-vnni of a model of grey pictures with one condition, an integer,
 such as the shipped Fashion-MNIST model. NODE_MODULES is the folder into which npm installed onnxruntime-web.
 """
 
@@ -34,7 +34,7 @@ RUNTIME = (
     *("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
     *("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
 )
-BODY, PLAN, GUIDANCE = "int8-cpu-x86-7bit", "dpmpp_2m:8", 2.0
+BODY, PLAN, GUIDANCE = "int8-cpu-x86-no-vnni", "dpmpp_2m:8", 2.0
 FORMS = {
     "float32": "stored",
     "float16": "float16",

@@ -12,6 +12,7 @@ from fewstep.graph.graph import Node
 from fewstep.graph.grouped_weights import group_size, quantize_in_groups
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.weight_quantization import quantize_weight
+from tests.exact_int8 import largest_pair_sum
 
 Float = NDArray[np.float64]
 
@@ -88,7 +89,7 @@ def test_each_block_of_a_weight_has_its_own_moments(
         moments[number, :size, :size] = correlate(size, number)
     multipliers = rng.uniform(0.2, 2.0, 20) if is_multiplied else None
     nearest = quantize_weight(weight, op.axis)
-    rounded = correct_rounding(nearest, weight, op, moments, multipliers, 127)
+    rounded = correct_rounding(nearest, weight, op, moments, multipliers)
     assert np.array_equal(rounded.scales, nearest.scales) and rounded.values.shape == shape
     rows, values, before = (
         np.moveaxis(each, op.axis, 0).reshape(24, -1).astype(np.float64)
@@ -106,13 +107,28 @@ def test_each_block_of_a_weight_has_its_own_moments(
         assert lost(errors[0], own) < 0.7 * lost(errors[1], own)
 
 
+@pytest.mark.parametrize("op, shape", [(CONV, (24, 10, 3, 3)), (MATMUL, (20, 24)), (TRANSPOSED, (24, 20))])
+def test_pairs_keep_their_limit_also_across_blocks(op: WeightedOp, shape: tuple[int, ...]) -> None:
+    """Blocks of three channels, or of five inputs, separate pairs."""
+    weight = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+    blocks = split_inputs(op, shape, 27 if op is CONV else 5)
+    assert any(span.start // blocks.taps % 2 for span in blocks.spans)
+    moments = np.stack([correlate(blocks.width, number) for number in range(len(blocks.spans))]).astype(np.float32)
+    nearest = quantize_weight(weight, op.axis, in_pairs=True)
+    nearest = replace(nearest, scales=nearest.scales * np.float32(0.7))  # so that many pairs are cut
+    limited = correct_rounding(nearest, weight, op, moments, None, in_pairs=True)
+    assert 120 < largest_pair_sum(limited.values, op.axis) <= 128 < 2 * np.abs(limited.values.astype(int)).max()
+    assert largest_pair_sum(correct_rounding(nearest, weight, op, moments, None).values, op.axis) > 128
+    assert not np.array_equal(limited.values, nearest.values)
+
+
 def test_parts_that_are_rounded_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = np.random.default_rng(3).standard_normal((24, 10, 3, 3)).astype(np.float32)
     moments = np.stack([correlate(18, number) for number in range(10)]).astype(np.float32)
     nearest = quantize_weight(weight, 0)
-    whole = correct_rounding(nearest, weight, CONV, moments, None, 127)
+    whole = correct_rounding(nearest, weight, CONV, moments, None)
     monkeypatch.setattr("fewstep.calibration.lowering.gptq.AT_ONCE", 1)
-    assert np.array_equal(correct_rounding(nearest, weight, CONV, moments, None, 127).values, whole.values)
+    assert np.array_equal(correct_rounding(nearest, weight, CONV, moments, None).values, whole.values)
     assert not np.array_equal(whole.values, nearest.values) and replace(whole, values=nearest.values).axis == 0
 
 

@@ -11,7 +11,7 @@ from fewstep.calibration.lowering.quantize import lower_graph
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets.cpu_arm import CPU_ARM
 from fewstep.calibration.lowering.targets.cpu_x86 import CPU_X86
-from fewstep.calibration.lowering.targets.cpu_x86_7bit import CPU_X86_7BIT
+from fewstep.calibration.lowering.targets.cpu_x86_no_vnni import CPU_X86_NO_VNNI
 from fewstep.graph.graph import GROUP, Graph, Node, Value
 from fewstep.graph.session import open_session
 from tests.calibration.lowering.bodies.small_body import EDGES, SELECTED, body, feeds, sqnr, table
@@ -39,7 +39,7 @@ def in_float(node: Node) -> tuple[Node, ...]:
     )
 
 
-@pytest.mark.parametrize("target", [CPU_X86, CPU_X86_7BIT, CPU_ARM], ids=lambda target: target.name)
+@pytest.mark.parametrize("target", [CPU_X86, CPU_X86_NO_VNNI, CPU_ARM], ids=lambda target: target.name)
 @pytest.mark.parametrize("group", [0, 2])
 def test_every_integer_kernel_computes_what_its_numbers_stand_for(target: Target, group: int) -> None:
     """At most one code of difference, where a sum lies halfway; float32 outputs differ by rounding only."""

@@ -35,7 +35,7 @@ QUALITY, SPEED = Bound(quality=36.0), Bound(speed=1.5)
 
 
 def test_what_is_timed_is_what_this_kind_of_cpu_runs(machine: str) -> None:
-    here = {"x86_64": ("cpu-x86", "cpu-x86-7bit"), "aarch64": ("cpu-arm",)}[machine]
+    here = {"x86_64": ("cpu-x86", "cpu-x86-no-vnni"), "aarch64": ("cpu-arm",)}[machine]
     assert timeable_targets() == here
     check_targets(targets(*here), SPEED)
 
@@ -103,10 +103,10 @@ def test_a_search_that_fails_costs_the_other_bodies_nothing(tmp_path: Path, monk
     bundle = write_bundle(tmp_path / "deep", deep())
     before = (bundle / "manifest.json").read_bytes()
     monkeypatch.setattr(body_maker, "search_precision", refine)
-    with pytest.raises(UserError, match="^int8-cpu-x86 was not made: no body .*: int8-cpu-x86-7bit, int8-t"):
-        run(bundle, target=("cpu-x86", "cpu-x86-7bit", "tensorrt"), quality="20dB")
+    with pytest.raises(UserError, match="^int8-cpu-x86 was not made: no body .*: int8-cpu-x86-no-vnni, int8-t"):
+        run(bundle, target=("cpu-x86", "cpu-x86-no-vnni", "tensorrt"), quality="20dB")
     bodies = open_bundle(bundle).manifest.bodies
-    assert set(bodies) == {"float32", "int8-cpu-x86-7bit", "int8-tensorrt"}
+    assert set(bodies) == {"float32", "int8-cpu-x86-no-vnni", "int8-tensorrt"}
     (bundle / "manifest.json").write_bytes(before)
     with refuses("no body reaches it", "ask for less"):
         run(bundle, target=("cpu-x86",), quality="20dB")

@@ -69,9 +69,9 @@ def test_threads_that_cannot_be_are_refused(threads: Any, named: str) -> None:
 @pytest.mark.parametrize(
     ("machine", "instructions", "bodies"),
     [
-        ("x86_64", VNNI, ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]),
-        ("x86_64", NO_VNNI, ["cpu-x86-7bit", "cpu-x86", "cpu-arm"]),
-        ("aarch64", ("asimddp",), ["cpu-arm", "cpu-x86", "cpu-x86-7bit"]),
+        ("x86_64", VNNI, ["cpu-x86", "cpu-x86-no-vnni", "cpu-x86-7bit", "cpu-arm"]),
+        ("x86_64", NO_VNNI, ["cpu-x86-no-vnni", "cpu-x86-7bit", "cpu-x86", "cpu-arm"]),
+        ("aarch64", ("asimddp",), ["cpu-arm", "cpu-x86", "cpu-x86-no-vnni", "cpu-x86-7bit"]),
     ],
 )
 def test_int8_means_the_body_for_this_cpu_and_any_other_before_none(

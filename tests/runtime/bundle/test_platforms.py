@@ -1,5 +1,7 @@
 """The runtime's table: the bodies that a backend prefers, and the names of bodies."""
 
+from dataclasses import replace
+
 import pytest
 
 from fewstep.calibration.lowering.targets import load_target, target_names
@@ -12,6 +14,7 @@ from fewstep.runtime.bundle.platforms import (
     PORTABLE,
     body_name,
     cpu_kind,
+    is_core,
     platform_of,
     rank_platforms,
     suits,
@@ -33,14 +36,15 @@ VNNI, AVX2, ARM = (
         ("aarch64", ("asimddp",)),
     )
 )
+OLD = ["cpu-x86-7bit"]  # a target of earlier versions
 
 
 @pytest.mark.parametrize(
     ("cpu", "names", "openvino"),
     [
-        (VNNI, ["cpu-x86", "cpu-x86-7bit", "cpu-arm"], ["openvino", "openvino-7bit"]),
-        (AVX2, ["cpu-x86-7bit", "cpu-x86", "cpu-arm"], ["openvino-7bit", "openvino"]),
-        (ARM, ["cpu-arm", "cpu-x86", "cpu-x86-7bit"], ["openvino", "openvino-7bit"]),
+        (VNNI, ["cpu-x86", "cpu-x86-no-vnni", *OLD, "cpu-arm"], ["openvino", "openvino-no-vnni", "openvino-7bit"]),
+        (AVX2, ["cpu-x86-no-vnni", *OLD, "cpu-x86", "cpu-arm"], ["openvino-no-vnni", "openvino-7bit", "openvino"]),
+        (ARM, ["cpu-arm", "cpu-x86", "cpu-x86-no-vnni", *OLD], ["openvino", "openvino-no-vnni", "openvino-7bit"]),
     ],
 )
 def test_platforms_that_suit_a_cpu_are_preferred(cpu: Cpu, names: list[str], openvino: list[str]) -> None:
@@ -59,6 +63,13 @@ def test_a_platform_is_found_by_its_name() -> None:
     assert platform_of(PORTABLE) is None and platform_of("cpu-z80") is None
 
 
+def test_bodies_of_earlier_versions_are_known_and_no_longer_made() -> None:
+    for name, new in (("cpu-x86-7bit", "cpu-x86-no-vnni"), ("openvino-7bit", "openvino-no-vnni")):
+        old, platform = platform_of(name), platform_of(new)
+        assert old is not None and platform is not None and replace(old, name=new) == platform
+        assert is_core(name) and name not in target_names()
+
+
 def test_the_kind_of_a_cpu_follows_from_its_machine_name() -> None:
     assert [cpu_kind(name) for name in ("x86_64", "AMD64")] == ["x86"] * 2
     assert [cpu_kind(name) for name in ("aarch64", "arm64", "ARM64")] == ["arm"] * 3
@@ -66,7 +77,7 @@ def test_the_kind_of_a_cpu_follows_from_its_machine_name() -> None:
 
 def test_a_body_is_named_after_precision_and_target() -> None:
     assert body_name("float32") == "float32" and body_name("float16", PORTABLE) == "float16"
-    assert body_name("int8", "cpu-x86-7bit") == "int8-cpu-x86-7bit"
+    assert body_name("int8", "cpu-x86-no-vnni") == "int8-cpu-x86-no-vnni"
     assert body_name("int4-weights", "int4-weights") == "int4-weights"
     assert [target_of(body_name(platform.precision, platform.name)) for platform in PLATFORMS] == [
         platform.name for platform in PLATFORMS
@@ -87,4 +98,4 @@ def test_targets_are_judged_on_their_engine_unless_their_bodies_are_simulated() 
     targets = map(load_target, target_names())
     simulating = [each.platform for each in targets if each.runs is open_simulated]
     assert simulating == [each for each in PLATFORMS if each.simulated]
-    assert [each.name for each in rank_platforms(ONNXRUNTIME)] == ["cpu-x86", "cpu-x86-7bit", "cpu-arm"]
+    assert [each.name for each in rank_platforms(ONNXRUNTIME)] == ["cpu-x86", "cpu-x86-no-vnni", "cpu-arm"]

@@ -30,9 +30,9 @@ def with_target(bundle: Path, target: str) -> Bundle:
 @pytest.mark.parametrize(
     ("target", "loss", "suited"),
     [
-        ("cpu-x86", "added in 32 bits, which is slower", "cpu-x86-7bit"),
-        ("openvino", "added in 16 bits, which saturates", "openvino-7bit"),
-        ("openvino-bf16", "added in 16 bits, which saturates", "cpu-x86-7bit"),
+        ("cpu-x86", "added in 32 bits, which is slower", "cpu-x86-no-vnni"),
+        ("openvino", "added in 16 bits, which saturates", "openvino-no-vnni"),
+        ("openvino-bf16", "added in 16 bits, which saturates", "cpu-x86-no-vnni"),
     ],
 )
 def test_the_loss_is_named_with_the_calibration_that_avoids_it(
@@ -57,11 +57,11 @@ def test_a_packed_bundle_is_calibrated_where_it_was_packed(
     describe_cpu(monkeypatch, tmp_path, AVX2)
     said = describe_unsuited(bundle, "int8-cpu-x86")
     assert said is not None and said.endswith(
-        "calibrate the bundle that this was packed from with --target cpu-x86-7bit"
+        "calibrate the bundle that this was packed from with --target cpu-x86-no-vnni"
     )
 
 
-@pytest.mark.parametrize("target", ["cpu-x86-7bit", "cpu-arm", "openvino-7bit", "tensorrt", "qnn"])
+@pytest.mark.parametrize("target", ["cpu-x86-no-vnni", "cpu-arm", "openvino-no-vnni", "tensorrt", "qnn"])
 def test_other_bodies_lose_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_bundle: Path, target: str
 ) -> None:
@@ -78,7 +78,7 @@ def test_figures_include_saturation_on_openvino_alone(
     bodies = [msgspec.structs.replace(body, target=target) for target in ("openvino", "cpu-x86")]
     describe_cpu(monkeypatch, tmp_path, AVX2)
     said, none = map(describe_saturation, bodies)
-    assert said is not None and said.endswith("openvino-7bit is exact here") and none is None
+    assert said is not None and said.endswith("openvino-no-vnni is exact here") and none is None
     describe_cpu(monkeypatch, tmp_path, VNNI)
     assert describe_saturation(bodies[0]) is None
 
@@ -100,7 +100,7 @@ def test_without_vnni_8_bit_products_are_added_in_32_bits(
 ) -> None:
     """With VNNI the option makes a call up to twice as long."""
     describe_cpu(monkeypatch, tmp_path, instructions)
-    assert needs_wide_sums("cpu-x86") is (wide == "1") and not needs_wide_sums("cpu-x86-7bit")
+    assert needs_wide_sums("cpu-x86") is (wide == "1") and not needs_wide_sums("cpu-x86-no-vnni")
     for body, entry in (("int8-cpu-x86", wide), ("float32", "0")):
         session = OnnxRuntime().load(open_bundle(tiny_bundle), body).session  # type: ignore[attr-defined]
         assert session.get_session_options().get_session_config_entry("session.x64quantprecision") == entry

@@ -265,7 +265,7 @@ def test_what_no_body_or_engine_is_for_names_what_there_is(
 
 
 @pytest.mark.parametrize(
-    ("instructions", "target"), [(VNNI, "cpu-x86"), (NO_VNNI, "cpu-x86-7bit")], ids=["with VNNI", "without VNNI"]
+    ("instructions", "target"), [(VNNI, "cpu-x86"), (NO_VNNI, "cpu-x86-no-vnni")], ids=["with VNNI", "without VNNI"]
 )
 def test_where_no_body_is_int8_the_target_for_this_cpu_is_named(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: tuple[str, ...], target: str

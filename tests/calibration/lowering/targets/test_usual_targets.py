@@ -14,7 +14,7 @@ from tests.described_cpu import describe_cpu
     ("machine", "instructions", "target"),
     [
         ("x86_64", ("avx2", "avx512_vnni"), "cpu-x86"),
-        ("x86_64", ("avx2",), "cpu-x86-7bit"),
+        ("x86_64", ("avx2",), "cpu-x86-no-vnni"),
         ("aarch64", (), "cpu-arm"),
     ],
 )
