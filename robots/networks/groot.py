@@ -1,10 +1,12 @@
-"""The action head of GR00T N1.7: a diffusion transformer over the state and the actions, which reads features of the
-vision-language model (NVIDIA 2025, arXiv 2503.14734).
+"""The action heads of GR00T N1.5, N1.6 and N1.7: a diffusion transformer over the state and the actions, which reads
+features of the vision-language model (NVIDIA 2025, arXiv 2503.14734).
 
     head = load_groot_head(weights, embodiment=10, horizon=16)
     head(x, time, state, features, seen, pictures)
 
-Weight names are those of NVIDIA's checkpoints and LeRobot 0.6. The vision-language model itself is not part of it.
+They differ in what their weights contain. N1.5 has learned tokens between the state and the actions, and all its blocks
+read all features. N1.6 has no self-attention of the features. Weight names are those of NVIDIA's checkpoints and
+LeRobot. The vision-language model itself is not part of it.
 """
 
 from collections.abc import Mapping
@@ -20,7 +22,8 @@ HEAD = "action_head."  # begins the names of the head's weights
 BUCKETS = 1000  # the time is rounded down to a multiple of 1 / BUCKETS
 DIT_HEAD, FEATURE_HEAD = 48, 64  # width of an attention head, in all sizes of the transformer, and of the features'
 EPSILON = 1e-5
-GIVE_WEIGHTS = "give all weights of a checkpoint of GR00T N1.7"
+FUTURE, MASKED = "future_tokens.weight", "mask_token"  # the second replaces some states in training only
+GIVE_WEIGHTS = "give all weights of a checkpoint of GR00T N1.5, N1.6 or N1.7"
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class GrootShape:
     """Sizes of the head.
 
     head, feature_head: widths of an attention head. positions: learned positions of actions; 0 without them.
+    future: learned tokens between the state and the actions; 0 without them.
     text_every: of the blocks that read features, each `text_every`-th one reads those of the text, and the others those
         of pictures; 0 if all blocks read all features.
     """
@@ -44,6 +48,7 @@ class GrootShape:
     head: int
     feature_head: int
     positions: int
+    future: int
     has_norm: bool
 
 
@@ -176,9 +181,12 @@ class Transformer(nn.Module):
         )
         self.proj_out_1, self.proj_out_2 = nn.Linear(width, 2 * width), nn.Linear(width, shape.hidden)
 
-    def forward(self, tokens: Tensor, bucket: Tensor, features: Tensor, seen: Tensor, pictures: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, bucket: Tensor, features: Tensor, seen: Tensor, pictures: Tensor | None
+    ) -> Tensor:
         timed = self.timestep_encoder(bucket)
-        masks = [_mask(seen * kind if self.text_every else seen) for kind in (1 - pictures, pictures)]
+        reads = (seen, seen) if pictures is None else (seen * (1 - pictures), seen * pictures)
+        masks = [_mask(tokens_read) for tokens_read in reads]
         for number, block in enumerate(self.transformer_blocks):
             if number % 2:
                 tokens = block(tokens, timed)
@@ -195,7 +203,7 @@ class GrootHead(nn.Module):
 
     It is conditioned on the normalised state [B, state], padded with zeros, and on the last hidden states of the
     vision-language model, `features` [B, S, n]. `seen` [B, S] is 1 for tokens that are not padding, and `pictures` [B,
-    S] is 1 for those of pictures. Padding has no effect.
+    S] is 1 for those of pictures; a head with `text_every` 0 does not use it. Padding has no effect.
     """
 
     def __init__(self, shape: GrootShape) -> None:
@@ -206,19 +214,26 @@ class GrootHead(nn.Module):
         self.state_encoder = EmbodimentMlp(shape.state, shape.hidden, shape.width)
         self.action_encoder = ActionEncoder(shape.actions, shape.width)
         self.position_embedding = nn.Embedding(shape.positions, shape.width) if shape.positions else None
+        self.future_tokens = nn.Embedding(shape.future, shape.width) if shape.future else None
         self.model = Transformer(shape)
         self.action_decoder = EmbodimentMlp(shape.hidden, shape.hidden, shape.actions)
 
     def forward(
-        self, x: Tensor, time: Tensor, state: Tensor, features: Tensor, seen: Tensor, pictures: Tensor
+        self, x: Tensor, time: Tensor, state: Tensor, features: Tensor, seen: Tensor, pictures: Tensor | None = None
     ) -> Tensor:
+        if self.shape.text_every and pictures is None:
+            raise ValueError("blocks of this head read pictures and text apart; give `pictures`")
         features = self.vl_self_attention(self.vlln(features), _mask(seen))
         bucket = torch.floor((1 - time) * BUCKETS + 1e-3)  # 1 - 0.9 is slightly less than 0.1
         tokens = self.action_encoder(x, bucket)
         if self.position_embedding is not None:
             tokens = tokens + self.position_embedding.weight[: self.shape.horizon]
-        tokens = torch.cat([self.state_encoder(state)[:, None], tokens], dim=1)
-        return -self.action_decoder(self.model(tokens, bucket, features, seen, pictures)[:, 1:])
+        before = [self.state_encoder(state)[:, None]]
+        if self.future_tokens is not None:
+            before.append(self.future_tokens.weight.expand(len(x), -1, -1))
+        sees = pictures if self.shape.text_every else None
+        known = self.model(torch.cat([*before, tokens], dim=1), bucket, features, seen, sees)
+        return -self.action_decoder(known[:, 1 + self.shape.future :])
 
 
 def load_groot_head(
@@ -236,12 +251,14 @@ def load_groot_head(
         weights: all weights of the checkpoint; others than the action head's are ignored.
         embodiment: the robot's number (`embodiment_id.json`), whose state and action layers are taken.
         horizon: actions of a sequence, `action_horizon` in config.json.
-        text_every: `attend_text_every_n_blocks` in config.json; 0 if `use_alternate_vl_dit` is false there.
+        text_every: `attend_text_every_n_blocks` in config.json; 0 if `use_alternate_vl_dit` is false there. N1.5 has
+            neither, and always 0.
         head, feature_head: `attention_head_dim` in `diffusion_model_cfg` and `vl_self_attention_cfg`.
 
     Raises ValueError for weights of another network, an unknown embodiment, and sizes that the weights do not have.
     """
     tensors = {name.partition(HEAD)[2]: tensor.float() for name, tensor in weights.items() if HEAD in name}
+    tensors.pop(MASKED, None)
     try:
         embodiments, state, _ = tensors["state_encoder.layer1.W"].shape
         if not 0 <= embodiment < embodiments:
@@ -255,19 +272,18 @@ def load_groot_head(
             tensors["model.transformer_blocks.0.attn1.to_k.weight"].shape[1],
             _count(tensors, "model.transformer_blocks."),
             _count(tensors, "vl_self_attention.transformer_blocks."),
-            text_every,
+            0 if FUTURE in tensors else text_every,
             head,
             feature_head,
             len(tensors.get("position_embedding.weight", ())),
+            len(tensors.get(FUTURE, ())),
             "vlln.weight" in tensors,
         )
         _check_sizes(shape)
         network = GrootHead(shape)
         network.load_state_dict(_one_embodiment(tensors, embodiment))
     except (KeyError, RuntimeError) as error:
-        raise ValueError(
-            f"the weights are not those of an action head of GR00T N1.7 ({error}); {GIVE_WEIGHTS}"
-        ) from error
+        raise ValueError(f"the weights are not those of an action head of GR00T ({error}); {GIVE_WEIGHTS}") from error
     return network.eval()
 
 
@@ -276,7 +292,8 @@ def _check_sizes(shape: GrootShape) -> None:
     if not 1 <= shape.horizon <= (shape.positions or shape.horizon):
         what = f"horizon {shape.horizon}, and {shape.positions} positions of actions"
         raise ValueError(f"{what}; give action_horizon of config.json")
-    for name, head, width in (("head", shape.head, shape.width), ("feature_head", shape.feature_head, shape.features)):
+    feature_head = shape.feature_head if shape.feature_layers else shape.features
+    for name, head, width in (("head", shape.head, shape.width), ("feature_head", feature_head, shape.features)):
         if head < 1 or width % head:
             raise ValueError(f"{name} {head} does not divide {width}; give attention_head_dim of config.json")
 

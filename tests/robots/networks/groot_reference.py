@@ -1,9 +1,12 @@
-"""Write actions of the action head of GR00T N1.7 in LeRobot 0.6, for a tiny configuration: those of test_groot.py.
+"""Write actions of GR00T's action heads in LeRobot, for a tiny configuration: those of test_groot.py.
 
-python -m tests.robots.networks.groot_reference   # in LeRobot's environment, with diffusers
+python -m tests.robots.networks.groot_reference   # in an environment with diffusers, and LeRobot 0.6 or 0.4
+
+LeRobot 0.6 has N1.7, whose class without self-attention of the features is the head of N1.6. LeRobot 0.4 has N1.5.
 """
 
 import sys
+from importlib.metadata import version
 from typing import Any
 from unittest import mock
 
@@ -13,6 +16,7 @@ import torch
 from tests.robots.lerobot.weights import weight
 
 STATE, ACTION, HORIZON, TOKENS, FEATURES, EMBODIMENT, STEPS = 5, 6, 4, 7, 32, 1, 4
+FUTURE = 3  # learned tokens of N1.5
 CONFIG = {
     "max_state_dim": STATE, "max_action_dim": ACTION, "action_horizon": HORIZON, "hidden_size": 24,
     "input_embedding_dim": 16, "backbone_embedding_dim": FEATURES, "max_num_embodiments": 3, "max_seq_len": 8,
@@ -46,10 +50,24 @@ def head_weight(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(weight(name, shape)) * (shape[2] ** 0.5 if len(shape) == 3 else 1)
 
 
-def actions(alternates: bool) -> np.ndarray:
+def head_of_n17(**changes: Any) -> torch.nn.Module:
     from lerobot.policies.groot.groot_n1_7 import GR00TN17ActionHead, GR00TN17Config
 
-    head = GR00TN17ActionHead(GR00TN17Config(**CONFIG, use_alternate_vl_dit=alternates)).eval()
+    return GR00TN17ActionHead(GR00TN17Config(**{**CONFIG, **changes})).eval()
+
+
+def head_of_n15() -> torch.nn.Module:
+    from lerobot.policies.groot.action_head.flow_matching_action_head import (
+        FlowmatchingActionHead,
+        FlowmatchingActionHeadConfig,
+    )
+
+    blocks = {**CONFIG["diffusion_model_cfg"], "cross_attention_dim": FEATURES}
+    changes = {"diffusion_model_cfg": blocks, "action_dim": ACTION, "num_target_vision_tokens": FUTURE}
+    return FlowmatchingActionHead(FlowmatchingActionHeadConfig(**{**CONFIG, **changes})).eval()
+
+
+def actions(head: Any) -> np.ndarray:
     with torch.no_grad():
         for name, tensor in head.named_parameters():
             tensor.copy_(head_weight(name, tuple(tensor.shape)))
@@ -70,5 +88,13 @@ def actions(alternates: bool) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    for alternates in (True, False):
-        sys.stdout.write(np.array2string(actions(alternates), separator=", ", precision=7) + "\n")
+    if version("lerobot").startswith("0.4."):
+        heads = {"N1.5": head_of_n15()}
+    else:
+        heads = {
+            "N1.7": head_of_n17(use_alternate_vl_dit=True),
+            "N1.7, all blocks read all features": head_of_n17(use_alternate_vl_dit=False),
+            "N1.6": head_of_n17(use_alternate_vl_dit=True, vl_self_attention_cfg=None),
+        }
+    for name, head in heads.items():
+        sys.stdout.write(f"{name}\n{np.array2string(actions(head), separator=', ', precision=7)}\n")
