@@ -7,15 +7,20 @@ from dataclasses import dataclass, replace
 from fewstep.calibration.float_runs import TIMED_STEPS, further_seeds
 from fewstep.calibration.precision.precision_search import estimate_evaluations
 from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
+from fewstep.calibration.replaced_graphs import has_own_graphs, has_weights_to_store
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.task import Task
 from fewstep.graph.files.io import exceeds_one_file
+from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.files.weights import weight_bytes
 from fewstep.measure.estimate import Estimate, seconds_per_evaluation
 from fewstep.measure.rollouts.on_demand import close
 from fewstep.measure.rollouts.recorded_run import AT_ONCE
 from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS, OPERATION_SEEDS, OTHER_SEEDS
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends import RUN_ONCE
+from fewstep.runtime.bundle.networks import shared_graphs
+from fewstep.runtime.kinds.companions import TEXT_ENCODER
 
 LEAST_MEASURED = 1.0  # seconds of evaluations from which the work besides them is measured too
 ROUNDING = 25e-9  # seconds in which a large network's ranges are chosen and its weights rounded, by bytes of weights
@@ -67,7 +72,7 @@ def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
     """
     task = tasks[-1]  # each network has whole trajectories
     steps, large = len(task.plan.steps), [network for network in tasks if exceeds_one_file(network.prepared)]
-    bodies = sum(len(network.targets) + _attention_bodies(network) for network in tasks)
+    bodies = sum(len(network.targets) + _attention_bodies(network) + _judged_graphs(network) for network in tasks)
     tried = sum(min(len(network.operations), operation_error_runs(network)) * len(network.targets) for network in tasks)
     written = sum(len(network.targets) for network in tasks if network.sampler.bundle.manifest.space.has_squared_error)
     compared = (1 + bool(task.sampler.bundle.manifest.conditions)) * len(OTHER_SEEDS[: len(task.seeds)])
@@ -136,6 +141,20 @@ def _attention_bodies(task: Task) -> int:
     from fewstep.calibration.lowering.attention_pairs import find_large_attention  # for these targets alone
 
     return ATTENTION_BODIES * len(targets) if find_large_attention(task.prepared) else 0
+
+
+def _judged_graphs(task: Task) -> int:
+    """Return how many graphs of their own that are judged by samples are made for all targets together: of each target
+    for a CPU a conditioner, a prologue and, with prompts, a text encoder, as far as they have weights."""
+    manifest, bundle = task.sampler.bundle.manifest, task.sampler.bundle
+    if task.bound is not None or not manifest.space.has_squared_error:
+        return 0
+    own = [target for target in task.targets if has_own_graphs(target)]
+    has_text = bool(task.prompts) and task.all_networks is None
+    entries = shared_graphs(manifest)
+    judged = [entries[name] for name in (*RUN_ONCE, *[TEXT_ENCODER] * has_text) if name in entries]
+    weighted = [entry for entry in judged if entry.data or has_weights_to_store(load_stored(bundle, entry))]
+    return len(own) * len(weighted)
 
 
 def _judging_calls(task: Task) -> int:

@@ -83,10 +83,8 @@ class GraphReplacer:
         judge: returns the body of a recipe with the measured quality of its samples. If the user's measure scored
             them, it decides instead of PSNR. judge_further: returns a judged body with its quality on more seeds.
         """
-        target: Target = body.recipe.target
-        stores_weights: bool = target.scheme.weight_bits is not None
         shared = shared_graphs(self.task.sampler.bundle.manifest)
-        if (reason := self._why_all_shared(body, stores_weights)) is not None:
+        if (reason := self._why_all_shared(body)) is not None:
             body = replace(body, reasons={name: reason for name in (CONDITIONER, *COMPANIONS) if name in shared})
             return self._judge_pictures(body) if self._may_judge_pictures else body
         body = replace(body, reasons=self.unjudged_graphs)
@@ -101,14 +99,14 @@ class GraphReplacer:
         is_judged = isinstance(self.runs.judging, ContinuousJudgingRun) and DECODER in self.exported
         return is_judged and not self.task.sampler.body.graph.data
 
-    def _why_all_shared(self, body: CalibratedBody[AnyRecipe], stores_weights: bool) -> str | None:
+    def _why_all_shared(self, body: CalibratedBody[AnyRecipe]) -> str | None:
         """Return why a body has no graph of its own in the place of a shared one; None if it may have some."""
         target: Target = body.recipe.target
         if not isinstance(self.runs.judging, ContinuousJudgingRun):
             return "the bundle samples tokens"
         if body.search is not None:
             return "--quality and --speed choose the precision of the steps alone: calibrate without them"
-        if not (stores_weights or target.platform.backend == ONNXRUNTIME or target.companions):
+        if not has_own_graphs(target):
             return f"no int8 form for {target.name}: targets of CPUs and {INT8_WEIGHTS.name} have one"
         return None
 
@@ -341,6 +339,13 @@ def store_graph(graph: Graph, bits: int, moments: Moments | None = None) -> Othe
     """Return a graph with its weights in 8 bits, or those of matrix products in 4 bits."""
     coarse = {op.code: 4 if bits == 4 and can_have_4_bits(op, graph) else 8 for op in select_stored_ops(graph)}
     return OtherGraph(store_embeddings(RoundedWeights(graph, moments or {}).store(coarse) if coarse else graph))
+
+
+def has_own_graphs(target: Target) -> bool:
+    """Return whether bodies of a target may run graphs of their own in the place of shared ones: those for CPUs, and
+    those of weights alone."""
+    is_for_cpu = target.platform.backend == ONNXRUNTIME or target.companions is not None
+    return is_for_cpu or target.scheme.weight_bits is not None
 
 
 def has_weights_to_store(graph: Graph) -> bool:

@@ -13,7 +13,7 @@ from time import perf_counter
 import msgspec
 
 from fewstep.measure.cost import BATCH
-from fewstep.measure.estimate import Estimate, seconds_per_evaluation
+from fewstep.measure.estimate import Estimate, measure_load, seconds_per_evaluation
 from fewstep.measure.judge import Judgements
 from fewstep.measure.judged_task import JudgedTask
 from fewstep.measure.quality import measure_quality
@@ -54,13 +54,12 @@ class MeasureTask:
     notes: tuple[str, ...] = ()
 
     def estimate(self) -> Estimate:
-        """Estimate the duration of a measurement, at float32's speed."""
-        timing = 0.0 if self.timed is None else self.timed.seconds
-        if self.judged is None:
-            return Estimate(evaluations=0, sampling=0.0, timing=timing)
-        task, count = self.judged, self.judged.evaluations
-        batch = min(BATCH, task.count)
-        seconds = seconds_per_evaluation(task.reference, task.plan, task.records, count=count, batch=batch)
+        """Estimate the duration of a measurement, at float32's speed. Without a comparison, calls count as short."""
+        task, seconds, count = self.judged, 0.0, 0
+        if task is not None:
+            count, batch = task.evaluations, min(BATCH, task.count)
+            seconds = seconds_per_evaluation(task.reference, task.plan, task.records, count=count, batch=batch)
+        timing = 0.0 if self.timed is None else self.timed.estimate_seconds(seconds, measure_load())
         return Estimate(count, count * seconds, timing)
 
 

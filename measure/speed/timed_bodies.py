@@ -13,6 +13,7 @@ from fewstep.measure.body_backends import backend_of, is_simulated
 from fewstep.measure.open_body import open_body
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
 from fewstep.measure.sampling import FLOAT
+from fewstep.measure.speed.contender_process import WARM_UP
 from fewstep.measure.speed.mean_step import make_contender, middle_feeds
 from fewstep.measure.speed.race import Race, Turns, run_race
 from fewstep.plans.errors import UserError
@@ -25,6 +26,8 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.bundle.unsuited_bodies import describe_losses
 from fewstep.runtime.progress import SILENT, Progress
 
+STARTING = 0.5  # seconds in which a process starts and opens a small network, on an idle machine
+PROFILED = 10  # calls of a profile
 FLOAT16 = "float16 is not timed: onnxruntime's CPU kernels compute it in float32; --backend names one that runs it"
 
 
@@ -43,12 +46,18 @@ class TimedBodies:
     plans: Mapping[str, Plan]
     turns: Turns
 
-    @property
-    def seconds(self) -> float:
-        """The total time of all turns in seconds."""
-        networks = len({step.network for step in self.plans[self.here[0]].steps})
-        calls = (len(self.here) + len(self.elsewhere)) * (1 if networks == 1 else 1 + networks)
-        return len(self.turns.batches) * calls * (self.turns.rounds + 1) * self.turns.seconds
+    def estimate_seconds(self, evaluation: float, load: float) -> float:
+        """Return the expected time of all turns, of starting processes and of their profiles, in seconds.
+
+        evaluation: the seconds of an evaluation of one sample. load: see `measure_load`. Both are of the present
+        machine. A turn has at least one call before the counted ones, and a call of several networks runs each step.
+        """
+        steps = self.plans[self.here[0]].steps
+        networks, bodies = len({step.network for step in steps}), len(self.here) + len(self.elsewhere)
+        counted_calls = bodies * (1 if networks == 1 else 1 + networks) * self.turns.rounds
+        calls = [evaluation * batch * (1 if networks == 1 else len(steps)) for batch in self.turns.batches]
+        turns = sum(max(WARM_UP, call) + max(self.turns.seconds, call) for call in calls) * counted_calls
+        return turns + bodies * (len(calls) * STARTING * load + PROFILED * calls[0])
 
 
 def select_local_bodies(bundle: Bundle) -> list[str]:

@@ -10,8 +10,10 @@ import pytest
 from fewstep.calibration import replaced_graphs, shared_graph_ranges
 from fewstep.calibration.activation_counts import tabulate
 from fewstep.calibration.calibrate import Calibration, calibrate
+from fewstep.calibration.cost import _judged_graphs
 from fewstep.calibration.lowering.quantize import LoweredBody, lower
 from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.lowering.targets import load_target
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
@@ -26,7 +28,7 @@ from fewstep.runtime.bundle.manifest import Condition, NetworkEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
 from tests.bundles import change_bundle, content_of, entry, write_graphs
-from tests.calibration.test_calibrate import SCHEDULE, denoiser, task_of
+from tests.calibration.test_calibrate import SCHEDULE, denoiser, task_of, write_bundle
 from tests.exact_int8 import EXACT_TARGET
 from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
@@ -158,6 +160,15 @@ def test_a_prologue_is_in_int8_too(clock: Path) -> None:
     assert own.coverage is not None and own.coverage.int8_ops == ("p0", "p1")
     samples = [load(clock, body=name).sample("ddim:2", range(4)) for name in ("float32", BODY)]
     assert 0 < np.square(samples[1] - samples[0]).mean() < 1e-3
+
+
+def test_the_cost_counts_the_graphs_that_are_judged(clock: Path) -> None:
+    """A prologue of each target for a CPU, but none without weights, and none for GPUs."""
+    task = task_of(options(clock))
+    graphs = [_judged_graphs(replace(task, targets=(load_target(name),))) for name in (EXACT_TARGET, "tensorrt")]
+    assert graphs == [1, 0] and _judged_graphs(replace(task, targets=(task.targets[0],) * 2)) == 2
+    other = write_bundle(clock.parent / "plain", denoiser())
+    assert _judged_graphs(task_of(options(other))) == 0
 
 
 def test_of_two_networks_each_has_a_prologue_in_int8(clock: Path) -> None:

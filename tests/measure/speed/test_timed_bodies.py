@@ -11,7 +11,7 @@ from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
 from fewstep.measure.speed import timed_bodies
 from fewstep.measure.speed.mean_step import middle_feeds
-from fewstep.measure.speed.race import Race, Timing
+from fewstep.measure.speed.race import Race, Timing, Turns
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.report.options import ReportOptions
@@ -58,6 +58,16 @@ def test_each_body_is_fed_along_the_plan_that_was_fitted_to_it(tmp_path, monkeyp
         with load(path, body=body) as sampler:
             expected = middle_feeds(sampler, sampler.compile(plan, 2.0), 1)[DENOISER]
         np.testing.assert_array_equal(fed[body], expected["x"])
+
+
+def test_the_time_of_turns_has_starts_profiles_and_long_calls(tmp_path):
+    """Turns of 0.5 s of two bodies. Calls of 0.1 s take 0.1 + 0.5 s with the one before them, and those of eight
+    samples 0.8 + 0.8 s. A process starts in 2 * 0.5 s, and a profile takes ten calls."""
+    plan = load(make_bundle(tmp_path / "tiny")).compile("ddim:2")
+    timed = timed_bodies.TimedBodies(("float32", "int8"), (), {"float32": plan, "int8": plan}, Turns((1, 8), 7, 0.5))
+    turns, starts, profiles = 2 * 7 * (0.6 + 1.6), 2 * 2 * 2 * 0.5, 2 * 10 * 0.1
+    assert timed.estimate_seconds(0.1, 2.0) == pytest.approx(turns + starts + profiles)
+    assert timed.estimate_seconds(0.0, 1.0) == pytest.approx(2 * 7 * 2 * (timed_bodies.WARM_UP + 0.5) + 2 * 2 * 0.5)
 
 
 def test_graphs_are_really_run(tmp_path):
