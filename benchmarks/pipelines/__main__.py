@@ -11,7 +11,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -23,6 +23,7 @@ from benchmarks.pipelines.listed import compare_listed
 from benchmarks.pipelines.public_configs import find_config, read_configs
 from benchmarks.pipelines.variants import Variant, find_sides, read_fields, write_call
 from benchmarks.pipelines.whole_call import WholeCall, compare_whole_call
+from benchmarks.pipelines.whole_int8 import INT8, STORED, WholeInt8, run_whole_int8
 from fewstep.export.companions.companion import COMPANION
 from fewstep.export.companions.networks import NO_PROMPTS, NOT_TRACED
 from fewstep.export.export import export
@@ -52,7 +53,8 @@ class Outcome:
     and `decoded`, its largest difference from the pipeline's own output, relative to that; "" and None for a bundle
     that returns x. `encoded`: the largest difference of the bundle's text encoder from torch; None for a bundle that
     takes no prompts. `from_text` and `from_x`: how far a recorded bundle is from its pipeline's own call, from texts to
-    x and from x to what the call returns, as `WholeCall` describes."""
+    x and from x to what the call returns, as `WholeCall` describes. `int8` and `int8_psnr`: as `WholeInt8` has them;
+    empty and None without --int8, for a bundle without prompts, and if the run failed, which `reason` says."""
 
     name: str
     result: str
@@ -64,13 +66,17 @@ class Outcome:
     encoded: float | None = None
     from_text: float | None = None
     from_x: float | None = None
+    int8: Mapping[str, str] = field(default_factory=dict)
+    int8_psnr: float | None = None
 
     def __str__(self) -> str:
         difference = "" if self.difference is None else f"{self.difference:.1g}"
         steps = " ".join(map(str, self.steps))
         outputs = "" if self.from_x is None else f"{self.outputs} {self.from_x:.1g}"
         prompts = "" if self.from_text is None else f"prompts {self.from_text:.1g}"
-        return f"{self.name:48} {self.result:20} {difference:8} {steps:8} {outputs:20} {prompts:13} {self.reason}"
+        int8 = "; ".join(f"{name}: {precision}" for name, precision in self.int8.items())
+        end = f"{self.reason} {int8}".strip()
+        return f"{self.name:48} {self.result:20} {difference:8} {steps:8} {outputs:20} {prompts:13} {end}"
 
 
 class _OutOfTime(BaseException):
@@ -102,9 +108,15 @@ class _Differences(logging.Handler):
 
 
 def try_pipeline(
-    pipeline: DummyPipeline, work: Path, seconds: int, loads_only: bool, variant: Variant = AS_TESTED
+    pipeline: DummyPipeline,
+    work: Path,
+    seconds: int,
+    loads_only: bool,
+    variant: Variant = AS_TESTED,
+    in_int8: bool = False,
 ) -> Outcome:
-    """Make the folder of a pipeline, and export it, or only load it, which records and compares."""
+    """Make the folder of a pipeline, and export it, or only load it, which records and compares. `in_int8`: run its
+    bundle in int8 instead of comparing it with the pipeline's call."""
     folder, bundle = work / pipeline.name, None if loads_only else work / f"{pipeline.name}.bundle"
     for each in (folder, bundle):
         if each is not None:
@@ -118,13 +130,15 @@ def try_pipeline(
     logger.setLevel(logging.INFO)
     remarks = ["one size"] if variant.scale != 1 and not find_sides(settings) else []
     remarks += [f"{PERTURBATION}=0"] if PERTURBATION in settings else []
-    whole = WholeCall(None, None)
+    whole, int8 = WholeCall(None, None), WholeInt8({})
     try:
         with _limit(seconds):
             remarks += export_pipeline(folder, bundle, settings) + listened.remarks[-2:]
             outputs = "" if bundle is None else _output_roles(bundle)
             compared, more = NOT_COMPARED, list[str]()
-            if not _is_recorded(folder):
+            if in_int8:
+                int8, more = (WholeInt8({}), []) if bundle is None else _run_int8(bundle)
+            elif not _is_recorded(folder):
                 compared, more = _compare_listed(folder, settings, variant.scale)
             elif bundle is not None:
                 whole, more = _compare_whole(folder, bundle, settings)
@@ -140,8 +154,19 @@ def try_pipeline(
             shutil.rmtree(bundle, ignore_errors=True)
     difference, steps = next(iter(listened.found), compared)
     result, reason = LOADED if loads_only else EXPORTED, "; ".join(remarks + more)
-    measured = listened.decoded, listened.encoded, whole.from_text, whole.from_x
+    measured = listened.decoded, listened.encoded, whole.from_text, whole.from_x, int8.networks, int8.psnr
     return Outcome(pipeline.name, result, difference, reason, steps, outputs, *measured)
+
+
+def _run_int8(bundle: Path) -> tuple[WholeInt8, list[str]]:
+    """Return how a bundle that takes prompts runs in int8, with remarks."""
+    if open_bundle(bundle).manifest.text is None:
+        return WholeInt8({}), []
+    try:
+        return run_whole_int8(bundle), []
+    except Exception as error:
+        what = error.what if isinstance(error, UserError) else _line(error)
+        return WholeInt8({}), [f"int8: {what}"]
 
 
 def _compare_whole(folder: Path, bundle: Path, settings: Mapping[str, Any]) -> tuple[WholeCall, list[str]]:
@@ -214,6 +239,7 @@ def summarize(outcomes: Sequence[Outcome], count: int) -> str:
     worst = f"; largest difference of x {max(differences):.1g}, over {len(differences)}" if differences else ""
     worst += _count([outcome.from_text for outcome in outcomes], "{} go from a prompt to the pipeline's own x")
     worst += _count([outcome.from_x for outcome in outcomes], "{} end with the pipeline's own output")
+    worst += _count_int8(outcomes)
     listed = ", ".join(f"{number} {result}" for result, number in by_result.items())
     return f"{count} classes: {listed}, {count - sum(by_result.values())} {ABSENT}{worst}"
 
@@ -224,6 +250,21 @@ def _count(differences: Sequence[float | None], what: str) -> str:
     far = sum(number is not None for number in differences) - len(near)
     counted = f"; {what.format(len(near))} within {max(near):.1g}" if near else ""
     return counted + (f", {far} differ by more than {AGREES:g}" if far else "")
+
+
+def _count_int8(outcomes: Sequence[Outcome]) -> str:
+    """Return a part of the last line: how many bundles run in int8 from a prompt to their output."""
+    tried = [outcome.int8 for outcome in outcomes if outcome.int8 or "int8: " in outcome.reason]
+    whole = sum(bool(int8) and {*int8.values()} <= {INT8, STORED} for int8 in tried)
+    partly = sum(outcome.int8_psnr is not None for outcome in outcomes) - whole
+    refused = sum(bool(outcome.int8) and outcome.int8_psnr is None for outcome in outcomes)
+    failed = len(tried) - whole - partly - refused
+    if not tried:
+        return ""
+    return (
+        f"; of {len(tried)} with prompts, {whole} run with all networks in int8, {partly} with some in float32, "
+        f"{refused} have no int8 denoiser, {failed} fail"
+    )
 
 
 def read_outcomes(file: Path, names: Sequence[str]) -> list[Outcome]:
@@ -257,6 +298,7 @@ def main() -> None:
     )
     parser.add_argument("--scale", type=positive, default=1, help="factor of height and width (default %(default)s)")
     parser.add_argument("--public-configs", action="store_true", help="with the scheduler of public weights")
+    parser.add_argument("--int8", action="store_true", help="calibrate bundles with prompts, and run them in int8")
     add_only(parser, "pipelines")
     given = parser.parse_args()
     variant = Variant(read_fields(given.scheduler), given.scale)
@@ -266,7 +308,7 @@ def main() -> None:
     done = {each.name for each in outcomes}
     for pipeline in find_pipelines(given.components, [name for name in names if name not in done]):
         own = replace(variant, public=find_config(configs, pipeline.name))
-        outcomes.append(try_pipeline(pipeline, given.work, given.seconds, given.load_only, own))
+        outcomes.append(try_pipeline(pipeline, given.work, given.seconds, given.load_only, own, given.int8))
         print(json.dumps(asdict(outcomes[-1])) if given.json else outcomes[-1], flush=True)
     found = {each.name for each in outcomes}
     for name in names:

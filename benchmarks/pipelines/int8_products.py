@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
 from time import process_time
-from typing import Any
 
-import numpy as np
+from safetensors.numpy import save_file
 
 from benchmarks.options import add_only, parser_of
 from benchmarks.pipelines.__main__ import export_pipeline
 from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
+from benchmarks.pipelines.whole_int8 import TRAJECTORIES, draw_conditions
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.plans.errors import UserError
 from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.report.operations import ACTIVATIONS
-from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import open_bundle
 
 NETWORKS = {  # a pipeline of each kind of network
@@ -39,7 +38,6 @@ NETWORKS = {  # a pipeline of each kind of network
     "StableVideoDiffusionPipeline": "spatio-temporal U-Net",
     "CogVideoXPipeline": "video MMDiT",
 }
-TRAJECTORIES = 4
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,8 @@ def calibrate_pipeline(pipeline: DummyPipeline, work: Path) -> Iterator[Products
         shutil.rmtree(each, ignore_errors=True)
     export_pipeline(folder, bundle, pipeline.write(folder))
     begin = process_time()
-    conditions = work / f"{pipeline.name}.npz"
-    np.savez(conditions, **draw_conditions(open_bundle(bundle).manifest))
+    conditions = work / f"{pipeline.name}.safetensors"
+    save_file(draw_conditions(open_bundle(bundle).manifest, TRAJECTORIES), conditions)
     try:
         calibrate(CalibrateOptions(bundle, trajectories=TRAJECTORIES, conditions=conditions))
     except UserError:
@@ -82,19 +80,6 @@ def list_products(name: str, bundle: Path, seconds: float) -> Iterator[Products]
         if body.startswith("int8"):
             others = Counter(each.reason for each in weighted if each.precision != "int8")
             yield Products(name, body, len(weighted) - others.total(), dict(others), seconds)
-
-
-def draw_conditions(manifest: Manifest) -> dict[str, Any]:
-    """Return random conditions without a default, [TRAJECTORIES, ...]: numbers in [0, 1), and ones of other types."""
-    rng = np.random.default_rng(0)
-    needed = [each for each in manifest.conditions if each.default is None]
-    return {each.name: _draw(rng, (TRAJECTORIES, *each.shape), each.dtype, "mask" in each.name) for each in needed}
-
-
-def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, is_mask: bool) -> Any:
-    if is_mask or np.dtype(dtype).kind != "f":
-        return np.ones(shape, dtype)
-    return rng.random(shape, np.float32)
 
 
 def main() -> None:

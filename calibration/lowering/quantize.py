@@ -155,11 +155,14 @@ def select_ops_to_lower(prepared: Graph, no_floats: bool = False) -> tuple[Weigh
         raise UserError(what, "export without --lora-slots, and merge files: --lora FILE")
     if no_floats:
         _check_constants(prepared)
-    every = (op for op, _ in explain_selection(prepared) if not op.node.attributes.get("transA"))
-    ops = tuple(every) if no_floats else select_int8_ops(prepared)
+    explained = explain_selection(prepared)
+    every = tuple(op for op, _ in explained if not op.node.attributes.get("transA"))
+    ops = every if no_floats else select_int8_ops(prepared)
     if not ops:
+        counts = Counter(reason.partition(":")[0] for _, reason in explained)
+        why = "; ".join(f"{count}: {reason}" for reason, count in counts.items())
         raise UserError(
-            f"no operation of graph {prepared.name!r} can run in int8",
+            f"no operation of graph {prepared.name!r} can run in int8 ({why or 'it has none'})",
             "use float: int8 needs Conv, MatMul or Gemm layers between the first and the last one, with"
             f" {LEAST_CHANNELS} channels or more",
         )
