@@ -49,11 +49,11 @@ class PairedQuality:
 
 @dataclass(frozen=True)
 class GraphVerdict:
-    """The quality of samples or of pictures with a graph in a coarser form, against float32's.
+    """The quality of samples, or of what is decoded from them, with a graph in a coarser form, against float32's.
 
-    form: such as "int8". seen: "samples" or "pictures". judged: the score by the user's judge, which decides instead of
-    PSNR; None without one. most_loss: the loss in dB that the form is worth. tolerated_loss: the loss in dB that is
-    always accepted. saved: what the form saves, as text.
+    form: such as "int8". seen: "samples", "pictures", "videos" or "sounds". judged: the score by the user's judge,
+    which decides instead of PSNR; None without one. most_loss: the loss in dB that the form is worth. tolerated_loss:
+    the loss in dB that is always accepted. saved: what the form saves, as text.
     """
 
     form: str

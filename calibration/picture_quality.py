@@ -1,15 +1,17 @@
-"""The pictures that judge the autoencoder of a body: those of float32's samples, of the body's own samples, and of its
-own decoder and encoder."""
+"""The pictures, videos or sounds that judge the autoencoder of a body: those of float32's samples, of the body's own
+samples, and of its own decoder and encoder. They are all called pictures here."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.calibrated_body import AnyRecipe, CalibratedBody
+from fewstep.calibration.decoded import decode, decoded_psnr
 from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.graph_verdict import PairedQuality
 from fewstep.calibration.lowering.scheme import Target
@@ -17,25 +19,28 @@ from fewstep.calibration.precision.recipe import open_graphs
 from fewstep.calibration.sample_space import ContinuousJudgingRun
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session
-from fewstep.measure.rollouts.metrics import Floats, psnr
+from fewstep.measure.rollouts.metrics import Floats
 from fewstep.measure.rollouts.nearness import NEAR_PSNR
 from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.bundle.manifest import Trial
 from fewstep.runtime.kinds.companions import DECODER, ENCODER
 
+NO_CONDITIONS: Arrays = MappingProxyType({})
 PICTURES = 4  # samples whose pictures judge an autoencoder at a time: decoding takes longer than a step
 
 
 @dataclass(frozen=True)
 class PicturePart:
-    """Up to PICTURES samples of a recorded run: `rows` of it, their latents, and their pictures by float32."""
+    """Up to PICTURES samples of a recorded run: `rows` of it, their latents and conditions, and what float32's decoder
+    returns for them."""
 
     run: RecordedRun
     rows: slice
     latents: Floats
-    pictures: Floats
+    conditions: Arrays
+    pictures: list[Floats]
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,9 @@ class PictureJudge:
         Errors of the body and of the graph add up."""
         opened = open_rows(decoder, target)
         for part in self.parts():
-            before = psnr(self.decode(self._body_latents(body, part)), part.pictures)
-            after = _add_errors(before, psnr(run_one(opened, decoder, part.latents), part.pictures))
+            before = decoded_psnr(self.decode(self._body_latents(body, part), part.conditions), part.pictures)
+            own = decode(opened, decoder, part.latents, part.conditions)
+            after = _add_errors(before, decoded_psnr(own, part.pictures))
             yield PairedQuality(before.tolist(), after.tolist(), after.tolist())
 
     def judge_encoder(self, encoder: Graph, target: Target) -> Generator[PairedQuality]:
@@ -72,21 +78,22 @@ class PictureJudge:
         exported, opened = self.exported[ENCODER], open_rows(encoder, target)
         float32 = open_session(exported, optimize=True, threads=self.threads)
         for part in self.parts():
-            shown = np.clip(part.pictures, -1, 1)
+            shown = np.clip(part.pictures[0], -1, 1)
             exact, own = (self.decode(run_one(encode, exported, shown)) for encode in (float32, opened))
-            alone, before = psnr(own, exact), np.full(len(shown), NEAR_PSNR)
+            alone, before = decoded_psnr(own, exact), np.full(len(shown), NEAR_PSNR)
             yield PairedQuality(before.tolist(), _add_errors(before, alone).tolist(), alone.tolist())
 
     def judge_body(self, body: CalibratedBody[AnyRecipe], decoder: Graph | None, target: Target) -> float:
         """Return the mean PSNR of the first pictures of a body's samples, by its own decoder or by float32's (None)."""
         part = next(self.parts())
-        latents = self._body_latents(body, part)
-        pictures = self.decode(latents) if decoder is None else run_one(open_rows(decoder, target), decoder, latents)
-        return float(psnr(pictures, part.pictures).mean())
+        graph = self.exported[DECODER] if decoder is None else decoder
+        network = self._decoder if decoder is None else open_rows(decoder, target)
+        own = decode(network, graph, self._body_latents(body, part), part.conditions)
+        return float(decoded_psnr(own, part.pictures).mean())
 
-    def decode(self, latents: Floats) -> Floats:
-        """Return the pictures of latents by float32's decoder."""
-        return run_one(self._decoder, self.exported[DECODER], latents)
+    def decode(self, latents: Floats, conditions: Arrays = NO_CONDITIONS) -> list[Floats]:
+        """Return what float32's decoder returns for latents and the conditions that it takes besides."""
+        return decode(self._decoder, self.exported[DECODER], latents, conditions)
 
     @property
     def has_samples(self) -> bool:
@@ -98,8 +105,9 @@ class PictureJudge:
         yield from self._parts
         for index, (run, rows) in enumerate(self._rows()):
             if index >= len(self._parts):
-                latents = run.sample[rows]
-                self._parts.append(PicturePart(run, rows, latents, self.decode(latents)))
+                conditions = {name: value[rows] for name, value in run.batch.conditions.items()}
+                decoded = self.decode(run.sample[rows], conditions)
+                self._parts.append(PicturePart(run, rows, run.sample[rows], conditions, decoded))
                 yield self._parts[index]
 
     def _rows(self) -> Iterator[tuple[RecordedRun, slice]]:

@@ -2,7 +2,7 @@
 decoder and encoder of an autoencoder, with integers as in the body itself.
 
 A graph is kept if what it saves is worth its loss. A conditioner, a prologue and a text encoder are judged by the
-samples that their outputs lead to, from the same seeds. A decoder is judged by its pictures of float32's samples, with
+samples that their outputs lead to, from the same seeds. A decoder is judged by what it makes of float32's samples, with
 the error of the body's own samples. An encoder is judged alone, by the pictures that float32's decoder makes of its
 latents: a call from noise does not run it. Seeds are added until others would hardly decide otherwise.
 """
@@ -20,6 +20,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from fewstep.calibration.calibrated_body import AnyRecipe, CalibratedBody
+from fewstep.calibration.decoded import DECODED
 from fewstep.calibration.failed_bodies import target_body_name
 from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.graph_verdict import GraphVerdict, PairedQuality, decide
@@ -132,16 +133,17 @@ class GraphReplacer:
     @cached_property
     def unjudged_graphs(self) -> dict[str, str]:
         """The names of shared graphs that nothing can judge, each with the reason: a text encoder without prompts, what
-        several networks read, and an autoencoder of videos or sound, or without samples of its size."""
+        several networks read, an autoencoder without samples of its size, and an encoder without a decoder of
+        pictures."""
         manifest, reasons = self.task.sampler.bundle.manifest, dict[str, str]()
         entries = shared_graphs(manifest)
         if TEXT_ENCODER in entries and not self.task.prompts:
             reasons[TEXT_ENCODER] = "no prompts are given that could judge it (--prompts FILE)"
         if (decoder := entries.get(DECODER)) is not None:
-            if [output.role for output in decoder.outputs] != ["image"]:
-                reasons |= dict.fromkeys((DECODER, ENCODER), "it makes no pictures, which alone could judge it")
-            elif not self._pictures.has_samples:
+            if not self._pictures.has_samples:
                 reasons |= dict.fromkeys((DECODER, ENCODER), "no samples of its size could judge it")
+            elif [output.role for output in decoder.outputs] != ["image"]:
+                reasons[ENCODER] = "no decoder of pictures could judge it"
         if (networks := self.task.all_networks) is not None:
             parts = networks.denoiser.networks
             others = [part.bundle.manifest for name, part in parts.items() if name != self.task.network]
@@ -231,7 +233,8 @@ class GraphReplacer:
                 tried = judge_further(tried)
                 judged = tried.trial.judged
         most_loss, saved = self._saving(tried.recipe, name, graph)
-        seen = "pictures" if name in (DECODER, ENCODER) else "samples"
+        entries = shared_graphs(self.task.sampler.bundle.manifest)
+        seen = DECODED[entries[DECODER].outputs[0].role] if name in (DECODER, ENCODER) else "samples"
         with closing(parts):
             first = GraphVerdict(form, seen, next(parts), judged, most_loss, self.task.policy.tolerated_loss, saved)
             return decide(first, parts), tried
@@ -302,12 +305,15 @@ class GraphReplacer:
             return setup_feeds(self.task, name)
         if name == TEXT_ENCODER:
             return split_rows(self._ids)
-        latents = self.runs.of_operations.sample
+        run = self.runs.of_operations
         self.runs.close()
-        if latents.shape[1:] != self.task.sampler.bundle.manifest.x_shape:
+        if run.sample.shape[1:] != self.task.sampler.bundle.manifest.x_shape:
             raise UserError("samples that give its ranges have another size", "calibrate without --size")
-        fed = latents if name == DECODER else self._pictures.decode(latents)
-        return split_rows({self.exported[name].inputs[0].name: fed})
+        latents, *others = self.exported[DECODER].inputs
+        if name == DECODER:
+            conditions = {entry.name: run.batch.conditions[entry.name] for entry in others}
+            return split_rows({latents.name: run.sample, **conditions})
+        return split_rows({self.exported[name].inputs[0].name: self._pictures.decode(run.sample)[0]})
 
     # text encoder
 

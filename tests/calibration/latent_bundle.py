@@ -55,16 +55,18 @@ def convolutions(given: str, returned: str, channels: tuple[int, ...], seed: int
     return graph_of_text(text, **_layers(seed, *shapes))
 
 
-def write_latent_bundle(folder: Path) -> Path:
-    """Write the bundle, and prompts.txt with four prompts in the same folder."""
+def write_latent_bundle(folder: Path, decoder: Graph | None = None) -> Path:
+    """Write the bundle, and prompts.txt with four prompts in the same folder. With a decoder of its own, it has no
+    encoder of images."""
     content = tokenizer()
     file = f"graphs/tokenizer-{sha256(content).hexdigest()[:12]}.json"
     graphs = {
         "text": text_encoder(),
-        "decoder": convolutions("latent", "image", (1, 32, 32, 32, 3), 7),
+        "decoder": decoder or convolutions("latent", "image", (1, 32, 32, 32, 3), 7),
         "encoder": convolutions("image", "latent", (3, 32, 32, 32, 1), 8),
     }
-    entries = {name: entry(f"graphs/{name}.onnx", graph, text="condition") for name, graph in graphs.items()}
+    roles = {"text": "condition", "video": "video", "sound": "sound"}
+    entries = {name: entry(f"graphs/{name}.onnx", graph, **roles) for name, graph in graphs.items()}
     (folder.parent / "prompts.txt").write_text(PROMPTS)
     return write_graphs(
         folder,
@@ -76,5 +78,5 @@ def write_latent_bundle(folder: Path) -> Path:
         prediction="sample",
         schedule=SCHEDULE,
         text=TextEncoderEntry(entries["text"], (Tokens("ids", file, LENGTH, PAD),)),
-        autoencoder=AutoencoderEntry(entries["decoder"], entries["encoder"]),
+        autoencoder=AutoencoderEntry(entries["decoder"], entries["encoder"] if decoder is None else None),
     )

@@ -297,7 +297,7 @@ def test_pictures_are_judged_on_more_seeds_until_a_verdict_is_certain(copied: Pa
     with load(copied, body="float32") as sampler:
         autoencoder = load_autoencoder(sampler.bundle, 1)
     latents = np.concatenate([part.latents for part in judge.parts()])
-    shown = np.concatenate([part.pictures for part in judge.parts()])
+    shown = np.concatenate([part.pictures[0] for part in judge.parts()])
     assert np.abs(autoencoder.decode(latents) - shown).max() < 1e-5
 
 
