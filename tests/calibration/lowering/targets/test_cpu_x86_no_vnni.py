@@ -42,7 +42,3 @@ def test_it_has_the_kernels_and_codes_of_cpu_x86_and_weights_beyond_half_of_the_
     ratio = limited.constants["scale(h2.weight)"] / wide.constants["scale(h2.weight)"]
     assert ratio.mean() < 1.5  # 2 with 7 bits
     assert np.abs(limited.constants[integer_name("h2.weight")].astype(int)).max() > 120
-
-
-def test_attention_stays_float_because_its_products_could_saturate() -> None:
-    assert OPENVINO.scheme.int8_attention and not OPENVINO_NO_VNNI.scheme.int8_attention
