@@ -148,7 +148,7 @@ def check_near(body: CalibratedBody[AnyRecipe], manifest: Manifest, is_far: bool
     raise UserError(
         f"{name} is {near.describe('float32')}; at least {LEAST_PSNR:g} and {LEAST_SNR:g} dB are"
         f" required, and {len(trial.in_float)} operations in float are not enough to reach them",
-        hint or (f"{better}, or {float32}" if better else float32),
+        hint or f"{f'{better}, or ' if better else ''}{float32}, or let your own measure decide (--judge)",
     )
 
 

@@ -385,9 +385,9 @@ def test_the_fix_for_a_body_that_is_too_far_applies_to_its_target(
     """--quality applies neither to weights alone nor to an engine without float operations."""
     with pytest.raises(UserError) as refused:
         calibrated_body.check_near(far_body(target, **changes), SimpleNamespace(), False)  # type: ignore[arg-type]
-    last = (
-        "calibrate along a plan without guidance at that step" if "guidance" in changes else "use --precision float32"
-    )
+    float32 = "use --precision float32"
+    last = "calibrate along a plan without guidance at that step" if "guidance" in changes else float32
+    last += "" if changes else ", or let your own measure decide (--judge)"
     assert refused.value.fix == fix + last and refused.value.what.startswith(f"{said} ")
 
 
