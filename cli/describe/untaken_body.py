@@ -26,7 +26,7 @@ def describe_untaken(bundle: Bundle, precision: str | None, backend: Backend) ->
     judged = "" if verdict is None else f", judged {verdict.lower()!r}"
     call = next((call for call in valid_calls(bundle.manifest) if call.body == name), None)
     speed = "" if call is None else f", {call.speedup:.2f}x as fast on {call.processor}"
-    yield f"float32 ran, since no --precision was given: --precision int8 runs {name}{judged}{speed}"
+    yield f"float32 runs, since no --precision was given: --precision int8 runs {name}{judged}{speed}"
 
 
 def describe_ways_to_run(manifest: Manifest, names: Iterable[str]) -> Iterator[str]:

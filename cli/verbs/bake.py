@@ -4,6 +4,7 @@ from rich.filesize import decimal
 
 from fewstep.cli.bake_options import BakeCommandOptions, complete_options
 from fewstep.cli.describe.baked import describe_guidance, describe_ports
+from fewstep.cli.describe.untaken_body import describe_untaken
 from fewstep.cli.next_command import next_command
 from fewstep.cli.outcome import Outcome
 from fewstep.cli.run_plan import describe_defaults, warn_of_mismatch
@@ -13,6 +14,8 @@ from fewstep.graph.bake.resolve_run import resolve_run
 from fewstep.graph.files.output_files import check_writable
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.shaping import describe_shaping
+from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.platforms import ONNXRUNTIME
 from fewstep.runtime.progress import Progress
 from fewstep.runtime.sampling.calibrated_plans import find_defaults
 
@@ -36,6 +39,7 @@ def verb(given: BakeCommandOptions, progress: Progress) -> Outcome:
     use = "run it with onnxruntime in any language: docs/bake.md has programs in Python, C++ and JavaScript"
     if bundle.manifest.text is not None and not options.latents:
         use = "run it with onnxruntime in any language, on token ids: docs/bake.md says how to make them in Python"
+    untaken = describe_untaken(bundle, options.precision or options.body, create_backend(ONNXRUNTIME))
     value = {"files": files, "holds": baked}
     then = next_command("verify", options.output)
-    return Outcome(value, (f"{sizes}: {what}", *describe_ports(baked), use), then=then)
+    return Outcome(value, (f"{sizes}: {what}", *untaken, *describe_ports(baked), use), then=then)

@@ -4,10 +4,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fewstep.cli.describe.untaken_body import describe_untaken
 from fewstep.cli.outcome import Outcome, pluralize
 from fewstep.cli.run_plan import warn_of_mismatch
 from fewstep.plans.errors import printable
 from fewstep.robots.serving.serve import Opened, ServeOptions, open_policy, serve
+from fewstep.runtime.backends.registry import create_backend
 from fewstep.runtime.progress import Progress
 
 
@@ -19,10 +21,14 @@ def verb(options: ServeOptions, progress: Progress) -> Outcome:
 
 @contextmanager
 def open_checked(options: ServeOptions) -> Iterator[Opened]:
-    """Load the policy, and compile its plans. Logs which of them its body was not calibrated for."""
+    """Load the policy, and compile its plans. Logs which of them its body was not calibrated for, and
+    the int8 body that a server without --precision does not run."""
     with (open_chosen if options.chosen else open_policy)(options) as (sampler, plans):
         for plan in plans:
             warn_of_mismatch(sampler.bundle, sampler.body, plan, None)
+        precision = sampler.body.precision if options.chosen else options.precision
+        for line in describe_untaken(sampler.bundle, precision, create_backend(options.backend, options.threads)):
+            _say(line)
         yield sampler, plans
 
 

@@ -25,7 +25,7 @@ def test_a_run_without_a_precision_names_the_body_that_was_judged(bundle: Path, 
     options = RunOptions(bundle, output=tmp_path / "x.npy", plan="ddim:2", samples=1, condition=("class=1",))
     shown = [str(line) for line in verb(options, SILENT).shown]
     assert len(shown) == 2 and "in float32" in shown[0]
-    assert shown[1].startswith(f"float32 ran, since no --precision was given: --precision int8 runs {BODY}")
+    assert shown[1].startswith(f"float32 runs, since no --precision was given: --precision int8 runs {BODY}")
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
