@@ -16,6 +16,7 @@ from fewstep.calibration import replaced_graphs
 from fewstep.calibration.calibrate import Calibration, calibrate
 from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.graph_verdict import PairedQuality
+from fewstep.calibration.lowering.targets import load_target
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.calibration.picture_quality import PictureJudge
 from fewstep.calibration.precision.recipe import OtherGraph
@@ -50,6 +51,7 @@ from fewstep.runtime.text import load_text_encoder
 from tests.bundles import change_bundle
 from tests.calibration.latent_bundle import PROMPTS, write_latent_bundle
 from tests.calibration.test_calibrate import task_of
+from tests.described_cpu import VNNI, describe_cpu
 from tests.exact_int8 import EXACT_TARGET
 from tests.refusals import refuses
 
@@ -299,6 +301,17 @@ def test_pictures_are_judged_on_more_seeds_until_a_verdict_is_certain(copied: Pa
     latents = np.concatenate([part.latents for part in judge.parts()])
     shown = np.concatenate([part.pictures[0] for part in judge.parts()])
     assert np.abs(autoencoder.decode(latents) - shown).max() < 1e-5
+
+
+def test_companions_of_other_engines_have_the_form_of_this_processor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """ONNX Runtime runs them next to OpenVINO, on ARM too."""
+    describe_cpu(monkeypatch, tmp_path, VNNI)
+    names = [replaced_graphs._companion_target(load_target(name)).name for name in ("openvino", "cpu-x86")]
+    describe_cpu(monkeypatch, tmp_path, ("asimddp",), "aarch64")
+    names += [replaced_graphs._companion_target(load_target(name)).name for name in ("openvino", "cpu-arm")]
+    assert names == ["cpu-x86", "cpu-x86", "cpu-arm", "cpu-arm"]
 
 
 def test_a_bundle_of_the_schema_before_opens(copied: Path) -> None:
