@@ -13,6 +13,7 @@ from fewstep.pipelines.relations.arguments import branch_names, branch_values
 from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.pipelines.relations.text_forms import UNCLEAN, TextError
 from fewstep.pipelines.relations.text_search import TextSample
+from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.bundle.manifest import Condition, Size
 from fewstep.runtime.kinds.sizes import fit_lengths
@@ -24,7 +25,10 @@ TEXTS = (  # prompt and negative prompt of the calls; the last ones are the shor
     (UNCLEAN, OTHERS[1]),
     (SHORT, ""),
 )
-EMPTY = ((LONGEST, ""), ("", LONGEST))  # an empty negative prompt, and an empty prompt, without padding
+EMPTY = ("", LONGEST)
+# texts beside the longest one, so that nothing needs padding before it is encoded
+BESIDE_LONGEST = tuple(pair for prompt, negative in TEXTS for pair in ((prompt, LONGEST), (LONGEST, negative)))
+ALONE = (*(pair for pair in BESIDE_LONGEST if pair != (LONGEST, LONGEST)), EMPTY)
 
 
 def record_samples(
@@ -36,6 +40,18 @@ def record_samples(
         {UNCOND: negative} if negative is not None and NEGATIVE in recorded.settings.usual else {}
     )
     return [TextSample(text, branch, record, values[branch]) for branch, text in texts.items() if branch in values]
+
+
+def record_alone(recorded: RecordedPipeline, keeps: Outputs) -> list[TextSample]:
+    """Return the samples of texts that are encoded without padding, also of an empty prompt if the call takes one."""
+    samples = list[TextSample]()
+    for texts in ALONE:
+        try:
+            samples += record_samples(recorded, *texts, keeps)
+        except (TextError, UserError):
+            if texts != EMPTY:
+                raise
+    return samples
 
 
 def is_zero(sample: TextSample, names: Iterable[str]) -> bool:
@@ -56,7 +72,7 @@ def record_conditions(
     kept, if not all. `variant` is another setting of the call."""
     settings = recorded.settings
     texts = {PROMPT: settings.read_prompt(prompt)} | ({NEGATIVE: negative} if NEGATIVE in settings.usual else {})
-    is_padded = settings.forms.is_padded and negative is not None and (prompt, negative) not in EMPTY
+    is_padded = settings.forms.is_padded and negative is not None and (prompt, negative) not in ALONE
     texts = pad_texts(texts) if is_padded else texts
     call = settings.of(variant, texts)
     if negative is None:

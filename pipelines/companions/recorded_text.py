@@ -17,14 +17,20 @@ from fewstep.export.companions.networks import NO_PROMPTS
 from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
 from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
 from fewstep.pipelines.companions.added_mask import refuse_padding
-from fewstep.pipelines.companions.recorded_conditions import EMPTY, TEXTS, is_zero, record_conditions, record_samples
+from fewstep.pipelines.companions.recorded_conditions import (
+    TEXTS,
+    is_zero,
+    record_alone,
+    record_conditions,
+    record_samples,
+)
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.companions.text import TRIED, converts_prompts, find_t5, merge_loras
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import LONGEST, NEGATIVE, PICTURE, PROMPT, PROMPTS
 from fewstep.pipelines.recording.stand_ins import is_small
-from fewstep.pipelines.recording.text_calls import Outputs, TextRecord, find_tokenizers, read_outputs
+from fewstep.pipelines.recording.text_calls import TextRecord, find_tokenizers, read_outputs
 from fewstep.pipelines.relations.arguments import branch_values, condition_name
 from fewstep.pipelines.relations.relations import same
 from fewstep.pipelines.relations.row_lists import shorten_lists
@@ -205,15 +211,12 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
         raise TextError("its prompt is a JSON object")
     keeps = {output for sample in record_samples(recorded, LONGEST, LONGEST) for output in find_outputs(sample)}
     try:
-        return _find_text_rules(recorded, keeps, TEXTS)
-    except UnknownIdsError:  # a pipeline may have other ids for an empty text, which then is the only one of its batch
-        return _find_text_rules(recorded, keeps, (*TEXTS[:-1], EMPTY[0]))
+        return _find_text_rules(recorded, [row for texts in TEXTS for row in record_samples(recorded, *texts, keeps)])
+    except UnknownIdsError:  # a pipeline may have other ids for an empty text, which only a text alone shows
+        return _find_text_rules(recorded, record_alone(recorded, keeps))
 
 
-def _find_text_rules(
-    recorded: RecordedPipeline, keeps: Outputs, prompts: Sequence[tuple[str, str]]
-) -> RecordedText | None:
-    all_samples = [sample for texts in prompts for sample in record_samples(recorded, *texts, keeps)]
+def _find_text_rules(recorded: RecordedPipeline, all_samples: Sequence[TextSample]) -> RecordedText | None:
     names = [name for name in all_samples[0].conditions if depends_on_texts(all_samples, name)]
     samples = [sample for sample in all_samples if not is_zero(sample, names)]
     search = TextSearch(samples, find_tokenizers(recorded.built.pipeline))
@@ -228,7 +231,6 @@ def _find_text_rules(
     text = replace(text, nothing=nothing, zeros=zeros)
     if len(samples) < len(all_samples):
         text = replace(text, zeros_for_empty=find_zeros_for_empty(recorded, names))
-    refuse_two_empty_texts(recorded, text)
     refuse_pictures(recorded, text, samples[0])
     warn_of_constants(recorded, samples)
     _check(recorded, text, samples, search.find_unmasked())
@@ -290,19 +292,6 @@ def _is_text_of(recorded: RecordedPipeline, text: RecordedText, prompt: str, con
         if all(own is not None and agrees(own.float(), value) for own, value in read):
             return True
     return False
-
-
-def refuse_two_empty_texts(recorded: RecordedPipeline, text: RecordedText) -> None:
-    """Raise TextError if an empty negative prompt has token ids that no tokenizer makes, and an empty prompt has
-    others. A bundle has one kind of both."""
-    if all(tokens.file.empty is None for tokens in text.tokens.values()):
-        return
-    try:
-        record, _ = record_conditions(recorded, *EMPTY[1])
-    except (TextError, UserError):  # its call takes no empty prompt
-        return
-    if "" not in _read_texts(text, record):
-        raise TextError("an empty prompt has other token ids than an empty negative prompt")
 
 
 def refuse_pictures(recorded: RecordedPipeline, text: RecordedText, sample: TextSample) -> None:

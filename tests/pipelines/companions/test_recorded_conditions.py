@@ -1,7 +1,6 @@
 """Which text the unconditional branch has by default, and which conditions are not functions of texts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,18 +11,17 @@ from torch.utils import _pytree as pytree
 
 pytest.importorskip("tokenizers")
 from fewstep.pipelines.companions import recorded_conditions, recorded_text
-from fewstep.pipelines.companions.recorded_conditions import TEXTS, is_zero
+from fewstep.pipelines.companions.recorded_conditions import TEXTS, is_zero, record_alone
 from fewstep.pipelines.companions.recorded_text import (
     RecordedText,
     find_nothing,
     find_zeros_for_empty,
     refuse_pictures,
-    refuse_two_empty_texts,
     warn_of_constants,
 )
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.pipelines.recording.record import CallError
-from fewstep.pipelines.recording.settings import NEGATIVE, PICTURE
+from fewstep.pipelines.recording.settings import LONGEST, NEGATIVE, PICTURE
 from fewstep.pipelines.recording.text_calls import IDS, NetworkRun, TextRecord
 from fewstep.pipelines.relations.arguments import Argument
 from fewstep.pipelines.relations.text_forms import TextError, find_tokens
@@ -61,9 +59,8 @@ def recorded_with(monkeypatch: pytest.MonkeyPatch, call: Callable[..., Condition
     return SimpleNamespace(settings=settings, arguments=SimpleNamespace(unconditional=1))
 
 
-def rules(empty: tuple[int, ...] | None = None) -> RecordedText:
+def rules() -> RecordedText:
     tokens = find_tokens("text_encoder", {"tokenizer": Words()}, rows(["a red dog"]))
-    tokens = replace(tokens, file=replace(tokens.file, empty=empty))
     return RecordedText(
         (EncoderCall("text_encoder", "forward", {}, {}, tokens),), {TEXT: BlockGrid((30,), (1, 30), ())}, {}
     )
@@ -120,23 +117,30 @@ def test_a_default_that_no_text_gives_is_refused(monkeypatch: pytest.MonkeyPatch
         find_nothing(recorded_with(monkeypatch, call, "a cat"), rules())
 
 
-def test_two_kinds_of_empty_texts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first has no ids that the second has, which its tokenizer does not make."""
-    recorded = recorded_with(monkeypatch, lambda *_: {}, "")
-    with pytest.raises(TextError, match="an empty prompt has other token ids than an empty negative prompt"):
-        refuse_two_empty_texts(recorded, rules(empty=(9,)))
+def test_a_call_without_padding_has_the_longest_text_on_one_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an empty prompt, unless the call takes none."""
+    recorded, read = recorded_with(monkeypatch, lambda *_: {}, "a cat"), list[tuple[str, str]]()
+
+    def record(_: Any, prompt: str, negative: str, keeps: Any) -> list[TextSample]:
+        read.append((prompt, negative))
+        if not prompt:
+            raise UserError("its call fails", "give a text")
+        return []
+
+    monkeypatch.setattr(recorded_conditions, "record_samples", record)
+    assert record_alone(recorded, []) == []
+    assert all((prompt == LONGEST) != (negative == LONGEST) for prompt, negative in read)
+    assert {prompt for prompt, _ in TEXTS} | {""} == {prompt for prompt, _ in read}
+    assert {negative for _, negative in TEXTS} == {negative for _, negative in read}
 
 
-def test_one_kind_of_empty_texts_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_two_empty_texts(recorded_with(monkeypatch, lambda *_: {}, ""), rules(empty=(2,)))
+def test_another_call_that_fails_without_padding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(*_: object) -> list[TextSample]:
+        raise TextError("the condition text has another shape for some texts")
 
-
-def test_a_call_that_takes_no_empty_prompt_has_one_kind_of_empty_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    def call(prompt: str, negative: str | None, _: str | None) -> Conditions:
-        assert not prompt and negative
-        raise UserError("its call fails", "give a text")
-
-    refuse_two_empty_texts(recorded_with(monkeypatch, call, "a cat"), rules(empty=(9,)))
+    monkeypatch.setattr(recorded_conditions, "record_samples", record)
+    with pytest.raises(TextError, match="another shape"):
+        record_alone(recorded_with(monkeypatch, lambda *_: {}, "a cat"), [])
 
 
 @pytest.mark.parametrize("zeros", ["negative", "always"])

@@ -78,6 +78,13 @@ def test_padded_ids_of_an_empty_prompt_are_not_its_own() -> None:
         find_tokens("text_encoder", {"tokenizer": Words()}, [*rows(["a cat", "a red dog"]), empty])
 
 
+def test_two_kinds_of_empty_texts_are_refused() -> None:
+    """The second has the ids of the tokenizer. A bundle has one kind."""
+    texts = [*rows(["a cat", "a red dog", ""]), ReadIds("", torch.tensor([9]), [], is_negative=True)]
+    with pytest.raises(TextError, match="no tokenizer of the pipeline returns them"):
+        find_tokens("text_encoder", {"tokenizer": Words()}, texts)
+
+
 @pytest.mark.parametrize("is_special", [False, True])
 def test_the_template_and_the_cleaning_are_found(is_special: bool) -> None:
     tokens = find_tokens(
