@@ -19,10 +19,11 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from fewstep.export.tracing.weights.stored_halves import count_weights
 from fewstep.plans.errors import UserError
 
 AUTOENCODERS = "diffusers.models.autoencoders."
-SMALL = 64 * 10**6  # parameters of a network that may run on the CPU during a recording
+SMALL = 64 * 10**6  # weights of a network that may run on the CPU during a recording
 UNRECORDED = "write a function that returns (module, Spec): docs/export/diffusers.md, A class that is not in the table"
 
 
@@ -70,7 +71,7 @@ def copy_module(network: nn.Module) -> nn.Module:
 
 def is_small(module: nn.Module) -> bool:
     """Return True if a network may run on the CPU during a recording."""
-    return sum(parameter.numel() for parameter in module.parameters()) <= SMALL
+    return count_weights(module) <= SMALL
 
 
 @dataclass

@@ -6,10 +6,14 @@ import pytest
 import torch
 from torch.nn.utils import weight_norm
 
+from fewstep.export.tracing.weights.stored_halves import to_float32
+from fewstep.graph import widened
+from fewstep.pipelines.recording import stand_ins
 from fewstep.pipelines.recording.stand_ins import (
     build_on_meta,
     build_small,
     copy_network,
+    is_small,
     remember_outputs,
     respond_randomly,
 )
@@ -145,3 +149,10 @@ class ReadingAutoencoder(torch.nn.Module):
 def test_a_small_autoencoder_that_reads_values_computes_its_latents() -> None:
     ones = torch.ones(1, 3, 4, 4)
     assert torch.equal(build_small(ReadingAutoencoder, "vae", 0).encode(ones), 2 * ones)
+
+
+def test_weights_that_stay_in_16_bits_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stand_ins, "SMALL", 1000)
+    monkeypatch.setattr(widened, "LEAST_BYTES", 0)
+    network = to_float32(torch.nn.Linear(100, 100, bias=False, dtype=torch.bfloat16))
+    assert not list(network.parameters()) and not is_small(network)
