@@ -7,10 +7,16 @@ The U-Net is trained further on pairs of noise and the actions that two int8 ste
 arXiv 2101.02388), at the time of noise alone; the encoders stay as they are. The observations are those at all ticks of
 episodes in two steps, and those that one step samples from. The folder is DISTILLED/policy, for `--distilled` of
 `benchmarks.policy.lerobot_success`. The same command continues an interrupted training.
+
+A policy that predicts noise has four steps as its teacher, and its student predicts the sample: at the time of noise
+alone, an error of the predicted noise is divided by a signal of almost nothing. One step of such a policy is useless,
+so that its observations are of the teacher only.
 """
 
+import dataclasses
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,26 +35,27 @@ from benchmarks.policy.rollouts import LIMITS
 from benchmarks.policy.verdicts import Contender
 from benchmarks.policy.worlds import World
 from fewstep.models.training import Loss, Recipe, train
-from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal_batch
 from fewstep.runtime import Sampler, load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 
 RECIPE = Recipe(steps=800, batch=32, rate=2e-4, seed=3)
+OF_NOISE = dataclasses.replace(RECIPE, steps=1600)  # for a network that has to learn what its output means
 TEACHER = Contender("teacher", plan="dpmpp_2m:2", precision="int8", execute=2)  # so that more ticks are observed
 STUDENT = Contender("one step", plan="dpmpp_2m:1", precision="int8")  # its requests are states that it gets into
-EPISODES, FIRST_SEED = 100, 3_000_000  # of each of the two
+TEACHER_OF_NOISE = Contender("teacher", plan="dpmpp_2m:4", precision="int8", execute=2)
+EPISODES, FIRST_SEED = 100, 3_000_000  # of each
 BATCH = 64  # of the teacher, and of the encoders
 WEIGHTS = "unet.safetensors"
 
 Windows = dict[str, NDArray[np.generic]]  # [N, observations, ...] by the name of the condition
 
 
-def observe(world: World, sampler: Sampler) -> Windows:
-    """Return the windows from which the teacher and the student sample sequences in episodes."""
+def observe(world: World, sampler: Sampler, watched: Sequence[Contender]) -> Windows:
+    """Return the windows from which contenders sample sequences in episodes."""
     jobs = [
         job
-        for first, contender in enumerate((TEACHER, STUDENT))
+        for first, contender in enumerate(watched)
         for job in watch(world, contender, sampler, EPISODES, FIRST_SEED + first * EPISODES)
     ]
     return {name: np.stack([job.request.window[name] for job in jobs]) for name in jobs[0].request.window}
@@ -56,9 +63,11 @@ def observe(world: World, sampler: Sampler) -> Windows:
 
 def make_pairs(world: World, sampler: Sampler) -> Windows:
     """Return windows, seeds of noise [N] and the actions that the teacher makes of them, in model range."""
-    windows = observe(world, sampler)
+    of_noise = sampler.bundle.manifest.prediction == "epsilon"
+    teacher = TEACHER_OF_NOISE if of_noise else TEACHER
+    windows = observe(world, sampler, (teacher,) if of_noise else (teacher, STUDENT))
     seeds = NOISE_SEED + np.arange(len(next(iter(windows.values()))))
-    plan = sampler.compile(TEACHER.plan, shaping=LIMITS)
+    plan = sampler.compile(teacher.plan, shaping=LIMITS)
     done = [
         sampler.sample(plan, seeds[some].tolist(), {name: values[some] for name, values in windows.items()})
         for some in (slice(start, start + BATCH) for start in range(0, len(seeds), BATCH))
@@ -98,10 +107,12 @@ def distillation_loss(pairs: Windows, known: Tensor, time: int, count: int) -> L
 
 
 def write_policy(folder: Path, weights: Path, made: Path) -> None:
-    """Write the policy of a folder with other weights of its U-Net."""
+    """Write the policy of a folder with other weights of its U-Net, which predicts the sample."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(folder, made, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps({**config, "prediction_type": "sample"}, indent=4))
     unet = {f"diffusion.unet.{name}": tensor.float() for name, tensor in load_file(weights).items()}
     save_file({**load_file(folder / "model.safetensors"), **unet}, made / "model.safetensors", {"format": "pt"})
 
@@ -117,9 +128,8 @@ def main() -> None:
     given.distilled.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(given.threads)
     folder = policy_folder(given.checkpoint)
+    recipe = OF_NOISE if predicts_noise(folder) else RECIPE
     with refusing(parser):
-        if predicts_noise(folder):
-            raise UserError(f"{folder} predicts noise", "distill a policy that predicts the sample")
         file = pairs_file(given.distilled, folder / "model.safetensors")
     if not file.exists():
         with load(given.bundle, precision="int8", backend=OnnxRuntime(threads=1, spinning=False)) as sampler:
@@ -128,8 +138,8 @@ def main() -> None:
         pairs = dict(arrays)
     windows = {name: values for name, values in pairs.items() if name not in ("seeds", "done")}
     unet, known, time = encode(folder, windows)
-    loss = distillation_loss(pairs, known, time, RECIPE.batch)
-    train(unet.train().requires_grad_(True), loss, RECIPE, given.distilled, WEIGHTS)
+    loss = distillation_loss(pairs, known, time, recipe.batch)
+    train(unet.train().requires_grad_(True), loss, recipe, given.distilled, WEIGHTS)
     write_policy(folder, given.distilled / WEIGHTS, given.distilled / "policy")
 
 

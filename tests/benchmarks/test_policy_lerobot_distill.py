@@ -1,8 +1,8 @@
 """Distillation of a policy that LeRobot trained, without LeRobot: the loss, and the folder."""
 
 import json
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.policy import lerobot_distill
+from benchmarks.policy.fetch import FETCH
+from benchmarks.policy.verdicts import Contender
 from fewstep.models.training import generator_of
 from fewstep.plans.noise import normal_batch
 
@@ -62,12 +64,39 @@ def test_the_folder_has_the_encoders_of_the_old_policy_and_the_new_u_net(tmp_pat
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32} and (made / "config.json").exists()
 
 
-def test_a_policy_that_predicts_noise_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_student_of_a_policy_that_predicts_noise_predicts_the_sample(tmp_path: Path) -> None:
+    folder, unet, made = tmp_path / "policy", tmp_path / "unet.safetensors", tmp_path / "made"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"prediction_type": "epsilon", "horizon": 16}))
+    save_file({"diffusion.unet.b": torch.zeros(2)}, folder / "model.safetensors")
+    save_file({"b": torch.ones(2)}, unet)
+    lerobot_distill.write_policy(folder, unet, made)
+    assert json.loads((made / "config.json").read_text()) == {"prediction_type": "sample", "horizon": 16}
+
+
+@pytest.mark.parametrize(
+    ("prediction", "plans"), [("epsilon", ["dpmpp_2m:4"]), ("sample", ["dpmpp_2m:2", "dpmpp_2m:1"])]
+)
+def test_one_step_of_a_policy_that_predicts_noise_is_not_watched(
+    prediction: str, plans: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"prediction_type": "epsilon"}))
-    options = ["--bundle", "b", "--checkpoint", str(tmp_path), "--task", "fetch-push"]
-    monkeypatch.setattr(sys, "argv", ["distill", str(tmp_path / "work"), *options])
-    with pytest.raises(SystemExit):
-        lerobot_distill.main()
-    assert "predicts noise; distill a policy that predicts the sample" in capsys.readouterr().err
+    """Its actions lie at the limits of the clip."""
+    watched = list[str]()
+
+    def observe(world: object, sampler: object, contenders: tuple[Contender, ...]) -> dict[str, np.ndarray]:
+        watched.extend(contender.plan or "" for contender in contenders)
+        return {"state": np.zeros((3, 2, 4), np.float32)}
+
+    class Sampler:
+        bundle = SimpleNamespace(manifest=SimpleNamespace(prediction=prediction))
+
+        def compile(self, plan: str, shaping: object) -> str:
+            return plan
+
+        def sample(self, plan: str, seeds: list[int], conditions: object) -> np.ndarray:
+            assert plan == plans[0]
+            return np.zeros((len(seeds), 16, 4), np.float32)
+
+    monkeypatch.setattr(lerobot_distill, "observe", observe)
+    assert lerobot_distill.make_pairs(FETCH, Sampler())["done"].shape == (3, 16, 4)  # type: ignore[arg-type]
+    assert watched == plans
