@@ -2,7 +2,8 @@
  *
  * The CPU is told to fault at CPUID, and a handler of SIGSEGV answers in its place. Linux keeps that setting for threads
  * and forks and drops it at exec, after which the preloaded library sets it again. Reads of /proc/cpuinfo are
- * redirected to the file $WITHOUT_VNNI_CPUINFO. `.ci/without_vnni` compiles this file and writes that one.
+ * redirected to the file $WITHOUT_VNNI_CPUINFO. `.ci/without_vnni` compiles this file and writes that one. If an
+ * emulator answers CPUID (-DEMULATED), only these reads are redirected.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,6 +18,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#ifndef EMULATED
 #define ARCH_SET_CPUID 0x1012 /* of <asm/prctl.h>: with 0, CPUID faults in this thread */
 #define BIT(number) (1u << (number))
 
@@ -87,6 +89,8 @@ int sigaction(int number, const struct sigaction *action, struct sigaction *old)
     if (action) of_program = *action;
     return 0;
 }
+
+#endif
 
 static const char *redirected(const char *path)
 {
