@@ -1,8 +1,9 @@
-"""What limited pairs of weights cost on networks outside the zoo, next to 8 bits with exact sums.
+"""What limited pairs of weights cost on networks outside the zoo and on the zoo, next to 8 bits with exact sums.
 
     python -m benchmarks.quantization.no_vnni FOLDER [--network NAME ...] [--page]
 
-Seven small networks are trained on drawn data, exported and calibrated, each with several seeds of calibration. All
+Seven small networks are trained on drawn data, exported and calibrated, each with several seeds of calibration. The
+denoisers of the zoo whose plan has 8 steps of `dpmpp_2m` have one. All
 bodies of x86 CPUs are compared with float32 on seeds that no choice has seen. On a CPU with VNNI all of them have exact
 sums, and so have the bodies for CPUs without, whose weights are checked, on any x86 CPU. Results are kept in FOLDER;
 `--page` puts the table into lab/measured/no_vnni.md.
@@ -12,7 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.markdown import put_part, table
+from benchmarks.zoo_bundles import calibration, exported, held_out_rows
 from fewstep.calibration.calibrate import calibrate
 from fewstep.calibration.options import CalibrateOptions
 from fewstep.export.export import export
@@ -29,20 +31,23 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.export.spec import Spec
 from fewstep.graph.files import io
 from fewstep.graph.weight_pairs import LARGEST_SUM
-from fewstep.measure.rollouts.seeds import FIRST_SEED
+from fewstep.measure.rollouts.conditions_file import ConditionRecords
+from fewstep.measure.rollouts.seeds import FIRST_SEED, SeedBatch
 from fewstep.plans.names.plan_reference import parse_plan_text
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime import load
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.exact_int8 import largest_pair_sum
+from zoo.members import MEMBERS
 
 PAGE = Path("lab/measured/no_vnni.md")
 PLAN = "dpmpp_2m:8"
 TARGETS = ("cpu-x86", "cpu-x86-no-vnni", "openvino", "openvino-no-vnni")
 SEEDS = range(3_000_000, 3_000_128)
 CALIBRATIONS = (FIRST_SEED, 200_000, 300_000)  # first seeds of trajectories
-ROUNDS = 12
+ROUNDS, TRAJECTORIES = 12, 16
+ZOO = {member.name: member for member in MEMBERS if member.plan == PLAN}
 SIDE, LENGTH, WIDTH = 8, 16, 48
 Sampled = NDArray[np.float32]
 
@@ -184,31 +189,48 @@ def check_sums(file: Path) -> int:
     return max(largest_pair_sum(graph.constants[name], axis) for name, axis in places)
 
 
-def compare(bundle: Path, calibration: int) -> dict[str, list[float]]:
+def compare(options: CalibrateOptions, records: ConditionRecords | None = None) -> dict[str, list[float]]:
     """Calibrate a bundle, and return the PSNR in dB of each seed's sample for each target, and the time of a call on
-    one thread in turns."""
-    plan = parse_plan_text(PLAN)
-    calibrate(CalibrateOptions(bundle, plan, target=TARGETS, trajectories=16, clip=1.0, seed=calibration))
-    figures: dict[str, list[float]] = {}
+    one thread in turns. records: conditions of the seeds; None to draw them."""
+    calibrate(options)
+    bundle, figures = options.bundle, dict[str, list[float]]()
+    conditions = records or SeedBatch.from_manifest(open_bundle(bundle).manifest, SEEDS, None).conditions
     with load(bundle, "float32") as exact:
-        right = exact.sample(PLAN, SEEDS)
+        right = exact.sample(PLAN, SEEDS, conditions)
     for target in TARGETS:
         with load(bundle, body=f"int8-{target}") as sampler:
-            errors = np.square(sampler.sample(PLAN, SEEDS) - right).mean((1, 2, 3))
+            errors = np.square(sampler.sample(PLAN, SEEDS, conditions) - right)
+            errors = errors.mean(axis=tuple(range(1, errors.ndim)))
         figures[target] = (10 * np.log10(4 / np.maximum(errors, 1e-12))).tolist()
         file = bundle / open_bundle(bundle).body(f"int8-{target}").graph.file
         if target.endswith("no-vnni") and (largest := check_sums(file)) > LARGEST_SUM:
             raise ValueError(f"{bundle.name}: a pair of {target} sums to {largest}")
     samplers = [load(bundle, body=f"int8-{target}", backend=OnnxRuntime(1, spinning=False)) for target in TARGETS[:2]]
-    ratios = []
+    ratios, few = [], {name: values[:16] for name, values in conditions.items()}
     for _ in range(ROUNDS):
         times = []
         for sampler in samplers:
             start = time.process_time()
-            sampler.sample(PLAN, SEEDS[:16])
+            sampler.sample(PLAN, SEEDS[:16], few)
             times.append(time.process_time() - start)
         ratios.append(times[1] / times[0])
     return {**figures, "time": ratios[2:]}
+
+
+def compare_case(name: str, folder: Path, seed: int) -> dict[str, list[float]]:
+    """Compare the bodies of a network outside the zoo, which is trained and exported unless it is in the folder."""
+    bundle = folder / name
+    if not bundle.exists():
+        export(ExportOptions(f"{__file__}:{name}", bundle, verify="quick"))
+    plan = parse_plan_text(PLAN)
+    return compare(CalibrateOptions(bundle, plan, target=TARGETS, trajectories=TRAJECTORIES, clip=1.0, seed=seed))
+
+
+def compare_member(name: str, folder: Path, seed: int) -> dict[str, list[float]]:
+    """Compare the bodies of a denoiser of the zoo."""
+    member = ZOO[name]
+    options = calibration(member, exported(member, folder), PLAN, TARGETS, TRAJECTORIES)
+    return compare(replace(options, seed=seed), held_out_rows(member, SEEDS))
 
 
 def write_rows(kept: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> list[list[str]]:
@@ -218,7 +240,9 @@ def write_rows(kept: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> l
         means = {target: [float(np.mean(run[target])) for run in runs.values()] for target in TARGETS}
         cells = [f"{np.mean(means[target]):.1f}" for target in TARGETS]
         losses = [np.subtract(means[wide], means[limited]) for wide, limited in (TARGETS[:2], TARGETS[2:])]
-        texts = [f"{loss.mean():.1f} ({', '.join(f'{each:.1f}' for each in loss)})" for loss in losses]
+        texts = [f"{loss.mean():.1f}" for loss in losses]
+        if len(runs) > 1:
+            texts = [f"{text} ({', '.join(f'{each:.1f}' for each in loss)})" for text, loss in zip(texts, losses)]
         ratio = np.median([value for run in runs.values() for value in run["time"]])
         rows.append([name, *cells, *texts, f"{ratio:.2f}"])
     return rows
@@ -227,19 +251,16 @@ def write_rows(kept: Mapping[str, Mapping[str, Mapping[str, list[float]]]]) -> l
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--network", choices=CASES, action="append")
+    parser.add_argument("--network", choices=(*CASES, *ZOO), action="append")
     parser.add_argument("--page", action="store_true", help=f"write {PAGE}")
     given = parser.parse_args()
     results = given.folder / "results.json"
     kept = json.loads(results.read_text()) if results.exists() else {}
-    for name in given.network or CASES:
-        bundle = given.folder / name
-        if not bundle.exists():
-            export(ExportOptions(f"{__file__}:{name}", bundle, verify="quick"))
+    for name in given.network or (*CASES, *ZOO):
         runs = kept.setdefault(name, {})
-        for calibration in CALIBRATIONS:
-            if str(calibration) not in runs:
-                runs[str(calibration)] = compare(bundle, calibration)
+        for seed in CALIBRATIONS if name in CASES else CALIBRATIONS[:1]:
+            if str(seed) not in runs:
+                runs[str(seed)] = (compare_case if name in CASES else compare_member)(name, given.folder, seed)
                 results.write_text(json.dumps(kept))
         print(*write_rows({name: runs})[0], sep=" | ", flush=True)
     if given.page:
