@@ -67,8 +67,7 @@ class CalibrateOptions(BundleOptions, SamplingOptions, JudgeOptions):
         how long the search takes.
     speed: Keep operations in float as long as int8 is this many times as fast as float32, as 1.5x.
     keep_float: Patterns of operations that stay in float, as "middle.*,*/MatMul"; inspect --operations lists the names.
-    size: Sizes of x, as 64x64,96x64, of latents and not of pixels; the trajectories alternate between them. Default:
-        the bundle's default size, or those of your conditions.
+    size: Sizes of x (latents, not pixels) in turns, as 64x64,96x64. Default: the bundle's, or those of your conditions.
     """
 
     plan: TextReference | None = None

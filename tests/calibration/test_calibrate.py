@@ -253,7 +253,7 @@ def test_a_wrong_option_is_refused_before_anything_is_timed(bundle: Path) -> Non
 def test_a_denoiser_with_nothing_to_lower_is_refused_before_it_is_measured(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", denoiser(width=8))
     measured: list[str] = []
-    with refuses("no operation of graph 'body' can run in int8 (4: fewer than 16 channels on one side)"):
+    with refuses("no operation of graph 'body' can run in int8 (3: fewer than 16 channels on one side)"):
         calibrate(replace(FIRST, bundle=bundle), lambda stage, done, total: measured.append(stage))
     assert not measured
 
