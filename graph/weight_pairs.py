@@ -28,6 +28,13 @@ def has_pairs(shape: Sequence[int]) -> bool:
     return shape[1] % 2 == 0
 
 
+def largest_sums(rows: NDArray[np.float64], taps: int) -> NDArray[np.float64]:
+    """Return the largest magnitude of a pair's sum in each row of a weight, [outputs, channels * taps]."""
+    pairs = rows.reshape(len(rows), -1, 2, taps)
+    largest: NDArray[np.float64] = np.abs(pairs[:, :, 0] + pairs[:, :, 1]).max(axis=(1, 2))
+    return largest
+
+
 def limit_pairs(exact: NDArray[np.float64], taps: int) -> Limits:
     """Return the smallest and the largest integer for each weight, in [-127, 127], so that no pair of integers within
     them exceeds LARGEST_SUM, and that they are as far as possible from `exact`.

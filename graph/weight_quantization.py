@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fewstep.graph.half_types import FLOAT16, largest_number, smallest_normal, smallest_number
-from fewstep.graph.weight_pairs import LARGEST_ALONE, has_pairs, limit_pairs
+from fewstep.graph.weight_pairs import LARGEST_ALONE, LARGEST_SUM, has_pairs, largest_sums, limit_pairs
 
 LARGEST_WEIGHT = 127  # largest int8 weight
 FACTORS = np.linspace(1.0, 0.4, 61)  # shares of the channel's maximum magnitude; 1 is first, so that it wins ties
-PAIR_FACTORS = np.linspace(2.0, 0.4, 81)  # the same for pairs, of which two like weights share 128
 BLOCK = 1 << 16  # number of weights searched at once, whose results stay in the second-level cache
 
 
@@ -48,6 +47,16 @@ class WeightLimits:
         """Return the smallest and the largest integers for weights in units of their scale, [outputs, inputs]: numbers,
         or arrays of the same shape."""
         return (-self.largest, self.largest) if self.taps is None else limit_pairs(exact, self.taps)
+
+    def magnitudes(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the number of each row that is `largest` in units of the smallest scale for which nothing is
+        clipped."""
+        alone: NDArray[np.float64] = np.abs(rows).max(axis=1)
+        return (
+            alone
+            if self.taps is None
+            else np.maximum(alone, largest_sums(rows, self.taps) * self.largest / LARGEST_SUM)
+        )
 
 
 def quantize_weight(
@@ -97,18 +106,18 @@ def choose_limits(shape: Sequence[int], in_pairs: bool) -> WeightLimits:
 def _best_scales(rows: NDArray[np.float64], dtype: DTypeLike, limits: WeightLimits) -> NDArray[np.float32]:
     """Return the scale with the smallest squared error for each row of `rows` [channels, fan-in], rounded to `dtype`.
 
-    Each factor of a grid gives a scale that clips the maximum magnitude of a row. The error of that clipping grows as
-    the factors decrease, so the search ends once it alone exceeds the best total error in every row.
+    Each factor of a grid gives a scale that clips the largest weight or pair of a row. The error of that clipping grows
+    as the factors decrease, so the search ends once it alone exceeds the best total error in every row.
     """
-    held = np.abs(rows)  # buffer for all computation, which stays in the cache
-    magnitude = held.max(axis=1)
+    held = np.empty_like(rows)  # buffer for all computation, which stays in the cache
+    magnitude = limits.magnitudes(rows)
     magnitude[magnitude == 0] = limits.largest
+    share = 1.0 if limits.taps is None else 0.5  # of the squared excess: two weights have half of it each
     best = np.full(len(rows), np.inf)
     scales = np.empty(len(rows), np.float32)
-    for factor in FACTORS if limits.taps is None else PAIR_FACTORS:
+    for factor in FACTORS:
         candidate = _clip_weight_scales(factor * magnitude / limits.largest, dtype)
-        clipped = np.maximum(magnitude - limits.largest * candidate.astype(np.float64), 0)
-        if np.all(np.square(clipped) >= best):
+        if np.all(share * np.square(magnitude - limits.largest * candidate.astype(np.float64)) >= best):
             break
         _round(rows, candidate, limits, held)
         held *= candidate[:, None].astype(np.float64)

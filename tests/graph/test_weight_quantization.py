@@ -16,7 +16,7 @@ from fewstep.graph.graph import GROUP, Graph, Node
 from fewstep.graph.half_types import BFLOAT16
 from fewstep.graph.session import open_session
 from fewstep.graph.weight_pairs import limit_pairs
-from fewstep.graph.weight_quantization import FACTORS, PAIR_FACTORS, quantize_weight
+from fewstep.graph.weight_quantization import FACTORS, quantize_weight
 from tests.calibration.lowering.bodies.uneven_channels_body import given, layer, products, seen
 
 WEIGHT = np.random.default_rng(0).standard_normal((16, 8, 3, 3)).astype(np.float32) * np.geomspace(
@@ -81,8 +81,12 @@ def test_no_smaller_scale_would_have_been_better() -> None:
         weight = (rng.standard_normal((8, 300)) ** power).astype(np.float32)
         quantized = quantize_weight(weight, 0, in_pairs=in_pairs)
         errors = np.square(quantized.dequantize().astype(np.float64) - weight).sum(axis=1)
-        for factor in PAIR_FACTORS if in_pairs else FACTORS:
-            scales = (factor * np.abs(weight).max(axis=1).astype(np.float64) / 127).astype(np.float32)[:, None]
+        largest = np.abs(weight).max(axis=1).astype(np.float64) / 127
+        if in_pairs:
+            sums = weight.astype(np.float64).reshape(8, -1, 2).sum(axis=2)
+            largest = np.maximum(largest, np.abs(sums).max(axis=1) / 128)
+        for factor in FACTORS:
+            scales = (factor * largest).astype(np.float32)[:, None]
             exact = weight / scales.astype(np.float64)
             rounded = np.clip(np.rint(exact), *(limit_pairs(exact, 1) if in_pairs else (-127, 127)))
             assert np.all(errors <= np.square(rounded * scales - weight).sum(axis=1) * (1 + 1e-6))
