@@ -17,6 +17,8 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,12 @@ def make_pairs(world: World, sampler: Sampler) -> Windows:
         for some in (slice(start, start + BATCH) for start in range(0, len(seeds), BATCH))
     ]
     return {**windows, "seeds": seeds, "done": np.concatenate(done)}
+
+
+def write_pairs_of(file: Path, bundle: Path, task: str) -> None:
+    """Write the pairs of a bundle in int8."""
+    with load(bundle, precision="int8", backend=OnnxRuntime(threads=1, spinning=False)) as sampler:
+        write_pairs(file, make_pairs(world_of(task), sampler))
 
 
 def encode(folder: Path, windows: Mapping[str, NDArray[np.generic]]) -> tuple[nn.Module, Tensor, int]:
@@ -132,8 +140,8 @@ def main() -> None:
     with refusing(parser):
         file = pairs_file(given.distilled, folder / "model.safetensors")
     if not file.exists():
-        with load(given.bundle, precision="int8", backend=OnnxRuntime(threads=1, spinning=False)) as sampler:
-            write_pairs(file, make_pairs(world_of(given.task), sampler))
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # torch crashed next to a simulator that draws
+            pool.submit(write_pairs_of, file, given.bundle, given.task).result()
     with np.load(file) as arrays:
         pairs = dict(arrays)
     windows = {name: values for name, values in pairs.items() if name not in ("seeds", "done")}
