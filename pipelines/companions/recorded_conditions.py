@@ -1,6 +1,7 @@
 """Record the conditions that a pipeline's call makes from its texts."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -27,8 +28,7 @@ TEXTS = (  # prompt and negative prompt of the calls; the last ones are the shor
 )
 EMPTY = ("", LONGEST)
 # texts beside the longest one, so that nothing needs padding before it is encoded
-BESIDE_LONGEST = tuple(pair for prompt, negative in TEXTS for pair in ((prompt, LONGEST), (LONGEST, negative)))
-ALONE = (*(pair for pair in BESIDE_LONGEST if pair != (LONGEST, LONGEST)), EMPTY)
+ALONE = tuple(pair for texts in TEXTS for pair in ((texts[0], LONGEST), (LONGEST, texts[1])) if texts[0] != LONGEST)
 
 
 def record_samples(
@@ -44,13 +44,9 @@ def record_samples(
 
 def record_alone(recorded: RecordedPipeline, keeps: Outputs) -> list[TextSample]:
     """Return the samples of texts that are encoded without padding, also of an empty prompt if the call takes one."""
-    samples = list[TextSample]()
-    for texts in ALONE:
-        try:
-            samples += record_samples(recorded, *texts, keeps)
-        except (TextError, UserError):
-            if texts != EMPTY:
-                raise
+    samples = [sample for texts in ALONE for sample in record_samples(recorded, *texts, keeps)]
+    with suppress(TextError, UserError):  # its call may take no empty prompt
+        samples += record_samples(recorded, *EMPTY, keeps)
     return samples
 
 
@@ -72,7 +68,7 @@ def record_conditions(
     kept, if not all. `variant` is another setting of the call."""
     settings = recorded.settings
     texts = {PROMPT: settings.read_prompt(prompt)} | ({NEGATIVE: negative} if NEGATIVE in settings.usual else {})
-    is_padded = settings.forms.is_padded and negative is not None and (prompt, negative) not in ALONE
+    is_padded = settings.forms.is_padded and negative is not None and (prompt, negative) not in (*ALONE, EMPTY)
     texts = pad_texts(texts) if is_padded else texts
     call = settings.of(variant, texts)
     if negative is None:

@@ -6,6 +6,7 @@ outputs of its encoders they come.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -263,11 +264,10 @@ def find_nothing(recorded: RecordedPipeline, text: RecordedText) -> tuple[str, b
 def find_zeros_for_empty(recorded: RecordedPipeline, names: Sequence[str]) -> ZerosForEmpty:
     """Return whether a pipeline that has zeros for an empty negative prompt, in the conditions of these names, has them
     for any other empty prompt too."""
-    try:
+    with suppress(TextError, UserError):  # its call may take no empty prompt
         (conditional, *_) = record_samples(recorded, "", "", ())
-    except (TextError, UserError):  # its call takes no empty prompt
-        return "negative"
-    return "always" if is_zero(conditional, names) else "negative"
+        return "always" if is_zero(conditional, names) else "negative"
+    return "negative"
 
 
 def _read_texts(text: RecordedText, record: TextRecord) -> Iterator[str]:
