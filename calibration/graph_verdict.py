@@ -81,9 +81,10 @@ class GraphVerdict:
 
     @property
     def is_certain(self) -> bool:
-        """Whether other seeds would decide alike: at both ends of the ranges of the loss and of the PSNR."""
+        """Whether other seeds would decide alike: at both ends of the ranges of the loss and of the PSNR. The user's
+        measure decides by its own score, to which further values of PSNR add nothing."""
         if self.judged is not None:
-            return self.judged.is_certain or not self.judged.score.is_kept
+            return True
         losses, means = self.loss_range, mean_range(self.quality.alone)
         if losses is None or means is None:
             return False

@@ -82,5 +82,7 @@ def test_without_further_seeds_the_mean_decides() -> None:
 def test_the_reason_of_a_judge_has_its_score_and_limit(score: float, low: float, end: str) -> None:
     figure = Figure("edges", score, 0.9, False, f"scores {score} by edges, less than 0.9")
     judged = JudgeScore(figure, Figure("edges", 1.0, 0.9, False, ""), "", 8, (low, score + 0.05))
-    decided = verdict((7.0,) * 8, 39.4, judged)
+    first = verdict((7.0,) * 8, 39.4, judged)
+    decided = decide(first, iter([quality((7.0,), 39.4)]))
+    assert decided is first, "its PSNR on further seeds is not computed"
     assert decided.reason == f"in int8 it {end}" and not decided.is_taken
