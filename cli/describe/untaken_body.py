@@ -7,7 +7,7 @@ from fewstep.report.call_time import valid_calls
 from fewstep.report.judgement import GOOD, LOOK, UNUSABLE
 from fewstep.runtime.backends import Backend
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.networks import networks
+from fewstep.runtime.bundle.networks import common_bodies, networks
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, platform_of
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.loading import FLOAT
@@ -17,9 +17,9 @@ OTHER_ENGINES = ("openvino",)  # on CPUs, besides ONNX Runtime
 
 def describe_untaken(bundle: Bundle, precision: str | None, backend: Backend) -> Iterator[str]:
     """Yield a line on the int8 body that a backend would run, if a command took float32 because it got no precision:
-    its verdict, its speed on the machine that calibrated it, and the option. None if there is no such body."""
-    names = backend.bodies.get("int8", ())
-    name = next((name for name in names if name in bundle.manifest.bodies), None)
+    its verdict, its speed on the machine that calibrated it, and the option. Nothing if not all networks have it."""
+    names, common = backend.bodies.get("int8", ()), common_bodies(bundle.manifest)
+    name = next((name for name in names if name in common), None)
     if precision is not None or name is None or FLOAT not in bundle.manifest.bodies:
         return
     verdict = _worst_verdict(bundle, name)

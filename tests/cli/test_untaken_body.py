@@ -8,6 +8,7 @@ from fewstep.cli.describe.untaken_body import describe_untaken, describe_ways_to
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.verbs.run import verb
 from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.bundle.manifest import NetworkEntry
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.progress import SILENT
 from tests.bundles import change_bundle
@@ -35,6 +36,14 @@ def test_a_precision_that_was_given_is_not_questioned(bundle: Path, precision: s
 
 def test_an_engine_without_the_body_names_none(bundle: Path) -> None:
     assert not [*describe_untaken(open_bundle(bundle), None, create_backend("openvino"))]
+
+
+def test_a_body_that_another_network_lacks_is_not_named(bundle: Path) -> None:
+    manifest = open_bundle(bundle).manifest
+    bodies = {"float32": manifest.bodies["float32"]}
+    noisy = NetworkEntry(0.0, manifest.prediction, {"class": "class"}, bodies, "", "0" * 64, prologue=manifest.prologue)
+    change_bundle(bundle, networks={"noisy": noisy})
+    assert not [*describe_untaken(open_bundle(bundle), None, create_backend("onnxruntime"))]
 
 
 def test_a_calibration_says_how_its_bodies_run(bundle: Path) -> None:
