@@ -107,14 +107,15 @@ def _branch_arguments(
 
 
 def _difference(value: Any, expected: Any) -> float:
-    """Return the largest difference of two arguments, relative to the largest number of the second: infinite for other
-    shapes, and for values that are not numbers and differ."""
+    """Return the largest difference of two arguments, relative to the largest finite number of the second: infinite for
+    other shapes, and for values that are not numbers and differ. Equal infinities, as masks have them, do not differ.
+    """
     is_number = isinstance(expected, bool | int | float)
     if not isinstance(value, Tensor) or not (is_number or isinstance(expected, Tensor)):
         return 0.0 if same(value, expected) else float("inf")
     recorded = torch.as_tensor(expected, dtype=torch.float64)
     if recorded.dim() and recorded.shape != value.shape:
         return float("inf")
-    largest = max(float(recorded.abs().max()), 1e-12) if recorded.numel() else 1.0
-    apart = (value.double() - recorded).abs()
+    largest = max(float(torch.where(recorded.isinf(), 0.0, recorded).abs().max()), 1e-12) if recorded.numel() else 1.0
+    apart = torch.where(value.double() == recorded, 0.0, (value.double() - recorded).abs())
     return float(apart.max()) / largest if apart.numel() else 0.0
