@@ -93,10 +93,8 @@ PLATFORMS = (
     *(CPU_X86, CPU_X86_NO_VNNI, CPU_ARM, TENSORRT, OPENVINO, OPENVINO_NO_VNNI, OPENVINO_BF16, QNN, QNN_8BIT),
     *(INT8_WEIGHTS, INT4_WEIGHTS),
 )
-RETIRED = (  # targets of earlier versions, whose bodies run and are no longer made
-    replace(CPU_X86_NO_VNNI, name="cpu-x86-7bit"),
-    replace(OPENVINO_NO_VNNI, name="openvino-7bit"),
-)
+SUCCESSORS = {"cpu-x86-7bit": CPU_X86_NO_VNNI, "openvino-7bit": OPENVINO_NO_VNNI}  # of targets of earlier versions
+RETIRED = tuple(replace(new, name=name) for name, new in SUCCESSORS.items())  # whose bodies run and are not made now
 Bits = Literal[4, 8]  # of weights in integers whose activations are float
 WEIGHTS_ONLY = (INT8_WEIGHTS.precision, INT4_WEIGHTS.precision)  # precisions whose activations are float
 

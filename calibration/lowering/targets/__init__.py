@@ -34,6 +34,8 @@ def load_target(name: str) -> Target:
         module = name.replace("-", "_")  # cpu-x86 is CPU_X86 of the module cpu_x86
         target: Target = getattr(import_module(f"{__name__}.{module}"), module.upper())
         return target
+    if name in platforms.SUCCESSORS and plugin is None:
+        raise UserError(f"target {name!r} is no longer made", f"choose {platforms.SUCCESSORS[name].name}")
     if plugin is None:
         raise UserError(f"unknown target {name!r}", f"choose from {', '.join(target_names())}")
     value = load_plugin(plugin)
