@@ -26,6 +26,8 @@ from fewstep.runtime.bundle.networks import networks
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.sampling.loading import load_body
 
+LEAST_GAIN = 0.1  # dB: the last digit of the table, and less than the samples decide
+
 
 def measure_deployments(
     judging: DeploymentJudge,
@@ -87,12 +89,17 @@ def pareto_front(
     rows: Sequence[Deployment], time: Callable[[Deployment], float] = lambda row: row.milliseconds
 ) -> list[Deployment]:
     """Return the deployments that no other beats in both time and quality, fastest first. Quality is the mean PSNR or,
-    with a judge, its score, where the PSNR decides between equal scores."""
+    with a judge, its score, where the PSNR decides between equal scores. A PSNR is better from `LEAST_GAIN` on."""
     front = list[Deployment]()
     for deployment in sorted(sorted(rows, key=lambda row: row.rank, reverse=True), key=time):
-        if not front or deployment.rank > front[-1].rank:
+        if not front or _is_better(deployment, front[-1]):
             front.append(deployment)
     return front
+
+
+def _is_better(deployment: Deployment, other: Deployment) -> bool:
+    (score, psnr), (other_score, other_psnr) = deployment.rank, other.rank
+    return score > other_score or (score == other_score and psnr >= other_psnr + LEAST_GAIN)
 
 
 def _guidance_gain(bundle: Bundle, body: str, plan: Plan) -> float | None:

@@ -104,6 +104,11 @@ def test_the_front_is_what_no_other_beats_in_both() -> None:
     assert [(each.milliseconds, each.psnr) for each in pareto_front(rows)] == [(1, 25), (3, 30), (5, 40)]
 
 
+def test_a_slower_deployment_is_not_in_front_for_a_hundredth_of_a_db() -> None:
+    rows = [row(1, 21.1), row(2, 21.11), row(3, 21.3)]
+    assert pareto_front(rows) == [rows[0], rows[2]]
+
+
 def test_a_bundle_packed_without_float32_names_the_bundle_in_which_to_choose(tiny_bundle: Path, tmp_path: Path) -> None:
     pack(PackOptions(tiny_bundle, packed := tmp_path / "packed", ("int8-cpu-x86",)))
     fix = ("in the bundle that this was packed from", "--plan and --precision instead of --chosen")
