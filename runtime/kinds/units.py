@@ -92,9 +92,10 @@ def _check_samples(manifest: UnitsFacts, samples: ArrayLike) -> tuple[Affine, ND
         raise UserError(f"bundle {manifest.name!r} does not say in which units its samples are", EXPORT_WITH_UNITS)
     fix = f"give [..., {', '.join(map(str, shape))}]"
     values = as_numbers(samples, "samples", fix, np.float64)
-    own = values.shape[-len(shape) :]
-    fits = own == shape if units.axis is None else own[units.axis] == len(units.scale)  # the other axes may be free
-    if values.ndim < len(shape) or not fits:
+    own, fits = values.shape[-len(shape) :], values.ndim >= len(shape)
+    if fits:  # other axes than that of the units may be free
+        fits = own == shape if units.axis is None else own[units.axis] == len(units.scale)
+    if not fits:
         raise UserError(f"samples have the shape {list(values.shape)}", fix)
     return units, values
 
