@@ -9,7 +9,7 @@ from fewstep.graph.bake.resolve_run import select_body
 from fewstep.plans.errors import UserError
 from fewstep.plans.names.plan_reference import TextReference, parse_plan_text
 from fewstep.plans.shaping import Clip, Shaping
-from fewstep.report.choosing.saved_choice import load_choice
+from fewstep.report.choosing.saved_choice import load_choice, refuse_budget
 from fewstep.runtime.sampling.calibrated_plans import default_reference
 
 OF_A_CHOICE = ("plan", "precision", "body", "guidance", "clip")  # options that a saved choice sets
@@ -40,6 +40,7 @@ def complete_options(options: BakeCommandOptions) -> BakeOptions:
             if values[name] is not None:
                 raise UserError(f"--chosen already sets --{name}", f"leave out --{name} or --chosen")
         choice = load_choice(options.bundle)
+        refuse_budget(choice, "a baked file")
         settings, plan = choice.settings, parse_plan_text(choice.winner.plan)
         values |= {"plan": plan, "body": choice.winner.body, "guidance": settings["guidance"]}
         values["clip"] = _clip_of(settings["shaping"])

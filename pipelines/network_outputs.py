@@ -85,14 +85,20 @@ class RecordedOutputs(NetworkOutputs):
         recorded = dict(_branch_arguments(module, call, number, samples))
         for path, value in module.bind(*given).items():
             by_row = value.movedim(0, 1) if path in module.found.second_axes else value
-            difference = _difference(by_row, recorded.get(path))
-            if not difference <= (OF_TIMES if path in module.found.times else TOLERANCE):
+            is_time = path in module.found.times
+            difference = _difference(by_row, recorded.get(path), self._largest_time(path) if is_time else 0.0)
+            if not difference <= (OF_TIMES if is_time else TOLERANCE):
                 label = "x" if path == module.found.x else f"argument {path}"
                 what = f"a different {label} in step {index + 1} of {len(self.run.steps)}"
                 by = f"it differs by {difference:.2g} of its largest number"
                 raise recording_error(f"the plan of {self.name}'s scheduler feeds its network {what}: {by}")
         output: Array = module.place(select_rows(call.output, number, samples)).numpy()
         return output
+
+    def _largest_time(self, path: str) -> float:
+        """Return the largest absolute value of a time in all steps: the last one is zero in some schedules."""
+        calls = [call for step in self.run.steps for call in step.calls if path in call.leaves]
+        return max(float(torch.as_tensor(call.leaves[path], dtype=torch.float64).abs().max()) for call in calls)
 
 
 def _branch_arguments(
@@ -106,16 +112,18 @@ def _branch_arguments(
         yield path, select_rows(value, branch, samples * count) if has_rows else value
 
 
-def _difference(value: Any, expected: Any) -> float:
-    """Return the largest difference of two arguments, relative to the largest finite number of the second: infinite for
-    other shapes, and for values that are not numbers and differ. Equal infinities, as masks have them, do not differ.
-    """
+def _difference(value: Any, expected: Any, least: float = 0.0) -> float:
+    """Return the largest difference of two arguments, relative to the largest finite number of the second, or to
+    `least` if that is larger: infinite for other shapes, and for values that are not numbers and differ. Equal
+    infinities, as masks have them, do not differ."""
     is_number = isinstance(expected, bool | int | float)
     if not isinstance(value, Tensor) or not (is_number or isinstance(expected, Tensor)):
         return 0.0 if same(value, expected) else float("inf")
     recorded = torch.as_tensor(expected, dtype=torch.float64)
     if recorded.dim() and recorded.shape != value.shape:
         return float("inf")
-    largest = max(float(torch.where(recorded.isinf(), 0.0, recorded).abs().max()), 1e-12) if recorded.numel() else 1.0
+    if not recorded.numel():
+        return 0.0
+    largest = float(torch.where(recorded.isinf(), 0.0, recorded).abs().max())
     apart = torch.where(value.double() == recorded, 0.0, (value.double() - recorded).abs())
-    return float(apart.max()) / largest if apart.numel() else 0.0
+    return float(apart.max()) / max(largest, least, 1e-12)

@@ -89,7 +89,8 @@ def pareto_front(
     rows: Sequence[Deployment], time: Callable[[Deployment], float] = lambda row: row.milliseconds
 ) -> list[Deployment]:
     """Return the deployments that no other beats in both time and quality, fastest first. Quality is the mean PSNR or,
-    with a judge, its score, where the PSNR decides between equal scores. A PSNR is better from `LEAST_GAIN` on."""
+    with a judge, its score, where the PSNR decides between equal scores. A PSNR is better if it is more than
+    `LEAST_GAIN` larger."""
     front = list[Deployment]()
     for deployment in sorted(sorted(rows, key=lambda row: row.rank, reverse=True), key=time):
         if not front or _is_better(deployment, front[-1]):
@@ -99,7 +100,7 @@ def pareto_front(
 
 def _is_better(deployment: Deployment, other: Deployment) -> bool:
     (score, psnr), (other_score, other_psnr) = deployment.rank, other.rank
-    return score > other_score or (score == other_score and psnr >= other_psnr + LEAST_GAIN)
+    return score > other_score or (score == other_score and psnr - other_psnr > LEAST_GAIN)
 
 
 def _guidance_gain(bundle: Bundle, body: str, plan: Plan) -> float | None:

@@ -146,10 +146,15 @@ def load_choice(path: Path | str) -> SavedChoice:
 def load_chosen_sampler(path: Path | str, choice: SavedChoice) -> Sampler:
     """Load the bundle with the body and the engine of a choice. Raises UserError for a choice with a budget of memory,
     which only `fewstep run` keeps: a sampler has all networks in memory."""
-    if choice.memory is not None:
-        what = f"the choice is for a run in {choice.memory} of memory, and a program keeps all networks in memory"
-        raise UserError(what, "run fewstep choose without --memory, or sample with fewstep run --chosen")
+    refuse_budget(choice, "a program")
     return load(path, body=choice.winner.body, backend=make_backend(choice.winner.engine, choice.rows))
+
+
+def refuse_budget(choice: SavedChoice, user: str) -> None:
+    """Raise UserError for a choice with a budget of memory. `user` is what would have all networks in memory."""
+    if choice.memory is not None:
+        what = f"the choice is for a run in {choice.memory} of memory, and {user} keeps all networks in memory"
+        raise UserError(what, "run fewstep choose without --memory, or sample with fewstep run --chosen")
 
 
 def warn_of_quality(choice: SavedChoice) -> None:

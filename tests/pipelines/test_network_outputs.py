@@ -21,3 +21,8 @@ MASK = torch.tensor([[0.0, -2.0, -inf]])
 )
 def test_equal_infinities_of_a_mask_do_not_differ(value: torch.Tensor, expected: float) -> None:
     assert _difference(value, MASK) == expected
+
+
+def test_a_last_time_of_zero_is_compared_with_the_largest_time() -> None:
+    assert _difference(torch.tensor([1e-7]), torch.zeros(1)) > 1e4
+    assert _difference(torch.tensor([1e-7]), torch.zeros(1), 1.0) == pytest.approx(1e-7)
