@@ -83,6 +83,7 @@ def test_the_options_of_a_plan_that_a_shell_quotes_are_read(tmp_path: Path) -> N
     assert options is not None and options["plan"] == "ddim(eta=1):3"
 
 
+@pytest.mark.slow
 def test_the_report_says_it_on_the_page_on_the_terminal_and_as_json(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny")
     asked = ReportOptions(bundle, teacher="dpmpp_2m:6", turn_seconds=0.01, **FEW)  # type: ignore[arg-type]

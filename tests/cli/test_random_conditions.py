@@ -52,6 +52,7 @@ def bundle_copy(tmp_path: Path) -> Path:
     return write_inpainting(tmp_path / "copied")
 
 
+@pytest.mark.slow
 def test_calibrate_says_it_in_json(bundle_copy: Path, document: Document, own: Path) -> None:
     def random_conditions(*more: object) -> list[str]:
         made = document("calibrate", bundle_copy, *CALIBRATE, *more)
@@ -62,6 +63,7 @@ def test_calibrate_says_it_in_json(bundle_copy: Path, document: Document, own: P
     assert random_conditions() == ["mask", "masked"] and random_conditions("--conditions", own) == []
 
 
+@pytest.mark.slow
 def test_calibrate_says_it_in_words(bundle_copy: Path, fewstep: Command, own: Path) -> None:
     assert SAID in fewstep("calibrate", bundle_copy, *CALIBRATE).out
     assert "random values" not in fewstep("calibrate", bundle_copy, *CALIBRATE, "--conditions", own).out
@@ -73,6 +75,7 @@ def test_measure_says_it_unless_conditions_are_given(bundle: Path, own: Path) ->
     assert given.random_conditions == () and SAID not in verdict(given, bundle)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_report_says_it(bundle: Path, fewstep: Command, tmp_path: Path) -> None:
     short = "--seeds 4 --forced-seeds 2 --teacher ddim:4 --teacher-seeds 2 --batches 1 --rounds 1 --turn-seconds 0.01"
     printed = fewstep("report", bundle, *short.split(), "-o", tmp_path / "page.html").out

@@ -80,6 +80,7 @@ def test_run_samples_both_precisions(bundle: Path, tmp_path: Path) -> None:
         assert Image.open(picture).size == (3 * 17, 3 * 17)
 
 
+@pytest.mark.slow
 def test_report_prints_what_it_wrote(bundle: Path) -> None:
     printed = said("report", bundle, *SHORT_REPORT.split())
     opened = open_bundle(bundle)
@@ -165,6 +166,7 @@ def test_a_packed_bundle_can_be_inspected(bundle: Path, tmp_path: Path, document
     assert "which the bundle does not have" in printed and "fewstep report" not in printed
 
 
+@pytest.mark.slow
 def test_measure_races_the_bodies_that_run_here(bundle: Path, document: Document) -> None:
     arguments = ("--batches", "1,2", "--rounds", 2, "--turn-seconds", 0.01, "--backend", "onnxruntime", "--no-spinning")
     found = document("measure", bundle, "--columns", "ms", *arguments)
@@ -215,6 +217,7 @@ def test_the_demo_refuses_before_it_begins(tmp_path: Path, fewstep: Command) -> 
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.slow
 def test_the_demo_ends_with_a_table_samples_and_a_report(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

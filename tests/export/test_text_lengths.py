@@ -109,6 +109,7 @@ def test_the_null_value_of_a_text_has_a_length_of_its_own(length: int, problem: 
         with_nulls(made, [f"text=@{tmp_path / 'null.npy'}"])
 
 
+@pytest.mark.slow
 def test_branches_of_other_lengths_are_refused_before_a_calibration(sampler: Sampler, tmp_path: Path) -> None:
     np.save(tmp_path / "null.npy", text_of(3, 1)[0])
     (tmp_path / "texts.py").write_text(SOURCE)

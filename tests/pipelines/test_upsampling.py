@@ -36,6 +36,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 def test_a_network_of_pictures_is_traced_below_64_rows(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(FILE.format(unet=UNET))
     source = load_source(f"{tmp_path / 'mine.py'}:make")

@@ -144,6 +144,7 @@ def test_a_known_error_gives_known_figures(made):
     assert measured.races[0].batch == 4  # two samples, two branches
 
 
+@pytest.mark.slow
 def test_a_distilled_denoiser_is_compared_with_float32_alone(bundle, tmp_path):
     """No long plan is exact, so none is sampled."""
     before = change_bundle(bundle, distilled=True)
@@ -181,6 +182,7 @@ def test_the_page_has_the_evaluation_that_the_bundle_got_meanwhile(made, bundle,
     assert f"the evaluation in {bundle} cannot be read" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_body_with_stages_is_judged_as_it_is_deployed(bundle):
     add_earlier(bundle, until=1)
     measured = report(options(bundle))
@@ -210,6 +212,7 @@ def test_each_operation_says_why_it_is_float(made):
     assert 0.5 in Page(text).figures and "1 of 2 operations" in text
 
 
+@pytest.mark.slow
 def test_another_plan_and_guidance_go_to_a_file_of_their_own(bundle, tmp_path):
     kept = (bundle / MANIFEST).read_bytes()
     with refuses("dpmpp_2m:4", "--output"):
@@ -302,6 +305,7 @@ def test_the_results_are_json_next_to_the_page_and_both_belong_to_the_bundle(mad
     assert "NaN" not in json.dumps(json.loads(opened.read(opened.manifest.results)))
 
 
+@pytest.mark.slow
 def test_a_second_report_replaces_the_first(bundle):
     report(options(bundle))
     report(options(bundle, seeds=4))
@@ -358,6 +362,7 @@ def test_what_a_bundle_has_no_room_for_is_reported_before_it_is_judged(bundle, m
         open_verb(bundle)
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_address_leaves_a_valid_bundle(bundle, monkeypatch):
     def kill(*_):
         raise KeyboardInterrupt

@@ -36,6 +36,7 @@ from tests.runtime.sampling.test_fitted_plans import give
 FEW = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 2, "simulated_seeds": 2, "batches": (1,), "rounds": 1}
 
 
+@pytest.mark.slow
 def test_each_body_runs_its_own_and_float32_next_to_it(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "tiny")
     give(bundle, body="int8-cpu-x86", numbers="ddim:3")
@@ -105,6 +106,7 @@ def test_measure_takes_it_by_default(bundle: Path) -> None:
     assert list(open_measure_task(MeasureOptions(bundle, ("psnr",))).judged.bodies) == ["int8-cpu-x86", BODY]
 
 
+@pytest.mark.slow
 def test_a_bundle_for_openvino_alone_is_raced_too(bundle: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed")
     measured, text = judge_and_read(with_bodies(bundle, BODY, "float32"))
@@ -127,6 +129,7 @@ def test_whether_openvino_is_installed_is_tried_once(no_openvino: None, monkeypa
     assert [body_backends._has_openvino() for _ in range(3)] == [False] * 3 and len(tried) == 1
 
 
+@pytest.mark.slow
 def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, no_openvino: None) -> None:
     assert list(int8_bodies(open_bundle(bundle))) == ["int8-cpu-x86", BODY, "int8-tensorrt"]  # as in the manifest
     assert inference_engine_of(open_bundle(bundle).body(BODY)) == SIMULATION

@@ -137,6 +137,7 @@ def test_the_distribution_shows_every_figure_and_says_what_it_amounts_to(evaluat
     assert "FD(mine)" in text and "FID" not in text and describe_distance(distance) in text.replace("&#x27;", "'")
 
 
+@pytest.mark.slow
 def test_the_next_report_shows_it_with_its_plan_also_elsewhere_along_another(evaluation, tmp_path):
     bundle, results = evaluation
     for output, changes in ((), {}), ((tmp_path / "page.html",), {"plan": "ddim:3"}):
@@ -145,6 +146,7 @@ def test_the_next_report_shows_it_with_its_plan_also_elsewhere_along_another(eva
         assert "sets of samples, here along" in text and "dpmpp_2m:4, " in text
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_damaged_is_left_out_and_said(evaluation, tmp_path):
     bundle = Path(shutil.copytree(evaluation[0], tmp_path / "bundle"))
     file = bundle / str(open_bundle(bundle).manifest.evaluation)
@@ -165,6 +167,7 @@ def test_an_evaluation_with_figures_of_before_is_left_out_with_a_warning(evaluat
     assert "cannot be read" in warning and "`kernel`" in warning and "repeat it with fewstep measure" in warning
 
 
+@pytest.mark.slow
 def test_an_evaluation_made_while_the_report_measured_is_shown(evaluation, tmp_path, monkeypatch):
     bundle = Path(shutil.copytree(evaluation[0], tmp_path / "bundle"))
     real = report_module.collect_figures

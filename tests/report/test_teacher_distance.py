@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fewstep.cli.describe.results_table import format_results
 from fewstep.report.options import ReportOptions
 from fewstep.report.report import report
@@ -11,6 +13,7 @@ from tests.bundles import change_bundle
 from tests.report.judged_bundle import make_bundle
 
 
+@pytest.mark.slow
 def test_a_teacher_further_from_the_data_than_few_steps_is_said(tmp_path: Path) -> None:
     """The statistics are those of the samples of few steps, which float32 draws here, and then those of the teacher."""
     bundle, few, seeds = make_bundle(tmp_path / "tiny"), "dpmpp_2m:2", range(24)

@@ -40,6 +40,7 @@ def test_an_operation_is_of_one_kind() -> None:
     assert len(operations) == len(set(operations))
 
 
+@pytest.mark.slow
 def test_a_race_says_where_the_time_of_a_graph_goes(tmp_path: Path) -> None:
     graph = TimedGraph(matmuls(tmp_path, 4), {"x": np.ones((8, 256), np.float32)})
     (timing,) = run_race([TimedContender("matmuls", (graph,))], Turns(rounds=1, threads=1), profiled=True).timings

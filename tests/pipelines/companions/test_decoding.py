@@ -126,6 +126,7 @@ def test_a_decoder_takes_x_of_other_sizes(tmp_path: Path) -> None:
     torch.testing.assert_close(video[0], vae.decode(x[:, :, 0] / vae.config.scaling_factor).sample.clamp(-1, 1))
 
 
+@pytest.mark.slow
 def test_the_graph_of_a_decoder_has_free_sizes(tmp_path: Path) -> None:
     recorded = record(tmp_path, "latte")
     companions = read_companions("mine", recorded, partial(read_stored, Folder(tmp_path / "latte")))

@@ -65,6 +65,7 @@ def test_the_scheduler_of_the_same_parent_says_what_it_was_trained_on(parent_fol
     assert source.scheduler is not None and source.scheduler["_class_name"] == "DDIMScheduler"
 
 
+@pytest.mark.slow
 def test_a_spec_says_it_before_the_scheduler(parent_folder: Path, alone: Path, tmp_path: Path) -> None:
     """Without a spec, the folder alone gives it. The module is the same."""
     file = written(tmp_path / "spec.json", {**SPEC, "name": "mine"})

@@ -87,6 +87,7 @@ def test_what_ids_cannot_be_is_one_line(bundle, means, tmp_path, capsys):
         assert "mdlm:8' may skip evaluations" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_agreement(bundle, tmp_path, capsys):
     assert main(["measure", str(bundle), "--seeds", "4", "--columns", "psnr"]) == 0
     assert "differ" in capsys.readouterr().out

@@ -204,6 +204,7 @@ def test_a_network_that_is_wrong_in_one_call_only_is_none(monkeypatch: pytest.Mo
     OpenVino(float_type="bf16").load(bundle, "float32")
 
 
+@pytest.mark.slow
 def test_the_report_does_not_blame_int8_for_it(int8_bundle: Path) -> None:
     few = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 1, "simulated_seeds": 2, "batches": (1,), "rounds": 1}
     measured = report(ReportOptions(int8_bundle, teacher="ddim:4", turn_seconds=0.01, **few))  # type: ignore[arg-type]
