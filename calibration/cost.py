@@ -72,7 +72,7 @@ def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
     """
     task = tasks[-1]  # each network has whole trajectories
     steps, large = len(task.plan.steps), [network for network in tasks if exceeds_one_file(network.prepared)]
-    bodies = sum(len(network.targets) + _attention_bodies(network) + _judged_graphs(network) for network in tasks)
+    bodies = sum(len(network.targets) + _attention_bodies(network) + _count_judged_graphs(network) for network in tasks)
     tried = sum(min(len(network.operations), operation_error_runs(network)) * len(network.targets) for network in tasks)
     written = sum(len(network.targets) for network in tasks if network.sampler.bundle.manifest.space.has_squared_error)
     compared = (1 + bool(task.sampler.bundle.manifest.conditions)) * len(OTHER_SEEDS[: len(task.seeds)])
@@ -143,7 +143,7 @@ def _attention_bodies(task: Task) -> int:
     return ATTENTION_BODIES * len(targets) if find_large_attention(task.prepared) else 0
 
 
-def _judged_graphs(task: Task) -> int:
+def _count_judged_graphs(task: Task) -> int:
     """Return how many graphs of their own that are judged by samples are made for all targets together: of each target
     for a CPU a conditioner, a prologue and, with prompts, a text encoder, as far as they have weights."""
     manifest, bundle = task.sampler.bundle.manifest, task.sampler.bundle

@@ -24,7 +24,7 @@ def decode(network: LoadedGraph, graph: Graph, latents: Floats, conditions: Arra
     return [outputs[output.name] for output in graph.outputs]
 
 
-def decoded_psnr(outputs: Sequence[Floats], references: Sequence[Floats]) -> NDArray[np.float64]:
+def measure_decoded_psnr(outputs: Sequence[Floats], references: Sequence[Floats]) -> NDArray[np.float64]:
     """Return the PSNR in dB of each sample's picture, video or sound; of a video with its sound, the lower one. Sounds
     are seldom as loud as model range, so theirs is relative to the loudest value of the references."""
     lowest: NDArray[np.float64] = np.min([_psnr(*pair) for pair in zip(outputs, references, strict=True)], axis=0)

@@ -25,7 +25,7 @@ class PairedQuality:
     signal: float | None = None
     unrelated: float | None = None
 
-    def joined_with(self, others: "PairedQuality") -> "PairedQuality":
+    def join(self, others: "PairedQuality") -> "PairedQuality":
         """Return the quality on these seeds and on those of `others`, with the signal of these."""
         return replace(
             self,
@@ -134,7 +134,7 @@ def decide(first: GraphVerdict, further: Iterable[PairedQuality]) -> GraphVerdic
     if verdict.is_certain:
         return verdict
     for quality in further:
-        verdict = replace(verdict, quality=verdict.quality.joined_with(quality))
+        verdict = replace(verdict, quality=verdict.quality.join(quality))
         if verdict.is_certain:
             break
     return verdict

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.calibration.calibrated_body import AnyRecipe, CalibratedBody
-from fewstep.calibration.decoded import decode, decoded_psnr
+from fewstep.calibration.decoded import decode, measure_decoded_psnr
 from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.graph_verdict import PairedQuality
 from fewstep.calibration.lowering.scheme import Target
@@ -67,9 +67,9 @@ class PictureJudge:
         Errors of the body and of the graph add up."""
         opened = open_rows(decoder, target)
         for part in self.parts():
-            before = decoded_psnr(self.decode(self._body_latents(body, part), part.conditions), part.pictures)
+            before = measure_decoded_psnr(self.decode(self._body_latents(body, part), part.conditions), part.pictures)
             own = decode(opened, decoder, part.latents, part.conditions)
-            after = _add_errors(before, decoded_psnr(own, part.pictures))
+            after = _add_errors(before, measure_decoded_psnr(own, part.pictures))
             yield PairedQuality(before.tolist(), after.tolist(), after.tolist())
 
     def judge_encoder(self, encoder: Graph, target: Target) -> Generator[PairedQuality]:
@@ -80,7 +80,7 @@ class PictureJudge:
         for part in self.parts():
             shown = np.clip(part.pictures[0], -1, 1)
             exact, own = (self.decode(run_one(encode, exported, shown)) for encode in (float32, opened))
-            alone, before = decoded_psnr(own, exact), np.full(len(shown), NEAR_PSNR)
+            alone, before = measure_decoded_psnr(own, exact), np.full(len(shown), NEAR_PSNR)
             yield PairedQuality(before.tolist(), _add_errors(before, alone).tolist(), alone.tolist())
 
     def judge_body(self, body: CalibratedBody[AnyRecipe], decoder: Graph | None, target: Target) -> float:
@@ -89,7 +89,7 @@ class PictureJudge:
         graph = self.exported[DECODER] if decoder is None else decoder
         network = self._decoder if decoder is None else open_rows(decoder, target)
         own = decode(network, graph, self._body_latents(body, part), part.conditions)
-        return float(decoded_psnr(own, part.pictures).mean())
+        return float(measure_decoded_psnr(own, part.pictures).mean())
 
     def decode(self, latents: Floats, conditions: Arrays = NO_CONDITIONS) -> list[Floats]:
         """Return what float32's decoder returns for latents and the conditions that it takes besides."""

@@ -9,7 +9,7 @@ So weights of opposite signs need no limit, and one of 127 leaves 1 for another 
 
 A pair are the input channels 2k and 2k + 1, at the same tap of a convolution. Kernels of ONNX Runtime and oneDNN take
 four channels at a time, two pairs. With an odd number of channels ONNX Runtime counts on over the taps, while oneDNN
-begins anew at each tap. Such weights are in [-64, 64], so that no two of them exceed the sum.
+starts again at each tap. Such weights are in [-64, 64], so that no two of them exceed the sum.
 """
 
 from collections.abc import Sequence

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.decoded import decode, decoded_psnr
+from fewstep.calibration.decoded import decode, measure_decoded_psnr
 from fewstep.calibration.picture_quality import PictureJudge
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session
@@ -45,18 +45,18 @@ def test_a_decoder_gets_the_conditions_of_its_samples() -> None:
 
 
 def test_the_psnr_of_a_sound_is_relative_to_the_loudest_value() -> None:
-    """An error of 0.001 beside a peak of 0.5 is one of 0.002 in model range."""
+    """An error of 0.001 of a sound with peak 0.5 is one of 0.002 in model range."""
     sound = np.full((2, 1, 100), 0.25, np.float32)
     sound[0, 0, 0] = 0.5
     off = sound + np.float32(0.001)
-    assert decoded_psnr([off], [sound]) == pytest.approx([20 * np.log10(2 / 0.002)] * 2, abs=1e-3)
+    assert measure_decoded_psnr([off], [sound]) == pytest.approx([20 * np.log10(2 / 0.002)] * 2, abs=1e-3)
 
 
 def test_of_a_video_and_its_sound_the_worse_decides() -> None:
     video, sound = np.zeros((1, 2, 3, 8, 8), np.float32), np.ones((1, 1, 100), np.float32)
     near, far = video + np.float32(0.01), sound + np.float32(0.1)
-    assert decoded_psnr([near, far], [video, sound]) == pytest.approx([20 * np.log10(2 / 0.1)], abs=1e-3)
-    assert decoded_psnr([near, sound], [video, sound]) == pytest.approx(psnr(near, video))
+    assert measure_decoded_psnr([near, far], [video, sound]) == pytest.approx([20 * np.log10(2 / 0.1)], abs=1e-3)
+    assert measure_decoded_psnr([near, sound], [video, sound]) == pytest.approx(psnr(near, video))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from fewstep.calibration import replaced_graphs, shared_graph_ranges
 from fewstep.calibration.activation_counts import tabulate
 from fewstep.calibration.calibrate import Calibration, calibrate
-from fewstep.calibration.cost import _judged_graphs
+from fewstep.calibration.cost import _count_judged_graphs
 from fewstep.calibration.lowering.quantize import LoweredBody, lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import load_target
@@ -165,10 +165,10 @@ def test_a_prologue_is_in_int8_too(clock: Path) -> None:
 def test_the_cost_counts_the_graphs_that_are_judged(clock: Path) -> None:
     """A prologue of each target for a CPU, but none without weights, and none for GPUs."""
     task = task_of(options(clock))
-    graphs = [_judged_graphs(replace(task, targets=(load_target(name),))) for name in (EXACT_TARGET, "tensorrt")]
-    assert graphs == [1, 0] and _judged_graphs(replace(task, targets=(task.targets[0],) * 2)) == 2
+    graphs = [_count_judged_graphs(replace(task, targets=(load_target(name),))) for name in (EXACT_TARGET, "tensorrt")]
+    assert graphs == [1, 0] and _count_judged_graphs(replace(task, targets=(task.targets[0],) * 2)) == 2
     other = write_bundle(clock.parent / "plain", denoiser())
-    assert _judged_graphs(task_of(options(other))) == 0
+    assert _count_judged_graphs(task_of(options(other))) == 0
 
 
 def test_of_two_networks_each_has_a_prologue_in_int8(clock: Path) -> None:
