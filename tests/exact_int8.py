@@ -46,7 +46,7 @@ def unsigned_weights(graph: Graph) -> Graph:
         if values is None or values.dtype != np.int8 or graph.constants[node.inputs[x_zero]].dtype != np.uint8:
             return node
         inputs = [*node.inputs, *[""] * (zero + 1 - len(node.inputs))]
-        zeros = graph.constants.get(inputs[zero], np.int8(0))
+        zeros = graph.constants.get(inputs[zero], np.zeros((), np.int8))
         for index, array in ((weight, values), (zero, zeros)):
             inputs[index] = f"unsigned({node.inputs[weight]}, {index})"
             constants[inputs[index]] = (array.astype(np.int16) + 128).astype(np.uint8)
