@@ -277,10 +277,10 @@ class GraphReplacer:
             steps = rows * sum(count_operation_macs(self.task.prepared).values())
             calls = rows if name == PROLOGUE else 1
             share = calls * form.coverage.int8_macs / (calls * form.coverage.total_macs + steps)
-            return share * policy.price, f"{100 * share:.1f} % of a call's products"
+            return share * policy.price, f"{describe_share(share)} of a call's products"
         saved = constant_bytes(self.exported[name]) - constant_bytes(form.graph)
         stored = constant_bytes(recipe.graphs[-1][1].graph, *(other.graph for other in recipe.replaces.values()))
-        saved_share = f"{100 * saved / (saved + stored):.1f} % fewer bytes of the body"
+        saved_share = f"{describe_share(saved / (saved + stored))} fewer bytes of the body"
         return min(saved / stored, 1.0) * policy.byte_price, saved_share
 
     # int8 with activations
@@ -357,6 +357,11 @@ def has_own_graphs(target: Target) -> bool:
 def has_weights_to_store(graph: Graph) -> bool:
     """Return whether a graph has a weight or a table of embeddings that `store_graph` stores."""
     return bool(select_stored_ops(graph)) or store_embeddings(graph) is not graph
+
+
+def describe_share(share: float) -> str:
+    """Return a share as text. One that would read as zero is "less than 0.1 %"."""
+    return f"{100 * share:.1f} %" if share >= 0.001 else "less than 0.1 %"
 
 
 def _companion_target(target: Target) -> Target:

@@ -256,3 +256,7 @@ def test_wide_sums_are_for_bodies_with_the_conditioner(bundle: Path, monkeypatch
     opened = open_bundle(bundle)
     assert onnxruntime.needs_wide_sums_of(opened.with_graphs_of(BODY), "conditioner")
     assert not onnxruntime.needs_wide_sums_of(opened, "conditioner")
+
+
+def test_a_share_that_would_read_as_zero_is_named_as_less() -> None:
+    assert replaced_graphs.describe_share(0.0004) == "less than 0.1 %"
