@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fewstep.export.changes import apply_changes
 from fewstep.export.expert import Expert
@@ -14,7 +15,7 @@ from fewstep.export.lora.slots import find_slots
 from fewstep.export.network_changes import Changes, NetworkChanges, read_network_change
 from fewstep.export.options.null_option import with_nulls
 from fewstep.export.options.size_option import with_sizes
-from fewstep.export.sources.model_files import INDEX, read_json
+from fewstep.export.sources.folder_kinds import find_folder_kind
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Source
 from fewstep.graph.files.commit import open_for_update
@@ -24,9 +25,10 @@ from fewstep.plans.plan import DENOISER
 from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.networks import network_names
 from fewstep.runtime.lora.file import read_lora
-from fewstep.runtime.lora.networks import describe_targets
+from fewstep.runtime.lora.networks import describe_targets, loras_of
 
-TWO = ("transformer_2", "transformer")  # the networks of a diffusers pipeline with a `boundary_ratio`
+if TYPE_CHECKING:
+    from torch import nn
 
 LOG = logging.getLogger("fewstep")
 
@@ -75,15 +77,13 @@ def read_changes(options: ExportOptions) -> Changes:
 
 def load_changed_source(options: ExportOptions, changes: Changes, others: Sequence[Expert]) -> Source:
     """Load the source and apply those changes that name it. `others` are the experts of the options."""
-    if not others and (listed := _listed_networks(Path(options.source))):
-        changes.of(listed[0], listed)  # refuse options that name no network before the pipeline is recorded
+    if not others:
+        _check_folder(Path(options.source), changes)
     source = load_source(
         options.source, options.spec, options.statistics, options.call, options.config, options.without
     )
     names = names_of(source, (*others, *experts_of(source)))
     own = changes.of(names[0], names)
-    for expert in (*others, *experts_of(source)):  # refuse what does not fit before minutes of work
-        _check_expert(expert, changes.of(expert.name, names))
     _say_what_was_compared(source, options)
     source = apply_changes(source, own.loras, own.changes, own.slots)
     if options.cache is not None:
@@ -101,23 +101,21 @@ def _say_what_was_compared(source: Source, options: ExportOptions) -> None:
         LOG.warning(what, source.label, changing)
 
 
-def _listed_networks(folder: Path) -> tuple[str, ...]:
-    """Return the names of the two networks of a pipeline's folder, that of the last steps first, or () if its index
-    does not have two with a boundary."""
-    if not (folder / INDEX).is_file():
-        return ()
-    index = read_json(folder / INDEX)
-    has_both = all(index.get(name) not in (None, [None, None]) for name in TWO)
-    return TWO if has_both and index.get("boundary_ratio") is not None else ()
+def _check_folder(folder: Path, changes: Changes) -> None:
+    """Raise UserError for options that fit no denoiser of a folder, before minutes of work."""
+    kind = find_folder_kind(folder)
+    outlines = {} if kind is None or kind.outlines is None else kind.outlines(folder)
+    names = tuple(outlines)
+    for name, outline in outlines.items():
+        has_one = len(names) == 1  # which options need not name
+        own = NetworkChanges(loras_of(name, names, changes.loras)) if has_one else changes.of(name, names)
+        if own.loras or own.slots:
+            _check_denoiser(outline(), own)
 
 
-def _check_expert(expert: Expert, changes: NetworkChanges) -> None:
-    """Raise UserError if LoRA files or slots do not fit an expert whose layers are known before it is loaded."""
-    if expert.outline is None or not (changes.loras or changes.slots):
-        return
+def _check_denoiser(module: "nn.Module", changes: NetworkChanges) -> None:
     from fewstep.export.lora.merge import check_fit
 
-    module = expert.outline()
     for lora in changes.loras:
         check_fit(module, lora)
     if changes.slots:

@@ -1,20 +1,24 @@
 """The folders of diffusers that `fewstep export` reads: a pipeline's, and one network's. Loading imports torch."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewstep.export.sources.folder_kinds import FolderKind, ObjectOrigin
-from fewstep.export.sources.model_files import FP16, WEIGHTS, index_name, read_json, shard_names
+from fewstep.export.sources.model_files import CONFIG, FP16, WEIGHTS, index_name, read_json, shard_names
 from fewstep.export.spec import Source, with_spec
 from fewstep.pipelines.files.folder import INDEX, is_component
 from fewstep.pipelines.listed.control import ADAPTER, CONTROLNET
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fewstep.export.sources.torch_module import TorchSource
 
 NETWORKS = ("unet", "transformer", "vae", CONTROLNET, ADAPTER)  # components of a pipeline whose weights are read
+DENOISERS = ("transformer_2", "transformer", "unet")  # the usual components, that of the last steps first
 ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # prefixes of the names of their folders and weight files
 
 
@@ -49,6 +53,22 @@ def _load_object(value: object, origin: ObjectOrigin) -> "TorchSource | None":
     from fewstep.pipelines.source import load_pipeline
 
     return load_pipeline(value, origin.label, origin.sha256, origin.call)
+
+
+def _outline_denoisers(folder: Path) -> "dict[str, Callable[[], nn.Module]]":
+    """Return the usual denoisers of a pipeline's folder. Only a pipeline with a boundary has two that share its
+    steps."""
+    index = read_json(folder / INDEX)
+    names = [name for name in DENOISERS if index.get(name) not in (None, [None, None])]
+    if len(names) > 1 and index.get("boundary_ratio") is None:
+        return {}
+    return {name: partial(_outline, folder / name) for name in names if (folder / name / CONFIG).is_file()}
+
+
+def _outline(home: Path) -> "nn.Module":
+    from fewstep.pipelines.files.loading import outline_network
+
+    return outline_network(home)
 
 
 def _weight_files(folder: Path) -> list[str]:
@@ -95,5 +115,6 @@ PIPELINE = FolderKind(
     takes=("call",),
     load_object=_load_object,
     load_file=_load_file,
+    outlines=_outline_denoisers,
 )
 NETWORK = FolderKind(is_component, _load_network, _weight_files, _half_weight_files, takes=("spec",))

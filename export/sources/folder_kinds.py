@@ -19,6 +19,8 @@ from fewstep.plans.names.plugins import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fewstep.export.sources.torch_module import TorchSource
 
 Option = Literal["call", "spec", "statistics", "without"]
@@ -49,6 +51,9 @@ class FolderKind:
         of cameras that the robot lacks.
     load_object: returns the source of an object that a user's function returned, such as a pipeline, or None for an
         object that is not of this kind.
+    outlines: returns functions that return the denoisers of a folder without weights, by name, the denoiser of the last
+        steps first. They may be fewer than `load` finds. Options that change weights are compared with them before
+        the folder is loaded.
     load_file: loads the source in one file of weights, with the configs of such a folder: `load_file(FILE, FOLDER)` and
         the options of `takes`. None if this kind has no such files.
     """
@@ -60,6 +65,7 @@ class FolderKind:
     takes: tuple[Option, ...] = ()
     load_object: "Callable[[object, ObjectOrigin], TorchSource | None] | None" = None
     load_file: Callable[..., Source] | None = None
+    outlines: "Callable[[Path], Mapping[str, Callable[[], nn.Module]]] | None" = None
 
 
 def find_folder_kind(folder: Path) -> FolderKind | None:
@@ -106,9 +112,10 @@ def _kind(plugin: EntryPoint) -> FolderKind:
         raise UserError(f"{describe_plugin(plugin)} is not a FolderKind", f"name a FolderKind as {plugin.value!r}")
     if is_own(plugin):
         return kind
-    half_weights, load_file = kind.half_weights, kind.load_file
+    half_weights, load_file, outlines = kind.half_weights, kind.load_file, kind.outlines
     return replace(
         kind,
+        outlines=None if outlines is None else report_errors_of(plugin, outlines),
         load_file=None if load_file is None else report_errors_of(plugin, load_file),
         holds=report_errors_of(plugin, kind.holds),
         load=report_errors_of(plugin, kind.load),

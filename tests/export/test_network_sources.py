@@ -1,9 +1,11 @@
-"""Options that name no network of a pipeline with two, which are refused before it is recorded."""
+"""Options that fit no network of a pipeline, which are refused before it is recorded."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.network_sources import load_changed_source, read_changes
@@ -25,6 +27,24 @@ def test_an_option_that_names_none_of_two_networks_is_refused_early(
 ) -> None:
     index = {"_class_name": "WanPipeline", "transformer": NETWORK, **fields}
     (tmp_path / "model_index.json").write_text(json.dumps(index))
+    for name in ("transformer", "transformer_2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
     options = ExportOptions(str(tmp_path), tmp_path / "bundle", change=("freeu:1,1,1,1",))
     with refuses(says):
+        load_changed_source(options, read_changes(options), ())
+
+
+def test_a_lora_of_another_model_is_refused_early(tmp_path: Path) -> None:
+    index = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDIM"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    (tmp_path / "unet").mkdir()
+    small = {"block_out_channels": [32], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    (tmp_path / "unet" / "config.json").write_text(
+        json.dumps({"_class_name": "UNet2DModel", "layers_per_block": 1, **small})
+    )
+    parts = {f"unet.other.lora_{part}.weight": np.zeros((4, 4), np.float32) for part in "AB"}
+    save_file(parts, tmp_path / "lora.safetensors")
+    options = ExportOptions(str(tmp_path), tmp_path / "bundle", lora=(str(tmp_path / "lora.safetensors"),))
+    with refuses("UNet2DModel lacks 1 of the layers", "trained for this network"):
         load_changed_source(options, read_changes(options), ())
