@@ -24,7 +24,7 @@ def describe_unsuited(bundle: Bundle, name: str) -> str | None:
     platform = platform_of(body.target, body.platform)
     if platform is None or (loss := describe_loss(platform, this_cpu())) is None:
         return None
-    return f"{name}: {loss}; {_describe_fix(bundle, body.graph.file, platform)}"
+    return f"{name}: {loss}; {describe_calibration(bundle, _find_suited(platform), body.graph.file)}"
 
 
 def describe_loss(platform: Platform, cpu: Cpu) -> str | None:
@@ -55,9 +55,10 @@ def _find_suited(platform: Platform) -> str:
     return next(best.name for best in ranked if suits(best, this_cpu()))
 
 
-def _describe_fix(bundle: Bundle, file: str, platform: Platform) -> str:
-    """Return the recorded calibration of a body's file, for the best target for this CPU."""
-    option = f"--target {_find_suited(platform)}"
+def describe_calibration(bundle: Bundle, target: str, file: str | None = None) -> str:
+    """Return the command line that makes the body of a target as the recorded one of a file, or the last of all, made
+    another. It is a sentence if the bundle has no float32 body."""
+    option = f"--target {target}"
     if "float32" not in bundle.manifest.bodies:  # `fewstep pack` left it out
         return f"calibrate the bundle that this was packed from with {option}"
     command = recalibrate_command(bundle.manifest, bundle.path, file)

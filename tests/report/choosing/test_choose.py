@@ -47,7 +47,7 @@ def test_a_note_says_where_int8_is_not_worth_its_calibration(
     describe_cpu(monkeypatch, tmp_path, VNNI)  # which int8-cpu-x86 suits
     asked: list[tuple[str, TimedEngine, int, int]] = []
     monkeypatch.setattr(choosing, "describe_small_speedup", lambda bundle, *given: asked.append(given) or "int8 wins")
-    assert choose(options(tiny_bundle)).notes == ("int8 wins",)
+    assert "int8 wins" in choose(options(tiny_bundle)).notes
     assert asked == [("int8-cpu-x86", TimedEngine("onnxruntime", 1, CALL["int8"]), 2, 0)]
 
 

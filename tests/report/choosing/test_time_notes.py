@@ -1,12 +1,14 @@
-"""Times of a choice that were not measured now: those of another day, and those of another machine."""
+"""Times of a choice that were not measured now: those of another day, of another machine, and of an engine without a
+body."""
 
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from fewstep.report.choosing import deployments
+from fewstep.report.choosing import deployments, time_notes
 from fewstep.report.choosing.choose import choose
+from fewstep.report.choosing.time_notes import describe_missing_body
 from fewstep.runtime.bundle.manifest import CallTime
 from fewstep.runtime.bundle.reading import open_bundle
 from tests.bundles import change_bundle
@@ -29,3 +31,20 @@ def test_times_of_another_day_and_of_another_machine_are_named(
     for start in starts:
         assert [note for note in notes if note.startswith(start)], notes
     assert {row.day for row in choose(options(tiny_bundle)).deployments} == {"2026-02-03"}  # they are cached
+
+
+@pytest.mark.parametrize(("spec", "says"), [(None, None), (object(), "--target openvino")])
+def test_an_installed_engine_without_an_int8_body_is_named(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, spec: object | None, says: str | None
+) -> None:
+    monkeypatch.setattr(time_notes, "find_spec", lambda name: spec if name == "openvino" else None)
+    note = describe_missing_body(open_bundle(tiny_bundle))
+    assert note is None if says is None else says in str(note)
+
+
+def test_an_engine_with_an_int8_body_is_not_named(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = open_bundle(tiny_bundle).manifest.bodies
+    own = msgspec.structs.replace(bodies["int8-cpu-x86"], target="openvino")
+    change_bundle(tiny_bundle, bodies={**bodies, "int8-openvino": own})
+    monkeypatch.setattr(time_notes, "find_spec", lambda name: object())
+    assert describe_missing_body(open_bundle(tiny_bundle)) is None
