@@ -20,7 +20,7 @@ from fewstep.graph.describe import describe
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.files.io import store, store_weights
 from fewstep.graph.files.weights import collect_garbage, place_of, release
-from fewstep.graph.graph import OUTPUT, Graph
+from fewstep.graph.graph import OUTPUT, TIME, Graph
 from fewstep.graph.half_types import FLOAT16
 from fewstep.graph.passes.constants import drop_unused
 from fewstep.graph.passes.half import to_half
@@ -143,11 +143,18 @@ def _measure_rounding(expected: "ReferenceOutputs", rounded: PreparedDenoiser, p
     was verified: near pure noise many networks return their input. Raises UserError if they have little in common."""
     from fewstep.export.verification.bisect import open_prepared
 
-    by_time = {point.time: (point, output) for point, output in zip(expected.points, expected.outputs, strict=True)}
-    run, ratios = open_prepared(rounded), dict[float, float]()
-    for time in dict.fromkeys((max(by_time), min(by_time))):
-        point, output = by_time[time]
-        ratios[time] = measure_ratio(output, run(point.feeds)[OUTPUT], expected.name)
+    by_time = {
+        float(time.flat[0]): (number, row)
+        for number, point in enumerate(expected.points)
+        for row, time in enumerate(point.feeds[TIME])
+    }
+    ends = {time: by_time[time] for time in (max(by_time), min(by_time))}
+    run = open_prepared(rounded)
+    returned = {number: run(expected.points[number].feeds)[OUTPUT] for number, _ in ends.values()}
+    ratios = {
+        time: measure_ratio(expected.outputs[number][row], returned[number][row], expected.name)
+        for time, (number, row) in ends.items()
+    }
     (first, ratio), *others = ratios.items()
     more = "".join(f", and {ratio:.1f} dB at time {time:g}" for time, ratio in others)
     LOG.warning(ROUNDED, expected.name, precision, ratio, f"time {first:g}", more)

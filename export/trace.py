@@ -22,7 +22,7 @@ from fewstep.export.tracing.export_errors import NumpyError, describe_random_ope
 from fewstep.export.tracing.samples.one_sample import CREATES, LISTS, call_with_one_sample, use_training_form
 from fewstep.export.tracing.traced_form import TracedForm
 from fewstep.export.tracing.weights.mapped_weights import release
-from fewstep.export.tracing.weights.stored_halves import stored_halves
+from fewstep.export.tracing.weights.stored_halves import count_weights, stored_halves
 from fewstep.export.verification.bisect import NO_DRAWS
 from fewstep.export.verification.reference import (
     OF_SIZES,
@@ -40,6 +40,7 @@ from fewstep.runtime.bundle.conditions import random_range
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import apply_sizes
 
+LARGE = 3 * 10**8  # weights of a module that is checked with one sample before it is traced: a call takes long
 LOG = logging.getLogger("fewstep")
 Capture = Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], tuple[Graph, torch.export.ExportedProgram]]
 
@@ -65,7 +66,7 @@ def trace(
         module.check_spec(spec)
     prepare_module(module)
     check_weights(module)
-    _check_forward(module, spec, example_inputs(spec, TRACE_BATCH))
+    _check_forward(module, spec, example_inputs(spec, 1 if count_weights(module) > LARGE else TRACE_BATCH))
     free_sizes.check_forward(module, spec, example_inputs, TRACE_BATCH)
     example = example_inputs(apply_sizes(spec, free_sizes.trace_sizes(spec)), TRACE_BATCH)
     dynamic = _dynamic_shapes(module, spec, torch.export.Dim(BATCH, min=batch_least, max=batch_limit))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ VISIT_LIMIT = 4  # multiple of the default's elements; verifying larger shapes w
 TIMES = 3  # noise levels, from pure noise towards the data
 BATCHES = (1, 3, 4)
 SIZED_BATCH = 2  # batch of x in sizes other than the default
-QUICK = ((0, 1), (TIMES - 1, 2))  # noise levels and batches of a quick verification
+QUICK_BATCH = 2  # samples of a quick verification, of pure noise and at the cleanest time
 
 Scope = Literal["full", "quick"]
 
@@ -52,21 +52,23 @@ def comparison_points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonP
     cycle through their values, including the null value. After the first single samples come samples with one condition
     at an edge of its domain (`edges`).
 
-    quick: one sample of pure noise, the edges, two samples at the cleanest time, and the first other size.
+    quick: the edges, a batch of one sample of pure noise and one at the cleanest time, and the first other size.
     """
     schedule = NoiseSchedule(spec.schedule)
     times = [time.network for time in trailing(schedule, TIMES)[:-1]]
     default, *others = sizes_to_verify(spec)
     if scope == "quick":
-        chosen, others = [(times[min(number, len(times) - 1)], batch) for number, batch in QUICK], others[:1]
+        chosen, others = [(times[0], QUICK_BATCH)], others[:1]
     else:
         chosen = [(time, batch) for batch, time in product(BATCHES, times)]
     visited = [(time, batch, default) for time, batch in chosen]
     visited += [(times[number % len(times)], SIZED_BATCH, sizes) for number, sizes in enumerate(others)]
     usual = []
-    for number, (time, batch, sizes) in enumerate(visited):
+    for number, (time, batch, sizes) in enumerate(visited, scope == "quick"):
         cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
         usual.append(ComparisonPoint(time, _feeds(apply_sizes(spec, sizes), time, cleaner, batch, number), sizes))
+    if scope == "quick":
+        usual[0] = replace(usual[0], feeds=mix_times(usual[0], (times[0], times[-1])))
     singles = sum(batch == 1 for _, batch in chosen)
     yield from usual[:singles]
     unseen = [edge for each in spec.conditions for edge in edges(each) if not _is_seen(edge, usual)]
@@ -77,6 +79,14 @@ def comparison_points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonP
         feeds = _feeds(apply_sizes(spec, default), time, cleaner, 1, 2 * (len(visited) + number))
         yield ComparisonPoint(time, {**feeds, edge.condition.input: edge.value[None]}, default, edge.text)
     yield from usual[singles:]
+
+
+def mix_times(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Array]:
+    """Return the feeds of a point with a different time for each sample."""
+    mixed = np.resize(np.asarray(times, np.float32), point.batch)
+    if point.feeds[TIME].ndim > 1:  # a time per position
+        mixed = np.concatenate([mixed[:, None], point.feeds[TIME][:, 1:]], axis=1)
+    return {**point.feeds, TIME: mixed}
 
 
 def feeds_of_other_values(spec: Spec, batch: int) -> dict[str, Array]:

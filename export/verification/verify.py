@@ -6,7 +6,7 @@ Two steps, so that the denoiser and its graphs need not be in memory together: r
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal
@@ -28,10 +28,10 @@ from fewstep.export.verification.bisect import (
 )
 from fewstep.export.verification.difference import differs, measure_difference
 from fewstep.export.verification.float_types import explain_load_errors
-from fewstep.export.verification.points import ComparisonPoint, Scope, comparison_points
+from fewstep.export.verification.points import ComparisonPoint, Scope, comparison_points, mix_times
 from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.files.weights import collect_garbage
-from fewstep.graph.graph import OUTPUT, TIME, Array, Graph
+from fewstep.graph.graph import OUTPUT, Array, Graph
 from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.resource_needs import format_duration
 from fewstep.graph.session import open_session
@@ -85,7 +85,7 @@ class ReferenceOutputs:
     `scope` selects the points. `other_outputs` are the named outputs and the carried tensors at each. `mixed` are the
     feeds of the last point with different times in the batch, and the denoiser's output for each sample alone. If
     samples depend on others of their batch, `dependence` is the error that says so. It is raised only after the graphs
-    agree with the denoiser.
+    agree with the denoiser. A quick verification has neither: there, `outputs` are those of each sample alone.
     """
 
     spec: Spec
@@ -96,8 +96,8 @@ class ReferenceOutputs:
     points: tuple[ComparisonPoint, ...]
     outputs: tuple[Array, ...]
     other_outputs: tuple[Mapping[str, Array], ...]
-    mixed: tuple[Mapping[str, Array], Array]
-    dependence: UserError | None
+    mixed: tuple[Mapping[str, Array], Array] | None = None
+    dependence: UserError | None = None
 
 
 IN_FLOAT32 = "export it in float32: it computes numbers that float16 cannot represent"
@@ -118,9 +118,9 @@ def record_reference(
     )
     for done, point in enumerate(every, 1):
         started = perf_counter()
-        output = reference.output(point.feeds, f" at {point}")
+        output = _run_alone(reference, point) if scope == "quick" else reference.output(point.feeds, f" at {point}")
         if done == 1:
-            warn_of_time(spec, scope, perf_counter() - started)
+            warn_of_time(spec, scope, (perf_counter() - started) / point.batch)
         wanted = apply_sizes(spec, point.sizes).output_shape
         if output.shape != (point.batch, *wanted):
             raise UserError(
@@ -136,8 +136,12 @@ def record_reference(
             continue
         outputs.append(output)
         compared.append(point)
-    feeds = _mix_times(every[-1], [each.time for each in every])
-    alone, dependence = _run_samples_alone(reference, traced.graph, every[-1], feeds)
+    mixed: tuple[Mapping[str, Array], Array] | None = None
+    dependence = None
+    if scope == "full":
+        last = replace(every[-1], feeds=mix_times(every[-1], sorted({each.time for each in every})))
+        alone = _run_alone(reference, last)
+        mixed, dependence = (last.feeds, alone), _find_dependence(reference, traced.graph, last, alone)
     return ReferenceOutputs(
         spec,
         scope,
@@ -147,7 +151,7 @@ def record_reference(
         tuple(compared),
         tuple(outputs),
         tuple(reference.other_outputs(point.feeds) for point in compared),
-        (feeds, alone),
+        mixed,
         dependence,
     )
 
@@ -192,7 +196,10 @@ def compare(
                         explain_float16_loss(comparison.relative, point, expected.name, prepared), IN_FLOAT32
                     )
                 is_rewrite = stage == "prepared" and (expected.scope == "full" or check_exported(point, output))
-                raise explain_mismatch(is_rewrite, comparison.relative, point, output, again(), exported, prepared)
+                reference = again()
+                raise (
+                    None if is_rewrite else _find_dependence(reference, exported, point, output)
+                ) or explain_mismatch(is_rewrite, comparison.relative, point, output, reference, exported, prepared)
             comparisons.append(comparison)
             progress(f"{stage} graph", done, len(expected.points))
 
@@ -235,14 +242,15 @@ def count_samples(spec: Spec, scope: Scope) -> int:
     """Return the number of samples that a verification evaluates, by the reference and by graphs together."""
     every = tuple(comparison_points(spec, scope))
     batches = [point.batch for point in every]
-    graphs = 2 if scope == "full" else 1
-    alone = sum(_is_rounded(point, scope) for point in every)
-    return (1 + graphs) * sum(batches) + 3 * batches[-1] + alone
+    rounded = sum(point.batch for point in every if _is_rounded(point, every[0], scope))
+    if scope == "quick":
+        return 2 * sum(batches) + rounded
+    return 3 * sum(batches) + 3 * batches[-1] + rounded
 
 
-def _is_rounded(point: ComparisonPoint, scope: Scope) -> bool:
+def _is_rounded(point: ComparisonPoint, first: ComparisonPoint, scope: Scope) -> bool:
     """Return True if the graph is also compared at this point with each result rounded to float16."""
-    return point.batch == 1 and (scope == "full" or not point.edge)
+    return point.batch == 1 if scope == "full" else not point.edge and point.sizes == first.sizes
 
 
 def warn_of_time(spec: Spec, scope: Scope, seconds: float) -> None:
@@ -265,40 +273,36 @@ def _advance_carried(point: ComparisonPoint, reference: Reference, number: int) 
     return point
 
 
-def _mix_times(point: ComparisonPoint, times: Sequence[float]) -> dict[str, Array]:
-    """Return the feeds of a point with a different time for each sample."""
-    mixed = np.resize(np.unique(np.asarray(times, np.float32)), point.batch)
-    if point.feeds[TIME].ndim > 1:  # a time per position
-        mixed = np.concatenate([mixed[:, None], point.feeds[TIME][:, 1:]], axis=1)
-    return {**point.feeds, TIME: mixed}
-
-
-def _run_samples_alone(
-    reference: Reference, exported: Graph, point: ComparisonPoint, feeds: Mapping[str, Array]
-) -> tuple[Array, UserError | None]:
-    """Return the reference's outputs with each sample in a batch of its own, and an error if they differ from those of
-    the whole batch. None if they do not. (A graph mixes samples in the same way as the reference, so comparing the two
-    would not show it.)"""
-    alone = []
+def _run_alone(reference: Reference, point: ComparisonPoint) -> Array:
+    """Return the reference's outputs at a point, with each sample in a batch of its own."""
+    where, alone = f" at {point}, one sample alone" if point.batch > 1 else f" at {point}", []
     for row in range(point.batch):
-        one = {name: array[row : row + 1] for name, array in feeds.items()}
-        alone.append(reference.output(one, f" at {point}, one sample alone"))
-    apart, together = np.concatenate(alone), reference.output(feeds, f" at {point}")
-    if not differs(apart, together, reference.tolerance):
-        return apart, None
-    if differs(together, reference.output(feeds), reference.tolerance):
+        sample = {name: array[row : row + 1] for name, array in point.feeds.items()}
+        alone.append(reference.output(sample, where))
+    return np.concatenate(alone)
+
+
+def _find_dependence(reference: Reference, exported: Graph, point: ComparisonPoint, alone: Array) -> UserError | None:
+    """Return an error if the reference's outputs of a batch differ from those of each sample `alone`, else None. (A
+    graph mixes samples in the same way as the reference, so comparing both with a batch would not show it.)"""
+    together = reference.output(point.feeds, f" at {point}")
+    if not differs(alone, together, reference.tolerance):
+        return None
+    if differs(together, reference.output(point.feeds), reference.tolerance):
         raise explain_randomness(reference, point)
-    return apart, UserError(
+    return UserError(
         f"{reference.name} returns a different output for a sample alone than in its batch, at {point}"
-        f"{find_sample_mixing(reference, exported, feeds)}",
+        f"{find_sample_mixing(reference, exported, point.feeds)}",
         "remove operations that mix the batch axis, such as mean(0)",
     )
 
 
 def _check_times(expected: ReferenceOutputs, prepared: PreparedDenoiser, run: Run) -> None:
     """Raise UserError if the prologue mixes samples: the runtime computes it for all times of a plan at once."""
+    if expected.mixed is None or prepared.prologue is None:
+        return
     feeds, outputs = expected.mixed
-    if prepared.prologue is not None and differs(outputs, run(feeds)[OUTPUT], expected.tolerance):
+    if differs(outputs, run(feeds)[OUTPUT], expected.tolerance):
         raise UserError(
             f"the prologue of {expected.name} mixes the times of a batch, at {expected.points[-1]}",
             "give the network its time as one number per sample",
@@ -313,12 +317,12 @@ def _split_attention(prepared: PreparedDenoiser) -> PreparedDenoiser:
 def _compare_in_float16(
     expected: ReferenceOutputs, prepared: PreparedDenoiser, is_deployed: bool
 ) -> Iterator[PointComparison]:
-    """Yield the loss of rounding each result to float16, for one sample at each time. A large loss is an error if the
+    """Yield the loss of rounding each result to float16, at points of the default size. A large loss is an error if the
     bundle computes in float16, otherwise a warning, since engines may be built from it later. Only the first time's
     node is named, since a search takes as long as several runs."""
     run, lost = open_prepared(round_to_float16(_split_attention(prepared))), list[str]()
     for point, output in zip(expected.points, expected.outputs, strict=True):
-        if _is_rounded(point, expected.scope):
+        if _is_rounded(point, expected.points[0], expected.scope):
             comparison = _compare("float16", expected.spec, point, output, run(point.feeds)[OUTPUT])
             if not comparison.relative <= FLOAT16_TOLERANCE:
                 what = "" if lost else explain_float16_loss(comparison.relative, point, expected.name, prepared)
