@@ -107,6 +107,7 @@ def _load_folder(
     folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any], without: Sequence[str], pads_texts: bool
 ) -> TorchSource:
     recorded = record_folder(folder, scheduler, given, pads_texts)
+    _refuse_unknown_padding(recorded)  # before gigabytes are read
     loaded = {name: load_network(folder.path / name) for name in recorded.parts}
     companions, label, read = None, str(folder.path), partial(read_stored, folder)
     with silence_libraries():
@@ -130,6 +131,7 @@ def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, An
 
 def _load_in_memory(pipeline: Any, label: str, sha256: str, given: Mapping[str, Any], pads_texts: bool) -> TorchSource:
     recorded, _ = record_in_memory(pipeline, label, given, pads_texts)
+    _refuse_unknown_padding(recorded)
     with silence_libraries():
         read = partial(read_from_memory, pipeline)
         companions = read_companions(label, recorded, read)
@@ -212,9 +214,6 @@ def _compare(
     """Compare samples of the scheduler's plan with the pipeline's own, and log what export found and what it could not
     check. Raises UserError if they differ."""
     settings, pipeline = recorded.settings, recorded.built.name
-    is_masked = any(map(marks_padding, recorded.arguments.conditions))
-    if settings.texts and not is_masked and not all(is_comparable(each.network) for each in modules.modules.values()):
-        raise LengthError(f"the network of {pipeline} gets no mask, and is too large to show whether it reads padding")
     with silence_libraries():
         differences = compare_samples(recorded.built, modules, settings, recorded.batch, scheduler)
     if differences:
@@ -238,6 +237,16 @@ def _compare(
         LOG.warning("%s: %s", origin.label, what)
     if without := settings.without:
         LOG.warning("%s: recorded without %s, which its call may take", origin.label, ", ".join(without))
+
+
+def _refuse_unknown_padding(recorded: RecordedPipeline) -> None:
+    """Raise LengthError if texts were padded, and nothing can show whether the network ignores the padding: it gets no
+    mask, and is too large to run."""
+    if not recorded.settings.texts or any(map(marks_padding, recorded.arguments.conditions)):
+        return
+    if not all(is_comparable(getattr(recorded.built.pipeline, name)) for name in recorded.parts):
+        what = f"the network of {recorded.built.name} gets no mask, and is too large to show whether it reads padding"
+        raise LengthError(what)
 
 
 def _weights_of_more_steps(recorded: RecordedPipeline) -> tuple[tuple[float, ...], ...]:
