@@ -1,13 +1,18 @@
-"""A folder of Stable Diffusion 1.5 at its real sizes with random weights: `python -m benchmarks.whole.pipeline FOLDER`.
+"""A folder of a published pipeline at its real sizes with random weights: `python -m benchmarks.whole.pipeline FOLDER`.
 
-The text encoder has 123 M weights, the U-Net 860 M and the autoencoder 84 M, all in float16 as they are published.
-CLIP's vocabulary is that of open_clip_torch: `pip install --no-deps open_clip_torch==2.32.0`. Pictures are noise; times
-and memory are those of the real pipeline.
+Stable Diffusion 1.5, in float16 as it is published: the text encoder has 123 M weights, the U-Net 860 M and the
+autoencoder 84 M. CLIP's vocabulary is that of open_clip_torch: `pip install --no-deps open_clip_torch==2.32.0`.
+
+With `--klein`, FLUX.2 klein in bfloat16: the transformer has 3.9 B weights, Qwen3 as the text model 4.0 B and the
+autoencoder 84 M. They are written shard by shard, so 3 GB of memory suffice. Its tokenizer has characters only.
+
+Pictures are noise; times and memory are those of the real pipeline.
 """
 
 import gzip
 import importlib.util
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,10 +21,31 @@ from typing import Any
 from benchmarks.large.networks import NETWORKS
 from benchmarks.large.pipeline import SCHEDULER
 from benchmarks.options import parser_of
+from tests.tiny_pipelines import qwen_tokenizer  # before the checkout's package of the same name is imported
 
 TOKENS = 49_408  # of CLIP
 MERGES = TOKENS - 2 * 256 - 2
 CHANNELS = (128, 256, 512, 512)
+SHARD = 1 << 30  # bytes of one file of weights
+QWEN3_4B: dict[str, Any] = {
+    "vocab_size": 151_936,
+    "hidden_size": 2560,
+    "intermediate_size": 9728,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40_960,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    "tie_word_embeddings": True,
+}
+KLEIN_4B: dict[str, Any] = {
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 7680,  # three layers of Qwen3
+    "guidance_embeds": False,
+}
 
 
 def printable_bytes() -> Iterator[str]:
@@ -82,10 +108,73 @@ def write_pipeline(folder: Path) -> None:
     pipeline.to(torch.float16).save_pretrained(folder)
 
 
+def write_klein(folder: Path) -> None:
+    import torch
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    with torch.device("meta"):
+        text = Qwen3ForCausalLM(Qwen3Config(**QWEN3_4B))
+        transformer: Any = Flux2Transformer2DModel(**KLEIN_4B)
+        autoencoder: Any = AutoencoderKLFlux2()
+    text.config.dtype, text.config.architectures = torch.bfloat16, ["Qwen3ForCausalLM"]
+    text.config.save_pretrained(folder / "text_encoder")
+    write_random_weights(text, folder / "text_encoder/model")
+    for name, network in (("transformer", transformer), ("vae", autoencoder)):
+        network.save_config(folder / name)
+        write_random_weights(network, folder / name / "diffusion_pytorch_model")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    scheduler.save_pretrained(folder / "scheduler")
+    parts = {
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "text_encoder": ["transformers", "Qwen3ForCausalLM"],
+        "tokenizer": ["transformers", "Qwen2Tokenizer"],
+        "transformer": ["diffusers", "Flux2Transformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKLFlux2"],
+    }
+    index = {"_class_name": "Flux2KleinPipeline", "is_distilled": True, **parts}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+
+
+def write_random_weights(network: Any, path: Path) -> None:
+    """Write random weights in bfloat16 for a network on torch's device "meta", in files of at most SHARD bytes whose
+    names begin with `path`. Matrices have the range of torch's linear layers, and norms are the identity."""
+    import torch
+    from safetensors.torch import save_file
+
+    tied = {"lm_head.weight"}
+    stored = {name: tensor for name, tensor in network.state_dict().items() if name not in tied}
+    groups: list[list[str]] = [[]]
+    for name in stored:
+        if groups[-1] and 2 * sum(stored[other].numel() for other in (*groups[-1], name)) > SHARD:
+            groups.append([])
+        groups[-1].append(name)
+    generator, files = torch.Generator().manual_seed(0), dict[str, str]()
+    for number, names in enumerate(groups, 1):
+        tensors = {}
+        for name in names:
+            shape, limit = stored[name].shape, 1 / math.sqrt(max(1, math.prod(stored[name].shape[1:])))
+            if len(shape) > 1:
+                tensors[name] = torch.empty(shape, dtype=torch.bfloat16).uniform_(-limit, limit, generator=generator)
+            else:
+                is_one = name.endswith(("weight", "running_var"))
+                tensors[name] = torch.full(shape, float(is_one)).to(stored[name].dtype if not shape else torch.bfloat16)
+        file = f"{path.name}-{number:05}-of-{len(groups):05}.safetensors"
+        save_file(tensors, path.with_name(file), metadata={"format": "pt"})
+        files |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": 2 * sum(tensor.numel() for tensor in stored.values())}, "weight_map": files}
+    path.with_name(f"{path.name}.safetensors.index.json").write_text(json.dumps(index))
+
+
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path)
-    write_pipeline(parser.parse_args().folder)
+    parser.add_argument("--klein", action="store_true", help="FLUX.2 klein, 4 B, instead of Stable Diffusion 1.5")
+    options = parser.parse_args()
+    (write_klein if options.klein else write_pipeline)(options.folder)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def load() -> Callable[[], object]:
     pipeline: Any = DiffusionPipeline.from_pretrained(sys.argv[1], torch_dtype=torch.bfloat16)
     pipeline.set_progress_bar_config(disable=True)
     options = {"width": SIZE, "height": SIZE, "num_inference_steps": STEPS, "guidance_scale": 1.0}
-    return lambda: pipeline(PROMPT, **options).images
+    return lambda: pipeline(prompt=PROMPT, **options).images
 
 
 if __name__ == "__main__":

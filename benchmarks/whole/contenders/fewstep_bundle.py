@@ -15,7 +15,7 @@ from fewstep.runtime.kinds.companions import ENCODER
 from fewstep.runtime.sampling.loading import load_body
 from fewstep.runtime.text import load_text_encoder
 
-PLAN = f"ddim:{STEPS}"
+PLAN = f"scheduler:{STEPS}"
 
 
 def stored_bytes(path: str, body: str) -> int:
