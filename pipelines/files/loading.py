@@ -178,6 +178,20 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
     return module
 
 
+def read_network_config(home: Path, made: Any) -> Any:
+    """Return the config from which a class of transformers makes the network of a component. That of an encoder alone
+    is a part of the config of its whole model (T5Gemma)."""
+    config = made.config_class.from_pretrained(home, local_files_only=True, **NO_CODE)
+    if "encoder" not in config.sub_configs:
+        return config
+    try:
+        with torch.device("meta"):
+            made._from_config(config)
+    except AttributeError:
+        return config.encoder
+    return config
+
+
 def _load_renamed(
     library: Any,
     made: Any,
@@ -200,7 +214,7 @@ def _load_renamed(
     for name in scaled.scales:
         state[names[name]] = scaled.restore(name, state[names[name]])
     if library.__name__ == "transformers":
-        config = made.config_class.from_pretrained(home, local_files_only=True, **NO_CODE)
+        config = read_network_config(home, made)
         network, info = made.from_pretrained(None, config=config, state_dict=state, output_loading_info=True, **options)
         if are_halves:
             _compute_buffers(network, made, config, state)

@@ -14,6 +14,7 @@ from torch import nn
 from fewstep.export.sources.model_files import GIVE_PIPELINE
 from fewstep.export.sources.remote_code import NO_CODE, refuse_remote_code, stay_local
 from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.loading import read_network_config
 from fewstep.pipelines.recording.network_form import NetworkForm
 from fewstep.pipelines.recording.stand_ins import (
     OutputShapes,
@@ -178,7 +179,7 @@ def _builder(made: Any, home: Any) -> Callable[[], nn.Module]:
     """Return a function that builds a network from its config, with new weights."""
     if hasattr(made, "load_config"):  # diffusers
         return network_builder(made, made.load_config(home, local_files_only=True))
-    return network_builder(made, made.config_class.from_pretrained(home, local_files_only=True, **NO_CODE))
+    return network_builder(made, read_network_config(home, made))
 
 
 def network_builder(made: Any, config: Any) -> Callable[[], nn.Module]:

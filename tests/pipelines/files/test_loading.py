@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from fewstep.pipelines.files.loading import load_component
+from fewstep.pipelines.files.loading import load_component, read_network_config
 
 
 def test_buffers_of_a_network_in_half_precision_are_not_rounded(tmp_path: Path) -> None:
@@ -16,3 +17,13 @@ def test_buffers_of_a_network_in_half_precision_are_not_rounded(tmp_path: Path) 
     network = load_component(tmp_path, Gemma2Model)
     assert network.get_parameter("embed_tokens.weight").dtype == torch.bfloat16
     torch.testing.assert_close(network.get_buffer("embed_tokens.embed_scale"), torch.tensor(72**0.5))
+
+
+def test_an_encoder_alone_has_the_part_of_its_whole_models_config(tmp_path: Path) -> None:
+    """As the encoder of PRX, which is that of T5Gemma."""
+    gemma = pytest.importorskip("transformers.models.t5gemma")
+    config = gemma.T5GemmaConfig(encoder=gemma.T5GemmaModuleConfig(hidden_size=8, num_hidden_layers=1))
+    config.save_pretrained(tmp_path)
+    encoder, model = gemma.modeling_t5gemma.T5GemmaEncoder, gemma.T5GemmaModel
+    assert read_network_config(tmp_path, encoder).hidden_size == 8
+    assert isinstance(read_network_config(tmp_path, model), gemma.T5GemmaConfig)
