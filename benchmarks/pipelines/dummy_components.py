@@ -192,8 +192,8 @@ def _fit_vocabulary(pipeline: Any) -> None:
 def _complete_configs(pipeline: Any) -> None:
     """Set what the configs of published pipelines have, and tests leave out: a size of x, and the prediction of a
     scheduler of a flow. An image encoder gets the size of images that the pipeline makes for it, a feature extractor
-    that of its depth estimator, a text encoder the width of the network, and an autoencoder the factor that the
-    pipeline assumes."""
+    that of its depth estimator, a text encoder the width of the network and the config of its whole model, and an
+    autoencoder the factor that the pipeline assumes."""
     from diffusers import AutoencoderKL
     from transformers import CLIPVisionModel, CLIPVisionModelWithProjection
 
@@ -211,6 +211,10 @@ def _complete_configs(pipeline: Any) -> None:
     if (estimator := getattr(pipeline, "depth_estimator", None)) is not None:
         side = estimator.config.image_size
         pipeline.feature_extractor.size = {"height": side, "width": side}
+    for component in pipeline.components.values():  # an encoder of text and text, whose published config has both
+        whole = getattr(type(component), "config_class", None)
+        if whole is not None and not isinstance(component.config, whole) and "encoder" in whole.sub_configs:
+            component.config = whole(encoder=component.config)
     if type(pipeline).__name__ in LOGITS_AS_TEXT:
         sizes = {**pipeline.text_encoder.config.to_dict(), "hidden_size": pipeline.transformer.config.caption_channels}
         model = type(pipeline.text_encoder.base_model)
@@ -226,7 +230,7 @@ def find_pipelines(checkout: Path, names: Mapping[str, Any] | list[str]) -> Iter
     """Yield the pipelines of these names whose tests make components, one for each name."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
     for name in UNUSED:
-        if importlib.util.find_spec(name) is None:
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
             sys.modules[name] = MagicMock()
     sys.path.insert(0, str(checkout))
     for name in [each for each in sys.modules if each == "tests" or each.startswith("tests.")]:

@@ -104,11 +104,12 @@ def _compare_text(
     try:
         run = run_networks(built, modules, call)
         is_whole = len(list(branch_calls(run.record.steps[0], recorded.relations.x))) == recorded.relations.branches
+        is_whole &= bool(run.record.steps[-1].result.isfinite().all())
     except CallError:
         if negative is not None:
             raise
         is_whole = False
-    if negative is None and not is_whole:  # without a negative prompt, it has no guidance, or fails
+    if not negative and not is_whole:  # without a negative prompt, it has no guidance, fails, or attends to nothing
         return _compare_text(bundle, built, recorded, modules, (prompt, OTHERS[0]))
     scheduler = find_scheduler(recorded, modules, recorded.built.name)
     mine, theirs = sample_plan(built, modules, call, scheduler, run, partial(_network, bundle, recorded, run, call))
