@@ -1,6 +1,6 @@
 """How much of a pipeline is compared, by the size of its networks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -10,6 +10,7 @@ from fewstep.pipelines.recording.settings import STEP_COUNT, CallSettings
 from fewstep.pipelines.relations.networks import RecordedNetworks
 
 LARGE = 3 * 10**8  # weights of a network that is compared in few steps: one call of 10^9 takes 20 s and more
+MOST = 2 * 10**9  # weights of a network that runs on the CPU
 FEWEST_STEPS = 2  # of such a network; all steps are compared with random outputs instead of the network's
 
 
@@ -21,6 +22,6 @@ def few_steps(modules: RecordedNetworks, settings: CallSettings) -> Mapping[str,
     return {STEP_COUNT: FEWEST_STEPS} if STEP_COUNT in settings.usual else {}
 
 
-def is_comparable(network: nn.Module) -> bool:
-    """Return True if a network is small enough to run a few steps on the CPU."""
-    return count_weights(network) <= 2 * 10**9
+def are_comparable(networks: Iterable[nn.Module]) -> bool:
+    """Return True if all networks are small enough to run a few steps on the CPU."""
+    return all(count_weights(network) <= MOST for network in networks)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewstep.graph.resource_needs import format_duration
-from fewstep.pipelines.compared_size import few_steps, is_comparable
+from fewstep.pipelines.compared_size import are_comparable, few_steps
 from fewstep.pipelines.network_outputs import NetworkOutputs, RecordedOutputs
 from fewstep.pipelines.recording.call_record import CallRecord, SchedulerStep
 from fewstep.pipelines.recording.components import BuiltPipeline
@@ -82,7 +82,7 @@ def compare_samples(
     if few is not None:
         for call in (settings.of(), *calls, *more):
             check_updates(built, modules, call, scheduler)
-        if not all(is_comparable(module.network) for module in modules.modules.values()):
+        if not are_comparable(module.network for module in modules.modules.values()):
             return {}
         calls, texts = [settings.of(None, few)] if not texts else [], texts[-1:]
     records = [compare(call) for call in calls]
@@ -101,16 +101,19 @@ def compare_samples(
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A recording with the network's weights, with the noise that the scheduler's steps drew."""
+    """A recording with the network's weights, with the noise that the scheduler's steps drew. `probes`: a recording of
+    the same call with random outputs, whose independent values show the weights of the branches."""
 
     record: CallRecord
     draws: Sequence[Array]
+    probes: CallRecord
 
 
 def run_networks(built: BuiltPipeline, modules: RecordedNetworks, settings: Mapping[str, Any]) -> ComparedRun:
     networks = {name: module.network for name, module in modules.modules.items()}
     with keep_draws(type(built.pipeline.scheduler)) as draws:
-        return ComparedRun(record(built, settings, SEED, networks=networks), draws)
+        run = record(built, settings, SEED, networks=networks)
+    return ComparedRun(run, draws, record(built, settings, SEED))
 
 
 def compare_call(
@@ -181,7 +184,7 @@ def sample_plan(
     relations = {component: each.found for component, each in modules.modules.items()}
     if not any(bool(call.output.any()) for step in run.steps for call in step.calls):
         LOG.warning("the network of %s returns zeros: the comparison of its samples shows nothing", name)
-    weights = check_parts(name, relations, record(built, settings, SEED), "seed")  # probes are independent
+    weights = check_parts(name, relations, made.probes, "seed")
     plan = _find_plan(built, scheduler, modules.quiet, run, weights, settings.get(STEP_COUNT))
     for step, own in zip(plan.steps, run.steps, strict=True):
         if abs(step.time - own.time) > OF_TIMES * max(1.0, abs(own.time)):
@@ -205,8 +208,9 @@ def check_updates(
     """Raise UserError unless the scheduler's plan makes the same steps as a call. With random outputs in place of the
     network's, the plan must feed the network the same inputs, and end at the same x. No network runs."""
     with keep_draws(type(built.pipeline.scheduler)) as draws:
-        run = ComparedRun(record(built, settings, SEED), draws)
-    compare_run(built, modules, settings, scheduler, run, RecordedOutputs(run.record, modules, built.name))
+        run = record(built, settings, SEED)
+    network = RecordedOutputs(run, modules, built.name)
+    compare_run(built, modules, settings, scheduler, ComparedRun(run, draws, run), network)
 
 
 def _find_plan(

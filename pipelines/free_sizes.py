@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.export.verification.points import sizes_to_verify
-from fewstep.pipelines.compared_size import few_steps, is_comparable
+from fewstep.pipelines.compared_size import are_comparable, few_steps
 from fewstep.pipelines.comparison import check_updates, compare_call
 from fewstep.pipelines.recorded_pipeline import Part, RecordedPipeline, find_form
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall
@@ -121,7 +121,7 @@ class RecordedSizes:
 
     def _compare(self, built: BuiltPipeline, settings: Mapping[str, Any]) -> float | None:
         """Return the largest difference of samples from the pipeline's own, or None for a network that is too large."""
-        if not all(is_comparable(module.network) for module in self.modules.modules.values()):
+        if not are_comparable(module.network for module in self.modules.modules.values()):
             return None
         few = few_steps(self.modules, self.recorded.settings)
         settings = self.recorded.settings.of(None, {**(self.recorded.batch if few is None else few), **settings})

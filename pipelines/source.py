@@ -20,7 +20,7 @@ from fewstep.graph.graph import TO
 from fewstep.pipelines.companions.decoding import read_companions
 from fewstep.pipelines.companions.recorded_text import read_recorded_text
 from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_memory, read_stored
-from fewstep.pipelines.compared_size import is_comparable
+from fewstep.pipelines.compared_size import are_comparable
 from fewstep.pipelines.comparison import compare_samples
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network
@@ -244,7 +244,7 @@ def _refuse_unknown_padding(recorded: RecordedPipeline) -> None:
     mask, and is too large to run."""
     if not recorded.settings.texts or any(map(marks_padding, recorded.arguments.conditions)):
         return
-    if not all(is_comparable(getattr(recorded.built.pipeline, name)) for name in recorded.parts):
+    if not are_comparable(getattr(recorded.built.pipeline, name) for name in recorded.parts):
         what = f"the network of {recorded.built.name} gets no mask, and is too large to show whether it reads padding"
         raise LengthError(what)
 

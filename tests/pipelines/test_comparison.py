@@ -123,7 +123,7 @@ def test_a_large_network_is_compared_in_two_steps_with_its_shortest_text(
 
 def test_the_arguments_of_a_network_that_is_too_large_to_run_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compared_size, "LARGE", 10)
-    monkeypatch.setattr(comparison, "is_comparable", lambda _: False)
+    monkeypatch.setattr(comparison, "are_comparable", lambda _: False)
     checked = list[dict[str, Any]]()
     monkeypatch.setattr(comparison, "check_updates", lambda *given: checked.append(given[2]))
     made, usual = Comparison(8, monkeypatch), {"num_inference_steps": 3}

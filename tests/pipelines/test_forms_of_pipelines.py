@@ -88,7 +88,7 @@ def test_a_network_without_a_mask_gets_texts_without_padding(tmp_path: Path) -> 
 def test_a_large_network_without_a_mask_gets_texts_without_padding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipelines_source, "is_comparable", lambda _: False)
+    monkeypatch.setattr(pipelines_source, "are_comparable", lambda _: False)
     assert [size.name for size in load("latte", tmp_path).spec.sizes] == ["tokens"]
 
 

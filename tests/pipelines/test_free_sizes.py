@@ -167,7 +167,7 @@ def test_other_guidance_at_other_sizes_is_refused() -> None:
 
 
 def test_the_calls_of_a_large_network_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(free_sizes, "is_comparable", lambda network: False)
+    monkeypatch.setattr(free_sizes, "are_comparable", lambda network: False)
     with refuses("--size: ShiftOfArea steps at time"):
         size(make(ShiftOfArea))
 
