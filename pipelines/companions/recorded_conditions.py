@@ -8,13 +8,13 @@ from torch import Tensor
 
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.call_record import CallRecord
+from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import LONGER, LONGEST, NEGATIVE, OTHERS, PROMPT, PROMPTS, SHORT, pad_texts
 from fewstep.pipelines.recording.text_calls import Outputs, TextRecord, record_texts
 from fewstep.pipelines.relations.arguments import branch_names, branch_values
 from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.pipelines.relations.text_forms import UNCLEAN, TextError
 from fewstep.pipelines.relations.text_search import TextSample
-from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.bundle.manifest import Condition, Size
 from fewstep.runtime.kinds.sizes import fit_lengths
@@ -45,7 +45,7 @@ def record_samples(
 def record_alone(recorded: RecordedPipeline, keeps: Outputs) -> list[TextSample]:
     """Return the samples of texts that are encoded without padding, also of an empty prompt if the call takes one."""
     samples = [sample for texts in ALONE for sample in record_samples(recorded, *texts, keeps)]
-    with suppress(TextError, UserError):  # its call may take no empty prompt
+    with suppress(CallError):  # its call may take no empty prompt
         samples += record_samples(recorded, *EMPTY, keeps)
     return samples
 

@@ -264,7 +264,7 @@ def find_nothing(recorded: RecordedPipeline, text: RecordedText) -> tuple[str, b
 def find_zeros_for_empty(recorded: RecordedPipeline, names: Sequence[str]) -> ZerosForEmpty:
     """Return whether a pipeline that has zeros for an empty negative prompt, in the conditions of these names, has them
     for any other empty prompt too."""
-    with suppress(TextError, UserError):  # its call may take no empty prompt
+    with suppress(CallError):  # its call may take no empty prompt
         (conditional, *_) = record_samples(recorded, "", "", ())
         return "always" if is_zero(conditional, names) else "negative"
     return "negative"
@@ -286,7 +286,7 @@ def _is_text_of(recorded: RecordedPipeline, text: RecordedText, prompt: str, con
     for prompts in ((PROMPTS[0], prompt), (LONGEST, prompt)) if is_negative else ((prompt, None),):
         try:
             known = record_conditions(recorded, *prompts)[1].get(UNCOND if is_negative else COND, {})
-        except (TextError, UserError):  # it takes no such prompt
+        except (TextError, CallError):  # it takes no such prompt
             continue
         read = [(known.get(name), conditions[name].float()) for name in text.rules if name in conditions]
         if all(own is not None and agrees(own.float(), value) for own, value in read):

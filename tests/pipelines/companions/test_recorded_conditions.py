@@ -27,7 +27,6 @@ from fewstep.pipelines.relations.arguments import Argument
 from fewstep.pipelines.relations.text_forms import TextError, find_tokens
 from fewstep.pipelines.relations.text_rules import BlockGrid, EncoderCall
 from fewstep.pipelines.relations.text_search import TextSample
-from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.kinds.companions import ZerosForEmpty
 from tests.pipelines.relations.test_text_forms import Words, rows
@@ -110,7 +109,7 @@ def test_a_default_that_no_text_gives_is_refused(monkeypatch: pytest.MonkeyPatch
 
     def call(prompt: str, negative: str | None, _: str | None) -> Conditions:
         if negative == "":
-            raise UserError("its call fails", "give a text")
+            raise CallError("its call fails", "give a text")
         return {COND: encode(prompt), UNCOND: {TEXT: torch.full((30,), 0.5)} if negative is None else encode(negative)}
 
     with pytest.raises(TextError, match="without a negative prompt, is unknown"):
@@ -124,7 +123,7 @@ def test_a_call_without_padding_has_the_longest_text_on_one_side(monkeypatch: py
     def record(_: Any, prompt: str, negative: str, keeps: Any) -> list[TextSample]:
         read.append((prompt, negative))
         if not prompt:
-            raise UserError("its call fails", "give a text")
+            raise CallError("its call fails", "give a text")
         return []
 
     monkeypatch.setattr(recorded_conditions, "record_samples", record)
