@@ -9,12 +9,13 @@ from fewstep.export.companions.companion import TOLERANCE, CompanionFailure
 from fewstep.export.verification.difference import measure_difference
 from fewstep.pipelines.recording.settings import SHORT
 from fewstep.pipelines.recording.text_calls import MASK, read_outputs
+from fewstep.pipelines.relations.output_sums import Output, read_output
 from fewstep.pipelines.relations.text_rules import Constant, EncoderCall, IdsOfText, as_rows
 
 ENCODE = "encode the texts with the pipeline (fewstep encode)"
 
 
-def refuse_padding(network: nn.Module, encoder: EncoderCall, paths: Sequence[str]) -> None:
+def refuse_padding(network: nn.Module, encoder: EncoderCall, paths: Sequence[Output]) -> None:
     """Raise CompanionFailure if a loaded encoder with `adds_mask` returns other values under `paths` for a text with
     padding and a mask than for the text alone. A large encoder did not run with padding before its weights were
     loaded."""
@@ -33,8 +34,8 @@ def refuse_padding(network: nn.Module, encoder: EncoderCall, paths: Sequence[str
         alone = read_outputs(run(**{own: ids[:, is_text]}, **values, **encoder.options))
         padded = read_outputs(run(**{own: ids, MASK: mask}, **values, **encoder.options))
     for path in paths:
-        value = _rows_of_text(padded[path], is_text)
-        if not measure_difference(as_rows(alone[path]).numpy(), value.numpy()).relative <= TOLERANCE:
+        value = _rows_of_text(read_output(padded, path), is_text)
+        if not measure_difference(as_rows(read_output(alone, path)).numpy(), value.numpy()).relative <= TOLERANCE:
             raise CompanionFailure(f"{component} depends on the padding of a text, also with a mask", ENCODE)
 
 

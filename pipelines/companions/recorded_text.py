@@ -33,6 +33,7 @@ from fewstep.pipelines.recording.settings import LONGEST, NEGATIVE, PICTURE, PRO
 from fewstep.pipelines.recording.stand_ins import is_small
 from fewstep.pipelines.recording.text_calls import TextRecord, find_tokenizers, read_outputs
 from fewstep.pipelines.relations.arguments import branch_values, condition_name
+from fewstep.pipelines.relations.output_sums import Output, read_output
 from fewstep.pipelines.relations.relations import same
 from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.pipelines.relations.text_forms import FoundTokens, TextError, UnknownIdsError, add_tail, find_text
@@ -103,7 +104,9 @@ class RecordedEncoders(nn.Module):
             arguments = {name: value(rule) for name, rule in encoder.inputs.items()}
             run = getattr(self.networks[encoder.component], encoder.entry)
             returned = read_outputs(run(**arguments, **encoder.options))
-            outputs |= {EncoderOutput(number, path): as_rows(returned[path]) for path in self.text.paths(number)}
+            outputs |= {
+                EncoderOutput(number, path): as_rows(read_output(returned, path)) for path in self.text.paths(number)
+            }
         return tuple(value(rule).to(self.text.dtypes[name]) for name, rule in self.text.rules.items())
 
 
@@ -170,9 +173,9 @@ class RecordedText:
                 entries.append(TensorEntry(mask, "mask", shape, "int64"))
         return tuple(entries)
 
-    def paths(self, encoder: int) -> list[str]:
-        """The paths of the outputs of an encoder that rules read."""
-        return sorted({block.source.path for block in self._all_blocks if block.source.encoder == encoder})
+    def paths(self, encoder: int) -> list[Output]:
+        """The outputs of an encoder that rules read."""
+        return list(dict.fromkeys(block.source.path for block in self._all_blocks if block.source.encoder == encoder))
 
     def token_inputs(self, converts: bool) -> tuple[TokenInput, ...]:
         """Return the inputs of token ids with their tokenizers. `converts`: tokens of several embeddings are

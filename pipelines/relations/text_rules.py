@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fewstep.pipelines.recording.element_map import is_close
+from fewstep.pipelines.relations.output_sums import Output
 from fewstep.pipelines.relations.text_forms import FoundTokens, TextError
 from fewstep.runtime.text import TokenIds
 
@@ -25,7 +26,7 @@ class EncoderOutput:
     """An output of an encoder, as rows of features: one row for each token, or a single one."""
 
     encoder: int
-    path: str
+    path: Output
 
 
 @dataclass(frozen=True)

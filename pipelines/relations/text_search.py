@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fewstep.pipelines.recording.text_calls import MASK, NetworkRun, TextRecord
 from fewstep.pipelines.relations.arguments import NetworkArguments
+from fewstep.pipelines.relations.output_sums import find_sum, paths_of, read_output
 from fewstep.pipelines.relations.text_forms import FoundTokens, ReadIds, TextError, find_tokens
 from fewstep.pipelines.relations.text_rules import (
     BlockGrid,
@@ -111,7 +112,7 @@ class TextSearch:
         counts = [int((target != 0).sum()) for target in targets]
         longest = counts.index(max(counts))
         places = list_places(self.samples[longest].record)
-        blocks = find_blocks(targets[longest], list_sources(places))
+        blocks = find_output_blocks(targets[longest], places)
         if blocks is None or not blocks.blocks:
             raise TextError(f"{name} is not a rearrangement of outputs of its text encoders")
         known = {
@@ -131,7 +132,7 @@ class TextSearch:
 
     def _match(self, rule: BlockGrid, sample: int, target: Tensor) -> TextTarget:
         sources = {block.source for block in rule.blocks}
-        read = {source: self.places[source.encoder][sample].outputs[source.path] for source in sources}
+        read = {source: read_output(self.places[source.encoder][sample].outputs, source.path) for source in sources}
         outputs = {source: self._pad(source.encoder, sample, rows) for source, rows in read.items()}
         masks = {number: torch.from_numpy(texts[sample].mask) for number, texts in self.encoded.items()}
         return TextTarget(target, outputs, masks)
@@ -310,19 +311,29 @@ def list_sources(places: Sequence[RowPlace]) -> list[tuple[EncoderOutput, Tensor
     return sorted(sources, key=lambda source: len(source[1]))
 
 
+def find_output_blocks(target: Tensor, places: Sequence[RowPlace]) -> BlockGrid | None:
+    """Return the blocks of the outputs at places that a target consists of, or of a sum of outputs at one place."""
+    if (blocks := find_blocks(target, list_sources(places))) is not None:
+        return blocks
+    for number, place in enumerate(places):
+        outputs = {path: rows[0] for path, rows in place.outputs.items()}
+        if (own := find_sum(target, outputs)) is not None:
+            return find_blocks(target, [(EncoderOutput(number, own), own.read(outputs))])
+    return None
+
+
 def find_outputs(sample: TextSample) -> set[tuple[str, str]]:
     """Return the outputs, as (component, path), that the conditions of a sample consist of, and the inputs of the
     networks that return these."""
-    places = list_places(sample.record)
-    sources, outputs = list_sources(places), set[tuple[str, str]]()
+    places, outputs = list_places(sample.record), set[tuple[str, str]]()
     targets = list(sample.conditions.values())
     seen: set[int] = set()
     while targets:
         target = targets.pop()
-        blocks = find_blocks(target, sources) if target.is_floating_point() and target.dim() else None
+        blocks = find_output_blocks(target, places) if target.is_floating_point() and target.dim() else None
         for block in () if blocks is None else blocks.blocks:
             place = places[block.source.encoder]
-            outputs.add((place.run.component, block.source.path))
+            outputs |= {(place.run.component, path) for path in paths_of(block.source.path)}
             if block.source.encoder not in seen:
                 seen.add(block.source.encoder)
                 targets += [place.input(name)[0] for name in place.run.inputs]
@@ -362,10 +373,10 @@ def _count_equal(blocks: Sequence[Any], place: RowPlace, target: Tensor) -> int:
     """Return how many elements of a target [rows, columns] are those of the blocks, with the outputs at a place."""
     count, outputs = 0, place.outputs
     for block in blocks:
-        if block.source.path not in outputs:
+        if not outputs.keys() >= {*paths_of(block.source.path)}:
             return 0
         (row, column), width = block.place, block.size[1]
-        read = block.read(outputs[block.source.path][0])
+        read = block.read(read_output(outputs, block.source.path)[0])
         own = target[row : row + len(read), column : column + width]
         count += int((own == read[: len(own)]).sum()) if own.shape[1] == read.shape[1] else 0
     return count

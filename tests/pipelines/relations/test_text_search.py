@@ -6,13 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 pytest.importorskip("tokenizers")
 from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.text_calls import IDS, MASK, NetworkRun, TextRecord, TokenizedText
+from fewstep.pipelines.relations.output_sums import OutputSum
 from fewstep.pipelines.relations.text_forms import TextError
 from fewstep.pipelines.relations.text_rules import BlockGrid, EncoderOutput, TokenMask
-from fewstep.pipelines.relations.text_search import TextSample, TextSearch, list_places, list_sources
+from fewstep.pipelines.relations.text_search import TextSample, TextSearch, find_outputs, list_places, list_sources
 from fewstep.plans.guidance import COND, UNCOND
 from tests.pipelines.relations.test_text_forms import Words, rows
 
@@ -56,6 +58,22 @@ def test_an_encoder_without_padding_and_mask_is_named(pads: bool, masks: bool, n
     text_search = search([sample_of(prompt, pads, masks) for prompt in PROMPTS])
     text_search.find_all()
     assert text_search.find_unmasked() == (["text_encoder"] if named else [])
+
+
+def test_a_sum_of_outputs_is_found() -> None:
+    """As in LongCat, which adds normalized hidden states."""
+    samples = []
+    for prompt in PROMPTS:
+        sample = sample_of(prompt, True, True)
+        (run,) = sample.record.runs
+        last = run.outputs[".hidden"].flip(-1)
+        run.outputs[".last"] = last  # type: ignore[index]
+        added = (layer_norm(run.outputs[".hidden"], (WIDTH,), eps=1e-6) + layer_norm(last, (WIDTH,), eps=1e-6))[0]
+        samples.append(replace(sample, conditions={TEXT: added}))
+    rule = search(samples).find_all()[TEXT]
+    assert isinstance(rule, BlockGrid)
+    assert [block.source.path for block in rule.blocks] == [OutputSum((".hidden", ".last"), 1e-6)]
+    assert find_outputs(samples[-1]) == {("text_encoder", ".hidden"), ("text_encoder", ".last")}
 
 
 def test_an_input_that_is_no_output_of_another_encoder_is_refused() -> None:
