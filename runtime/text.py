@@ -31,6 +31,7 @@ from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
+from fewstep.runtime.captions import QUOTES, clean_caption, clean_html_caption
 from fewstep.runtime.kinds.companions import TEXT_ENCODER, Cleaning, ZerosForEmpty
 from fewstep.runtime.kinds.policies import state_words
 
@@ -38,15 +39,15 @@ LOG = logging.getLogger("fewstep")
 BATCH = 8  # prompts per run; with more, only the memory would grow
 SHOWN = 80  # characters of a prompt in a message
 
-QUOTES = str.maketrans(
-    dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc", "'") | dict.fromkeys("\u201c\u201d\u201e\u201f", '"')
-)
 CLEANINGS: Mapping[Cleaning, Callable[[str], str]] = {
     "entities": lambda text: unescape(unescape(text)),  # pipelines of diffusers do it twice
     "quotes": lambda text: text.translate(QUOTES),
+    "unquoted": lambda text: re.sub('["\u201c\u201d\u2018\u2019]', " ", text),
     "spaces": lambda text: re.sub(r"\s+", " ", text),
     "lower": str.lower,
     "ends": str.strip,
+    "captions": clean_caption,
+    "html captions": clean_html_caption,
 }
 
 Ids = NDArray[np.int64]
@@ -64,6 +65,8 @@ class TextForm(Protocol):
     def cleaning(self) -> tuple[Cleaning, ...]: ...
     @property
     def negative(self) -> tuple[str, str] | None: ...
+    @property
+    def negative_cleaning(self) -> tuple[Cleaning, ...] | None: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -221,7 +224,8 @@ def clean_text(text: str, cleaning: Sequence[Cleaning]) -> str:
 def complete_text(prompt: str, tokens: TextForm, is_negative: bool = False) -> str:
     """Return the text that a tokenizer reads for a prompt, or for a negative one."""
     before, after = (is_negative and tokens.negative) or (tokens.before, tokens.after)
-    return f"{before}{clean_text(prompt, tokens.cleaning)}{after}"
+    own = tokens.negative_cleaning if is_negative else None
+    return f"{before}{clean_text(prompt, tokens.cleaning if own is None else own)}{after}"
 
 
 def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = None) -> str:

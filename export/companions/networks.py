@@ -183,5 +183,6 @@ def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
         tokens.cleaning,
         tokens.tokenizer.pads_first,
         tokens.negative,
+        tokens.negative_cleaning,
         tokens.tokenizer.empty,
     )

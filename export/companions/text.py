@@ -35,6 +35,7 @@ class TokenInput:
     after: str = ""
     cleaning: tuple[Cleaning, ...] = ()
     negative: tuple[str, str] | None = None
+    negative_cleaning: tuple[Cleaning, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ TEXTS = (  # prompt and negative prompt of the calls; the last ones are the shor
     (PROMPTS[0], OTHERS[0]),
     (LONGER, SHORT),
     (LONGEST, LONGEST),
-    (UNCLEAN, OTHERS[1]),
+    (UNCLEAN, UNCLEAN),
     (SHORT, ""),
 )
 EMPTY = ("", LONGEST)

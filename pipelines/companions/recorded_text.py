@@ -184,7 +184,7 @@ class RecordedText:
         for number, (ids, mask) in self.names.items():
             tokens = self.tokens[number]
             replaced = tokens_of_several_embeddings(tokens.file) if converts else {}
-            form = tokens.before, tokens.after, tokens.cleaning, tokens.negative
+            form = tokens.before, tokens.after, tokens.cleaning, tokens.negative, tokens.negative_cleaning
             inputs.append(TokenInput(ids, tokens.file, tokens.length, mask, replaced, *form))
         return tuple(inputs)
 

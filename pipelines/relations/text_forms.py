@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations, dropwhile
 from typing import Any, get_args
 
@@ -12,10 +14,10 @@ from torch import Tensor
 
 from fewstep.export.companions.tokenizer import TokenizerFile
 from fewstep.pipelines.recording.text_calls import TokenizedText
-from fewstep.runtime.kinds.companions import Cleaning
+from fewstep.runtime.kinds.companions import CaptionCleaning, Cleaning, PlainCleaning
 from fewstep.runtime.text import Ids, TokenIds, clean_text, complete_text, token_ids
 
-UNCLEAN = "  A  Small&amp;RED\t \u201cBird\u201d on  it "  # differs after each cleaning
+UNCLEAN = "  A  Small&amp;RED\t \u201cBird\u201d on  <i>it</i> (#12 jc6640, www.b.com) "  # differs after each cleaning
 
 
 class TextError(Exception):
@@ -29,8 +31,8 @@ class UnknownIdsError(TextError):
 @dataclass(frozen=True)
 class FoundTokens:
     """The token ids of an encoder: a tokenizer, their number, and the text around a prompt. `tail` are ids that follow
-    those of the tokenizer and their padding, whatever the text. `negative` are the texts around a negative prompt, if
-    they are others."""
+    those of the tokenizer and their padding, whatever the text. `negative` are the texts around a negative prompt, and
+    `negative_cleaning` its changes, if they are others."""
 
     tokenizer: str
     file: TokenizerFile
@@ -40,6 +42,7 @@ class FoundTokens:
     cleaning: tuple[Cleaning, ...]
     tail: tuple[int, ...] = ()
     negative: tuple[str, str] | None = None
+    negative_cleaning: tuple[Cleaning, ...] | None = None
 
     @property
     def full_length(self) -> int:
@@ -67,18 +70,11 @@ class ReadIds:
 
 def find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadIds]) -> FoundTokens:
     """Return how the ids of all rows follow from their prompts. Raises TextError for ids that do not."""
-    ends = _possible_tails([row.ids for row in rows])
-    try:
-        return _find_tokens(component, tokenizers, rows)
-    except UnknownIdsError as error:
-        unknown = error
-    for tail in ends:
-        texts = [replace(row, ids=row.ids[: len(row.ids) - len(tail)]) for row in rows]
-        try:
-            return replace(_find_tokens(component, tokenizers, texts), tail=tail)
-        except UnknownIdsError as error:
-            unknown = error
-    raise unknown
+    *tails, last = (), *_possible_tails([row.ids for row in rows])
+    for tail in tails:
+        with suppress(UnknownIdsError):
+            return _find_tokens(component, tokenizers, rows, tail)
+    return _find_tokens(component, tokenizers, rows, last)
 
 
 def add_tail(ids: Tensor, tail: Tensor) -> Tensor:
@@ -97,7 +93,10 @@ def _possible_tails(ids: Sequence[Tensor]) -> list[tuple[int, ...]]:
     return [own for own in dict.fromkeys((after, tail)) if len(own) not in (0, *map(len, ids))]
 
 
-def _find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[ReadIds]) -> FoundTokens:
+def _find_tokens(
+    component: str, tokenizers: dict[str, Any], rows: Sequence[ReadIds], tail: tuple[int, ...]
+) -> FoundTokens:
+    rows = [replace(row, ids=row.ids[: len(row.ids) - len(tail)]) for row in rows]
     length = max(len(row.ids) for row in rows)
     reasons = []
     for name, is_special in dict.fromkeys((text.tokenizer, text.is_special) for row in rows for text in row.texts):
@@ -117,8 +116,9 @@ def _find_tokens(component: str, tokenizers: dict[str, Any], rows: Sequence[Read
             if not all(_is_completed(prompt, text, own) for prompt, text in negatives):
                 other = _find_template(component, negatives)
             cores = [(prompt, _strip_template(component, text, own)) for prompt, text in pairs]
-            cores += [(prompt, _strip_template(component, text, other or own)) for prompt, text in negatives]
-            return FoundTokens(name, side, length, *own, find_cleaning(component, cores), negative=other)
+            others = [(prompt, _strip_template(component, text, other or own)) for prompt, text in negatives]
+            cleanings = _find_cleanings(component, cores, others)
+            return FoundTokens(name, side, length, *own, cleanings[0], tail, other, cleanings[1])
     reason = reasons[0] if reasons else "no tokenizer of the pipeline returns them with padding at one end"
     raise UnknownIdsError(f"the token ids of its {component} do not follow from a text: {reason}")
 
@@ -140,10 +140,17 @@ def read_file(tokenizer: Any, is_special: bool) -> TokenizerFile | None:
 
 def read_ids(file: TokenizerFile, text: str, length: int) -> TokenIds:
     """Return the ids [1, length] of a text, as the runtime computes them."""
+    return token_ids(
+        [text], _load_tokenizer(file.content), length, file.pad, pads_first=file.pads_first, empty=file.empty
+    )
+
+
+@lru_cache(maxsize=4)
+def _load_tokenizer(content: bytes) -> Any:
+    """Return the tokenizer of a file, which takes tenths of a second to read."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_str(file.content.decode())
-    return token_ids([text], tokenizer, length, file.pad, pads_first=file.pads_first, empty=file.empty)
+    return Tokenizer.from_str(content.decode())
 
 
 def _with_empty(file: TokenizerFile, name: str, rows: Sequence[ReadIds], length: int) -> TokenizerFile:
@@ -205,6 +212,16 @@ def _strip_template(component: str, text: str, template: tuple[str, str]) -> str
     return text[len(before) : len(text) - len(after)]
 
 
+def _find_cleanings(
+    component: str, pairs: Sequence[tuple[str, str]], negatives: Sequence[tuple[str, str]]
+) -> tuple[tuple[Cleaning, ...], tuple[Cleaning, ...] | None]:
+    """Return the changes of prompts, and those of negative prompts, or None if they are the same."""
+    try:
+        return find_cleaning(component, [*pairs, *negatives]), None
+    except TextError:
+        return find_cleaning(component, pairs), find_cleaning(component, negatives)
+
+
 def find_cleaning(component: str, pairs: Sequence[tuple[str, str]]) -> tuple[Cleaning, ...]:
     """Return the fewest changes that make the second text of each pair of the first."""
     for cleaning in _cleanings():
@@ -215,6 +232,7 @@ def find_cleaning(component: str, pairs: Sequence[tuple[str, str]]) -> tuple[Cle
 
 
 def _cleanings() -> Iterator[tuple[Cleaning, ...]]:
-    kinds = get_args(Cleaning)
+    kinds = get_args(PlainCleaning)
     for count in range(len(kinds) + 1):
         yield from combinations(kinds, count)
+    yield from ((kind,) for kind in get_args(CaptionCleaning))

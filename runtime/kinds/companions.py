@@ -25,7 +25,9 @@ RATE_LIMIT = 10**6  # of frames or samples per second
 OUTPUTS = (("image",), ("video",), ("sound",), ("video", "sound"))  # roles of what a decoder may return
 AXES = {"image": 3, "video": 4, "sound": 2}  # of a sample
 
-Cleaning = Literal["entities", "quotes", "spaces", "lower", "ends"]
+PlainCleaning = Literal["entities", "quotes", "unquoted", "spaces", "lower", "ends"]
+CaptionCleaning = Literal["captions", "html captions"]
+Cleaning = PlainCleaning | CaptionCleaning
 ZerosForEmpty = Literal["never", "negative", "always"]
 
 
@@ -37,10 +39,12 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     of several embeddings, such as "<cat>", to the text that replaces it in prompts, "<cat> <cat>_1".
 
     `cleaning` changes a prompt first, in this order: `entities` replaces those of HTML, such as &amp;, `quotes` makes
-    curly quotes straight, `spaces` merges consecutive spaces, `lower` converts to lower case, and `ends` removes spaces
-    at both ends. The tokenizer reads it between the texts `before` and `after`, such as those of a chat template.
-    `negative` has these two for negative prompts, if they have others. `empty` has the ids of an empty text, if the
-    tokenizer does not make them.
+    curly quotes straight, `unquoted` replaces quotes but the apostrophe by spaces, `spaces` merges consecutive spaces,
+    `lower` converts to lower case, and `ends` removes spaces at both ends. `captions` are the rules of DeepFloyd IF for
+    captions instead, which remove addresses, codes and most punctuation, and `html captions` the same after removing
+    tags, twice. The tokenizer reads it between the texts `before` and `after`, such as those of a chat template.
+    `negative` has these two for negative prompts, if they have others, and `negative_cleaning` other changes of these.
+    `empty` has the ids of an empty text, if the tokenizer does not make them.
     """
 
     input: str
@@ -54,6 +58,7 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     cleaning: tuple[Cleaning, ...] = ()
     pads_first: bool = False
     negative: tuple[str, str] | None = None
+    negative_cleaning: tuple[Cleaning, ...] | None = None
     empty: tuple[int, ...] | None = None
 
 

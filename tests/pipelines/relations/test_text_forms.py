@@ -169,10 +169,33 @@ def test_a_tokenizer_of_another_library_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "cleaning", [(), ("ends",), ("lower", "ends"), ("entities", "quotes", "spaces", "ends"), ("spaces", "lower")]
+    "cleaning",
+    [
+        (),
+        ("ends",),
+        ("lower", "ends"),
+        ("entities", "quotes", "spaces", "ends"),
+        ("spaces", "lower"),
+        ("unquoted", "spaces", "lower", "ends"),
+        ("captions",),
+        ("html captions",),
+    ],
 )
 def test_each_cleaning_is_told_apart(cleaning: Any) -> None:
     assert find_cleaning("text_encoder", [("a cat", "a cat"), (UNCLEAN, clean_text(UNCLEAN, cleaning))]) == cleaning
+
+
+def test_negative_prompts_may_be_changed_in_another_way() -> None:
+    """As in LongCat, which changes its prompts only."""
+    names = [TokenizedText("tokenizer", text, True) for text in ("a cat", "A cat")]
+    (small,), (large,) = rows(["a cat"]), rows(["a dog"])
+    texts = [ReadIds("A cat", small.ids, names[:1]), *rows(["a dog"]), replace(large, is_negative=True)]
+    capital = read_ids(find_tokens("text_encoder", {"tokenizer": Words()}, texts).file, "A cat", LENGTH)
+    negative = ReadIds("A cat", torch.from_numpy(capital.ids[0]), names[1:], is_negative=True)
+    tokens = find_tokens("text_encoder", {"tokenizer": Words()}, [*texts, negative])
+    assert (tokens.cleaning, tokens.negative_cleaning) == (("lower",), ())
+    assert tokens.encode("A cat").ids.tolist() == [small.ids.tolist()]
+    assert tokens.encode("A cat", is_negative=True).ids.tolist() == capital.ids.tolist()
 
 
 def test_another_change_of_the_prompt_is_refused() -> None:
