@@ -359,7 +359,8 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
         networks = {}
         for name, entry in stored.items():
             network = entry.load()
-            if name in pads_first and callable(choose := getattr(network, "set_attn_implementation", None)):
+            choose = getattr(network, "set_attn_implementation", None)
+            if name in pads_first and callable(choose) and network._supports_sdpa:  # as in the pipeline
                 choose("sdpa")  # whose result for padding that attends to nothing is zero
             if (config := getattr(network, "config", None)) is not None and hasattr(config, "use_cache"):
                 config.use_cache = False
