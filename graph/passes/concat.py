@@ -1,8 +1,7 @@
 """Split weighted operations that read a Concat, so that each source of the Concat may have its own range."""
 
 from dataclasses import replace
-
-import numpy as np
+from itertools import accumulate, pairwise
 
 from fewstep.graph.additions import NewNodes
 from fewstep.graph.graph import Array, Graph, Node
@@ -60,5 +59,7 @@ def _parts(node: Node, concat: Node, graph: Graph, types: Types) -> list[Array] 
     sizes = [shape[axis] for shape in shapes if shape is not None]
     if any(isinstance(size, str) for size in sizes):
         return None
-    edges = np.cumsum([int(size) for size in sizes])[:-1]
-    return np.split(weight, edges, axis=1 if node.op == "Conv" else 0)  # views: weights may be gigabytes
+    edges = accumulate((int(size) for size in sizes), initial=0)
+    parts = [slice(start, end) for start, end in pairwise(edges)]
+    # views, since weights may be gigabytes: np.split would make float32 numbers of those in 16 bits
+    return [weight[:, part] if node.op == "Conv" else weight[part] for part in parts]

@@ -16,6 +16,7 @@ from fewstep.graph.graph import Array, Graph
 from fewstep.graph.passes.concat import split_concat
 from fewstep.graph.passes.constants import fold_constants
 from fewstep.graph.session import open_session, run
+from fewstep.graph.widened import stored_array, widen
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.onnx_references import external_data_files
 from tests.graph.small_graphs import node, small, value
@@ -216,10 +217,22 @@ def test_passes_move_weights_without_copying_them() -> None:
     folded = fold_constants(graph_of_text(text, w=w))
     assert folded.ops() == ("MatMul", "MatMul")
     assert all(np.shares_memory(folded.constants[name], w) for name in ("wt", "wtt"))
-    ports = "(float[batch, 16] a, float[batch, 48] b) => (float[batch, 48] y)"
-    concat = graph_of_text(f"{ports} {{ c = Concat<axis=1>(a, b) y = MatMul(c, v) }}", v=v)
-    parts = [array for name, array in split_concat(concat).constants.items() if name != "v"]
+    parts = split_product(v)
     assert len(parts) == 2 and all(np.shares_memory(part, v) for part in parts)
+
+
+def split_product(weight: Array) -> list[Array]:
+    """Return the weight [64, 48] of a product with a Concat as it is split between the two sources."""
+    ports = "(float[batch, 16] a, float[batch, 48] b) => (float[batch, 48] y)"
+    concat = graph_of_text(f"{ports} {{ c = Concat<axis=1>(a, b) y = MatMul(c, v) }}", v=random(64, 48))
+    split = split_concat(replace(concat, constants={"v": weight}))
+    return [array for name, array in split.constants.items() if name != "v"]
+
+
+def test_weights_in_16_bits_are_split_without_becoming_float32() -> None:
+    weight = np.ones((64, 48), np.float16)
+    parts = [stored_array(part) for part in split_product(widen(weight))]
+    assert len(parts) == 2 and all(part is not None and np.shares_memory(part, weight) for part in parts)
 
 
 def test_too_little_room_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
