@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -42,10 +43,10 @@ class Case(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A folder of diffusers that is read from its configs, and the arguments of its run."""
+    """A folder of diffusers, or fields of an export's options, and the arguments of its run."""
 
     name: str
-    write: Callable[[Path], object]
+    write: Callable[[Path], str | dict[str, Any]]
     run: tuple[str, ...] = GUIDED
 
 
@@ -67,7 +68,7 @@ def write_recorded(name: str) -> Callable[[Path], str]:
     return lambda folder: str(getattr(recorded_pipelines, name)(folder / "model"))
 
 
-LISTED = (
+PIPELINES = (
     Pipeline("ddpm", write_ddpm, ()),
     Pipeline("stable_diffusion", write_stable_diffusion),
     Pipeline("sdxl", sdxl.make),
@@ -83,9 +84,12 @@ WITH_PROMPTS = ("wan", "qwen_image", "z_image")
 def pipeline_cases(folder: Path) -> list[Case]:
     """Write the folders of pipelines."""
     cases = []
-    for pipeline in LISTED:
-        source = pipeline.write(_made(folder / pipeline.name))
-        cases.append(Case(pipeline.name, source, runs={"scheduler:3": ("--plan", "scheduler:3", *pipeline.run)}))
+    for pipeline in PIPELINES:
+        options = pipeline.write(_made(folder / pipeline.name))
+        options = {"source": options} if isinstance(options, str) else options
+        call = tuple(part for value in options.get("call", ()) for part in ("--call", value))
+        runs = {"scheduler:3": ("--plan", "scheduler:3", *pipeline.run)}
+        cases.append(Case(pipeline.name, options["source"], call, runs))
     for name in RECORDED:
         source, settings = write_recorded(name)(_made(folder / name)), recorded_pipelines.CALLS[name]
         call = tuple(part for key, value in settings.items() for part in ("--call", f"{key}={value}"))

@@ -21,11 +21,11 @@ from fewstep.runtime.bundle.manifest import TensorEntry
 
 LOG = logging.getLogger("fewstep")
 COMPONENT = "vae"
-CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
+CLASSES = ("AutoencoderKL", "AutoencoderTiny")
 LATENT, IMAGE = "latent", "image"  # names of the graphs' ports
 COLOURS = 3
 SHIFTS, MEANS = ("shift_factor",), ("latents_mean", "latents_std")  # fields that only some pipelines read
-SHIFTED = ("SD3Transformer2DModel", "FluxTransformer2DModel")  # denoisers whose pipelines read SHIFTS
+SHIFTED = "FluxTransformer2DModel"  # the denoiser whose pipelines read SHIFTS
 XL = "StableDiffusionXL"  # prefix of the pipelines that read MEANS
 XL_WITHOUT_MEANS = ("StableDiffusionXLAdapterPipeline", "StableDiffusionXLControlNetInpaintPipeline")
 SCALES = {"StableDiffusionUpscalePipeline": {"scaling_factor": 0.08333}}  # fields that a pipeline sets by itself
@@ -93,7 +93,7 @@ def _unread_fields(pipeline: str, denoiser: str) -> tuple[str, ...]:
     if pipeline not in PIPELINES:
         return ()
     reads_means = pipeline.startswith(XL) and pipeline not in XL_WITHOUT_MEANS
-    return (*(() if denoiser in SHIFTED else SHIFTS), *(() if reads_means else MEANS))
+    return (*(() if denoiser == SHIFTED else SHIFTS), *(() if reads_means else MEANS))
 
 
 def _pixels_per_latent(config: Mapping[str, Any]) -> int:

@@ -35,11 +35,11 @@ from fewstep.runtime.lora.keys import Component
 from fewstep.runtime.text import Ids
 
 LOG = logging.getLogger("fewstep")
-CLIP, PROJECTED, T5, UMT5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel", "UMT5EncoderModel"
+CLIP, PROJECTED, T5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"
 CLIP_LENGTH = 77
 WEIGHTS = "model"  # stem of the weight files
 UNREAD_SETTINGS = (("padding_side", "left"), ("truncation_side", "left"), ("split_special_tokens", True))
-TEXT, MASK, POOLED = "text", "text_mask", "pooled_text"  # names of conditions in the denoiser's interface
+TEXT, POOLED = "text", "pooled_text"  # names of conditions in the denoiser's interface
 TRIED = (
     "",
     "a photograph of a cat",
@@ -47,7 +47,7 @@ TRIED = (
     "naïve",
 )
 
-Make = Callable[[Sequence[nn.Module], tuple[int, ...]], nn.Module]
+Make = Callable[[Sequence[nn.Module]], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class TextRecipe:
     """How a pipeline uses its text encoders.
 
     `encoders` are the classes of the components, in order. `makes` are the names of the resulting conditions. `lengths`
-    are the numbers of ids for each tokenizer: None means the number of tokens of the text, and -n means n fewer. `make`
-    is called with the loaded encoders and the shape of the text.
+    are the numbers of ids for each tokenizer: None means the number of tokens of the text. `make` is called with the
+    loaded encoders.
     """
 
     denoiser: str
@@ -99,7 +99,7 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
     def feeds(batch: int) -> Mapping[str, Ids]:
         return tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)])
 
-    load = partial(_load_encoders, folder, recipe, text)
+    load = partial(_load_encoders, folder, recipe)
     size = sum(float_bytes(find_weights(home, WEIGHTS).files) for home in homes)
     companion = Companion("text encoder", load, tuple(inputs), tuple(outputs), feeds, weights=size)
     t5 = find_t5({name: folder.config(name).get("model_type") for name in recipe.encoders})
@@ -115,60 +115,43 @@ def find_t5(model_types: Mapping[Component, object]) -> Component | None:
 
 def _make_named_encoders(encode: modules.Encode, *names: str) -> Make:
     """Return a function that combines loaded encoders, under these names, into one module."""
-    return lambda loaded, text: modules.TextEncoders(encode, text, **dict(zip(names, loaded, strict=False)))
+    return lambda loaded: modules.TextEncoders(encode, **dict(zip(names, loaded, strict=False)))
 
 
-def _make_penultimate_encoders(loaded: Sequence[nn.Module], text: tuple[int, ...]) -> nn.Module:
-    return modules.TextEncoders(modules.penultimate_hidden, text, encoders=nn.ModuleList(loaded))
+def _make_penultimate_encoders(loaded: Sequence[nn.Module]) -> nn.Module:
+    return modules.TextEncoders(modules.penultimate_hidden, encoders=nn.ModuleList(loaded))
 
 
-UNET, SD3, FLUX = "UNet2DConditionModel", "SD3Transformer2DModel", "FluxTransformer2DModel"
+UNET, FLUX = "UNet2DConditionModel", "FluxTransformer2DModel"
 FIRST: Component = "text_encoder"
 SECOND: Component = "text_encoder_2"
 THIRD: Component = "text_encoder_3"
-LAST, UNPADDED, MASKED, ZEROED = (
-    _make_named_encoders(encode, "encoder")
-    for encode in (
-        modules.last_hidden,
-        modules.hidden_without_padding,
-        modules.hidden_and_mask,
-        modules.hidden_with_zero_padding,
-    )
+LAST, UNPADDED = (
+    _make_named_encoders(encode, "encoder") for encode in (modules.last_hidden, modules.hidden_without_padding)
 )
 POOLED_AND_TOKENS = _make_named_encoders(modules.tokens_and_pooled, "clip", "t5")
-THREE = _make_named_encoders(modules.hidden_of_three_encoders, "first", "second", "t5")
 RECIPES = (
     TextRecipe(UNET, {FIRST: CLIP}, (TEXT,), (None,), LAST),  # Stable Diffusion 1 and 2, LCM
     TextRecipe(UNET, {FIRST: CLIP, SECOND: PROJECTED}, (TEXT, POOLED), (None, None), _make_penultimate_encoders),  # XL
     TextRecipe(UNET, {SECOND: PROJECTED}, (TEXT, POOLED), (None,), _make_penultimate_encoders),  # its refiner
     TextRecipe(UNET, {FIRST: T5}, (TEXT,), (None,), UNPADDED, masked=True, lower=True),  # DeepFloyd IF
-    TextRecipe(
-        SD3,
-        {FIRST: PROJECTED, SECOND: PROJECTED, THIRD: T5},
-        (TEXT, POOLED),
-        (CLIP_LENGTH, CLIP_LENGTH, -CLIP_LENGTH),
-        THREE,
-    ),
-    TextRecipe(SD3, {FIRST: PROJECTED, SECOND: PROJECTED}, (TEXT, POOLED), (CLIP_LENGTH, CLIP_LENGTH), THREE),
     TextRecipe(FLUX, {FIRST: CLIP, SECOND: T5}, (TEXT, POOLED), (CLIP_LENGTH, None), POOLED_AND_TOKENS),
-    TextRecipe("PixArtTransformer2DModel", {FIRST: T5}, (TEXT, MASK), (None,), MASKED, masked=True, lower=True),
-    TextRecipe("AuraFlowTransformer2DModel", {FIRST: UMT5}, (TEXT,), (None,), ZEROED, masked=True),
 )
 
 
 def _suits(recipe: TextRecipe, denoiser: str, there: Mapping[str, str], takes: Mapping[str, Condition]) -> bool:
     """Return True if a recipe is for this denoiser and these encoders, and computes all text conditions of the
     denoiser."""
-    texts = {name for name in (TEXT, MASK, POOLED) if name in takes}
+    texts = {name for name in (TEXT, POOLED) if name in takes}
     return (recipe.denoiser, recipe.encoders, set(recipe.makes)) == (denoiser, there, texts)
 
 
-def _load_encoders(folder: Folder, recipe: TextRecipe, text: tuple[int, ...], loras: Sequence[Lora] = ()) -> nn.Module:
+def _load_encoders(folder: Folder, recipe: TextRecipe, loras: Sequence[Lora] = ()) -> nn.Module:
     """Load the text encoders of a folder, with LoRA files merged into them, as one module."""
     loaded = []
     for component, kind in recipe.encoders.items():
         loaded.append(merge_loras(load_encoder(folder, component, kind), loras, component))
-    return recipe.make(loaded, text)
+    return recipe.make(loaded)
 
 
 def merge_loras(encoder: nn.Module, loras: Sequence[Lora], component: Component) -> nn.Module:
@@ -191,11 +174,9 @@ def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]
         _check_tokenizer_config(folder, _tokenizer_of(component))
         _check_tokenizer_class(folder, _tokenizer_of(component), tokenizer)
         ids, mask = ("ids", "mask") if number == 1 else (f"ids_{number}", f"mask_{number}")
-        if length is not None and abs(length) == CLIP_LENGTH:  # a pipeline pads to the maximum of its first tokenizer
-            length = length // CLIP_LENGTH * folder.token_length(_tokenizer_of(FIRST), CLIP_LENGTH)
-        wanted = text[0] if length is None else length if length > 0 else text[0] + length
+        count = text[0] if length is None else folder.token_length(_tokenizer_of(component), length)
         replaced = tokens_of_several_embeddings(tokenizer) if converts else {}
-        yield TokenInput(ids, tokenizer, wanted, mask if recipe.masked else None, replaced)
+        yield TokenInput(ids, tokenizer, count, mask if recipe.masked else None, replaced)
 
 
 def converts_prompts(pipeline: str) -> bool:

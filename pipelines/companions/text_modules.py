@@ -14,12 +14,11 @@ Encode = Callable[..., tuple[Tensor, ...]]
 
 
 class TextEncoders(nn.Module):
-    """Loaded encoders, by names. `encode(module, *inputs)` computes the outputs. `text` is the shape of the condition
-    that is computed from the tokens."""
+    """Loaded encoders, by names. `encode(module, *inputs)` computes the outputs."""
 
-    def __init__(self, encode: Encode, text: tuple[int, ...], **encoders: nn.Module) -> None:
+    def __init__(self, encode: Encode, **encoders: nn.Module) -> None:
         super().__init__()
-        self.encode, self.text = encode, text
+        self.encode = encode
         for name, encoder in encoders.items():
             self.add_module(name, encoder)
 
@@ -39,21 +38,6 @@ def penultimate_hidden(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
     return torch.cat([hidden for hidden, _ in encoded], dim=-1), encoded[-1][1]
 
 
-def hidden_of_three_encoders(own: Any, *ids: Tensor) -> tuple[Tensor, ...]:
-    """Stable Diffusion 3: the hidden states of two CLIPs concatenated and zero-padded to the width of T5, followed by
-    T5's tokens, or by zeros without T5."""
-    a, pooled_a = penultimate(own.first, ids[0])
-    b, pooled_b = penultimate(own.second, ids[1])
-    tokens, width = own.text
-    clip = torch.cat([a, b], dim=-1)
-    clip = nn.functional.pad(clip, (0, width - clip.shape[-1]))
-    if len(ids) == 2:
-        rest = clip.new_zeros(len(clip), tokens - ids[0].shape[1], width)
-    else:
-        rest = own.t5(ids[2]).last_hidden_state
-    return torch.cat([clip, rest], dim=1), torch.cat([pooled_a, pooled_b], dim=-1)
-
-
 def tokens_and_pooled(own: Any, clip: Tensor, t5: Tensor) -> tuple[Tensor, ...]:
     """FLUX.1: the tokens of T5, and the pooled text of CLIP."""
     return own.t5(t5).last_hidden_state, own.clip(clip).pooler_output
@@ -62,17 +46,6 @@ def tokens_and_pooled(own: Any, clip: Tensor, t5: Tensor) -> tuple[Tensor, ...]:
 def hidden_without_padding(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     """DeepFloyd IF: the last hidden state of T5 with padding masked."""
     return (own.encoder(ids, attention_mask=mask).last_hidden_state,)
-
-
-def hidden_and_mask(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """PixArt: the last hidden state of T5 with padding masked, and the mask of padding."""
-    return (*hidden_without_padding(own, ids, mask), mask.clone())
-
-
-def hidden_with_zero_padding(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """Encode as AuraFlow does. Return the last hidden state of T5, with zeros in place of padding."""
-    (hidden,) = hidden_without_padding(own, ids, mask)
-    return (hidden * mask[..., None].to(hidden.dtype),)
 
 
 class Decoder(nn.Module):

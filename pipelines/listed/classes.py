@@ -8,10 +8,5 @@ CLASSES: tuple[Reader, ...] = (
     unets.UNet2DConditionModel,
     unets.UNet1DModel,
     transformers.DiTTransformer2DModel,
-    transformers.PixArtTransformer2DModel,
-    transformers.SD3Transformer2DModel,
     transformers.FluxTransformer2DModel,
-    transformers.SanaTransformer2DModel,
-    transformers.AuraFlowTransformer2DModel,
-    transformers.HunyuanDiT2DModel,
 )

@@ -31,7 +31,6 @@ from fewstep.pipelines.listed.pipelines import (
     with_unheld_start,
 )
 from fewstep.pipelines.listed.students import warn_of_student
-from fewstep.pipelines.listed.transformers import OF_ANY_LENGTH
 from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINE, PIPELINES
@@ -39,7 +38,8 @@ from fewstep.plans.configs.schedules import Described
 from fewstep.plans.errors import UserError
 
 DENOISERS = ("unet", "transformer")  # names of a pipeline's denoiser component
-TEXT_LENGTH, MOST_TOKENS = "max_sequence_length", 512  # an argument of pipelines, and what FLUX.1 and SD3 take at most
+TEXT_LENGTH, MOST_TOKENS = "max_sequence_length", 512  # an argument of FLUX.1, and what it takes at most
+FLUX = "FluxTransformer2DModel"
 QUIET = "transformer_2"  # the second network of a pipeline with a `boundary_ratio`
 SCHEDULER_NAME = "scheduler"
 SCHEDULER = f"{SCHEDULER_NAME}/scheduler_config.json"
@@ -115,11 +115,11 @@ def _find_denoiser(folder: Folder) -> str:
 def _with_text_length(folder: Folder, call: Mapping[str, Any], config: Config) -> Folder:
     """Return the folder with the length of texts that a call gives. Raises UserError for any other argument, and if the
     network takes no texts of any length."""
-    kind, label = str(config.get("_class_name")), folder.pipeline or "this one"
-    others = [name for name in call if name != TEXT_LENGTH or kind not in OF_ANY_LENGTH]
+    takes_length, label = config.get("_class_name") == FLUX, folder.pipeline or "this one"
+    others = [name for name in call if name != TEXT_LENGTH or not takes_length]
     if others:
         what = f"{folder.path}: --call {others[0]} is for recorded pipelines, and {label} needs no recording"
-        fix = f"leave it out: it takes --call {TEXT_LENGTH}=N" if kind in OF_ANY_LENGTH else "leave --call out"
+        fix = f"leave it out: it takes --call {TEXT_LENGTH}=N" if takes_length else "leave --call out"
         raise UserError(what, fix)
     return replace(folder, text_length=check_integer(f"--call {TEXT_LENGTH}", call[TEXT_LENGTH], 1, MOST_TOKENS))
 

@@ -117,11 +117,6 @@ def picture_condition(
     return replace(vector_condition(name, argument, *shape)[0], typical=typical, shared=True), argument
 
 
-def mask_condition(name: str, argument: str, tokens: int) -> NamedCondition:
-    """Return the condition that marks the tokens of a text by 1, and padding by 0."""
-    return Condition(name, argument, (tokens,), "int64", low=0, high=1), argument
-
-
 def refuse_unless(config: Config, network: str, **known: tuple[object, ...]) -> None:
     """Raise UserError if a field of the config has an unknown value."""
     for field, values in known.items():

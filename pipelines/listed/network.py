@@ -11,7 +11,6 @@ from fewstep.pipelines.listed.interface import ADDED, AESTHETIC_SCORE, IMAGE, TI
 NetworkArguments = dict[str, Any]  # the network's arguments except x and time
 TEXT, ADDED_ARGUMENT = "encoder_hidden_states", "added_cond_kwargs"
 READ_BY_CONTROL = (TEXT, ADDED_ARGUMENT)  # arguments that pipelines pass to a ControlNet too
-HUNYUAN_LATENT = 64  # latent size of a 512-pixel picture; positions of other sizes are scaled to it
 
 
 class ConditionedNetwork(nn.Module):
@@ -90,30 +89,9 @@ class Flux(ConditionedNetwork):
         return unpack_latents(output, rows, columns)
 
 
-class HunyuanDiT(ConditionedNetwork):
-    """HunyuanDiT, whose rotary position embedding is an argument of its forward method."""
-
-    def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
-        from diffusers.models.embeddings import get_2d_rotary_pos_embed
-
-        config: Any = self.network.config
-        rows, columns = x.shape[2] // config.patch_size, x.shape[3] // config.patch_size
-        side = HUNYUAN_LATENT // config.patch_size
-        longer = max(rows, columns)  # the picture is centred in a square with this many positions per side
-        height, width = round(side * rows / longer), round(side * columns / longer)
-        top, left = round((side - height) / 2), round((side - width) / 2)
-        arguments["image_rotary_emb"] = get_2d_rotary_pos_embed(
-            config.attention_head_dim, ((top, left), (top + height, left + width)), (rows, columns), output_type="pt"
-        )
-        return super().predict(x, time, arguments)
-
-
-OTHERS: dict[str, type[ConditionedNetwork]] = {"FluxTransformer2DModel": Flux, "HunyuanDiT2DModel": HunyuanDiT}
-
-
 def wrap_network(network: nn.Module, interface: Interface) -> ConditionedNetwork:
     """Return the network with fewstep's signature."""
-    return OTHERS.get(type(network).__name__, ConditionedNetwork)(network, interface)
+    return (Flux if type(network).__name__ == "FluxTransformer2DModel" else ConditionedNetwork)(network, interface)
 
 
 def pack_latents(x: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ def _build_component(
     load: LoadNetwork | None,
 ) -> Any:
     """Build a component: a network as a stand-in, anything else, such as a scheduler or a tokenizer, from its files."""
-    library, class_name = entry
+    library, class_name = entry[0], folder.class_of(name)
     made, home = _find_class(folder, name, library, class_name), folder.path / name
     refuse_remote_code(home)
     if not (inspect.isclass(made) and issubclass(made, nn.Module)):

@@ -176,11 +176,12 @@ def _join(value: Any, other: Any) -> Any:
 
 def _check_given(name: str, takes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise UserError for an argument that the call does not take, and for a size that is not a whole number."""
-    for each in given:
+    for each, value in given.items():
         if each not in takes:
             raise UserError(f"the call of {name} takes no {each!r}", f"give one of {', '.join(list(takes)[1:])}")
-        if each in WHOLE and (not isinstance(given[each], int) or isinstance(given[each], bool) or given[each] < 1):
-            raise UserError(f"--call {each}={given[each]!r}", f"give {each} a whole number, such as --call {each}=64")
+        is_whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if each in WHOLE and value is not None and not is_whole:  # with None, some calls choose by their network
+            raise UserError(f"--call {each}={value!r}", f"give {each} a whole number, such as --call {each}=64")
     if STRENGTH in given:
         raise UserError(f"{name} is recorded at strength 1", "leave strength out; fewstep run has --strength")
 

@@ -79,7 +79,7 @@ class RecordedNetwork(nn.Module):
         if value is None and not argument.repeats:
             return argument.value
         if value is None:
-            value = argument.value.expand(batch, *argument.value.shape[1:])
+            value = argument.value.expand(batch, *argument.value.shape[1:]).contiguous()  # networks may call `view`
         value = value if value.dtype == argument.dtype else value.to(argument.dtype)
         if argument.repeats > 1:
             value = value.unsqueeze(1).expand(-1, argument.repeats, *value.shape[1:]).flatten(0, 1)

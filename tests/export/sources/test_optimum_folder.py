@@ -46,7 +46,12 @@ def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
     [
         (
             "transformer",
-            {"_class_name": "AuraFlowTransformer2DModel", "in_channels": 4, "sample_size": 8, "joint_attention_dim": 6},
+            {
+                "_class_name": "FluxTransformer2DModel",
+                "in_channels": 16,
+                "joint_attention_dim": 6,
+                "pooled_projection_dim": 4,
+            },
             {},
             "reads times in units that differ",
         ),

@@ -1,14 +1,17 @@
 """AuraFlow: registers besides the text, joint and single blocks, on a straight path."""
 
 from pathlib import Path
+from typing import Any
 
-from tests.families.tiny import diffusers_folder, tokenizers
+from tests.families.tiny import randomize
+from tests.recorded_pipelines.components import write
+from tests.tiny_pipelines import autoencoder, t5
 
 NAME = "AuraFlowTransformer2DModel (diffusers folder)"
 PLAN = "scheduler:2"
 
 
-def make(folder: Path) -> str:
+def make(folder: Path) -> dict[str, Any]:
     from diffusers import AuraFlowTransformer2DModel, FlowMatchEulerDiscreteScheduler
 
     network = AuraFlowTransformer2DModel(
@@ -23,6 +26,6 @@ def make(folder: Path) -> str:
         pos_embed_max_size=16,
     )
     scheduler = FlowMatchEulerDiscreteScheduler(shift=1.73)
-    return diffusers_folder(
-        folder, network, "transformer", scheduler, pipeline="AuraFlowPipeline", configs=tokenizers(tokenizer=5)
-    )
+    parts = {"transformer": randomize(network), "scheduler": scheduler}
+    home = write(folder / "model", "AuraFlowPipeline", **parts, vae=autoencoder(), text_encoder=t5(12))
+    return {"source": str(home), "call": ("max_sequence_length=12", "height=16", "width=16")}

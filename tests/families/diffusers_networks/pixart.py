@@ -1,14 +1,17 @@
 """PixArt-alpha (Chen et al. 2024): cross-attention to a text with a mask, a learned variance."""
 
 from pathlib import Path
+from typing import Any
 
-from tests.families.tiny import diffusers_folder, tokenizers
+from tests.families.tiny import randomize
+from tests.recorded_pipelines.components import write
+from tests.tiny_pipelines import autoencoder, t5
 
 NAME = "PixArtTransformer2DModel (diffusers folder)"
 PLAN = "scheduler:2"
 
 
-def make(folder: Path) -> str:
+def make(folder: Path) -> dict[str, Any]:
     from diffusers import DPMSolverMultistepScheduler, PixArtTransformer2DModel
 
     network = PixArtTransformer2DModel(
@@ -20,13 +23,7 @@ def make(folder: Path) -> str:
         cross_attention_dim=24,
         caption_channels=12,
         sample_size=8,
-        use_additional_conditions=True,
     )
-    return diffusers_folder(
-        folder,
-        network,
-        "transformer",
-        DPMSolverMultistepScheduler(),
-        pipeline="PixArtAlphaPipeline",
-        configs=tokenizers(tokenizer=5),
-    )
+    parts = {"transformer": randomize(network), "scheduler": DPMSolverMultistepScheduler()}
+    home = write(folder / "model", "PixArtAlphaPipeline", **parts, vae=autoencoder(), text_encoder=t5(12))
+    return {"source": str(home), "call": ("max_sequence_length=12", "use_resolution_binning=false")}

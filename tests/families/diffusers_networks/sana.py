@@ -1,14 +1,17 @@
 """Sana (Xie et al. 2024): linear attention, convolutions between, a text with a mask."""
 
 from pathlib import Path
+from typing import Any
 
-from tests.families.tiny import diffusers_folder, tokenizers
+from tests.families.tiny import randomize
+from tests.recorded_pipelines.components import write
+from tests.tiny_pipelines import t5
 
 NAME = "SanaTransformer2DModel (diffusers folder)"
 PLAN = "scheduler:2"
 
 
-def make(folder: Path) -> str:
+def make(folder: Path) -> dict[str, Any]:
     from diffusers import DPMSolverMultistepScheduler, SanaTransformer2DModel
 
     network = SanaTransformer2DModel(
@@ -24,6 +27,7 @@ def make(folder: Path) -> str:
         sample_size=8,
     )
     scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
-    return diffusers_folder(
-        folder, network, "transformer", scheduler, pipeline="SanaPipeline", configs=tokenizers(tokenizer=5)
-    )
+    parts = {"transformer": randomize(network), "scheduler": scheduler}
+    home = write(folder / "model", "SanaPipeline", **parts, vae=None, text_encoder=t5(12))
+    call = ("max_sequence_length=12", "use_resolution_binning=false", "complex_human_instruction=null")
+    return {"source": str(home), "call": (*call, "height=256", "width=256")}

@@ -34,19 +34,6 @@ TINY = {
     "num_encoder_blocks": (1, 1),
     "num_decoder_blocks": (1, 1),
 }
-COMPRESSING = {
-    "latent_channels": 4,
-    "attention_head_dim": 4,
-    "encoder_block_types": ("ResBlock", "EfficientViTBlock"),
-    "decoder_block_types": ("ResBlock", "EfficientViTBlock"),
-    "encoder_block_out_channels": (8, 16),
-    "decoder_block_out_channels": (8, 16),
-    "encoder_layers_per_block": (1, 1),
-    "decoder_layers_per_block": (1, 1),
-    "encoder_qkv_multiscales": ((), (5,)),
-    "decoder_qkv_multiscales": ((), (5,)),
-    "scaling_factor": 0.41,
-}
 
 DOWN, UP = ("DownEncoderBlock2D",) * 3, ("UpDecoderBlock2D",) * 3
 SIZES = (Size("height", 1, 4, 16, 2), Size("width", 2, 4, 16, 2))
@@ -90,9 +77,8 @@ def run_way(companion: Companion, given: torch.Tensor) -> np.ndarray:
             lambda z: (z - torch.tensor(MEAN)[:, None, None]) * 0.5 / torch.tensor(DEVIATION)[:, None, None],
         ),
         (lambda: randomize(diffusers.AutoencoderTiny(**TINY)), lambda z: z),
-        (lambda: randomize(diffusers.AutoencoderDC(**COMPRESSING)), lambda z: z * 0.41),
     ],
-    ids=["scale", "scale-and-shift", "by-channel", "tiny", "deep-compression"],
+    ids=["scale", "scale-and-shift", "by-channel", "tiny"],
 )
 def test_latents_are_those_of_the_sampler(made: Any, scale: Any, tmp_path: Path) -> None:
     """x = scale(z) of the autoencoder's own latents z, and the image of x is that of z."""
@@ -143,13 +129,13 @@ def test_the_graphs_of_free_sizes_compute_as_torch_and_in_bands(tmp_path: Path) 
     [
         ("StableDiffusionPipeline", "UNet2DConditionModel", 0.0),
         ("StableDiffusionXLPipeline", "UNet2DConditionModel", MEAN[0]),
-        ("StableDiffusion3Pipeline", "SD3Transformer2DModel", 0.06),
+        ("FluxPipeline", "FluxTransformer2DModel", 0.06),
     ],
 )
 def test_a_field_that_the_pipeline_does_not_read_is_ignored(
     pipeline: str, denoiser: str, shift: float, tmp_path: Path
 ) -> None:
-    """Only pipelines of XL read latents_mean, and only those of Stable Diffusion 3 and FLUX shift_factor."""
+    """Only pipelines of XL read latents_mean, and only those of FLUX shift_factor."""
     home = folder(tmp_path, autoencoder(shift_factor=0.06, latents_mean=MEAN, latents_std=DEVIATION))
     index = json.loads((tmp_path / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(json.dumps({**index, "_class_name": pipeline}))

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,9 @@ import diffusers
 import transformers
 from safetensors.torch import save_file
 
-from fewstep.export.companions.companion import add_companion
 from fewstep.export.companions.text import TextSource
 from fewstep.export.tracing.weights.stored_halves import to_float32
 from fewstep.graph import widened
-from fewstep.graph.files.commit import open_for_update
 from fewstep.pipelines.companions.text import find_t5, merge_loras, read_text
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.listed.unets import UNet2DConditionModel
@@ -169,34 +166,6 @@ def test_a_setting_of_a_tokenizer_that_fewstep_does_not_read_is_refused(
         read_text(Folder(tmp_path), "UNet2DConditionModel", conditions(text=(77, 12)))
 
 
-def test_texts_of_stable_diffusion_3_have_the_length_of_the_first_tokenizer(tmp_path: Path) -> None:
-    components = {**two_clips(tmp_path, (True, True)), "text_encoder_3": None, "tokenizer_3": None}
-    pipeline = text_encoders(tmp_path, "StableDiffusion3Pipeline", **components)
-    pipeline.transformer = SimpleNamespace(config=SimpleNamespace(joint_attention_dim=40))
-    pipeline.tokenizer_max_length = 40
-    write_fields(tmp_path / "tokenizer/tokenizer_config.json", model_max_length=40)
-    text, _, _, _ = pipeline.encode_prompt(
-        PROMPTS, PROMPTS, PROMPTS, device="cpu", do_classifier_free_guidance=False, max_sequence_length=16
-    )
-    takes = conditions(text=(40 + 16, 40), pooled_text=(28,))
-    same(ours(read_text(Folder(tmp_path), "SD3Transformer2DModel", takes))[0], text)
-
-
-@pytest.mark.parametrize("with_t5", [True, False])
-def test_stable_diffusion_3(tmp_path: Path, with_t5: bool) -> None:
-    third = {"text_encoder_3": t5(40), "tokenizer_3": t5_tokenizer(16)} if with_t5 else {}
-    components = {**two_clips(tmp_path, (True, True)), "text_encoder_3": None, "tokenizer_3": None, **third}
-    pipeline = text_encoders(tmp_path, "StableDiffusion3Pipeline", **components)
-    pipeline.transformer = SimpleNamespace(config=SimpleNamespace(joint_attention_dim=40))
-    text, _, pooled, _ = pipeline.encode_prompt(
-        PROMPTS, PROMPTS, PROMPTS, device="cpu", do_classifier_free_guidance=False, max_sequence_length=16
-    )
-    takes = conditions(text=(77 + 16, 40), pooled_text=(28,))
-    found = ours(read_text(Folder(tmp_path), "SD3Transformer2DModel", takes))
-    same(found[0], text)
-    same(found[1], pooled)
-
-
 def test_flux(tmp_path: Path) -> None:
     files = write_clip_tokenizer(tmp_path / "tokenizer")
     pipeline = text_encoders(
@@ -214,34 +183,12 @@ def test_flux(tmp_path: Path) -> None:
     same(found[1], pooled)
 
 
-@pytest.mark.slow
-def test_pixart_with_its_mask_exports(tmp_path: Path) -> None:
-    """Also as a graph, at several batches: T5 with a mask, which is passed on to the denoiser."""
-    components = {"text_encoder": t5(16), "tokenizer": t5_tokenizer(20)}
-    pipeline = text_encoders(tmp_path / "folder", "PixArtAlphaPipeline", **components)
-    text, mask, _, _ = pipeline.encode_prompt(
-        PROMPTS, do_classifier_free_guidance=False, device="cpu", clean_caption=False, max_sequence_length=20
-    )
-    takes = conditions(text=(20, 16), text_mask=(20,))
-    source = read_text(Folder(tmp_path / "folder"), "PixArtTransformer2DModel", takes)
-    found = ours(source)
-    same(found[0], text)
-    same(found[1], mask)
-    assert source is not None
-    with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
-        added = add_companion(writer, source.companion)
-        assert added.relative < 1e-5
-        made = added.run(source.tokenize(PROMPTS))
-    same(made["text"], text)
-    same(made["text_mask"], mask)
-
-
 def test_encoders_that_fewstep_does_not_know_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = write_clip_tokenizer(tmp_path / "tokenizer")
     components = {"text_encoder": clip(files), "tokenizer": transformers.CLIPTokenizer.from_pretrained(files)}
     text_encoders(tmp_path, "StableDiffusionPipeline", **components)
-    assert read_text(Folder(tmp_path), "SD3Transformer2DModel", conditions(text=(77, 12))) is None
-    assert "text encoders text_encoder CLIPTextModel of a SD3Transformer2DModel are left out" in caplog.text
+    assert read_text(Folder(tmp_path), "DiTTransformer2DModel", conditions(text=(77, 12))) is None
+    assert "text encoders text_encoder CLIPTextModel of a DiTTransformer2DModel are left out" in caplog.text
 
 
 def test_a_tokenizer_without_files_is_one_line(tmp_path: Path) -> None:

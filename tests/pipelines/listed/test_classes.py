@@ -14,7 +14,6 @@ from fewstep.pipelines.listed.classes import CLASSES
 from fewstep.pipelines.listed.control import ADAPTER, CONTROLNET, add_control, find_control
 from fewstep.pipelines.listed.folder import load_diffusers_folder
 from fewstep.pipelines.listed.interface import Interface
-from fewstep.pipelines.listed.transformers import OF_ANY_LENGTH
 from fewstep.plans.errors import UserError
 from tests.refusals import refuses
 
@@ -28,15 +27,7 @@ SDXL = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
-SD3 = {
-    "in_channels": 16,
-    "out_channels": 16,
-    "sample_size": 128,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 2048,
-}
 FLUX = {"in_channels": 64, "joint_attention_dim": 4096, "pooled_projection_dim": 768, "guidance_embeds": True}
-PIXART = {"in_channels": 4, "out_channels": 8, "sample_size": 128, "caption_channels": 4096}
 IF = {
     "in_channels": 3,
     "out_channels": 6,
@@ -77,7 +68,7 @@ def tokenizer(length: int, number: str = "") -> dict[str, Any]:
     return {f"tokenizer{number}/tokenizer_config.json": {"model_max_length": length}}
 
 
-LATENT, LARGE, TEXT, MASK = (4, 64, 64), (4, 128, 128), "encoder_hidden_states", "encoder_attention_mask"
+LATENT, LARGE, TEXT = (4, 64, 64), (4, 128, 128), "encoder_hidden_states"
 PUBLISHED = {
     "sd15": Published(
         SD, LATENT, {TEXT: (77, 768)}, files={"text_encoder/config.json": {"max_position_embeddings": 77}}
@@ -125,29 +116,6 @@ PUBLISHED = {
         {"added.image_embeds": (1280,), "image": (5, 64, 64)},
         index={"_class_name": "KandinskyV22InpaintPipeline"},
     ),
-    "pixart-alpha-1024": Published(
-        PIXART,
-        LARGE,
-        {TEXT: (120, 4096), MASK: (120,), "added.resolution": (2,), "added.aspect_ratio": (1,)},
-        "PixArtTransformer2DModel",
-        {"_class_name": "PixArtAlphaPipeline"},
-        VAE,
-    ),
-    "pixart-sigma-1024": Published(
-        {**PIXART, "use_additional_conditions": False},
-        LARGE,
-        {TEXT: (300, 4096), MASK: (300,)},
-        "PixArtTransformer2DModel",
-        {"_class_name": "PixArtSigmaPipeline"},
-        tokenizer(10**30),
-    ),
-    "sd3": Published(
-        SD3,
-        (16, 128, 128),
-        {TEXT: (333, 4096), "pooled_projections": (2048,)},
-        "SD3Transformer2DModel",
-        files=tokenizer(77) | tokenizer(512, "_3"),
-    ),
     "flux-dev": Published(
         FLUX,
         (16, 128, 128),
@@ -161,12 +129,6 @@ PUBLISHED = {
         {TEXT: (256, 4096), "pooled_projections": (768,), "image": (80, 128, 128)},
         "FluxTransformer2DModel",
         files=tokenizer(256, "_2"),
-    ),
-    "sana": Published(
-        {"in_channels": 32, "out_channels": 32, "sample_size": 32, "caption_channels": 2304},
-        (32, 32, 32),
-        {TEXT: (300, 2304), MASK: (300,)},
-        "SanaTransformer2DModel",
     ),
 }
 
@@ -185,25 +147,24 @@ def test_a_caller_chooses_the_length_of_texts_where_the_pipeline_lets_it(publish
     of = folder(tmp_path, published.index, published.files)
     usual, short = (read(published.network, published.config, each) for each in (of, replace(of, text_length=40)))
     changed = [a.shape != b.shape for a, b in zip(usual.conditions, short.conditions, strict=True)]
-    assert any(changed) == (published.network in OF_ANY_LENGTH)
-    clip = 77 if published.network == "SD3Transformer2DModel" else 0
+    assert any(changed) == (published.network == "FluxTransformer2DModel")
     texts = [each for each, is_changed in zip(short.conditions, changed, strict=True) if is_changed]
-    assert all(each.shape[0] == clip + 40 for each in texts)
+    assert all(each.shape[0] == 40 for each in texts)
 
 
 @pytest.mark.parametrize(
     ("network", "call", "says"),
     [
-        ("SD3Transformer2DModel", {"height": 512}, ("--call height is for recorded", "--call max_sequence_length=N")),
-        ("SD3Transformer2DModel", {"max_sequence_length": 513}, ("max_sequence_length 513", "from 1 to 512")),
-        ("SD3Transformer2DModel", {"max_sequence_length": True}, ("max_sequence_length True", "from 1 to 512")),
+        ("FluxTransformer2DModel", {"height": 512}, ("--call height is for recorded", "--call max_sequence_length=N")),
+        ("FluxTransformer2DModel", {"max_sequence_length": 513}, ("max_sequence_length 513", "from 1 to 512")),
+        ("FluxTransformer2DModel", {"max_sequence_length": True}, ("max_sequence_length True", "from 1 to 512")),
         ("DiTTransformer2DModel", {"max_sequence_length": 64}, ("is for recorded pipelines", "leave --call out")),
     ],
 )
 def test_another_argument_of_a_call_is_refused(
     network: str, call: dict[str, Any], says: tuple[str, ...], tmp_path: Path
 ) -> None:
-    pipeline = {"SD3Transformer2DModel": "StableDiffusion3Pipeline"}.get(network, "DiTPipeline")
+    pipeline = {"FluxTransformer2DModel": "FluxPipeline"}.get(network, "DiTPipeline")
     index = {"_class_name": pipeline, "transformer": ["diffusers", network]}
     folder(tmp_path, index, {"transformer/config.json": {"_class_name": network}})
     with refuses(*says):
@@ -254,7 +215,6 @@ def test_a_control_picture_is_as_large_as_the_sample(component: str, config: dic
 @pytest.mark.parametrize(
     ("network", "named", "config", "says"),
     [
-        ("SD3Transformer2DModel", "SD3ControlNetModel", {"_class_name": "SD3ControlNetModel"}, "SD3ControlNetModel"),
         ("FluxTransformer2DModel", "ControlNetModel", {"_class_name": "ControlNetModel"}, "a FluxTransformer2DModel"),
         ("UNet2DConditionModel", "MultiControlNetModel", None, "with a MultiControlNetModel"),
         (
@@ -281,7 +241,6 @@ def test_a_control_network_of_another_kind_is_one_line(
         (UNET, {**SD, "class_embed_type": "of-my-own"}, "class_embed_type 'of-my-own'"),
         ("UNet2DModel", {**SD, "sample_size": None}, "sample_size None in config.json"),
         ("FluxTransformer2DModel", {**FLUX, "in_channels": 63}, "with 63 channels out of 63"),
-        ("SanaTransformer2DModel", {"guidance_embeds": True}, "whose time is an angle"),
     ],
 )
 def test_what_a_config_asks_for_and_fewstep_lacks_is_one_line(
@@ -292,28 +251,16 @@ def test_what_a_config_asks_for_and_fewstep_lacks_is_one_line(
 
 
 def test_a_tokenizer_of_no_length_is_named(tmp_path: Path) -> None:
-    files = {"tokenizer/tokenizer_config.json": {"model_max_length": "long"}}
-    with pytest.raises(UserError, match="tokenizer has model_max_length 'long'"):
-        read("PixArtTransformer2DModel", PIXART, folder(tmp_path, {}, files))
+    files = {"tokenizer_2/tokenizer_config.json": {"model_max_length": "long"}}
+    with pytest.raises(UserError, match="tokenizer_2 has model_max_length 'long'"):
+        read("FluxTransformer2DModel", FLUX, folder(tmp_path, {}, files))
 
 
-@pytest.mark.parametrize(
-    ("name", "config", "number", "length"),
-    [
-        ("FluxTransformer2DModel", FLUX, "_2", 512),
-        ("PixArtTransformer2DModel", PIXART, "", 120),
-        ("SanaTransformer2DModel", {"in_channels": 4, "sample_size": 8, "caption_channels": 12}, "", 300),
-        ("AuraFlowTransformer2DModel", {"in_channels": 4, "sample_size": 8, "joint_attention_dim": 12}, "", 256),
-        ("SD3Transformer2DModel", SD3, "_3", 77 + 256),
-    ],
-)
-def test_a_pipeline_with_a_text_encoder_pads_to_its_default_length(
-    name: str, config: dict[str, Any], number: str, length: int, tmp_path: Path
-) -> None:
-    index = {f"text_encoder{number}": ["transformers", "T5EncoderModel"]}
-    files = {**tokenizer(64, number), f"text_encoder{number}/config.json": {}}
-    taken = read(name, config, folder(tmp_path, index, files)).conditions
-    assert next(each.shape for each in taken if each.name == "text")[0] == length
+def test_a_pipeline_with_a_text_encoder_pads_to_its_default_length(tmp_path: Path) -> None:
+    index = {"text_encoder_2": ["transformers", "T5EncoderModel"]}
+    files = {**tokenizer(64, "_2"), "text_encoder_2/config.json": {}}
+    taken = read("FluxTransformer2DModel", FLUX, folder(tmp_path, index, files)).conditions
+    assert next(each.shape for each in taken if each.name == "text")[0] == 512
 
 
 @pytest.mark.parametrize(("length", "is_named"), [(256, True), (512, False), (1024, False)])
