@@ -15,7 +15,7 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.pipelines.files.folder import INDEX, Folder, read_config
 from fewstep.pipelines.listed.folder import SCHEDULER, apply_scheduler, make_onnx_source, read_interface, read_scheduler
-from fewstep.pipelines.listed.pipelines import refuse_pipeline, warn_of_pipeline
+from fewstep.pipelines.listed.pipelines import warn_of_pipeline
 from fewstep.plans.errors import UserError
 
 OWN = ("name", "prediction", "schedule")  # fields of a spec that config.json does not have
@@ -43,7 +43,6 @@ def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSour
     scheduler = read_scheduler(folder.path, folder.pipeline) if spec_file is None else None
     read = [path / CONFIG]
     if scheduler is not None:
-        refuse_pipeline(folder)
         warn_of_pipeline(folder)
         scheduler, interface, (schedule, prediction) = apply_scheduler(scheduler, folder, interface, config)
         fields, read = {"prediction": prediction, "schedule": schedule}, [*read, folder.path / SCHEDULER]

@@ -24,9 +24,7 @@ from fewstep.pipelines.listed.classes import CLASSES
 from fewstep.pipelines.listed.control import add_control, find_control
 from fewstep.pipelines.listed.interface import IMAGE, WRITE_IT, Interface
 from fewstep.pipelines.listed.pipelines import (
-    REFUSED_PIPELINES,
     TO_RECORD,
-    refuse_pipeline,
     warn_of_pipeline,
     with_unheld_start,
 )
@@ -61,7 +59,6 @@ def load_diffusers_folder(
         return _record(folder, call or {}, without)
     folder = replace(folder, without=frozenset(without))
     component = _find_denoiser(folder)
-    refuse_pipeline(folder)
     home = path / component
     config = read_config(home)
     if call and is_unknown_class(folder):
@@ -129,16 +126,10 @@ def is_recorded(folder: Folder, denoisers: Sequence[str]) -> bool:
 
     denoisers: the classes of networks that fewstep lists.
     """
-    refused = REFUSED_PIPELINES.get(folder.pipeline)
-    if not folder.pipeline or refused not in (None, *TO_RECORD):
+    is_listed = folder.pipeline in PIPELINES and folder.pipeline not in TO_RECORD
+    if is_listed and any(folder.class_of(name) in denoisers for name in DENOISERS):
         return False
-    if (
-        refused is None
-        and folder.pipeline in PIPELINES
-        and any(folder.class_of(name) in denoisers for name in DENOISERS)
-    ):
-        return False
-    if any(map(folder.is_onnx, DENOISERS)):
+    if not folder.pipeline or any(map(folder.is_onnx, DENOISERS)):
         return False
     from fewstep.pipelines.recording.components import is_pipeline  # imports diffusers
 

@@ -5,43 +5,14 @@ import logging
 from typing import Any
 
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.interface import IMAGE, SCORED, WRITE_IT, Interface
+from fewstep.pipelines.listed.interface import IMAGE, SCORED, Interface
 from fewstep.plans.configs.pipelines import PIPELINES, UNHELD_START
-from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
-TOKENS_OF_A_PICTURE = "appends the tokens of a picture to those of x"
-SEVERAL_PICTURES = "joins several pictures in one sequence, each with separate positions"
-BOXES = "passes boxes and their texts to the network's attention"
-FRAMES = "generates videos: attention reads the first frame"
-INVERSION = "edits a given picture, and first finds its noise by inversion"
-REFUSED_PIPELINES = {  # how pipelines use a supported network in a way that its config does not show
-    "CycleDiffusionPipeline": INVERSION,
-    "FluxKontextInpaintPipeline": TOKENS_OF_A_PICTURE,
-    "FluxKontextPipeline": TOKENS_OF_A_PICTURE,
-    "LEditsPPPipelineStableDiffusion": INVERSION,
-    "LEditsPPPipelineStableDiffusionXL": INVERSION,
-    "StableDiffusionDiffEditPipeline": INVERSION,
-    "StableDiffusionGLIGENPipeline": BOXES,
-    "StableDiffusionGLIGENTextImagePipeline": BOXES,
-    "StableDiffusionLatentUpscalePipeline": "scales the network's input, time and output by itself",
-    "StableDiffusionPix2PixZeroPipeline": INVERSION,
-    "TextToVideoZeroPipeline": FRAMES,
-    "TextToVideoZeroSDXLPipeline": FRAMES,
-    "VisualClozeGenerationPipeline": SEVERAL_PICTURES,
-    "VisualClozePipeline": SEVERAL_PICTURES,
-}
-TO_RECORD = (TOKENS_OF_A_PICTURE,)  # uses that a recording of the whole pipeline shows
+TO_RECORD = ("FluxKontextInpaintPipeline", "FluxKontextPipeline")  # put the tokens of a picture after those of x
 PERTURBED = "PAG"  # in the names of pipelines that replace attention processors in a branch of their guidance
 MASKED_KANDINSKY = ("KandinskyV22InpaintCombinedPipeline", "KandinskyV22InpaintPipeline")
 TWO_WEIGHTS = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
-
-
-def refuse_pipeline(folder: Folder) -> None:
-    """Raise UserError for a pipeline that feeds its network differently than the network's config shows."""
-    name = folder.pipeline
-    if name in REFUSED_PIPELINES:
-        raise UserError(f"{folder.path}: its pipeline is a {name}, which {REFUSED_PIPELINES[name]}", WRITE_IT)
 
 
 def warn_of_pipeline(folder: Folder) -> None:

@@ -34,6 +34,7 @@ from fewstep.pipelines.recording.trigflow import is_trigflow, to_flow
 from fewstep.plans.errors import UserError
 
 LONGEST_SHOWN = 80  # characters of an argument in a message
+OFTEN_ABSENT = ("text_encoder", "image_encoder", "vae")  # components that a folder may lack, and its call may need
 PERTURBATION = "pag_scale"  # the weight of perturbed attention, which replaces attention processors in the call
 
 
@@ -154,7 +155,9 @@ def _run_call(
                 raise UserError(what, f"pip install {error.name}") from error
             failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)) - is_trigflow(pipeline.scheduler):
-                raise CallError(f"the call of {built.name} failed: {failure}", _advise_run(settings)) from error
+                absent = [name for name in OFTEN_ABSENT if getattr(pipeline, name, name) is None]
+                who = f"{built.name}, without {' and '.join(absent)}," if absent else built.name
+                raise CallError(f"the call of {who} failed: {failure}", _advise_run(settings)) from error
         for watch in watches if ending is None else ():
             watch.check("after its last call")
     if not recorder.steps:

@@ -1,4 +1,4 @@
-"""Folders by the class of their pipeline: refused, sampled by its rules, or exported with a warning."""
+"""Folders by the class of their pipeline: sampled by its rules, or exported with a warning."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,11 @@ from fewstep.export.load_source import load_source
 from fewstep.pipelines.companions.networks import read_pipeline
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.listed.interface import Interface
-from fewstep.pipelines.listed.pipelines import REFUSED_PIPELINES, TO_RECORD, warn_of_pipeline, with_unheld_start
+from fewstep.pipelines.listed.pipelines import warn_of_pipeline, with_unheld_start
 from fewstep.plans.configs.pipelines import UNHELD_START
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
 from tests.families import tiny
-from tests.refusals import refuses
 from tests.tiny_pipelines import flux_transformer
 
 diffusers = pytest.importorskip("diffusers")
@@ -57,20 +56,6 @@ def test_a_shift_by_an_unknown_rule_is_refused_with_a_plan_that_runs(tmp_path: P
     ) as error:
         sampler.compile("scheduler:4")
     assert len(sampler.compile(str(error.value).split("'")[-2]).steps) == 4
-
-
-@pytest.mark.parametrize("pipeline", sorted(name for name, use in REFUSED_PIPELINES.items() if use not in TO_RECORD))
-def test_a_pipeline_that_feeds_its_network_otherwise_is_refused_by_name(pipeline: str, tmp_path: Path) -> None:
-    (tmp_path / "unet").mkdir()
-    index = {"_class_name": pipeline, "unet": ["diffusers", "UNet2DConditionModel"]}
-    (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with refuses((pipeline, REFUSED_PIPELINES[pipeline]), "write a"):
-        load_source(str(tmp_path))
-
-
-def test_a_component_of_such_a_pipeline_is_refused(tmp_path: Path) -> None:
-    with refuses(("FluxKontextPipeline", "tokens of a picture")):
-        load_source(str(flux(tmp_path, "FluxKontextPipeline") / "transformer"))
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewstep.pipelines.listed.classes import CLASSES
-from fewstep.pipelines.listed.pipelines import REFUSED_PIPELINES
 from fewstep.plans.configs import classes as schedulers
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import PIPELINES, PipelineRules
@@ -101,42 +99,6 @@ def test_a_pipeline_makes_its_own_scheduler_of_any_other(pipeline: str, theirs: 
 
 # -- every pipeline of diffusers with a network that fewstep knows
 
-UNLISTED = frozenset(  # they change what a plan does besides its times, or are of networks with other components
-    (
-        "AudioDiffusionPipeline",
-        "BlipDiffusionControlNetPipeline",
-        "BlipDiffusionPipeline",
-        "KandinskyCombinedPipeline",
-        "KandinskyImg2ImgCombinedPipeline",
-        "KandinskyImg2ImgPipeline",
-        "KandinskyInpaintCombinedPipeline",
-        "KandinskyInpaintPipeline",
-        "KandinskyPipeline",
-        "KarrasVePipeline",
-        "PIAPipeline",
-        "RePaintPipeline",
-        "SanaSprintImg2ImgPipeline",
-        "SanaSprintPipeline",
-        "ScoreSdeVePipeline",
-        "SemanticStableDiffusionPipeline",
-        "StableDiffusionAttendAndExcitePipeline",
-        "StableDiffusionControlNetXSPipeline",
-        "StableDiffusionModelEditingPipeline",
-        "StableDiffusionPanoramaPipeline",
-        "StableDiffusionParadigmsPipeline",
-        "StableDiffusionSAGPipeline",
-        "StableDiffusionXLControlNetUnionImg2ImgPipeline",
-        "StableDiffusionXLControlNetUnionInpaintPipeline",
-        "StableDiffusionXLControlNetUnionPipeline",
-        "StableDiffusionXLControlNetXSPipeline",
-        "UnCLIPImageVariationPipeline",
-        "UnCLIPPipeline",
-        "VersatileDiffusionDualGuidedPipeline",
-        "VersatileDiffusionImageVariationPipeline",
-        "VersatileDiffusionPipeline",
-        "VersatileDiffusionTextToImagePipeline",
-    )
-)
 OF_UNIT = ("DDIM", "PNDM", "StableDiffusion3")  # pipelines whose schedulers all ask for noise of deviation 1
 ETA = re.compile(r"\beta: [^,=]+=0(?:\.0)?\b")  # as `ast.unparse` writes a default
 CHANGES = re.compile(r"new_config\[.(steps_offset|clip_sample|skip_prk_steps).\] = (\S+)")
@@ -189,14 +151,6 @@ def test_rules_are_those_that_the_source_of_each_pipeline_shows() -> None:
             theirs["unit_noise"] = False
         assert ours == theirs, name
         assert not rules.passes_eta or ETA.search(found[name]), name
-
-
-@pytest.mark.slow
-def test_every_pipeline_of_a_known_network_was_read() -> None:
-    networks = "|".join(form.__name__ for form in CLASSES)
-    names = {name for name, source in sources() if re.search(rf"\w+: (?:'|\")?[^,()]*\b(?:{networks})\b", source)}
-    films = {name for name in names if name.startswith("AnimateDiff")}
-    assert names - films - set(PIPELINES) - set(REFUSED_PIPELINES) == UNLISTED
 
 
 def test_schedulers_that_scale_x_are_those_of_diffusers() -> None:
