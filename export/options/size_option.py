@@ -14,7 +14,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, Description, Size
 
 LOG = logging.getLogger("fewstep")
-OF_DEFAULT_SIZE = ("time_ids", "resolution", "aspect_ratio", "image_meta_size")  # conditions of diffusers' pipelines
+TIME_IDS = "time_ids"  # the condition of Stable Diffusion XL that has the size of the picture
 FORM = re.compile(r"([A-Za-z_]\w*)(?:@(\d{1,2}))?=(\d{1,8}):(\d{1,8})(?::(\d{1,8}))?", re.ASCII)
 FIX = "write NAME=LOW:HIGH:MULTIPLE, like height=32:128:8, or NAME@AXIS=... for an axis with another name"
 AXES = {"height": -2, "width": -1, "length": -1}  # the axis that each name stands for, counted from the end
@@ -37,11 +37,11 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     conditions = tuple(_follow_sizes(each, spec, sizes) for each in spec.conditions)
     if isinstance(source, TorchSource) and source.check_sizes is not None:
         source.check_sizes(msgspec.structs.replace(described, conditions=conditions))
-    if fixed := [each.name for each in spec.conditions if each.name in OF_DEFAULT_SIZE and each.default is not None]:
+    if any(condition.name == TIME_IDS and condition.default is not None for condition in spec.conditions):
         LOG.warning(
-            "--size: the defaults of %s are those of the default size, but a pipeline computes them from the size: at "
-            "other sizes give -c %s=@FILE.npy",
-            *(", ".join(fixed), fixed[0]),
+            "--size: the default of %s is that of the default size, but a pipeline computes it from the size: at other "
+            "sizes give -c %s=@FILE.npy",
+            *(TIME_IDS, TIME_IDS),
         )
     return with_spec(_release_pipeline(source), sizes=sizes, conditions=conditions)
 

@@ -24,4 +24,4 @@ def test_defaults_that_describe_the_default_size_are_named(
     condition = Condition(name, name, (2,), "float32", default=(64.0, 64.0), typical=(0.0, 64.0))
     spec = Spec("sized", (4, 8, 8), (condition,), "epsilon", ScheduleSpec("linear"))
     with_sizes(TorchSource(nn.Identity(), spec, "sized", ""), ["height=8:16"])
-    assert (f"the defaults of {name} are those of the default size" in caplog.text) is warns
+    assert (f"the default of {name} is that of the default size" in caplog.text) is warns
