@@ -144,7 +144,7 @@ def make_exports(tree: Path, work: Path, sources: Path, names: list[str]) -> Ite
             fewstep("run", bundle, *arguments, *(() if "-c" in arguments else given), "-n", "2", "-o", samples)
             yield f"{name}: {run}", digest(samples)
         if "text" in manifest:
-            picture = work / "picture.png"
+            picture = work / ("picture.png" if "autoencoder" in manifest else "samples.npy")
             fewstep("run", bundle, *next(iter(case["runs"].values())), *PROMPTS, "-n", "2", "-o", picture)
             yield f"{name}: from prompts", digest(picture)
         if case["encodes"] is not None:

@@ -27,7 +27,6 @@ CLIP_TOKENS = {"eos_token": "<|endoftext|>"}
 T5_TOKENS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 SPACE = "\u2581"  # SentencePiece's symbol for a space
 UNIGRAM = 1  # a type of SentencePiece's models
-WHITE_ENDS = r"^[\s\x1c-\x1f]+|[\s\x1c-\x1f]+$"  # what str.strip removes
 SENTINELS = 100  # T5's ids for masked spans, after its pieces
 
 
@@ -42,11 +41,8 @@ class TokenizerFile:
     empty: tuple[int, ...] | None = None
 
 
-def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
-    """Read the tokenizer of a folder. Raises UserError naming the missing files.
-
-    lower: convert prompts to lower case and strip spaces at their ends, as some pipelines do.
-    """
+def read_tokenizer(home: Path) -> TokenizerFile:
+    """Read the tokenizer of a folder. Raises UserError naming the missing files."""
     tokenizers = import_package(
         "tokenizers", f"{home} needs the library tokenizers, which", "pip install 'fewstep[text]'"
     )
@@ -69,11 +65,6 @@ def read_tokenizer(home: Path, lower: bool = False) -> TokenizerFile:
     padding = None if pad is None else tokenizer.token_to_id(pad)
     if padding is None:
         raise UserError(f"{home} does not define a padding token", f"set pad_token in {TOKENIZER_CONFIG}")
-    if lower:
-        ends = tokenizers.normalizers.Replace(tokenizers.Regex(WHITE_ENDS), "")
-        first = [tokenizers.normalizers.Lowercase(), ends]
-        own = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
-        tokenizer.normalizer = tokenizers.normalizers.Sequence([*first, *own])
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return TokenizerFile(tokenizer.to_str().encode(), padding)

@@ -65,7 +65,6 @@ class TextRecipe:
     lengths: tuple[int | None, ...]
     make: Make
     masked: bool = False
-    lower: bool = False  # convert prompts to lower case
 
 
 def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) -> TextSource | None:
@@ -134,7 +133,6 @@ RECIPES = (
     TextRecipe(UNET, {FIRST: CLIP}, (TEXT,), (None,), LAST),  # Stable Diffusion 1 and 2, LCM
     TextRecipe(UNET, {FIRST: CLIP, SECOND: PROJECTED}, (TEXT, POOLED), (None, None), _make_penultimate_encoders),  # XL
     TextRecipe(UNET, {SECOND: PROJECTED}, (TEXT, POOLED), (None,), _make_penultimate_encoders),  # its refiner
-    TextRecipe(UNET, {FIRST: T5}, (TEXT,), (None,), UNPADDED, masked=True, lower=True),  # DeepFloyd IF
     TextRecipe(FLUX, {FIRST: CLIP, SECOND: T5}, (TEXT, POOLED), (CLIP_LENGTH, None), POOLED_AND_TOKENS),
 )
 
@@ -170,7 +168,7 @@ def _read_token_inputs(folder: Folder, recipe: TextRecipe, text: tuple[int, ...]
     it is yielded with."""
     converts = converts_prompts(folder.pipeline)
     for number, (component, length) in enumerate(zip(recipe.encoders, recipe.lengths, strict=True), 1):
-        tokenizer = read_tokenizer(folder.path / _tokenizer_of(component), recipe.lower)
+        tokenizer = read_tokenizer(folder.path / _tokenizer_of(component))
         _check_tokenizer_config(folder, _tokenizer_of(component))
         _check_tokenizer_class(folder, _tokenizer_of(component), tokenizer)
         ids, mask = ("ids", "mask") if number == 1 else (f"ids_{number}", f"mask_{number}")

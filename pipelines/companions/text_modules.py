@@ -44,7 +44,7 @@ def tokens_and_pooled(own: Any, clip: Tensor, t5: Tensor) -> tuple[Tensor, ...]:
 
 
 def hidden_without_padding(own: Any, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    """DeepFloyd IF: the last hidden state of T5 with padding masked."""
+    """A CLIP whose config says so: the last hidden state with padding masked."""
     return (own.encoder(ids, attention_mask=mask).last_hidden_state,)
 
 

@@ -126,7 +126,7 @@ def is_recorded(folder: Folder, denoisers: Sequence[str]) -> bool:
 
     denoisers: the classes of networks that fewstep lists.
     """
-    is_listed = folder.pipeline in PIPELINES and folder.pipeline not in TO_RECORD
+    is_listed = folder.pipeline in PIPELINES and not folder.pipeline.startswith(TO_RECORD)
     if is_listed and any(folder.class_of(name) in denoisers for name in DENOISERS):
         return False
     if not folder.pipeline or any(map(folder.is_onnx, DENOISERS)):

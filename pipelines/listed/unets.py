@@ -41,11 +41,6 @@ SCORES = (1.0, 10.0)
 SIZES = (0.0, 1024.0)  # range of sizes and crops
 NOISE_LEVELS = (0.0, 1000.0)
 TIME_FACTOR = 4  # width of the time embedding over that of the first block
-SUPER_RESOLUTION = (
-    "IFImg2ImgSuperResolutionPipeline",
-    "IFInpaintingSuperResolutionPipeline",
-    "IFSuperResolutionPipeline",
-)
 FORMER_VERSION, FORMER_SIZE = (0, 9), 64  # before this version, these pipelines raise a smaller sample_size to 64
 RAISE_SIZE = (
     "AltDiffusionImg2ImgPipeline",
@@ -71,14 +66,14 @@ def UNet2DModel(config: Config, folder: Folder) -> Interface:
 
 
 def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
-    """The UNet of Stable Diffusion 1, 2 and XL, LCM, inpainting, upscaling, unCLIP, DeepFloyd IF and Kandinsky 2.2. It
+    """The UNet of Stable Diffusion 1, 2 and XL, LCM, inpainting, upscaling, unCLIP and Kandinsky 2.2. It
     takes an encoded text or image, and the further conditions of each pipeline."""
     config = {**config, "sample_size": _sample_size(config, folder)}
     refuse_unless(
         config,
         "UNet2DConditionModel",
-        encoder_hid_dim_type=(None, "text_proj", "image_proj"),
-        addition_embed_type=(None, "text_time", "text", "image"),
+        encoder_hid_dim_type=(None, "image_proj"),
+        addition_embed_type=(None, "text_time", "image"),
     )
     taken: list[NamedCondition] = []
     images = config.get("encoder_hid_dim_type") == "image_proj"
@@ -98,8 +93,6 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
         taken += [setting_condition("time_ids", TIME_IDS, ids, SIZES), *scores]
     if images or config.get("addition_embed_type") == "image":
         taken.append(vector_condition("image_embedding", f"{ADDED}image_embeds", config["encoder_hid_dim"]))
-    if folder.pipeline in SUPER_RESOLUTION:  # half of the input is x, half of the output a learned variance
-        shape = (config["in_channels"] // 2, *shape[1:])
     if folder.pipeline in MASKED_KANDINSKY:  # the input also has a mask and a picture, the output a learned variance
         shape = (config["out_channels"] // 2, *shape[1:])
     return make_interface(config, shape, taken, picture_first=folder.pipeline.startswith(PICTURE_FIRST))
@@ -128,8 +121,6 @@ def _text_tokens(folder: Folder) -> int:
     config = dict(folder.config(encoder))
     inner = config.get("text_config")  # of a whole CLIP
     positions = (config | inner if isinstance(inner, dict) else config).get("max_position_embeddings")
-    if positions is None and not folder.class_of(encoder).startswith("CLIP"):  # DeepFloyd IF's T5
-        return CLIP_TOKENS
     most = int(positions or CLIP_TOKENS)
     return folder.token_length(tokenizer, most) if folder.has(tokenizer) else most
 

@@ -81,14 +81,6 @@ def test_special_tokens_that_a_fast_tokenizer_lacks_are_added(fields: dict[str, 
         assert ids(ours, prompt) == theirs(prompt).input_ids, prompt
 
 
-def test_prompts_in_lower_case(tmp_path: Path) -> None:
-    pieces = [(piece, -float(number)) for number, piece in enumerate(T5_PIECES)]
-    transformers.T5Tokenizer(vocab=pieces).save_pretrained(tmp_path)
-    lower, exact = read_tokenizer(tmp_path, lower=True), read_tokenizer(tmp_path)
-    assert ids(lower, "  A CAT ") == ids(exact, "a cat") != ids(exact, "A CAT")
-    assert ids(lower, "\u2003\x1f A \n CAT\x1c\n") == ids(exact, "a \n cat")
-
-
 def message(*fields: tuple[int, int, bytes]) -> bytes:
     """A protobuf message of (number, wire type, value in bytes) with lengths below 128."""
     parts = []

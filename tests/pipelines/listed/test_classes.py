@@ -28,14 +28,6 @@ SDXL = {
     "projection_class_embeddings_input_dim": 2816,
 }
 FLUX = {"in_channels": 64, "joint_attention_dim": 4096, "pooled_projection_dim": 768, "guidance_embeds": True}
-IF = {
-    "in_channels": 3,
-    "out_channels": 6,
-    "sample_size": 64,
-    "cross_attention_dim": 2560,
-    "encoder_hid_dim": 4096,
-    "addition_embed_type": "text",
-}
 
 
 def folder(path: Path, index: dict[str, Any], files: dict[str, Any]) -> Folder:
@@ -95,13 +87,6 @@ PUBLISHED = {
         {**SD, "class_embed_type": "projection", "projection_class_embeddings_input_dim": 2048},
         LATENT,
         {TEXT: (77, 768), "class_labels": (2048,)},
-    ),
-    "if-1": Published(IF, (3, 64, 64), {TEXT: (77, 4096)}),
-    "if-2": Published(
-        {**IF, "in_channels": 6, "sample_size": 256, "class_embed_type": "timestep"},
-        (3, 256, 256),
-        {TEXT: (77, 4096), "class_labels": (), "image": (3, 256, 256)},
-        index={"_class_name": "IFSuperResolutionPipeline"},
     ),
     "kandinsky-2.2": Published(
         {**SD, "out_channels": 8, "encoder_hid_dim": 1280, "encoder_hid_dim_type": "image_proj"}
