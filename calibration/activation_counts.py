@@ -54,7 +54,7 @@ def make_counter(task: Task) -> Callable[[Trajectories], tuple[int, Histograms]]
     """Return a function that builds histograms of trajectories. It counts one evaluation while the next one runs."""
     empty = Counts.empty(task.prepared, task.edges, 1, task.no_floats)
     watched = open_counted(task.prepared, empty, task.threads)
-    taken = watched.last_histograms if isinstance(watched, RowObserver) else lambda: None
+    taken = watched.take_histograms if isinstance(watched, RowObserver) else lambda: None
 
     def count_trajectories(trajectories: Trajectories) -> tuple[int, Histograms]:
         counts = replace(empty, histograms={})

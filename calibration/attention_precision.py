@@ -9,6 +9,7 @@ stays in int8 if the lost quality is worth less than the saved time; `Calibratio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,8 +91,7 @@ def measure_largest(
     fixed = {name: prepared.constants[name] for name in fed if name in prepared.constants}  # such as learned queries
     network = open_observed(prepared, [name for name in fed if name not in fixed])
     largest = dict.fromkeys((name for each in attention for name in each.operands), 0.0)
-    for state in recorded_run.float_states:
-        feeds = recorded_run.body_feeds(state)
+    for feeds in chain.from_iterable(map(recorded_run.body_feeds, recorded_run.float_states)):
         seen = {**feeds, **fixed, **network(feeds)}
         reached = {name: float(np.abs(seen[name]).max()) for name in fed}
         for each in attention:

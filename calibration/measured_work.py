@@ -50,7 +50,7 @@ def _count(task: Task) -> Iterator[float]:
     watched = open_counted(task.prepared, counts, task.threads)
     yield perf_counter()
     for call in islice(task.select(slice(1)).run_trajectories(watched), EVALUATIONS):
-        counts.add(call, watched.last_histograms() if isinstance(watched, RowObserver) else None)
+        counts.add(call, watched.take_histograms() if isinstance(watched, RowObserver) else None)
         yield perf_counter()
 
 

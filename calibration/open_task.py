@@ -14,7 +14,6 @@ from fewstep.calibration.task import Task, load_task
 from fewstep.measure.judges.judge import Judge
 from fewstep.measure.rollouts.conditions_file import GivenConditions
 from fewstep.measure.rollouts.on_demand import LazyOnnxRuntime
-from fewstep.measure.rollouts.recorded_run import refuse_separate_branches
 from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import LIGHT
@@ -72,8 +71,6 @@ def _read_request(bundle: Bundle, options: CalibrateOptions, checked: CheckedOpt
     if checked.bound is not None:
         refuse_bound(bundle)
     conditions, held_out = options.read_conditions(bundle)
-    for given in (conditions, held_out):
-        refuse_separate_branches(all_networks, plan, given.records)
     sizes = options.parse_sizes(bundle, conditions)
     warn_of_few(options)
     return _Request(

@@ -29,7 +29,7 @@ def measure_ranges(task: Task, graph: Graph, feeds: Iterable[Arrays]) -> RangesT
     for fed in feeds:
         samples += 1
         held = network(fed)
-        large = network.last_histograms() if isinstance(network, RowObserver) else None
+        large = network.take_histograms() if isinstance(network, RowObserver) else None
         tensors = {**fed, **held}
         for name in counts.tensors:
             values = large.get(name) if large is not None else measure_tensor(tensors[name], counts.axes.get(name))
@@ -58,7 +58,8 @@ def setup_feeds(task: Task, name: str) -> Iterator[Arrays]:
     for trajectory in split_trajectories(task):
         part = select_trajectories(task, trajectory)
         batch = SeedBatch.from_manifest(manifest, part.seeds, part.conditions)
-        batch.at_size(sampler).step_call(plan, len(part.seeds), batch.conditions).feeds(first)
+        calls = batch.at_size(sampler).step_call(plan, len(part.seeds), batch.conditions)
+        calls.split_feeds(first, plan.steps[first])
         yield from fed
         fed.clear()
 

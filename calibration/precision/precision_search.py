@@ -245,11 +245,12 @@ def find_crossing(value: Callable[[int], float], estimates: Array, wanted: float
 def measure_slowdown(recorded_run: RecordedRun, base: LoadedGraph, other: LoadedGraph, rounds: int) -> float:
     """Return the time of the network's middle step with `other` relative to `base`. It is the median of ratios of
     adjacent measurements, so that load affects both."""
-    feeds = recorded_run.body_feeds(recorded_run.float_states[len(recorded_run.float_states) // 2])
+    calls = recorded_run.body_feeds(recorded_run.float_states[len(recorded_run.float_states) // 2])
 
     def seconds(graph: LoadedGraph) -> float:
         started = perf_counter()
-        graph(feeds)
+        for feeds in calls:
+            graph(feeds)
         return perf_counter() - started
 
     seconds(base), seconds(other)  # the first call allocates memory

@@ -5,6 +5,7 @@ and for the previous evaluation too, they would be larger than the network. Hist
 bitwise identical.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -31,29 +32,29 @@ class RowObserver:
     network: LoadedGraph  # as `open_observed` opens it
     graph: Graph
     counts: Counts
-    _histograms: dict[str, Histogram | Fault] = field(default_factory=dict, init=False)
+    _untaken: deque[dict[str, Histogram | Fault]] = field(default_factory=deque, init=False)
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         seen = {name: self._measure(name, feeds[name]) for name in self._inputs_to_observe(feeds)}
-        self._histograms = {name: each for name, each in seen.items() if each is not None}
+        self._untaken.append({name: each for name, each in seen.items() if each is not None})
         return run_row_by_row(self._run_row, self.graph.inputs)(feeds)
 
-    def last_histograms(self) -> Measured:
-        """Return the histograms of the last evaluation, by tensor."""
-        return self._histograms
+    def take_histograms(self) -> Measured:
+        """Return the histograms of the earliest evaluation that were not taken yet, by tensor."""
+        return self._untaken.popleft()
 
     def _run_row(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         held = self.network(feeds)
         returned = {value.name: held[value.name] for value in self.graph.outputs}
-        fed = self._inputs_to_observe(feeds)
+        fed, histograms = self._inputs_to_observe(feeds), self._untaken[-1]
         for name in (each for each in self.counts.tensors if each not in fed):
-            before, seen = self._histograms.get(name), self._measure(name, held.pop(name))
+            before, seen = histograms.get(name), self._measure(name, held.pop(name))
             if isinstance(before, Histogram) and isinstance(seen, Histogram):
                 seen = merge_histograms(before, seen)
             elif before is not None:
                 seen = before if seen is None or isinstance(before, Fault) else seen  # keep the first fault
             if seen is not None:
-                self._histograms[name] = seen
+                histograms[name] = seen
         return returned
 
     def _inputs_to_observe(self, feeds: Arrays) -> set[str]:

@@ -14,26 +14,23 @@ from numpy.typing import NDArray
 
 from fewstep.graph.graph import GROUP, varies_per_call
 from fewstep.measure.rollouts.conditions_file import ConditionRecords
-from fewstep.measure.rollouts.record_sizes import record_shapes, records_of_one_size, split_seeds_by_size
+from fewstep.measure.rollouts.record_sizes import records_of_one_size, split_seeds_by_size
 from fewstep.measure.rollouts.reference_run import ReferenceRun, run_reference
 from fewstep.measure.rollouts.seeds import JUDGE_SEEDS, SEARCH_SEEDS, SeedBatch
 from fewstep.plans.any_plan import AnyPlan
-from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER, Plan
 from fewstep.plans.transforms.repeat import repeat_compiled
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.kinds.graph_entry import CARRIED
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.sampling.execute import Array, StepState, carry_in
-from fewstep.runtime.sampling.feeds import branch_values, tensor_name
+from fewstep.runtime.sampling.feeds import tensor_name
 from fewstep.runtime.sampling.sampler import Sampler
-from fewstep.runtime.sampling.separate_branches import SeparateBranches, are_apart
+from fewstep.runtime.sampling.separate_branches import SeparateBranches
 from fewstep.runtime.sampling.slots import Slots
-from fewstep.runtime.sampling.step_call import GraphCall, StepCall, dispatch_by_group, stack_branches
+from fewstep.runtime.sampling.step_call import Call, GraphCall, StepCall, dispatch_by_group, stack_branches
 
 AT_ONCE = len(SEARCH_SEEDS)  # samples per run, so that judging takes no more memory than searching
-APART = "the texts of the branches of guidance differ in length, and bodies are compared with all branches at once"
-APART_FIX = "calibrate with --guidance 1: the body runs with guidance too"
 RUNS = 4  # runs of a denoiser that carries tensors: the first starts with zeros, and the later ones fill its past
 
 
@@ -46,7 +43,8 @@ def runs_per_trajectory(plan: AnyPlan) -> int:
 class RecordedRun(ReferenceRun):
     """A float32 run along a plan with range groups, made by `record_run`. Other graphs can be run at its states.
 
-    feeds: the inputs of a body except x at each step, including the range group.
+    feeds: the inputs of a body except x at each step, including the range group: those of one call of all branches, or
+        of a call for each branch, if their texts differ in length.
     ports: the names of the body's input x and of its output.
     differences: the differences between branches and between conditions in float32 at each step, from
         `output_differences.float_differences`. If it is empty, they are not compared.
@@ -55,7 +53,7 @@ class RecordedRun(ReferenceRun):
     float32: the float32 network for the steps of other networks; None if there are none.
     """
 
-    feeds: tuple[Arrays, ...]
+    feeds: tuple[tuple[Arrays, ...], ...]
     ports: tuple[str, str]
     differences: tuple[Array, ...] = ()
     slots: Slots | None = None
@@ -66,9 +64,12 @@ class RecordedRun(ReferenceRun):
         """Return the run with the inputs that the conditioner and the prologue of another sampler compute. A body then
         runs with them, and is compared with the same samples."""
         calls = self.batch.at_size(sampler).step_call(self.plan, len(self.batch.seeds), self.batch.conditions)
-        steps = enumerate(zip(self.plan.steps, self.feeds, strict=True))
-        feeds = tuple({**fed, **_select_inputs(calls.feeds(index), fed)} if fed else {} for index, (_, fed) in steps)
-        return replace(self, feeds=feeds)
+
+        def update(index: int, fed: tuple[Arrays, ...]) -> tuple[Arrays, ...]:
+            own = calls.split_feeds(index, self.plan.steps[index]) if fed else ()
+            return tuple({**before, **_select_inputs(new, before)} for before, new in zip(fed, own, strict=True))
+
+        return replace(self, feeds=tuple(update(index, fed) for index, fed in enumerate(self.feeds)))
 
     @property
     def float_states(self) -> list[StepState]:
@@ -79,38 +80,53 @@ class RecordedRun(ReferenceRun):
     def groups(self) -> int:
         return 1 + max(step.group for step in self.plan.steps if step.network == self.network)
 
-    def body_feeds(self, state: StepState, u: Array | None = None) -> Arrays:
-        """Return all inputs of a body at a step of float32's run, [branches * B, ...], branch by branch. `u` replaces
-        the x of that step."""
+    def body_feeds(self, state: StepState, u: Array | None = None) -> list[Arrays]:
+        """Return all inputs of each call of a body at a step of float32's run: [branches * B, ...], branch by branch,
+        or [B, ...] for each branch. `u` replaces the x of that step."""
         before = self.states[state.index - 1].slots if state.index else self.slots
         taken = {} if before is None else carry_in(self.plan, state.step, before)
         carried = {CARRIED + name: array for name, array in taken.items()}
-        x = stack_branches(state.u if u is None else u, state.step)
-        return {**self.feeds[state.index], **carried, self.ports[0]: x}
+        u = state.u if u is None else u
+        calls = self.feeds[state.index]
+        x = stack_branches(u, state.step) if len(calls) == 1 else u
+        return [{**fed, **carried, self.ports[0]: x} for fed in calls]
 
     def run(self, graphs: Sequence[LoadedGraph]) -> list[StepState]:
         """Run a body's graphs, one for each range group, and return every state. States may contain NaN or infinity."""
-        body = StepCall(dispatch_by_group(graphs, *self.ports), self.feeds.__getitem__, self.slots)
-        if self.float32 is not None:
-            body = _route_by_network(self.network, self.plan, body, self.float32)
+        call = self._route_calls(dispatch_by_group(graphs, *self.ports))
+        body = StepCall(call, lambda index: self._split_feeds(index)[0], self.slots)
+        if any(len(self._split_feeds(index)) > 1 for index in range(len(self.plan.steps))):
+            branches = dict.fromkeys(branch for step in self.plan.steps for branch in step.branches)
+            apart = {branch: partial(self._branch_feeds, branch) for branch in branches}
+            body = SeparateBranches(call, body.feeds, self.slots, apart=apart)
         return list(self.batch.run(self.plan, body.step_network))
+
+    def _route_calls(self, body: Call) -> Call:
+        """Return a function that calls `body` at the steps of the run's network, and float32 at those of others."""
+        float32 = self.float32
+        if float32 is None:
+            return body
+
+        def call(x: NDArray[Any], fed: Arrays, group: int, of: str) -> GraphCall:
+            return (body if of == self.network else float32.call)(x, fed, group, of)
+
+        return call
+
+    def _split_feeds(self, index: int) -> tuple[Arrays, ...]:
+        """Return the inputs except x of each call at a step, of any network."""
+        step = self.plan.steps[index]
+        if self.float32 is None or step.network == self.network:
+            return self.feeds[index]
+        return self.float32.split_feeds(index, step)
+
+    def _branch_feeds(self, branch: str, index: int) -> Arrays:
+        """Return the inputs except x of a branch at a step whose branches are calls of their own."""
+        return self._split_feeds(index)[self.plan.steps[index].branches.index(branch)]
 
 
 def _select_inputs(feeds: Arrays, names: Collection[str]) -> Arrays:
     """Return the inputs of these names, without the range group."""
     return {name: value for name, value in feeds.items() if name in names and name != GROUP}
-
-
-def _route_by_network(network: str, plan: Plan, body: StepCall, float32: StepCall) -> StepCall:
-    """Return a step call that runs `body` at the steps of one network, and `float32` at the steps of all others."""
-
-    def call(x: NDArray[Any], fed: Arrays, group: int, of: str) -> GraphCall:
-        return (body if of == network else float32).call(x, fed, group, of)
-
-    def feeds(index: int) -> Arrays:
-        return (body if plan.steps[index].network == network else float32).feeds(index)
-
-    return replace(body, call=call, feeds=feeds)
 
 
 def record_search_runs(
@@ -153,19 +169,6 @@ def _report_progress(progress: Progress, number: int, recorded_runs: int, stage:
     progress(stage, number * total + done, recorded_runs * total)
 
 
-def refuse_separate_branches(sampler: Sampler, plan: AnyPlan, records: ConditionRecords | None) -> None:
-    """Raise UserError if a body cannot be judged with given or drawn conditions: some text differs in length from that
-    of another branch."""
-    manifest, nulls = sampler.bundle.manifest, sampler.denoiser.networks[DENOISER].nulls
-    if all(size.axis is not None for size in manifest.sizes):
-        return
-    keys = [()] if records is None else record_shapes(records)
-    for place in {key: place for place, key in enumerate(keys)}.values():  # one record of each size
-        own = SeedBatch.from_manifest(manifest, [place], records).conditions
-        if are_apart(plan, branch_values(manifest.conditions, own, None, 1, nulls, manifest.sizes)):
-            raise UserError(APART, APART_FIX)
-
-
 def record_run(
     sampler: Sampler,
     plan: Plan,
@@ -187,7 +190,7 @@ def record_run(
     sampler = batch.at_size(sampler)
     graph = sampler.network(network).body.graph
     ports = (tensor_name(graph, "x"), tensor_name(graph, "output"))
-    fixed_feeds: dict[int, Arrays] = {}
+    fixed_feeds: dict[int, list[Arrays]] = {}
 
     def keep_feeds(index: int, call: GraphCall) -> None:
         step = plan.steps[index]
@@ -195,14 +198,12 @@ def record_run(
             fixed = {
                 name: value for name, value in call.feeds.items() if name != ports[0] and not varies_per_call(name)
             }
-            fixed_feeds[index] = fixed | {GROUP: np.array([step.group], np.int64)}
+            fixed_feeds.setdefault(index, []).append(fixed | {GROUP: np.array([step.group], np.int64)})
 
     float_call = replace(sampler, on_call=keep_feeds).step_call(plan, len(seeds), batch.conditions)
-    if isinstance(float_call, SeparateBranches):
-        raise UserError(APART, APART_FIX)
     reference = run_reference(plan, batch, float_call.step_network, progress)
     slots = float_call.slots if plan.banks else None
     has_others = len(sampler.denoiser.networks) > 1
     float32 = sampler.step_call(plan, len(seeds), batch.conditions) if has_others else None
-    feeds = tuple(fixed_feeds.get(index, {}) for index in range(len(plan.steps)))
+    feeds = tuple(tuple(fixed_feeds.get(index, ())) for index in range(len(plan.steps)))
     return RecordedRun(plan, batch, reference.states, feeds, ports, (), slots, network, float32)

@@ -30,7 +30,8 @@ class BodyCall:
     """One call of a network's body for a batch of trajectories.
 
     `feeds` and `tensors` are its inputs and outputs by name, [branches * B, ...], with the branches of `state.step` one
-    after the other. `is_last` says whether it is the network's last call along these trajectories.
+    after the other, or those of one branch. `is_last` says whether it is the network's last call along these
+    trajectories.
     """
 
     state: StepState
@@ -51,7 +52,8 @@ def roll_out(
     runs: int = 1,
     network: str = DENOISER,
 ) -> Iterator[BodyCall]:
-    """Yield each call of the body of `network` along `plan`, which runs once per seed, in batches of trajectories.
+    """Yield each call of the body of `network` along `plan`, which runs once per seed, in batches of trajectories. A
+    step whose branches differ in the lengths of their texts has a call for each.
 
     A trajectory of a denoiser that carries tensors may have several `runs`. Each continues the previous one, with new
     noise and newly drawn conditions.
@@ -75,9 +77,10 @@ def roll_out(
             run_seeds = [(seed + run * RUN_STRIDE) % 2**64 for seed in part]
             values = draw_conditions(watched.bundle.manifest, run_seeds) if given is None else given
             for state in watched.steps(plan, run_seeds, values, plan.guidance, carried=carried):
-                if calls:  # empty if the step was another network's
-                    feeds, tensors, _ = calls.pop()
-                    yield BodyCall(state, part, feeds, tensors, run == runs - 1 and state.index == last)
+                is_last_step = run == runs - 1 and state.index == last
+                while calls:  # empty if the step was another network's
+                    feeds, tensors, _ = calls.pop(0)
+                    yield BodyCall(state, part, feeds, tensors, is_last_step and not calls)
             carried = state.slots
         progress("trajectories", place.stop, len(seeds))
 

@@ -186,9 +186,9 @@ def make_sampler_calls(
 
     def set_up(plan: Plan) -> None:
         sampler.forget()
-        feeds = sampler.step_call(plan, len(batch.seeds), batch.conditions).feeds
-        for index in range(len(plan.steps)):
-            feeds(index)
+        calls = sampler.step_call(plan, len(batch.seeds), batch.conditions)
+        for index, step in enumerate(plan.steps):
+            calls.split_feeds(index, step)
 
     of_setup: dict[str, Call] = {SETUP + name: partial(set_up, plan) for name, plan in plans.items()}
     return {name: partial(call, plan) for name, plan in plans.items()} | of_setup

@@ -21,6 +21,10 @@ class SeparateBranches(StepCall):
 
     apart: Mapping[str, Feeds] = field(default_factory=dict)
 
+    def split_feeds(self, index: int, step: AnyStep) -> tuple[Arrays, ...]:
+        """Return the inputs except x [B, ...] of each branch of a step."""
+        return tuple(self.apart[branch](index) for branch in step.branches)
+
     def graph_call(self, index: int, step: AnyStep, u: NDArray[Any], ports: Arrays | None = None) -> GraphCall:
         """Call the network of a step for each branch. The feeds and the other outputs are those of the last call."""
         made = []
@@ -36,7 +40,7 @@ def separate_branches(
 ) -> dict[str, Feeds] | None:
     """Return the inputs of each branch, or None if the conditions of all branches have the same shapes, so that each
     step is one call."""
-    if not are_apart(plan, values_of):
+    if not _are_apart(plan, values_of):
         return None
     branches = _branches_of(plan)
     whole: Any = plan  # a plan of either type
@@ -47,7 +51,7 @@ def separate_branches(
     return {branch: feeds_of(own) for branch, own in plans.items()}
 
 
-def are_apart(plan: AnyPlan, values_of: BranchValues) -> bool:
+def _are_apart(plan: AnyPlan, values_of: BranchValues) -> bool:
     """Return True if the conditions of a plan's branches differ in shape."""
     first, *others = ({name: value.shape for name, value in values_of(branch).items()} for branch in _branches_of(plan))
     return any(shapes != first for shapes in others)

@@ -64,6 +64,10 @@ class StepCall:
         """Return the logits [branches * B, *shape, V] of a step for ids [B, *shape]."""
         return self.graph_call(index, step, ids).output
 
+    def split_feeds(self, index: int, step: AnyStep) -> tuple[Arrays, ...]:
+        """Return the inputs except x of each call of the network at a step. All branches are one call."""
+        return (self.feeds(index),)
+
     def graph_call(self, index: int, step: AnyStep, u: NDArray[Any], ports: Arrays | None = None) -> GraphCall:
         """Call the network of a step on u. `ports` are further inputs, such as carried tensors."""
         fed = {**self.feeds(index), **ports} if ports else self.feeds(index)

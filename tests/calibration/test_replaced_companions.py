@@ -98,7 +98,7 @@ def test_the_users_measure_gets_the_conditions_of_float32(made: Path) -> None:
     stored = {TEXT_ENCODER: store_graph(replacer.exported[TEXT_ENCODER], 8)}
     changed = replacer.with_graphs(stored, task.targets[0], recorded)
     assert changed.batch is recorded.batch
-    rows = [float(np.abs(record.feeds[0]["row"]).sum()) for record in (recorded, changed)]
+    rows = [float(np.abs(record.feeds[0][0]["row"]).sum()) for record in (recorded, changed)]
     assert rows[0] != rows[1]
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewstep.calibration.open_task import open_tasks
-from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.cli.run.options import RunOptions
 from fewstep.cli.run.sampling import run
 from fewstep.export.export import export
@@ -18,8 +16,13 @@ from fewstep.export.options.null_option import with_nulls
 from fewstep.export.spec import with_spec
 from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.options import BakeOptions
+from fewstep.graph.graph import GROUP
+from fewstep.measure.rollouts.recorded_run import record_run
+from fewstep.measure.rollouts.trajectories import roll_out
+from fewstep.plans.any_plan import check_compiled
 from fewstep.plans.errors import UserError
 from fewstep.runtime import Sampler, load
+from fewstep.runtime.arrays import Arrays
 from fewstep.runtime.bundle.manifest import Condition, Size
 from tests.export.denoisers import Labelled, source
 from tests.refusals import refuses
@@ -109,15 +112,36 @@ def test_the_null_value_of_a_text_has_a_length_of_its_own(length: int, problem: 
         with_nulls(made, [f"text=@{tmp_path / 'null.npy'}"])
 
 
-@pytest.mark.slow
-def test_branches_of_other_lengths_are_refused_before_a_calibration(sampler: Sampler, tmp_path: Path) -> None:
-    np.save(tmp_path / "null.npy", text_of(3, 1)[0])
-    (tmp_path / "texts.py").write_text(SOURCE)
-    bundle = tmp_path / "bundle"
-    export(ExportOptions(f"{tmp_path / 'texts.py'}:make", bundle, null=(f"text=@{tmp_path / 'null.npy'}",)))
-    np.savez(tmp_path / "c.npz", text=text_of(5))
-    options = CalibrateOptions(bundle, conditions=tmp_path / "c.npz", trajectories=2, target=("cpu-x86",))
-    with refuses("the texts of the branches of guidance differ in length", "calibrate with --guidance 1"):
-        open_tasks(options.open(), replace(options, guidance=2.0), check_options(options))
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory: pytest.TempPathFactory) -> Sampler:
+    """A sampler whose null value has a length of its own."""
+    folder = tmp_path_factory.mktemp("guided")
+    np.save(folder / "null.npy", text_of(3, 1)[0])
+    (folder / "texts.py").write_text(SOURCE)
+    export(ExportOptions(f"{folder / 'texts.py'}:make", folder / "bundle", null=(f"text=@{folder / 'null.npy'}",)))
+    return load(folder / "bundle")
+
+
+def test_a_trajectory_has_a_call_for_each_branch_of_another_length(guided: Sampler) -> None:
+    plan = check_compiled(guided.compile("ddim:2", 3.0))
+    calls = list(roll_out(guided, plan, range(2), conditions={"text": text_of(7)}))
+    assert [call.state.index for call in calls] == [0, 0, 1, 1]
+    assert [call.is_last for call in calls] == [False, False, False, True]
+
+
+def test_branches_of_other_lengths_are_recorded_for_bodies(guided: Sampler) -> None:
+    plan = check_compiled(guided.compile("ddim:2", 3.0))
+    recorded = record_run(guided, plan, range(2), {"text": text_of(7)})
+    graph = guided.network().graph
+
+    def run_float(feeds: Arrays) -> dict[str, np.ndarray]:
+        return dict(graph({name: value for name, value in feeds.items() if name != GROUP}))
+
+    np.testing.assert_array_equal(recorded.final_samples(recorded.run([run_float])), recorded.sample)
+    expected = guided.sample(plan, range(2), {"text": text_of(7)})
+    np.testing.assert_array_equal(recorded.sample, expected)
+
+
+def test_a_baked_run_refuses_a_null_value_of_another_length(guided: Sampler, tmp_path: Path) -> None:
     with refuses("the null value of 'text' has a length of its own", "bake with --guidance 1"):
-        bake(BakeOptions(bundle, "ddim:2", tmp_path / "baked.onnx", guidance=2.0))
+        bake(BakeOptions(guided.bundle.path, "ddim:2", tmp_path / "baked.onnx", guidance=2.0))

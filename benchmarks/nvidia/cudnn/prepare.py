@@ -79,5 +79,5 @@ def prepare_run(run: RecordedRun, graph_of: list[int], expected: dict[str, np.nd
     plan = run.plan
     steps = tuple(StepRows(step.input, step.update, graph_of[step.group]) for step in plan.steps)
     branches = len(plan.steps[0].branches)
-    noise, feeds = run.batch.draw_noise(0), tuple(map(dict, run.feeds))
+    noise, feeds = run.batch.draw_noise(0), tuple(dict(fed) for (fed,) in run.feeds)
     return PreparedRun(run.ports[0], plan.start, steps, plan.output, branches, noise, feeds, expected)

@@ -45,8 +45,8 @@ class Recorded:
         ]
     )
 
-    def body_feeds(self, state: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-        return {"x": state}
+    def body_feeds(self, state: np.ndarray[Any, Any]) -> list[dict[str, np.ndarray[Any, Any]]]:
+        return [{"x": state}]
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_heads_that_share_their_keys_have_the_largest_probability_of_all() -> No
         "x": rng.standard_normal((1, 2, TOKENS, 4)).astype(np.float32) * np.array([1, 3], np.float32)[:, None, None],
         "c": rng.standard_normal((1, 1, TOKENS, 4)).astype(np.float32),
     }
-    recorded = SimpleNamespace(float_states=[None], body_feeds=lambda state: feeds)
+    recorded = SimpleNamespace(float_states=[None], body_feeds=lambda state: [feeds])
     found = measure_largest(graph, find_large_attention(graph), cast(RecordedRun, recorded))
     assert found["p"] == pytest.approx(float(run(graph, feeds, ["p"])["p"].max()), rel=1e-5)
 
@@ -91,7 +91,7 @@ def test_constant_queries_are_measured_too(samples: int) -> None:
         learned=learned,
     )
     feeds = {"x": rng.standard_normal((samples, 2, TOKENS, 4)).astype(np.float32)}
-    recorded = SimpleNamespace(float_states=[None], body_feeds=lambda state: feeds)
+    recorded = SimpleNamespace(float_states=[None], body_feeds=lambda state: [feeds])
     found = measure_largest(graph, find_large_attention(graph), cast(RecordedRun, recorded))
     assert found["learned"] == pytest.approx(np.abs(learned).max())
     assert found["p"] == pytest.approx(float(run(graph, feeds, ["p"])["p"].max()), rel=1e-5)

@@ -61,7 +61,7 @@ def test_an_evaluation_holds_the_output_alone(task: Task, large: None) -> None:
     counts = Counts.empty(task.prepared, task.edges, 3)
     watched = open_counted(task.prepared, counts)
     assert isinstance(watched, RowObserver)
-    held = [(set(each.tensors), watched.last_histograms()) for each in one_by_one(task, watched)]
+    held = [(set(each.tensors), watched.take_histograms()) for each in one_by_one(task, watched)]
     assert len(held) == 3 * 3 and all(tensors == {"v"} for tensors, _ in held)
     assert all(seen.keys() == set(counts.tensors) for _, seen in held)
 
@@ -82,7 +82,7 @@ def test_what_is_no_number_is_named_with_its_step(task: Task, large: None) -> No
     watched = RowObserver(broken, task.prepared, counts)
     with refuses(("'h1'", "NaN", "step 2")):
         for each in one_by_one(task, watched):
-            counts.add(each, watched.last_histograms())
+            counts.add(each, watched.take_histograms())
 
 
 @pytest.mark.parametrize(("external_above", "is_large"), [(0, True), (io.EXTERNAL_ABOVE, False)])

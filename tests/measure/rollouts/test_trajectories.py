@@ -193,7 +193,7 @@ def graph(gain: float) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndar
 def course_of(plan: Plan) -> RecordedRun:
     batch, exact = SeedBatch(range(2), (1, 4), dict.fromkeys(plan.given, Y)), graph(1.0)
     states = batch.run(plan, lambda i, step, u: [exact({"x": u})["v"]])
-    return RecordedRun(plan, batch, tuple(states), ({},) * len(plan.steps), ("x", "v"))
+    return RecordedRun(plan, batch, tuple(states), (({},),) * len(plan.steps), ("x", "v"))
 
 
 def test_each_group_runs_its_own_graph() -> None:
