@@ -299,13 +299,13 @@ class GraphReplacer:
         return self._tables[name]
 
     def _feeds(self, name: str) -> Iterator[Arrays]:
-        """Return inputs of a graph that calibration has: those of its trajectories, its prompts, or samples of float32
-        on which no body is judged."""
+        """Return inputs of a graph that calibration has: those of its trajectories, its prompts, or float32's samples
+        of its first trajectories."""
         if name in RUN_ONCE:
             return setup_feeds(self.task, name)
         if name == TEXT_ENCODER:
             return split_rows(self._ids)
-        run = self.runs.of_operations
+        run = self.runs.of_autoencoder
         self.runs.close()
         if run.sample.shape[1:] != self.task.sampler.bundle.manifest.x_shape:
             raise UserError("samples that give its ranges have another size", "calibrate without --size")

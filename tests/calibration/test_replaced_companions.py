@@ -31,7 +31,7 @@ from fewstep.measure.measure import measure
 from fewstep.measure.options import MeasureOptions
 from fewstep.measure.rollouts.metrics import psnr
 from fewstep.measure.rollouts.recorded_run import RecordedRun, record_run
-from fewstep.measure.rollouts.seeds import BODY_SEEDS, VERDICT_SEEDS
+from fewstep.measure.rollouts.seeds import BODY_SEEDS, VERDICT_SEEDS, SeedBatch
 from fewstep.plans.any_plan import check_compiled
 from fewstep.report.choosing import deployments
 from fewstep.report.choosing.choose import open_judging
@@ -100,6 +100,16 @@ def test_the_users_measure_gets_the_conditions_of_float32(made: Path) -> None:
     assert changed.batch is recorded.batch
     rows = [float(np.abs(record.feeds[0][0]["row"]).sum()) for record in (recorded, changed)]
     assert rows[0] != rows[1]
+
+
+@pytest.mark.parametrize("trajectories", [1, 4])
+def test_ranges_of_a_decoder_are_of_float32s_samples_of_the_trajectories(made: Path, trajectories: int) -> None:
+    task = task_of(replace(options(made), trajectories=trajectories))
+    replacer = GraphReplacer(task, FloatRuns(task, task.plan, SILENT))
+    (latents,) = {tuple(fed) for fed in replacer._feeds(DECODER)}
+    fed = np.concatenate([each[latents[0]] for each in replacer._feeds(DECODER)])
+    conditions = SeedBatch.from_manifest(task.sampler.bundle.manifest, task.seeds, task.conditions).conditions
+    np.testing.assert_array_equal(fed, task.sampler.sample(task.plan, task.seeds, conditions))
 
 
 def test_a_text_encoder_is_judged_with_the_length_of_each_text(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
