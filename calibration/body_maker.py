@@ -85,7 +85,7 @@ class BodyMaker:
 
     @cached_property
     def _replacer(self) -> GraphReplacer:
-        return GraphReplacer(self.task, self.runs)
+        return GraphReplacer(self.task, self.runs, operation_error_runs(self.task))
 
     def _finish(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
         """Return the body, judged on further seeds. Raises UserError if it is too far from float32."""

@@ -31,7 +31,11 @@ def measure_decoded_psnr(outputs: Sequence[Floats], references: Sequence[Floats]
     return lowest
 
 
-def _psnr(output: Floats, reference: Floats) -> NDArray[np.float64]:
+def relative_to_peak(output: Floats, reference: Floats) -> Floats:
+    """Return an output relative to the loudest value of its reference, if it is a sound."""
     is_sound = reference.ndim == 1 + AXES["sound"]
-    peak = np.float32((np.abs(reference).max() if is_sound else 0) or 1)
-    return psnr(output / peak, reference / peak)
+    return output / np.float32((np.abs(reference).max() if is_sound else 0) or 1)
+
+
+def _psnr(output: Floats, reference: Floats) -> NDArray[np.float64]:
+    return psnr(relative_to_peak(output, reference), relative_to_peak(reference, reference))

@@ -24,7 +24,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress, prefix_stages
 
 LOG = logging.getLogger("fewstep")
-DECODED_SEEDS = 16  # samples that give the ranges of an autoencoder; 64 gain nothing (measured)
+DECODED_SEEDS = 16  # samples that give the ranges of an autoencoder; 64 gain 1 dB at most (measured)
 TIMED_STEPS = 2  # the first one also opens the session and allocates memory
 
 

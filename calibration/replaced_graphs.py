@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.calibrated_body import AnyRecipe, CalibratedBody
 from fewstep.calibration.decoded import DECODED
+from fewstep.calibration.decoder_precision import decode_first, select_decoder_floats
 from fewstep.calibration.failed_bodies import target_body_name
 from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.graph_verdict import GraphVerdict, PairedQuality, decide
@@ -29,6 +30,7 @@ from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
 from fewstep.calibration.lowering.targets import load_target
 from fewstep.calibration.picture_quality import PictureJudge, open_rows
+from fewstep.calibration.policy import POLICY
 from fewstep.calibration.precision.recipe import OtherGraph, Recipe, open_graphs
 from fewstep.calibration.precision.stored_weights import RoundedWeights, WeightRecipe, constant_bytes
 from fewstep.calibration.ranges.moments import Moments, MomentSums
@@ -63,10 +65,12 @@ Graphs = Mapping[str, OtherGraph]
 
 @dataclass(frozen=True)
 class GraphReplacer:
-    """Makes the graphs that the bodies of one network run instead of shared ones. `runs` judge them."""
+    """Makes the graphs that the bodies of one network run instead of shared ones. `runs` judge them, and `error_runs`
+    is the maximum number of runs that measure the errors of a decoder's operations."""
 
     task: Task
     runs: FloatRuns
+    error_runs: int = POLICY.most_error_runs
     _encoded: dict[int, tuple[Graph, Mapping[str, NDArray[Any]]]] = field(default_factory=dict)
     _tables: dict[str, tuple[Graph, RangesTable]] = field(default_factory=dict)
 
@@ -188,7 +192,7 @@ class GraphReplacer:
         target: Target = body.recipe.target
         maker = target_body_name(target)
         reason = "no weights that could be stored as integers"
-        for form, make in self._forms(target, name):
+        for form, make in self._forms(body, name):
             try:
                 graph = make()
             except UserError as error:
@@ -254,13 +258,14 @@ class GraphReplacer:
                 before, after = (psnr(each.final_samples(each.run(opened)), run.sample).tolist() for each in fed)
                 yield PairedQuality(before, after, after)
 
-    def _forms(self, target: Target, name: str) -> Iterator[tuple[str, Callable[[], OtherGraph]]]:
-        """Yield the forms of a graph for a target, the coarsest first, each with a function that makes it. It raises
+    def _forms(self, body: CalibratedBody[AnyRecipe], name: str) -> Iterator[tuple[str, Callable[[], OtherGraph]]]:
+        """Yield the forms of a graph for a body, the coarsest first, each with a function that makes it. It raises
         UserError if no operation can be in int8. Weights alone are also tried where int8 loses too much, except those
         of convolutions, which then take longer than in float32."""
+        target: Target = body.recipe.target
         graph, bits = self.exported[name], target.scheme.weight_bits
         if bits is None:
-            yield "int8", lambda: self._lower(name, target if name in RUN_ONCE else _companion_target(target))
+            yield "int8", lambda: self._lower(name, target if name in RUN_ONCE else _companion_target(target), body)
         if not has_weights_to_store(graph):
             return
         if bits == 4 and name == TEXT_ENCODER:
@@ -274,9 +279,8 @@ class GraphReplacer:
         policy = self.task.policy
         if form.coverage is not None:
             rows = sum(len(step.branches) for step in self.task.plan.steps)
-            steps = rows * sum(count_operation_macs(self.task.prepared).values())
             calls = rows if name == PROLOGUE else 1
-            share = calls * form.coverage.int8_macs / (calls * form.coverage.total_macs + steps)
+            share = calls * form.coverage.int8_macs / (calls * form.coverage.total_macs + self._step_macs)
             return share * policy.price, f"{describe_share(share)} of a call's products"
         saved = constant_bytes(self.exported[name]) - constant_bytes(form.graph)
         stored = constant_bytes(recipe.graphs[-1][1].graph, *(other.graph for other in recipe.replaces.values()))
@@ -285,10 +289,10 @@ class GraphReplacer:
 
     # int8 with activations
 
-    def _lower(self, name: str, target: Target) -> OtherGraph:
+    def _lower(self, name: str, target: Target, body: CalibratedBody[AnyRecipe]) -> OtherGraph:
         """Return a graph in int8 for a target. Raises UserError if none of its operations can be."""
         graph, table = self._measure_ranges_once(name)
-        lowered = lower(graph, table, target)
+        lowered = lower(graph, table, target, self._decoder_floats(target, body) if name == DECODER else ())
         return OtherGraph(store_embeddings(lowered.graph), lowered.coverage)
 
     def _measure_ranges_once(self, name: str) -> tuple[Graph, RangesTable]:
@@ -297,6 +301,19 @@ class GraphReplacer:
             graph = simplify(self.exported[name])
             self._tables[name] = graph, measure_ranges(self.task, graph, self._feeds(name))
         return self._tables[name]
+
+    def _decoder_floats(self, target: Target, body: CalibratedBody[AnyRecipe]) -> tuple[str, ...]:
+        """Return the names of the operations of the decoder that stay in float next to a body."""
+        graph, table = self._measure_ranges_once(DECODER)
+        samples = decode_first(graph, self.runs.of_autoencoder, self._pictures.decode)
+        rest = self._pictures.judge_body(body, None, target), self._step_macs, self.error_runs, self.task.policy
+        return select_decoder_floats(samples, table, target, *rest)
+
+    @property
+    def _step_macs(self) -> int:
+        """The multiply-accumulates of the steps of a call, with all branches."""
+        rows = sum(len(step.branches) for step in self.task.plan.steps)
+        return rows * sum(count_operation_macs(self.task.prepared).values())
 
     def _feeds(self, name: str) -> Iterator[Arrays]:
         """Return inputs of a graph that calibration has: those of its trajectories, its prompts, or float32's samples

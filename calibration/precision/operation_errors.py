@@ -8,6 +8,7 @@ and the worst group is halved again and again: a few operations cause most of th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,23 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.session import open_session
-from fewstep.measure.rollouts.recorded_run import RecordedRun
+from fewstep.measure.rollouts.metrics import Floats
 from fewstep.measure.rollouts.row_by_row import run_row_by_row
-from fewstep.runtime.backends import Arrays
+from fewstep.runtime.backends import Arrays, LoadedGraph
 
 Array = NDArray[np.float64]
+
+
+class MeasuredSamples(Protocol):
+    """What float32 makes along a run, and what other graphs make, one for each range group."""
+
+    @property
+    def groups(self) -> int: ...
+
+    @property
+    def sample(self) -> Floats: ...
+
+    def run_samples(self, graphs: Sequence[LoadedGraph], /) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -45,12 +58,12 @@ def measure_operation_errors(
     prepared: Graph,
     table: RangesTable,
     target: Target,
-    recorded_run: RecordedRun,
+    measured: MeasuredSamples,
     quantize: Quantizer | None,
     runs: int,
     remainder: float = POLICY.remainder,
 ) -> OperationErrors:
-    """Measure the errors along a recorded run.
+    """Measure the errors along a recorded run, or those of a decoder.
 
     `quantize` rounds weights. With None weights stay in float, and the errors exclude their rounding; use None for
     large networks, to avoid a second copy of the weights. `runs` is the maximum number of runs. `remainder` is passed
@@ -73,9 +86,9 @@ def measure_operation_errors(
         def run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
             return gated_graph({**feeds, GATES: gates})
 
-        return recorded_run.final_samples(recorded_run.run([run] * recorded_run.groups)).astype(np.float64)
+        return measured.run_samples([run] * measured.groups).astype(np.float64)
 
-    exact = recorded_run.sample.astype(np.float64)
+    exact = measured.sample.astype(np.float64)
     found = attribute_errors(
         lambda numbers: float(np.square(samples(numbers) - exact).mean()), len(ops), runs, remainder
     )

@@ -101,6 +101,10 @@ class RecordedRun(ReferenceRun):
             body = SeparateBranches(call, body.feeds, self.slots, apart=apart)
         return list(self.batch.run(self.plan, body.step_network))
 
+    def run_samples(self, graphs: Sequence[LoadedGraph]) -> Array:
+        """Return the finished samples of a body's graphs, one for each range group."""
+        return self.final_samples(self.run(graphs))
+
     def _route_calls(self, body: Call) -> Call:
         """Return a function that calls `body` at the steps of the run's network, and float32 at those of others."""
         float32 = self.float32

@@ -1,0 +1,86 @@
+"""The operations of a decoder that stay in float: those that cause much of the error of pictures for little time."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fewstep.calibration.decoded import decode, relative_to_peak
+from fewstep.calibration.lowering.coverage import count_operation_macs
+from fewstep.calibration.lowering.quantize import make_quantizer, select_measured_ops
+from fewstep.calibration.lowering.scheme import Target
+from fewstep.calibration.policy import CalibrationPolicy
+from fewstep.calibration.precision.mixed_precision import default_float_count, float_times
+from fewstep.calibration.precision.operation_errors import measure_operation_errors
+from fewstep.calibration.precision.ranking import rank_operations
+from fewstep.calibration.ranges.table import RangesTable
+from fewstep.graph.graph import Graph
+from fewstep.measure.rollouts.metrics import PEAK, Floats
+from fewstep.measure.rollouts.recorded_run import RecordedRun
+from fewstep.runtime.backends import Arrays, LoadedGraph
+
+MEASURED = 4  # samples whose pictures measure the errors of operations: decoding takes longer than a step
+LOG = logging.getLogger("fewstep")
+
+
+@dataclass(frozen=True)
+class DecodedSamples:
+    """Latents [N, *shape] and what float32's decoder makes of them, on which errors of its operations are measured."""
+
+    graph: Graph
+    latents: Floats
+    conditions: Arrays
+    decoded: Sequence[Floats]
+    groups: int = 1
+
+    @property
+    def sample(self) -> Floats:
+        return self._join(self.decoded)
+
+    def run_samples(self, graphs: Sequence[LoadedGraph]) -> Floats:
+        """Return what a decoder makes of the latents."""
+        return self._join(decode(graphs[0], self.graph, self.latents, self.conditions))
+
+    def _join(self, outputs: Sequence[Floats]) -> Floats:
+        """Return the outputs of each sample as one row [N, values]."""
+        parts = [relative_to_peak(*pair) for pair in zip(outputs, self.decoded, strict=True)]
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+
+
+def decode_first(
+    graph: Graph, run: RecordedRun, decode_float: Callable[[Floats, Arrays], list[Floats]]
+) -> DecodedSamples:
+    """Return the first samples of float32's run with what `decode_float`, float32's decoder, makes of them."""
+    latents = run.sample[:MEASURED]
+    conditions = {entry.name: run.batch.conditions[entry.name][:MEASURED] for entry in graph.inputs[1:]}
+    return DecodedSamples(graph, latents, conditions, decode_float(latents, conditions))
+
+
+def select_decoder_floats(
+    samples: DecodedSamples,
+    table: RangesTable,
+    target: Target,
+    body_psnr: float,
+    steps: int,
+    runs: int,
+    policy: CalibrationPolicy,
+) -> tuple[str, ...]:
+    """Return the names of the operations of a decoder that stay in float, by the rule for the steps.
+
+    body_psnr: the PSNR in dB of the pictures that float32's decoder makes of a body's samples, whose error adds to that
+        of the decoder. steps: the multiply-accumulates of all steps of a call. runs: how many runs may measure errors.
+    """
+    graph = samples.graph
+    quantize = make_quantizer(target)
+    errors = measure_operation_errors(graph, table, target, samples, quantize, runs, policy.remainder)
+    ops = select_measured_ops(graph, table, target.scheme)
+    own = sum(count_operation_macs(graph).values())
+    times = float_times(graph, errors.operations, target.slower(graph, ops), policy) * own / (own + steps)
+    ranking = rank_operations(errors, times)
+    ranking = replace(ranking, left=ranking.left + PEAK**2 * 10 ** (-body_psnr / 10))
+    count = default_float_count(ranking, policy)
+    added, gained = 100 * ranking.time[count], ranking.quality[count] - ranking.quality[0]
+    what = "%s: %d of %d operations of the decoder in float gain %.1f dB of the pictures, and add %.2f %% of a call"
+    LOG.info(what, target.name, count, len(errors.operations), gained, added)
+    return ranking.first_operations(count)

@@ -1,0 +1,54 @@
+"""Operations of a decoder that stay in float: those that cause much of the error of pictures for little time."""
+
+import numpy as np
+import pytest
+
+from fewstep.calibration import decoder_precision
+from fewstep.calibration.decoder_precision import DecodedSamples, select_decoder_floats
+from fewstep.calibration.lowering.quantize import select_measured_ops
+from fewstep.calibration.lowering.targets import load_target
+from fewstep.calibration.policy import POLICY
+from fewstep.calibration.precision.operation_errors import OperationErrors, measure_operation_errors
+from fewstep.graph.graph import Graph
+from fewstep.graph.session import open_session
+from tests.calibration.latent_bundle import convolutions
+from tests.calibration.lowering.bodies.small_body import table
+
+LATENTS = np.random.default_rng(1).standard_normal((2, 32, 8, 8)).astype(np.float32)
+STEPS = 10**8  # multiply-accumulates of the steps; the decoder has 1.2 million
+
+
+def decoder() -> Graph:
+    return convolutions("latent", "picture", (32, 32, 32), 7)
+
+
+def samples() -> DecodedSamples:
+    pictures = open_session(decoder(), optimize=True)({"latent": LATENTS})["picture"]
+    return DecodedSamples(decoder(), LATENTS, {}, [pictures])
+
+
+def test_float32_makes_the_pictures_with_which_others_are_compared() -> None:
+    made = samples()
+    np.testing.assert_allclose(made.run_samples([open_session(decoder(), optimize=True)]), made.sample, atol=1e-6)
+    assert made.sample.shape == (2, 32 * 8 * 8)
+
+
+def test_errors_of_operations_are_those_of_pictures() -> None:
+    graph, target = decoder(), load_target("cpu-x86")
+    errors = measure_operation_errors(graph, table(graph), target, samples(), None, 9)
+    assert errors.operations == tuple(op.name for op in select_measured_ops(graph, table(graph), target.scheme))
+    assert errors.errors.min() > 0 and errors.errors.max() < 1e-2 * errors.signal
+
+
+@pytest.mark.parametrize(
+    ("body_psnr", "count"), [(60.0, 1), (20.0, 0)], ids=["a near body", "a body of a larger error"]
+)
+def test_an_operation_stays_in_float_if_its_error_is_large_next_to_that_of_the_body(
+    body_psnr: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, target = decoder(), load_target("cpu-x86")
+    names = tuple(op.name for op in select_measured_ops(graph, table(graph), target.scheme))
+    errors = OperationErrors(names, np.array([1e-8, 1e-4]), 1.0)  # 40 dB by the second convolution
+    monkeypatch.setattr(decoder_precision, "measure_operation_errors", lambda *_: errors)
+    chosen = select_decoder_floats(samples(), table(graph), target, body_psnr, STEPS, 9, POLICY)
+    assert chosen == names[1:][:count]
