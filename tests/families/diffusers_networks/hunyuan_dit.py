@@ -10,6 +10,7 @@ from tests.tiny_pipelines import WITHOUT_CHECKER, t5, t5_tokenizer
 NAME = "HunyuanDiT2DModel (diffusers folder)"
 PLAN = "scheduler:2"
 GUIDANCE = 1.0  # otherwise a calibrated body has the weight of its pipeline
+NO = {"int8-tensorrt": "int8 is not worth its loss"}
 
 
 def make(folder: Path) -> dict[str, Any]:
