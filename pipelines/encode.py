@@ -88,11 +88,10 @@ def _open_function(options: EncodeOptions, call: Mapping[str, Any]) -> "tuple[Bu
 def _open_folder(options: EncodeOptions, call: Mapping[str, Any]) -> "tuple[BuiltPipeline, RecordedPipeline]":
     """Return the pipeline of a folder with its encoders, and its recording."""
     from fewstep.pipelines.files.folder import Folder
-    from fewstep.pipelines.listed.classes import CLASSES
     from fewstep.pipelines.listed.folder import is_recorded, read_recorded_scheduler
 
     folder = Folder(Path(options.source))
-    if not is_recorded(folder, [form.__name__ for form in CLASSES]):
+    if not is_recorded(folder):
         if _has_exported_encoders(folder):
             what = f"{options.source} needs no encode: export puts the text encoder into its bundle"
             raise UserError(what, 'encode and sample in one: fewstep run BUNDLE --prompt "..."')

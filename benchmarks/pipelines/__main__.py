@@ -31,7 +31,6 @@ from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
 from fewstep.pipelines.companions.decoding import NO_OUTPUT
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.classes import CLASSES
 from fewstep.pipelines.listed.folder import is_recorded
 from fewstep.pipelines.recording.record import PERTURBATION
 from fewstep.plans.errors import UserError
@@ -138,7 +137,7 @@ def try_pipeline(
             compared, more = NOT_COMPARED, list[str]()
             if in_int8:
                 int8, more = (WholeInt8({}), []) if bundle is None else _run_int8(bundle)
-            elif not _is_recorded(folder):
+            elif not is_recorded(Folder(folder)):
                 compared, more = _compare_listed(folder, settings, variant.scale)
             elif bundle is not None:
                 whole, more = _compare_whole(folder, bundle, settings)
@@ -186,7 +185,7 @@ def _output_roles(bundle: Path) -> str:
 
 def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> list[str]:
     """Export a folder, or load it if there is no bundle. Returns remarks."""
-    is_listed = not _is_recorded(folder)
+    is_listed = not is_recorded(Folder(folder))
     call = write_call({} if is_listed else settings)  # listed pipelines take no arguments of a call
     if bundle is None:
         load_source(str(folder), call=call)
@@ -204,10 +203,6 @@ def _compare_listed(folder: Path, settings: Mapping[str, Any], scale: int) -> tu
         return NOT_COMPARED, [f"not compared: {what}"]
     led = f"x differs by more than 1e-4; with the pipeline's own x at each step, by {found.difference:.1g}"
     return (None if found.is_led else found.difference, found.steps), [led] * found.is_led
-
-
-def _is_recorded(folder: Path) -> bool:
-    return is_recorded(Folder(folder), [form.__name__ for form in CLASSES])
 
 
 @contextmanager

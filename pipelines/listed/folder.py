@@ -55,7 +55,7 @@ def load_diffusers_folder(
         weights, which the bundle leaves out.
     """
     folder = Folder(path)
-    if is_recorded(folder, [form.__name__ for form in CLASSES]):
+    if is_recorded(folder):
         return _record(folder, call or {}, without)
     folder = replace(folder, without=frozenset(without))
     component = _find_denoiser(folder)
@@ -121,13 +121,11 @@ def _with_text_length(folder: Folder, call: Mapping[str, Any], config: Config) -
     return replace(folder, text_length=check_integer(f"--call {TEXT_LENGTH}", call[TEXT_LENGTH], 1, MOST_TOKENS))
 
 
-def is_recorded(folder: Folder, denoisers: Sequence[str]) -> bool:
-    """Return True for a pipeline of diffusers that fewstep does not list, or whose network it does not list.
-
-    denoisers: the classes of networks that fewstep lists.
-    """
+def is_recorded(folder: Folder) -> bool:
+    """Return True for a pipeline of diffusers that fewstep does not list, or whose network it does not list."""
+    names = {form.__name__ for form in CLASSES}
     is_listed = folder.pipeline in PIPELINES and not folder.pipeline.startswith(TO_RECORD)
-    if is_listed and any(folder.class_of(name) in denoisers for name in DENOISERS):
+    if is_listed and any(folder.class_of(name) in names for name in DENOISERS):
         return False
     if not folder.pipeline or any(map(folder.is_onnx, DENOISERS)):
         return False

@@ -56,7 +56,7 @@ def test_why_a_bundle_takes_encoded_texts_is_a_remark(tmp_path: Path, monkeypatc
         return ["texts of one length"]
 
     monkeypatch.setattr(coverage, "export_pipeline", warn)
-    monkeypatch.setattr(coverage, "_is_recorded", lambda folder: True)
+    monkeypatch.setattr(coverage, "is_recorded", lambda folder: True)
     outcome = try_pipeline(Pipeline(), tmp_path, 10, True)  # type: ignore[arg-type]
     assert outcome.reason == "texts of one length; no prompts: its prompt is a JSON object"
 
