@@ -14,8 +14,15 @@ from fewstep.export.sources.spec_file import read_fields
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
 from fewstep.pipelines.files.folder import INDEX, Folder, read_config
-from fewstep.pipelines.listed.folder import SCHEDULER, apply_scheduler, make_onnx_source, read_interface, read_scheduler
-from fewstep.pipelines.listed.pipelines import warn_of_pipeline
+from fewstep.pipelines.listed.folder import (
+    SCHEDULER,
+    apply_scheduler,
+    is_recorded,
+    make_onnx_source,
+    read_interface,
+    read_scheduler,
+)
+from fewstep.pipelines.listed.pipelines import is_listed, warn_of_pipeline
 from fewstep.plans.errors import UserError
 
 OWN = ("name", "prediction", "schedule")  # fields of a spec that config.json does not have
@@ -43,6 +50,7 @@ def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSour
     scheduler = read_scheduler(folder.path, folder.pipeline) if spec_file is None else None
     read = [path / CONFIG]
     if scheduler is not None:
+        _refuse_recorded(folder, path)
         warn_of_pipeline(folder)
         scheduler, interface, (schedule, prediction) = apply_scheduler(scheduler, folder, interface, config)
         fields, read = {"prediction": prediction, "schedule": schedule}, [*read, folder.path / SCHEDULER]
@@ -60,3 +68,11 @@ def load_component(path: Path, spec_file: Path | None) -> TorchSource | OnnxSour
     network, files = load_network(path)
     digest = hash_files([*read, *files])
     return TorchSource(wrap_network(network, interface), spec, path.name, digest, BATCH_LIMIT, scheduler)
+
+
+def _refuse_recorded(folder: Folder, path: Path) -> None:
+    """Raise UserError for the network of a recorded pipeline. Its call may scale x or the time, or add inputs that the
+    network's config does not show."""
+    if not is_listed(folder.pipeline) and is_recorded(folder):
+        what = f"{path}: only a recording shows what a {folder.pipeline} feeds its network"
+        raise UserError(what, f'export {folder.path}, or give --spec SPEC.json with "prediction" and "schedule"')

@@ -23,11 +23,7 @@ from fewstep.pipelines.files.folder import INDEX, Folder, read_config
 from fewstep.pipelines.listed.classes import CLASSES
 from fewstep.pipelines.listed.control import add_control, find_control
 from fewstep.pipelines.listed.interface import IMAGE, WRITE_IT, Interface
-from fewstep.pipelines.listed.pipelines import (
-    TO_RECORD,
-    warn_of_pipeline,
-    with_unheld_start,
-)
+from fewstep.pipelines.listed.pipelines import is_listed, warn_of_pipeline, with_unheld_start
 from fewstep.pipelines.listed.students import warn_of_student
 from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
@@ -124,8 +120,7 @@ def _with_text_length(folder: Folder, call: Mapping[str, Any], config: Config) -
 def is_recorded(folder: Folder) -> bool:
     """Return True for a pipeline of diffusers that fewstep does not list, or whose network it does not list."""
     names = {form.__name__ for form in CLASSES}
-    is_listed = folder.pipeline in PIPELINES and not folder.pipeline.startswith(TO_RECORD)
-    if is_listed and any(folder.class_of(name) in names for name in DENOISERS):
+    if is_listed(folder.pipeline) and any(folder.class_of(name) in names for name in DENOISERS):
         return False
     if not folder.pipeline or any(map(folder.is_onnx, DENOISERS)):
         return False

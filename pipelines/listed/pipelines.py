@@ -15,6 +15,11 @@ MASKED_KANDINSKY = ("KandinskyV22InpaintCombinedPipeline", "KandinskyV22InpaintP
 TWO_WEIGHTS = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
 
 
+def is_listed(pipeline: str) -> bool:
+    """Return True for a pipeline that feeds a listed network as the network's config shows."""
+    return pipeline in PIPELINES and not pipeline.startswith(TO_RECORD)
+
+
 def warn_of_pipeline(folder: Folder) -> None:
     """Warn if the plan scheduler:N, or guidance, differs from the pipeline's default."""
     name = folder.pipeline

@@ -134,6 +134,17 @@ def test_a_component_of_a_pipeline_is_taken_without_it(parent_folder: Path, tmp_
     assert made.companions is None and made.scheduler is not None and "DDIMPipeline" in made.scheduler.values()
 
 
+def test_a_component_of_a_recorded_pipeline_is_refused_without_a_spec(parent_folder: Path, tmp_path: Path) -> None:
+    """The latent upscaler scales its network's input, time and output by itself."""
+    home = tmp_path / "pipeline"
+    shutil.copytree(parent_folder, home)
+    name = "StableDiffusionLatentUpscalePipeline"
+    written(home / "model_index.json", {"_class_name": name, "denoiser": ["diffusers", "UNet2DModel"]})
+    with refuses((name, "only a recording"), (str(home), "--spec SPEC.json")):
+        load_source(str(home / "denoiser"))
+    assert load_source(str(home / "denoiser"), written(tmp_path / "spec.json", SPEC)).spec.prediction == "flow"
+
+
 def test_a_learned_variance_that_the_scheduler_reads_is_a_second_output(tmp_path: Path) -> None:
     diffusers.UNet2DModel(**{**UNET, "out_channels": 6}).save_pretrained(tmp_path / "denoiser")
     diffusers.DDPMScheduler(variance_type="learned_range").save_pretrained(tmp_path / "scheduler")
