@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fewstep.export.sources.folder_kinds import FolderKind, ObjectOrigin
 from fewstep.export.sources.model_files import CONFIG, FP16, WEIGHTS, index_name, read_json, shard_names
 from fewstep.export.spec import Source, with_spec
-from fewstep.pipelines.files.folder import INDEX, is_component
+from fewstep.pipelines.files.folder import INDEX, Folder, is_component
 from fewstep.pipelines.listed.control import ADAPTER, CONTROLNET
 
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ def _load_object(value: object, origin: ObjectOrigin) -> "TorchSource | None":
 
 
 def _outline_denoisers(folder: Path) -> "dict[str, Callable[[], nn.Module]]":
-    """Return the usual denoisers of a pipeline's folder. Only a pipeline with a boundary has two that share its
-    steps."""
-    index = read_json(folder / INDEX)
-    names = [name for name in DENOISERS if index.get(name) not in (None, [None, None])]
-    if len(names) > 1 and index.get("boundary_ratio") is None:
+    """Return the usual denoisers of a pipeline's folder, except those that diffusers does not build. Only a pipeline
+    with a boundary has two that share its steps."""
+    read = Folder(folder)
+    names = [name for name in DENOISERS if read.index.get(name) not in (None, [None, None])]
+    if len(names) > 1 and read.index.get("boundary_ratio") is None:
         return {}
-    return {name: partial(_outline, folder / name) for name in names if (folder / name / CONFIG).is_file()}
+    built = [name for name in names if read.class_of_diffusers(name) is not None and not read.is_onnx(name)]
+    return {name: partial(_outline, folder / name) for name in built if (folder / name / CONFIG).is_file()}
 
 
 def _outline(home: Path) -> "nn.Module":

@@ -35,7 +35,9 @@ HALVES = ("BF16", "F16")  # safetensors' names
 def outline_network(home: Path) -> nn.Module:
     """Return the network of a component without memory for its weights, on the device "meta"."""
     network_class = _class_of(home)
-    with torch.device("meta"):
+    import diffusers
+
+    with _silence_library(diffusers.utils.logging), _report_failure(diffusers, home), torch.device("meta"):
         network: nn.Module = network_class.from_config(network_class.load_config(home, local_files_only=True))
     return network
 
@@ -150,28 +152,21 @@ def load_pretrained(library: Any, class_name: str, home: Path, stored: Weights, 
     entries = read_entries(stored)
     scaled = find_scaled_weights(entries)
     names = unwrap_names(home, [name for name in entries if name not in scaled.others])
-    try:
-        with _silence_library(library.utils.logging):
-            made = getattr(library, class_name)
-            is_renamed = scaled.others or any(name != short for name, short in names.items())
-            are_halves = library.__name__ == "transformers" and not scaled.others and _are_halves(entries)
-            if is_renamed or are_halves:
-                network, info = _load_renamed(library, made, home, stored, names, scaled, are_halves, options)
-            else:
-                network, info = made.from_pretrained(
-                    home,
-                    variant=stored.variant,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    output_loading_info=True,
-                    **options,
-                )
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        what = f"{library.__name__} {library.__version__} cannot load {home}: {reason}"
-        raise UserError(what, GIVE_PIPELINE) from error
+    with _report_failure(library, home), _silence_library(library.utils.logging):
+        made = getattr(library, class_name)
+        is_renamed = scaled.others or any(name != short for name, short in names.items())
+        are_halves = library.__name__ == "transformers" and not scaled.others and _are_halves(entries)
+        if is_renamed or are_halves:
+            network, info = _load_renamed(library, made, home, stored, names, scaled, are_halves, options)
+        else:
+            network, info = made.from_pretrained(
+                home,
+                variant=stored.variant,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
     module: nn.Module = network
     restored = {name: replace(entries[name], dtype="F32") for name in scaled.scales}
     check_entries(module, home, {short: restored.get(name, entries[name]) for name, short in names.items()}, info)
@@ -266,3 +261,16 @@ def _silence_library(logging: Any) -> Iterator[None]:
         logging.set_verbosity(level)
         if had_bar:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def _report_failure(library: Any, home: Path) -> Iterator[None]:
+    """Raise UserError for any error of a library that loads or builds the network of a folder."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        what = f"{library.__name__} {library.__version__} cannot load {home}: {reason}"
+        raise UserError(what, GIVE_PIPELINE) from error

@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.network_sources import load_changed_source, read_changes
+from fewstep.pipelines.kind import PIPELINE
 from tests.refusals import refuses
 
 NETWORK = ["diffusers", "WanTransformer3DModel"]
@@ -48,3 +49,18 @@ def test_a_lora_of_another_model_is_refused_early(tmp_path: Path) -> None:
     options = ExportOptions(str(tmp_path), tmp_path / "bundle", lora=(str(tmp_path / "lora.safetensors"),))
     with refuses("UNet2DModel lacks 1 of the layers", "trained for this network"):
         load_changed_source(options, read_changes(options), ())
+
+
+@pytest.mark.parametrize(
+    ("module", "files", "names"),
+    [("diffusers", (), ["unet"]), ("diffusers", ("model.onnx",), []), ("optimum", (), [])],
+    ids=["of diffusers", "in ONNX", "of another library"],
+)
+def test_only_networks_that_diffusers_builds_are_compared_early(
+    module: str, files: tuple[str, ...], names: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"unet": [module, "UNet2DModel"]}))
+    (tmp_path / "unet").mkdir()
+    for file in ("config.json", *files):
+        (tmp_path / "unet" / file).write_text("{}")
+    assert PIPELINE.outlines is not None and list(PIPELINE.outlines(tmp_path)) == names

@@ -1,11 +1,13 @@
 """Networks of components, with their weights."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from fewstep.pipelines.files.loading import load_component, read_network_config
+from fewstep.pipelines.files.loading import load_component, outline_network, read_network_config
+from tests.refusals import refuses
 
 
 def test_buffers_of_a_network_in_half_precision_are_not_rounded(tmp_path: Path) -> None:
@@ -27,3 +29,9 @@ def test_an_encoder_alone_has_the_part_of_its_whole_models_config(tmp_path: Path
     encoder, model = gemma.modeling_t5gemma.T5GemmaEncoder, gemma.T5GemmaModel
     assert read_network_config(tmp_path, encoder).hidden_size == 8
     assert isinstance(read_network_config(tmp_path, model), gemma.T5GemmaConfig)
+
+
+def test_a_config_that_describes_no_network_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel", "block_out_channels": [8]}))
+    with refuses((f"cannot load {tmp_path}", "down_block_types")):
+        outline_network(tmp_path)
