@@ -108,9 +108,9 @@ def _check_folder(folder: Path, changes: Changes) -> None:
     names = tuple(outlines)
     for name, outline in outlines.items():
         has_one = len(names) == 1  # which options need not name
-        own = NetworkChanges(loras_of(name, names, changes.loras)) if has_one else changes.of(name, names)
-        if own.loras or own.slots:
-            _check_denoiser(outline(), own)
+        changed = NetworkChanges(loras_of(name, names, changes.loras)) if has_one else changes.of(name, names)
+        if changed.loras or changed.slots:
+            _check_denoiser(outline(), changed)
 
 
 def _check_denoiser(module: "nn.Module", changes: NetworkChanges) -> None:

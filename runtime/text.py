@@ -224,8 +224,8 @@ def clean_text(text: str, cleaning: Sequence[Cleaning]) -> str:
 def complete_text(prompt: str, tokens: TextForm, is_negative: bool = False) -> str:
     """Return the text that a tokenizer reads for a prompt, or for a negative one."""
     before, after = (is_negative and tokens.negative) or (tokens.before, tokens.after)
-    own = tokens.negative_cleaning if is_negative else None
-    return f"{before}{clean_text(prompt, tokens.cleaning if own is None else own)}{after}"
+    cleaning = tokens.negative_cleaning if is_negative else None
+    return f"{before}{clean_text(prompt, tokens.cleaning if cleaning is None else cleaning)}{after}"
 
 
 def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = None) -> str:

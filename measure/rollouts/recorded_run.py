@@ -66,8 +66,8 @@ class RecordedRun(ReferenceRun):
         calls = self.batch.at_size(sampler).step_call(self.plan, len(self.batch.seeds), self.batch.conditions)
 
         def update(index: int, fed: tuple[Arrays, ...]) -> tuple[Arrays, ...]:
-            own = calls.split_feeds(index, self.plan.steps[index]) if fed else ()
-            return tuple({**before, **_select_inputs(new, before)} for before, new in zip(fed, own, strict=True))
+            computed = calls.split_feeds(index, self.plan.steps[index]) if fed else ()
+            return tuple({**before, **_select_inputs(new, before)} for before, new in zip(fed, computed, strict=True))
 
         return replace(self, feeds=tuple(update(index, fed) for index, fed in enumerate(self.feeds)))
 

@@ -46,14 +46,14 @@ def find_sum(target: Tensor, outputs: Mapping[str, Tensor]) -> OutputSum | None:
     """Return the sum of outputs [rows, columns] that a target [rows, columns] equals, or None."""
     alike = {path: output for path, output in outputs.items() if output.shape == target.shape and len(output)}
     rows = {path: output[:1] for path, output in alike.items()}
-    fits = (own for own in _list_sums(alike) if torch.equal(own.read(rows), target[:1]))  # one row is fast to compare
-    return next((own for own in fits if torch.equal(own.read(alike), target)), None)
+    sums = (total for total in _list_sums(alike) if torch.equal(total.read(rows), target[:1]))  # one row is fast
+    return next((total for total in sums if torch.equal(total.read(alike), target)), None)
 
 
 def _list_sums(paths: Mapping[str, Tensor]) -> Iterator[OutputSum]:
     for epsilon in EPSILONS:
         for count in range(1, MOST_TERMS + 1):
-            yield from (OutputSum(own, epsilon) for own in combinations(paths, count))
+            yield from (OutputSum(terms, epsilon) for terms in combinations(paths, count))
 
 
 def _normalize(output: Tensor, epsilon: float | None) -> Tensor:
