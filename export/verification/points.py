@@ -68,7 +68,9 @@ def comparison_points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonP
         cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
         usual.append(ComparisonPoint(time, _feeds(apply_sizes(spec, sizes), time, cleaner, batch, number), sizes))
     if scope == "quick":
-        usual[0] = replace(usual[0], feeds=mix_times(usual[0], (times[0], times[-1])))
+        feeds, ends = mix_times(usual[0], (times[0], times[-1])), [*times[1:], schedule.cleanest.network]
+        end_times = {} if spec.to is None else {TO: np.array([ends[0], ends[-1]], np.float32)}
+        usual[0] = replace(usual[0], feeds=feeds | end_times)
     singles = sum(batch == 1 for _, batch in chosen)
     yield from usual[:singles]
     unseen = [edge for each in spec.conditions for edge in edges(each) if not _is_seen(edge, usual)]

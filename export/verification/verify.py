@@ -113,8 +113,9 @@ def record_reference(
     there, so its graphs may fail too, and export cannot know whether a caller will pass such a value.
     """
     reference, outputs, compared = traced.reference, list[Array](), list[ComparisonPoint]()
+    first = scope == "quick"  # after one call, since a single point with zeros would show nothing of carried tensors
     every = tuple(
-        _advance_carried(point, reference, number) for number, point in enumerate(comparison_points(spec, scope))
+        _advance_carried(point, reference, number) for number, point in enumerate(comparison_points(spec, scope), first)
     )
     for done, point in enumerate(every, 1):
         started = perf_counter()

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from fewstep.export.spec import Spec
-from fewstep.export.verification.points import BATCHES, SIZED_BATCH, TIMES, comparison_points, sizes_to_verify
+from fewstep.export.verification.points import (
+    BATCHES,
+    QUICK_BATCH,
+    SIZED_BATCH,
+    TIMES,
+    comparison_points,
+    sizes_to_verify,
+)
 from fewstep.models.fashion_mnist.unet import NULL_CLASS
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Condition, Size
@@ -52,10 +59,11 @@ def test_single_samples_come_first_and_a_quick_one_takes_few() -> None:
     batches = [point.batch for point in comparison_points(spec)][: TIMES * len(BATCHES)]
     assert batches == sorted(batches)
     quick, full = list(comparison_points(spec, "quick")), list(comparison_points(spec))
-    assert [point.batch for point in quick] == [1, 2, SIZED_BATCH]
-    assert quick[0].time == full[0].time == max(point.time for point in full)
-    assert quick[1].time == min(point.time for point in full)
-    assert quick[2].sizes == full[TIMES * len(BATCHES)].sizes != full[0].sizes
+    assert [point.batch for point in quick] == [QUICK_BATCH, SIZED_BATCH]
+    noisiest, cleanest = quick[0].feeds["time"]
+    assert noisiest == full[0].time == max(point.time for point in full)
+    assert cleanest == min(point.time for point in full)
+    assert quick[1].sizes == full[TIMES * len(BATCHES)].sizes != full[0].sizes
 
 
 def test_verification_visits_the_default_the_ends_and_a_mixture(tiny_bundle: Path) -> None:
@@ -77,3 +85,10 @@ def test_verification_visits_the_default_the_ends_and_a_mixture(tiny_bundle: Pat
 def test_verification_visits_an_odd_multiple_near_the_default(height: Size, expected: int) -> None:
     spec = Spec("s", (1, 24, 8), (), "epsilon", ScheduleSpec("linear"), sizes=(height,))
     assert {"height": expected} in sizes_to_verify(spec)
+
+
+def test_a_quick_verification_steps_to_cleaner_times() -> None:
+    """Also in its batch of the noisiest and the cleanest time."""
+    spec = Spec("s", (1, 2, 2), (), "flow", ScheduleSpec("flow"), to="r")
+    (point,) = comparison_points(spec, "quick")
+    assert (point.feeds["time_to"] < point.feeds["time"]).all()

@@ -17,7 +17,8 @@ from fewstep.graph.passes.half import to_half
 from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.prepare import prepare
 from fewstep.plans.errors import UserError
-from fewstep.runtime.bundle.manifest import Condition
+from fewstep.runtime.bundle.manifest import Carried, Condition
+from fewstep.runtime.kinds.graph_entry import CARRIED
 from tests.export.denoisers import DoubleInside, Exported, Labelled, Mixing, Tiny, source
 from tests.export.verify_export import verify, verify_source
 from tests.refusals import refuses
@@ -78,6 +79,21 @@ def test_a_module_that_mixes_the_samples_of_a_batch_is_refused(scope: Scope) -> 
     traced = mixing.trace()
     with refuses(("Mixing", "a sample alone")):
         verify(mixing.spec, traced, prepare(traced.graph), scope)
+
+
+class Carrying(Tiny):
+    """Adds a carried tensor, and returns what it saw."""
+
+    def forward(self, x: Tensor, time: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return x + past, x
+
+
+@pytest.mark.parametrize("scope", ["full", "quick"])
+def test_a_graph_is_compared_with_carried_tensors_other_than_zeros(scope: Scope) -> None:
+    tiny = source(Carrying())
+    spec = msgspec.structs.replace(tiny.spec, carried=(Carried("past", tiny.spec.x_shape),))
+    reference = record_reference(spec, replace(tiny, spec=spec).trace(), scope=scope)
+    assert any(point.feeds[f"{CARRIED}past"].any() for point in reference.points)
 
 
 def test_an_operation_that_onnxruntime_lacks_is_one_line() -> None:
