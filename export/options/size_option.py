@@ -16,7 +16,7 @@ from fewstep.runtime.bundle.manifest import Condition, Description, Size
 LOG = logging.getLogger("fewstep")
 TIME_IDS = "time_ids"  # the condition of Stable Diffusion XL that has the size of the picture
 FORM = re.compile(r"([A-Za-z_]\w*)(?:@(\d{1,2}))?=(\d{1,8}):(\d{1,8})(?::(\d{1,8}))?", re.ASCII)
-FIX = "write NAME=LOW:HIGH:MULTIPLE, like height=32:128:8, or NAME@AXIS=... for an axis with another name"
+FIX = "write NAME=LOW:HIGH:MULTIPLE, like height=32:128:8, or NAME@AXIS=... for any axis, like frames@1=2:21"
 AXES = {"height": -2, "width": -1, "length": -1}  # the axis that each name stands for, counted from the end
 
 
