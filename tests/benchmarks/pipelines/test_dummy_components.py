@@ -29,6 +29,7 @@ class StableDiffusionDepth2ImgPipeline:
     """A pipeline whose feature extractor resizes images for its depth estimator."""
 
     def __init__(self) -> None:
+        self.components: dict[str, Any] = {}
         self.depth_estimator = SimpleNamespace(config=SimpleNamespace(image_size=32))
         self.feature_extractor = SimpleNamespace(size={"height": 384, "width": 384})
 
