@@ -1,6 +1,7 @@
 """Graphs that a body runs instead of shared ones: ranges, weights, judgement, and the body that has them."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,10 +190,7 @@ def test_of_two_networks_each_has_a_prologue_in_int8(clock: Path) -> None:
 def test_products_that_lose_too_much_in_int8_have_weights_of_8_bits(
     clock: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(graph: Graph, table: RangesTable, target: Target) -> LoweredBody:
-        return replace(lowered := lower(graph, table, target), graph=shifted(lowered.graph))
-
-    monkeypatch.setattr(replaced_graphs, "lower", spoil)
+    spoil_int8(monkeypatch)
     own = calibrated(clock).bodies[BODY].replaces["prologue"]
     assert own.coverage is None and (clock / own.file).stat().st_size < (clock / "graphs/prologue.onnx").stat().st_size
 
@@ -226,15 +224,15 @@ def shifted(graph: Graph) -> Graph:
     return replace(graph, constants={**graph.constants, "half": graph.constants["half"] + np.float32(2)})
 
 
-def spoil_conditioner(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(graph: Graph, table: RangesTable, target: Target) -> LoweredBody:
-        return replace(lowered := lower(graph, table, target), graph=shifted(lowered.graph))
+def spoil_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(graph: Graph, table: RangesTable, target: Target, floats: Sequence[str]) -> LoweredBody:
+        return replace(lowered := lower(graph, table, target, floats), graph=shifted(lowered.graph))
 
     monkeypatch.setattr(replaced_graphs, "lower", spoil)
 
 
 def test_a_conditioner_that_loses_too_much_stays_float(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoil_conditioner(monkeypatch)
+    spoil_int8(monkeypatch)
     assert calibrated(bundle).bodies[BODY].replaces == {}
 
 
@@ -245,7 +243,7 @@ def test_a_judge_decides_instead_of_psnr(
     file = tmp_path / "own.py"
     file.write_text("def near(samples, reference, conditions, limit: float):\n")
     file.write_text(f"{file.read_text()}    return -abs(samples - reference).max(axis=(1, 2, 3)), limit\n")
-    spoil_conditioner(monkeypatch)
+    spoil_int8(monkeypatch)
     result = calibrate(replace(options(bundle), judge=f"{file}:near:{limit}"))
     assert result.bodies[BODY].replaces.keys() == replaced
 
