@@ -9,7 +9,6 @@ from torch.utils import _pytree as pytree
 from fewstep.pipelines.recording.network_form import NetworkForm
 from fewstep.pipelines.relations.arguments import Argument, NetworkArguments
 from fewstep.pipelines.relations.relations import Relations
-from fewstep.pipelines.relations.text_lengths import is_zeros
 
 
 class RecordedNetwork(nn.Module):
@@ -73,7 +72,7 @@ class RecordedNetwork(nn.Module):
         if argument.counts is not None:
             of, axis = argument.counts
             count, places = given[of].shape[1 + axis], argument.value
-            if is_zeros(places):
+            if argument.has_zeros:  # a trace cannot read the values
                 return places.new_zeros(count, *places.shape[1:])
             return torch.arange(count, dtype=argument.dtype)
         if value is None and not argument.repeats:

@@ -14,7 +14,7 @@ from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, Sch
 from fewstep.pipelines.recording.settings import ALONE, LENGTH, OTHER, OTHER_SHORTNESS, SHORTNESS, STEP_NUMBER
 from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.relations.relations import Relations, branch_calls, is_part, same
-from fewstep.pipelines.relations.text_lengths import find_lengths
+from fewstep.pipelines.relations.text_lengths import find_lengths, is_zeros
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.bundle.manifest import Condition, Size
 
@@ -33,6 +33,7 @@ class Argument:
     repeats: the number of times that each sample's row is repeated; 0 if the argument has no rows.
     condition: None for a constant.
     counts: the path and the axis of the argument whose length it counts from 0, or has zeros for; None for any other.
+    has_zeros: it has zeros for that length.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Argument:
     repeats: int = 0
     condition: Condition | None = None
     counts: tuple[str, int] | None = None
+    has_zeros: bool = False
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -92,7 +94,7 @@ def sort_arguments(
         if path in lengths.positions:
             size = lengths.positions[path]
             counted = next((of, axis) for of, axes in lengths.axes.items() for axis in axes if axes[axis] == size)
-            arguments[path] = Argument(path, value, counts=counted)
+            arguments[path] = Argument(path, value, counts=counted, has_zeros=is_zeros(value))
         elif not isinstance(value, Tensor):
             arguments[path] = recordings.plain_argument(path, value)
         else:

@@ -13,6 +13,7 @@ from fewstep.pipelines.recording.network_form import find_forms
 from fewstep.pipelines.relations.adapter import RecordedNetwork
 from fewstep.pipelines.relations.arguments import Argument, NetworkArguments
 from fewstep.pipelines.relations.relations import find_relations
+from fewstep.runtime.bundle.manifest import Condition
 from tests.pipelines.relations.test_relations import in_frames
 
 SAMPLE, TIME, WIDTH, LAYERS = (f"['{name}']" for name in ("sample", "timestep", "width", "layers"))
@@ -65,3 +66,30 @@ def test_the_graph_has_the_same_values_for_more_samples() -> None:
     seen = leaves[SAMPLE][:1].repeat(3, 1, 1, 1)
     expected = Network()(seen, times, 3)[:, :, 1:] + 11  # two layers of 1 and 10
     np.testing.assert_allclose(run(graph, {"x": x.numpy(), "time": time.numpy()})["y"], expected, rtol=1e-6)
+
+
+class Text(nn.Module):
+    """Adds the sum of a text's tokens, weighted by their positions, to x."""
+
+    def forward(self, sample: Tensor, timestep: Tensor, text: Tensor, places: Tensor, zeros: Tensor) -> Tensor:
+        weights = places + 1 + zeros[:, 0]
+        return sample + timestep.reshape(-1, 1, 1, 1, 1) + (text * weights).sum(1).reshape(-1, 1, 1, 1, 1)
+
+
+def test_the_graph_counts_the_tokens_of_a_text() -> None:
+    """It has positions from 0, and zeros, for each token of an argument with rows."""
+    text = Condition("text", "text", (3,), "float32", follows={0: "tokens"})
+    arguments = {
+        "text": Argument("text", torch.ones(1, 3), 1, text),
+        "places": Argument("places", torch.arange(3), counts=("text", 0)),
+        "zeros": Argument("zeros", torch.zeros(3, 2), counts=("text", 0), has_zeros=True),
+    }
+    names = ("sample", "timestep", *arguments)
+    _, structure = torch.utils._pytree.tree_flatten(dict.fromkeys(names, 0))
+    relations = replace(record_frames()[0].found, x="sample", times={"timestep": (1.0, 0.0)}, still_times={})
+    sorted_ones = NetworkArguments(names, structure, arguments, {}, 0, None, {"timestep": ()})
+    adapter = RecordedNetwork(Text(), relations, sorted_ones)
+    x, time, length = torch.zeros(2, 4, 6, 2, 2), torch.zeros(2), torch.export.Dim("tokens", max=9)
+    graph, _ = capture(adapter, (x, time, torch.ones(2, 3)), ({}, {}, ({1: length},)), ["x", "time", "text"], ["y"])
+    feeds = {"x": x.numpy(), "time": time.numpy(), "text": np.ones((2, 5), np.float32)}
+    np.testing.assert_allclose(run(graph, feeds)["y"], np.full((2, 4, 5, 2, 2), 1.0 + 2 + 3 + 4 + 5), rtol=1e-6)
