@@ -30,7 +30,7 @@ from fewstep.pipelines.companions.answering_networks import (
 )
 from fewstep.pipelines.companions.autoencoder import IMAGE, LATENT, random_latents
 from fewstep.pipelines.companions.partial_trace import TraceOfValues, pause_trace
-from fewstep.pipelines.companions.picture_encoder import find_latents, make_encoder
+from fewstep.pipelines.companions.picture_encoder import RecordedEncoder, find_latents, make_encoder
 from fewstep.pipelines.companions.recorded_conditions import read_conditions
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
@@ -364,7 +364,10 @@ def _make_autoencoder(decoding: RecordedDecoding, read: ReadNetwork) -> Autoenco
             resized = decoding.at(x_shape)
             with place(decoding.built.pipeline, {decoding.components[0]: autoencoder}):
                 latents = find_latents(autoencoder, resized.finish, x_shape)
-            return latents, tuple(map(int, resized.outputs[0].shape[1:]))
+            image_shape = tuple(map(int, resized.outputs[0].shape[1:]))
+            if latents is not None and not RecordedEncoder(autoencoder, latents).takes(image_shape):
+                return None, image_shape
+            return latents, image_shape
 
         if hasattr(autoencoder, "encode"):
             encoder = make_encoder(only.load, only.encoding, find_ports, decoding.x_shape)

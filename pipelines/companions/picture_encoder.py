@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fewstep.export.companions.companion import Companion
 from fewstep.pipelines.companions.autoencoder import BATCHES, IMAGE, LATENT, random_images
@@ -30,9 +31,18 @@ class RecordedEncoder(nn.Module):
         self.autoencoder, self.latents = autoencoder, latents
 
     def forward(self, *image: Tensor) -> tuple[Tensor, ...]:
-        pixels = image[0][:, :, None] if len(self.latents.target_shape) == 4 else image[0]
+        return (self.latents.undo(self._encode(*image)),)
+
+    def takes(self, image_shape: tuple[int, ...]) -> bool:
+        """Return whether an image of this shape is encoded to latents of the size that is decoded: a pipeline may
+        resize its picture after decoding. No number is computed."""
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            return self._encode(torch.empty(1, *image_shape)).shape[1:] == self.latents.target_shape
+
+    def _encode(self, image: Tensor) -> Tensor:
+        pixels = image[:, :, None] if len(self.latents.target_shape) == 4 else image
         (encoded,) = self.autoencoder.encode(pixels, return_dict=False)
-        return (self.latents.undo(encoded if isinstance(encoded, Tensor) else encoded.mode()),)
+        return encoded if isinstance(encoded, Tensor) else encoded.mode()
 
 
 FindPorts = Callable[[tuple[int, ...]], tuple[ElementMap | None, tuple[int, ...]]]
