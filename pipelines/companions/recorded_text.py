@@ -30,7 +30,7 @@ from fewstep.pipelines.companions.text import TRIED, converts_prompts, find_t5, 
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import LONGEST, NEGATIVE, PICTURE, PROMPT, PROMPTS
-from fewstep.pipelines.recording.stand_ins import is_small
+from fewstep.pipelines.recording.stand_ins import LengthError, is_small
 from fewstep.pipelines.recording.text_calls import TextRecord, find_tokenizers, read_outputs
 from fewstep.pipelines.relations.arguments import branch_values, condition_name
 from fewstep.pipelines.relations.output_sums import Output, read_output
@@ -44,6 +44,7 @@ from fewstep.pipelines.relations.text_rules import (
     EncoderOutput,
     IdsOfText,
     OutputBlock,
+    PaddingError,
     Rule,
     TokenMask,
     TokenPositions,
@@ -194,7 +195,7 @@ def read_recorded_text(
 ) -> tuple[TextSource, bool] | None:
     """Return the text encoders of a recorded pipeline, and whether its unconditional text is all zeros. Returns None if
     its call takes no prompt, or, with a warning, if its conditions do not follow from texts by rules. `without` are
-    components without weights."""
+    components without weights. Raises LengthError if only padded texts follow no rules."""
     if PROMPT not in recorded.settings.usual:
         return None
     try:
@@ -202,6 +203,8 @@ def read_recorded_text(
         if missing := [] if text is None else [name for name in text.components if name in without]:
             raise TextError(f"its {missing[0]} has no weights")
     except (TextError, UserError) as error:
+        if isinstance(error, PaddingError) and not recorded.settings.forms.has_free_length:
+            raise LengthError(str(error)) from error
         reason = error.what if isinstance(error, UserError) else str(error)
         LOG.warning(NO_PROMPTS_OF, label, reason)
         return None

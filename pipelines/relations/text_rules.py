@@ -294,6 +294,10 @@ def compute_positions(rule: TokenPositions, mask: Tensor) -> Tensor:
     return places.expand(rule.axes, *mask.shape)
 
 
+class PaddingError(TextError):
+    """A condition has zeros for the padding of some texts, or branches of guidance, and values for that of others."""
+
+
 @dataclass(frozen=True)
 class TextTarget:
     """A target [*shape] that a pipeline computed from one text. `outputs` and `masks` are those of its encoders, as in
@@ -306,7 +310,7 @@ class TextTarget:
 
 def with_masks(name: str, rule: BlockGrid, matches: Sequence[TextTarget]) -> BlockGrid:
     """Return the rule with those blocks masked whose rows of padding are zeros. Raises TextError if the values of some
-    text differ in another way."""
+    text differ in another way, PaddingError if they have zeros for the padding of some texts only."""
     if not is_grid(rule):
         raise TextError(f"{name} is a mixture of outputs of its text encoders")
     ends = [(block.source, block.start[0] + block.size[0]) for block in rule.blocks]
@@ -314,10 +318,16 @@ def with_masks(name: str, rule: BlockGrid, matches: Sequence[TextTarget]) -> Blo
         raise TextError(f"{name} has an output of a network whose rows are as many as the tokens of its text")
     encoders = sorted({block.source.encoder for block in rule.blocks})
     choices = product(*((None, *_maskers(encoder, matches[0])) for encoder in encoders))
+    fitting = set[int]()
     for chosen in sorted(choices, key=lambda masks: len(masks) - masks.count(None)):
         marked = _mark(rule, dict(zip(encoders, chosen, strict=True)))
-        if all(agrees(combine(marked, match.outputs, match.masks)[0], match.target) for match in matches):
+        values = [combine(marked, match.outputs, match.masks)[0] for match in matches]
+        own = {number for number, match in enumerate(matches) if agrees(values[number], match.target)}
+        if len(own) == len(matches):
             return marked
+        fitting |= own
+    if len(fitting) == len(matches):
+        raise PaddingError(f"{name} has zeros for the padding of some texts only")
     raise TextError(f"{name} is another function of the outputs of its text encoders for some texts")
 
 

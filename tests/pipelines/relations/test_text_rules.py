@@ -13,6 +13,7 @@ from fewstep.pipelines.relations.text_rules import (
     BlockGrid,
     EncoderOutput,
     OutputBlock,
+    PaddingError,
     TextTarget,
     TokenPositions,
     clear_padding,
@@ -113,9 +114,15 @@ def test_a_cleared_target_has_zeros_for_padding_only() -> None:
     assert [block.mask for block in with_masks("the text", rule, targets).blocks] == [0]
 
 
-def test_texts_that_follow_different_rules_are_refused() -> None:
-    with pytest.raises(TextError, match="the text is another function"):
+def test_padding_that_is_zeros_in_some_texts_is_named() -> None:
+    with pytest.raises(PaddingError, match="the text has zeros for the padding of some texts only"):
         with_masks("the text", rule_of(HIDDEN), [match(4, True), match(3, False)])
+
+
+def test_texts_that_follow_different_rules_are_refused() -> None:
+    other = replace(match(3, False), target=OTHER)
+    with pytest.raises(TextError, match="the text is another function"):
+        with_masks("the text", rule_of(HIDDEN), [match(4, True), other])
 
 
 def masks(counts: Sequence[int]) -> list[Tensor]:
