@@ -36,7 +36,7 @@ def test_a_family(family: Family, tmp_path: Path) -> None:
     options = made if isinstance(made, dict) else {"source": made}
     if family.stem in EXPORTED:
         export(ExportOptions(output=tmp_path / "bundle", change=("pag:all",), verify="quick", **options))
-    loaded = load_source(options["source"], options.get("spec"))
+    loaded = load_source(options["source"], options.get("spec"), call=options.get("call", ()))
     if family.stem in WITHOUT:
         with pytest.raises(UserError, match="never calls torch's scaled_dot|not a torch module"):
             apply_changes(loaded, (), (read_change("pag:middle"),))
