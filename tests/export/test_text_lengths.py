@@ -113,7 +113,7 @@ def test_the_null_value_of_a_text_has_a_length_of_its_own(length: int, problem: 
 
 
 @pytest.fixture(scope="module")
-def guided(tmp_path_factory: pytest.TempPathFactory) -> Sampler:
+def guidance_sampler(tmp_path_factory: pytest.TempPathFactory) -> Sampler:
     """A sampler whose null value has a length of its own."""
     folder = tmp_path_factory.mktemp("guided")
     np.save(folder / "null.npy", text_of(3, 1)[0])
@@ -122,26 +122,26 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> Sampler:
     return load(folder / "bundle")
 
 
-def test_a_trajectory_has_a_call_for_each_branch_of_another_length(guided: Sampler) -> None:
-    plan = check_compiled(guided.compile("ddim:2", 3.0))
-    calls = list(roll_out(guided, plan, range(2), conditions={"text": text_of(7)}))
+def test_a_trajectory_has_a_call_for_each_branch_of_another_length(guidance_sampler: Sampler) -> None:
+    plan = check_compiled(guidance_sampler.compile("ddim:2", 3.0))
+    calls = list(roll_out(guidance_sampler, plan, range(2), conditions={"text": text_of(7)}))
     assert [call.state.index for call in calls] == [0, 0, 1, 1]
     assert [call.is_last for call in calls] == [False, False, False, True]
 
 
-def test_branches_of_other_lengths_are_recorded_for_bodies(guided: Sampler) -> None:
-    plan = check_compiled(guided.compile("ddim:2", 3.0))
-    recorded = record_run(guided, plan, range(2), {"text": text_of(7)})
-    graph = guided.network().graph
+def test_branches_of_other_lengths_are_recorded_for_bodies(guidance_sampler: Sampler) -> None:
+    plan = check_compiled(guidance_sampler.compile("ddim:2", 3.0))
+    recorded = record_run(guidance_sampler, plan, range(2), {"text": text_of(7)})
+    graph = guidance_sampler.network().graph
 
     def run_float(feeds: Arrays) -> dict[str, np.ndarray]:
         return dict(graph({name: value for name, value in feeds.items() if name != GROUP}))
 
     np.testing.assert_array_equal(recorded.final_samples(recorded.run([run_float])), recorded.sample)
-    expected = guided.sample(plan, range(2), {"text": text_of(7)})
+    expected = guidance_sampler.sample(plan, range(2), {"text": text_of(7)})
     np.testing.assert_array_equal(recorded.sample, expected)
 
 
-def test_a_baked_run_refuses_a_null_value_of_another_length(guided: Sampler, tmp_path: Path) -> None:
+def test_a_baked_run_refuses_a_null_value_of_another_length(guidance_sampler: Sampler, tmp_path: Path) -> None:
     with refuses("the null value of 'text' has a length of its own", "bake with --guidance 1"):
-        bake(BakeOptions(guided.bundle.path, "ddim:2", tmp_path / "baked.onnx", guidance=2.0))
+        bake(BakeOptions(guidance_sampler.bundle.path, "ddim:2", tmp_path / "baked.onnx", guidance=2.0))
