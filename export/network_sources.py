@@ -1,7 +1,7 @@
 """Load the sources of all networks, with the changes that options name."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +84,9 @@ def load_changed_source(options: ExportOptions, changes: Changes, others: Sequen
     )
     names = names_of(source, (*others, *experts_of(source)))
     own = changes.of(names[0], names)
+    for expert in (*others, *experts_of(source)):  # refuse what does not fit before the first network is exported
+        if expert.outline is not None:
+            _check_denoiser(expert.outline, changes.of(expert.name, names))
     _say_what_was_compared(source, options)
     source = apply_changes(source, own.loras, own.changes, own.slots)
     if options.cache is not None:
@@ -109,13 +112,15 @@ def _check_folder(folder: Path, changes: Changes) -> None:
     for name, outline in outlines.items():
         has_one = len(names) == 1  # which options need not name
         changed = NetworkChanges(loras_of(name, names, changes.loras)) if has_one else changes.of(name, names)
-        if changed.loras or changed.slots:
-            _check_denoiser(outline(), changed)
+        _check_denoiser(outline, changed)
 
 
-def _check_denoiser(module: "nn.Module", changes: NetworkChanges) -> None:
+def _check_denoiser(outline: "Callable[[], nn.Module]", changes: NetworkChanges) -> None:
+    if not (changes.loras or changes.slots):
+        return
     from fewstep.export.lora.merge import check_fit
 
+    module = outline()
     for lora in changes.loras:
         check_fit(module, lora)
     if changes.slots:

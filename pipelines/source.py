@@ -23,7 +23,7 @@ from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_m
 from fewstep.pipelines.compared_size import are_comparable
 from fewstep.pipelines.comparison import compare_samples
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.files.loading import load_network
+from fewstep.pipelines.files.loading import load_network, outline_network
 from fewstep.pipelines.free_sizes import RecordedSizes
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline, record_pipeline
 from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
@@ -120,7 +120,10 @@ def _load_folder(
     digest = hash_files([*configs, folder.path / "scheduler" / "scheduler_config.json", *files, *more])
     origin = PipelineOrigin(folder.path.resolve().name, str(folder.path), digest)
     networks = {name: network for name, (network, _) in loaded.items()}
-    return _make_source(recorded, networks, origin, companions, lambda name: load_network(folder.path / name)[0])
+    stored = StoredNetworks(
+        lambda name: load_network(folder.path / name)[0], lambda name: outline_network(folder.path / name)
+    )
+    return _make_source(recorded, networks, origin, companions, stored)
 
 
 def load_pipeline(pipeline: Any, label: str, sha256: str, given: Mapping[str, Any]) -> TorchSource:
@@ -142,7 +145,9 @@ def _load_in_memory(pipeline: Any, label: str, sha256: str, given: Mapping[str, 
         return network
 
     networks = {name: load(name) for name in recorded.parts}
-    return _make_source(recorded, networks, PipelineOrigin(label, label, sha256), companions, load)
+    return _make_source(
+        recorded, networks, PipelineOrigin(label, label, sha256), companions, StoredNetworks(load, load)
+    )
 
 
 def _add_text(
@@ -170,15 +175,23 @@ class PipelineOrigin:
     sha256: str
 
 
+@dataclass(frozen=True)
+class StoredNetworks:
+    """The networks of a pipeline by their components: with weights, and only with the shapes of their weights."""
+
+    load: Callable[[str], nn.Module]
+    outline: Callable[[str], nn.Module]
+
+
 def _make_source(
     recorded: RecordedPipeline,
     networks: Mapping[str, nn.Module],
     origin: PipelineOrigin,
     companions: PipelineNetworks | None,
-    load: Callable[[str], nn.Module],
+    stored: StoredNetworks,
 ) -> TorchSource:
-    """Wrap denoisers with their weights, and compare samples with those of their pipeline. `load` loads an
-    expert by its component again, after the main network is exported."""
+    """Wrap denoisers with their weights, and compare samples with those of their pipeline. An expert is loaded from
+    `stored` again when the main network is exported."""
     modules = recorded.wrap({name: to_float32(network).eval() for name, network in networks.items()})
     with silence_libraries():
         scheduler = find_scheduler(recorded, modules, origin.label)
@@ -200,10 +213,13 @@ def _make_source(
         return replace(source, batch_least=least, loops_over_samples=True)
 
     def load_expert(component: str) -> TorchSource:
-        return replace(wrap(component, to_float32(load(component)).eval()), companions=None)
+        return replace(wrap(component, to_float32(stored.load(component)).eval()), companions=None)
 
     until = recorded.until or inf
-    experts = tuple(Expert(component, until, partial(load_expert, component)) for component in others)
+    experts = tuple(
+        Expert(component, until, partial(load_expert, component), partial(stored.outline, component))
+        for component in others
+    )
     sizes = RecordedSizes(recorded, modules, scheduler, origin.label)
     return replace(wrap(name, networks[name]), experts=experts, component=name, check_sizes=sizes.check)
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from fewstep.export import network_sources
+from fewstep.export.expert import Expert
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.network_sources import load_changed_source, read_changes
 from fewstep.pipelines.kind import PIPELINE
@@ -64,3 +66,16 @@ def test_only_networks_that_diffusers_builds_are_compared_early(
     for file in ("config.json", *files):
         (tmp_path / "unet" / file).write_text("{}")
     assert PIPELINE.outlines is not None and list(PIPELINE.outlines(tmp_path)) == names
+
+
+def test_a_lora_of_another_expert_is_refused_before_the_first_network_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    parts = {f"other.lora_{part}.weight": np.zeros((4, 4), np.float32) for part in "AB"}
+    save_file(parts, tmp_path / "lora.safetensors")
+    monkeypatch.setattr(network_sources, "load_source", lambda *_: object())
+    expert = Expert("noisy", 0.0, lambda: pytest.fail("the expert was loaded"), lambda: torch.nn.Linear(4, 4))
+    options = ExportOptions("a.py:make", tmp_path / "bundle", lora=(f"{tmp_path / 'lora.safetensors'}@noisy",))
+    with refuses("Linear lacks 1 of the layers"):
+        load_changed_source(options, read_changes(options), (expert,))
