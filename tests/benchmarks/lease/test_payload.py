@@ -15,12 +15,15 @@ from benchmarks.lease.payload import Folder, write_payload
 from fewstep.plans.errors import UserError
 from tests.refusals import refuses
 
+SIZE = 6_000_000  # bytes of a file
+LIMIT = 2 * SIZE - 100_000  # bytes of a folder
+
 
 def make(work: Path, output: Path, data: Path | None) -> None:
-    """Two files that do not fit into one folder."""
+    """Two files that do not fit into one folder, each larger than the text of the tree."""
     for name in ("first", "second"):
         (output / "numbers").mkdir(parents=True, exist_ok=True)
-        (output / "numbers" / name).write_bytes(os.urandom(3_000_000))
+        (output / "numbers" / name).write_bytes(os.urandom(SIZE))
 
 
 PRINTS = """$PYTHON -c "
@@ -33,7 +36,7 @@ ITEM = Item(PRINTS, f'{PRINTS}; echo rehearsed >> "$OUT/printed.txt"', "none", w
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Folder]:
     folder = tmp_path_factory.mktemp("lease")
-    return list(write_payload(ITEM, folder / "out", folder / "work", 5_900_000, "3.12", 90))
+    return list(write_payload(ITEM, folder / "out", folder / "work", LIMIT, "3.12", 90))
 
 
 def run(folder: Folder, to: Path, **variables: str) -> str:
@@ -44,7 +47,7 @@ def run(folder: Folder, to: Path, **variables: str) -> str:
 
 @pytest.mark.slow
 def test_each_folder_is_below_the_limit(folders: list[Folder]) -> None:
-    assert len(folders) == 2 and all(3e6 < folder.size < 5.9e6 for folder in folders)
+    assert len(folders) == 2 and all(SIZE < folder.size < LIMIT for folder in folders)
 
 
 @pytest.mark.slow
@@ -54,7 +57,7 @@ def test_the_last_folder_runs_the_command_with_all_files_and_the_tree(folders: l
     assert run(last, tmp_path) == ""
     place, *sizes = (tmp_path / "results/printed.txt").read_text().split()
     (payload,) = (tmp_path / "kept").iterdir()  # another payload has another folder, and never this tree
-    assert Path(place) == (payload / "tree/plans/plan.py").resolve() and sizes == ["3000000"] * 2
+    assert Path(place) == (payload / "tree/plans/plan.py").resolve() and sizes == [str(SIZE)] * 2
     run(last, tmp_path, REHEARSE="1")
     assert (tmp_path / "results/printed.txt").read_text().endswith("rehearsed\n")
 
@@ -63,7 +66,7 @@ def test_a_folder_with_other_files_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "part-1").mkdir()
     (tmp_path / "results.jsonl").write_text("{}")
     with refuses("results.jsonl", "empty or a new folder"):
-        write_payload(ITEM, tmp_path, tmp_path / "work", 5_900_000, "3.12", 90)
+        write_payload(ITEM, tmp_path, tmp_path / "work", LIMIT, "3.12", 90)
     assert (tmp_path / "results.jsonl").read_text() == "{}" and (tmp_path / "part-1").is_dir()
 
 
@@ -83,8 +86,8 @@ def test_a_source_has_the_text_of_the_tree_and_no_folder_of_another_item(
 
 @pytest.mark.slow
 def test_a_file_above_the_limit_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"made-00.tar has 2.9 MiB; raise --limit"):
-        write_payload(ITEM, tmp_path / "out", tmp_path / "work", 2_900_000, "3.12", 90)
+    with pytest.raises(UserError, match=r"made-00.tar has 5.7 MiB; raise --limit"):
+        write_payload(ITEM, tmp_path / "out", tmp_path / "work", SIZE - 100_000, "3.12", 90)
 
 
 @pytest.mark.parametrize("name", ITEMS)
