@@ -74,7 +74,7 @@ def measure_operation_errors(
     weights = {} if quantize is None else {op.name: round_weight(op, prepared, codes, quantize) for op in ops}
     is_small = not exceeds_one_file(prepared)
     gated = add_quantization_gates(prepared, ops, codes, target.scheme, weights)
-    graph = split_attention(gated if is_small else _fuse_attention(gated))
+    graph = split_attention(gated) if is_small else _hold_few_scores(gated)
     session = open_session(graph, optimize=is_small, arena=True, fuse_qdq=False)
     gated_graph = session if is_small else run_row_by_row(session, graph.inputs)
 
@@ -95,11 +95,10 @@ def measure_operation_errors(
     return OperationErrors(tuple(op.name for op in ops), found, float(exact.var()))
 
 
-def _fuse_attention(graph: Graph) -> Graph:
-    """Return the graph with attention in one kernel, which does not store the scores."""
-    from fewstep.graph.passes.contrib_attention import fuse_unmasked_attention  # for large networks alone
+def _hold_few_scores(graph: Graph) -> Graph:
+    from fewstep.graph.passes.contrib_attention import hold_few_scores  # for large networks alone
 
-    return fuse_unmasked_attention(graph)
+    return hold_few_scores(graph)
 
 
 def attribute_errors(

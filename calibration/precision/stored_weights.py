@@ -26,6 +26,7 @@ from fewstep.calibration.ranges.moments import Moments
 from fewstep.graph.files.weights import release_array
 from fewstep.graph.graph import Graph
 from fewstep.graph.grouped_weights import group_size
+from fewstep.graph.passes.contrib_attention import hold_few_scores
 from fewstep.graph.passes.stored_weights import (
     StoredWeight,
     can_have_4_bits,
@@ -52,7 +53,7 @@ Bits = Mapping[str, int]  # by `WeightedOp.code`: 4 or 8; weights that are missi
 @dataclass(frozen=True)
 class RoundedWeights:
     """Rounds the weights of a graph, each once for each number of bits: by the second moments of their inputs
-    (`gptq.py`) where there are any, otherwise to the nearest."""
+    (`gptq.py`) where there are any, otherwise to the nearest. Attention holds few scores (`hold_few_scores`)."""
 
     prepared: Graph
     moments: Moments
@@ -60,7 +61,13 @@ class RoundedWeights:
 
     def store(self, bits: Bits) -> Graph:
         """Return the graph with weights of these bits. Raises UserError if a weight is not finite."""
-        return store_weights(self.prepared, lambda op: self._round(op, bits[op.code]) if op.code in bits else None)
+        return store_weights(
+            self.prepared, lambda op: self._round(op, bits[op.code]) if op.code in bits else None, self._form
+        )
+
+    @cached_property
+    def _form(self) -> Graph:
+        return hold_few_scores(self.prepared)
 
     def _round(self, op: WeightedOp, bits: int) -> StoredWeight:
         key = op.code, bits

@@ -18,6 +18,7 @@ from fewstep.cli.run_plan import warn_of_mismatch
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.lora.option import split_network_of_file, split_strength
+from fewstep.runtime.machine.memory_pages import return_large_blocks
 from fewstep.runtime.pictures import pictures_of, sound_of
 from fewstep.runtime.progress import SILENT, Progress
 from fewstep.runtime.prompts import Values
@@ -76,6 +77,7 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
     batch = batch if request.memory is None else request.memory.batch
     backend = open_backend(options, request.choice, batch)
     if request.memory is not None and not request.memory.keeps_memory:
+        return_large_blocks()
         backend = GraphsInTurns(OnnxRuntime(options.threads, keeps_memory=False))
     with load(options.bundle, options.precision, backend=backend, whole_runs=options.whole_run) as loaded:
         adapters: dict[str | PathLike[str], float] = {}

@@ -11,7 +11,7 @@ from fewstep.graph.graph import Graph, Node
 from fewstep.graph.index import Index, index, sort_topologically
 from fewstep.graph.passes.attention_mask import MaskConverter, is_sum, split_mask
 from fewstep.graph.passes.constants import drop_unused
-from fewstep.graph.passes.split_attention import AttentionNodes, attention_of
+from fewstep.graph.passes.split_attention import AttentionNodes, attention_of, split_attention
 from fewstep.graph.pattern import match
 from fewstep.graph.selection import CONTRIB
 from fewstep.graph.types import Types, infer_types
@@ -22,15 +22,16 @@ TOKENS_FIRST = {3: [0, 1, 2], 4: HEADS}
 TOKENS_LAST = {3: [0, 2, 1], 4: [0, 3, 1, 2]}
 
 
-def fuse_unmasked_attention(graph: Graph) -> Graph:
-    """Write each attention without a mask as one MultiHeadAttention, for onnxruntime's CPU provider.
+def hold_few_scores(graph: Graph) -> Graph:
+    """Write each attention without a mask as one MultiHeadAttention, for onnxruntime's CPU provider, and compute others
+    a few heads at a time if their scores are large.
 
-    Its kernel computes the softmax of a block of scores while the block is in the cache (Dao et al. 2022, arXiv
+    The kernel computes the softmax of a block of scores while the block is in the cache (Dao et al. 2022, arXiv
     2205.14135), and keeps no scores in memory. The kernel takes 0.87 to 0.97 of the time of MatMul, Softmax and MatMul
     for 64 and 256 tokens, 0.66 for 1024 tokens, and 0.78 for 4096 tokens. With a mask the kernel holds the scores of
-    all heads.
+    all heads. OpenVINO reads it as its own kernel. Shapes must be known, so weights must be float.
     """
-    return fuse_attention(graph, infer_types(graph), has_masks=False)
+    return split_attention(fuse_attention(graph, infer_types(graph), has_masks=False))
 
 
 def fuse_attention(graph: Graph, types: Types, has_masks: bool = True) -> Graph:

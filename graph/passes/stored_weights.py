@@ -16,6 +16,7 @@ from fewstep.graph.files.weights import release_array
 from fewstep.graph.graph import Array, Graph, Node
 from fewstep.graph.grouped_weights import GroupedWeight, group_size, quantize_in_groups
 from fewstep.graph.passes.constants import drop_unused
+from fewstep.graph.passes.contrib_attention import hold_few_scores
 from fewstep.graph.passes.stored_embeddings import store_embeddings
 from fewstep.graph.selection import (
     CONTRIB,
@@ -50,10 +51,17 @@ def can_have_4_bits(op: WeightedOp, graph: Graph) -> bool:
     return op.node.op != "Conv" and is_plain
 
 
-def store_weights(graph: Graph, weight_of: Callable[[WeightedOp], StoredWeight | None]) -> Graph:
+def store_weights(
+    graph: Graph, weight_of: Callable[[WeightedOp], StoredWeight | None], form: Graph | None = None
+) -> Graph:
     """Return the graph with weights in 8 or 4 bits. `weight_of` returns that of an operation, or None if it stays
     float. It is called once for each weight, in threads, and the weight is packed before the thread takes the next one.
-    Operations with a weight in 4 bits must be those of `can_have_4_bits`."""
+    Operations with a weight in 4 bits must be those of `can_have_4_bits`.
+
+    form: the graph in another form with the same operations with weights, such as that of `hold_few_scores`, which is
+        returned with its weights stored; None for the graph itself.
+    """
+    form = graph if form is None else form
 
     def pack(op: WeightedOp) -> tuple[int, dict[str, Array]] | None:
         """Return the number of a group's inputs, or 0 for 8 bits, and the constants of a weight."""
@@ -69,10 +77,9 @@ def store_weights(graph: Graph, weight_of: Callable[[WeightedOp], StoredWeight |
     nodes: dict[str, Node] = {}
     constants: dict[str, Array] = {}
     for op in ops:
-        form = packed[op.code]
-        if form is None:
+        if (parts := packed[op.code]) is None:
             continue
-        group, stored = form
+        group, stored = parts
         constants |= stored
         if group:
             nodes.setdefault(_scales(op), Node("Cast", (f"{_scales(op)}16",), (_scales(op),), {"to": 1}))
@@ -81,14 +88,14 @@ def store_weights(graph: Graph, weight_of: Callable[[WeightedOp], StoredWeight |
             name = f"{op.weight}/dequantized_{op.axis}"
             nodes[name] = Node("DequantizeLinear", (_integers(op), _int8_scales(op)), (name,), {"axis": op.axis})
             changed[op.name] = (replace(op.node, inputs=(op.x, name, *op.node.inputs[2:])),)
-    replaced = [new for node in graph.nodes for new in changed.get(node.output, (node,))]
-    return drop_unused(graph.with_nodes([*nodes.values(), *replaced], constants))
+    replaced = [new for node in form.nodes for new in changed.get(node.output, (node,))]
+    return drop_unused(form.with_nodes([*nodes.values(), *replaced], constants))
 
 
 def store_nearest(graph: Graph, bits: Bits) -> Graph:
-    """Return the graph with all weights of `select_stored_ops` in 8 bits, or those of matrix products in 4 bits, and
-    tables of embeddings in 8 bits. Each number is the nearest one that its scale allows. Weights that are mapped from a
-    file are released from memory.
+    """Return the graph with all weights of `select_stored_ops` in 8 bits, or those of matrix products in 4 bits, tables
+    of embeddings in 8 bits, and attention that holds few scores. Each number is the nearest one that its scale allows.
+    Weights that are mapped from a file are released from memory.
 
     Raises UserError if a weight is not finite.
     """
@@ -99,7 +106,7 @@ def store_nearest(graph: Graph, bits: Bits) -> Graph:
         release_array(graph.constants[op.weight])
         return weight
 
-    return store_embeddings(store_weights(graph, nearest))
+    return store_embeddings(store_weights(graph, nearest, hold_few_scores(graph)))
 
 
 def store_weights_as_int8(graph: Graph) -> Graph:

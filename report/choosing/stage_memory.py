@@ -25,6 +25,7 @@ from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
 from fewstep.runtime.machine.cpu import engine_threads
 from fewstep.runtime.machine.memory import peak_bytes
+from fewstep.runtime.machine.memory_pages import return_large_blocks
 from fewstep.runtime.sampling.lazy_graphs import GraphsInTurns
 from fewstep.runtime.text import load_text_encoder, open_text_encoder
 
@@ -91,6 +92,8 @@ def _not_run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
 
 def _denoise(bundle: Bundle, stage: Stage, threads: int) -> None:
     """Load the graphs of a body as a sampler does, and call each for synthetic inputs."""
+    if not stage.keeps_memory:
+        return_large_blocks()
     engine, manifest = OnnxRuntime(threads, keeps_memory=stage.keeps_memory), bundle.manifest
     backend: Backend = engine if stage.keeps_memory else GraphsInTurns(engine)
     graphs = graph_names(stage.body, manifest.bodies[stage.body])

@@ -3,6 +3,9 @@
 import ctypes
 import mmap
 
+M_MMAP_THRESHOLD = -3  # from glibc's malloc.h
+LARGE_BLOCK = 4 << 20  # bytes; each such block costs a system call, and the zeros of its pages
+
 
 def release_free_memory() -> None:
     """Return freed memory of this process to the operating system.
@@ -25,3 +28,16 @@ def drop_pages(address: int, size: int) -> None:
     start, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
     if start < end and hasattr(mmap, "MADV_DONTNEED"):
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+
+
+def return_large_blocks() -> None:
+    """Let glibc return each block of LARGE_BLOCK bytes or more to the operating system as soon as it is freed, for the
+    rest of this process. A library must not change it for its host.
+
+    By default glibc takes blocks of up to 32 MB from its heap once one of that size was freed, and activations of other
+    sizes then leave gaps. Other C libraries have no such setting.
+    """
+    try:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
+    except (AttributeError, OSError, TypeError):  # musl and macOS; none; Windows
+        return

@@ -22,9 +22,8 @@ from fewstep.calibration.lowering.encoding import asymmetric_uint8, integer_name
 from fewstep.calibration.lowering.norm_fusion import fuse_norms
 from fewstep.calibration.lowering.scheme import Form, Replacement, Scheme, Target
 from fewstep.graph.graph import Array, Graph, Node
-from fewstep.graph.passes.contrib_attention import fuse_unmasked_attention
+from fewstep.graph.passes.contrib_attention import hold_few_scores
 from fewstep.graph.passes.mish import expand_mish
-from fewstep.graph.passes.split_attention import split_attention
 from fewstep.graph.selection import WeightedOp
 from fewstep.graph.session import GraphSession, open_session
 from fewstep.graph.weight_quantization import QuantizedWeight
@@ -112,7 +111,7 @@ CPU_X86 = Target(
         form=Form(emit_quantize, emit_operation, encodes_output=lambda op: op.node.op == "Conv"),
         least_gain=LEAST_GAIN,
     ),
-    rewrites=(fuse_unmasked_attention, split_attention),  # if sizes are dynamic, both need the shapes after weights
+    rewrites=(hold_few_scores,),  # if sizes are dynamic, it needs the shapes after weights
     passes=(expand_mish,),
     finish=(fuse_channel_scales, fuse_norms),
     check=count_integer_kernels,

@@ -37,6 +37,7 @@ from fewstep.runtime.sampling.loading import load
 from tests.bundles import change_bundle
 from tests.calibration.precision.deep_body import deep
 from tests.calibration.test_calibrate import SCHEDULE, write_bundle
+from tests.graph.passes.test_stored_weights import attending
 from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
 
@@ -243,6 +244,14 @@ def test_a_body_of_4_bits_without_any_weight_in_4_bits_says_so() -> None:
     graph = mixer()
     recipe = WeightRecipe(INT4, RoundedWeights(graph, {}), dict.fromkeys(coarsest_bits(INT4, graph), 8), 1)
     assert recipe.graphs[0][1].notes[0].endswith("4 of 8 bits, none of 4 bits: the weights of int8-weights")
+
+
+def test_attention_of_a_body_is_one_kernel() -> None:
+    graph = attending()
+    for bits, products in ((8, 0), (4, 4)):
+        stored = RoundedWeights(graph, {}).store({op.code: bits for op in select_stored_ops(graph)})
+        assert [stored.ops().count(op) for op in ("MultiHeadAttention", "Softmax")] == [1, 0]
+        assert stored.ops().count("MatMulNBits") == products
 
 
 def test_weights_are_rounded_by_moments_where_there_are_any() -> None:

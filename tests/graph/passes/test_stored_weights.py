@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fewstep.graph.files.io import to_model
 from fewstep.graph.graph import Graph
 from fewstep.graph.grouped_weights import (
     GroupedWeight,
@@ -13,9 +14,13 @@ from fewstep.graph.grouped_weights import (
     round_to_nearest,
     spread_groups,
 )
+from fewstep.graph.passes.contrib_attention import hold_few_scores
 from fewstep.graph.passes.stored_weights import (
     can_have_4_bits,
+    nearest_int4,
+    nearest_int8,
     select_stored_ops,
+    store_nearest,
     store_weights,
     store_weights_as_int8,
 )
@@ -23,6 +28,7 @@ from fewstep.graph.selection import WeightedOp
 from fewstep.graph.session import run
 from fewstep.graph.weight_quantization import quantize_weight
 from fewstep.plans.errors import UserError
+from fewstep.runtime.bundle.platforms import Bits
 from tests.graph.small_graphs import assert_same
 from tests.onnx_text import graph_of_text
 from tests.refusals import refuses
@@ -121,3 +127,43 @@ def test_a_product_with_factors_cannot_have_4_bits() -> None:
     assert [can_have_4_bits(op, graph) for op in select_stored_ops(graph)] == [False]
     conv, _ = FORMS["Conv"]
     assert [can_have_4_bits(op, conv) for op in select_stored_ops(conv)] == [False]
+
+
+PROJECTIONS = dict.fromkeys(("w_q", "w_k", "w_v", "w_out"), (32, 32))
+ATTENTION = """t = Reshape(a, tokens) q = MatMul(t, w_q) k = MatMul(t, w_k) v = MatMul(t, w_v)
+    q4 = Reshape(q, heads) k4 = Reshape(k, heads) v4 = Reshape(v, heads)
+    qh = Transpose<perm=[0, 2, 1, 3]>(q4) kh = Transpose<perm=[0, 2, 3, 1]>(k4) vh = Transpose<perm=[0, 2, 1, 3]>(v4)
+    s = MatMul(qh, kh) p = Softmax<axis=-1>(s) o = MatMul(p, vh) turned = Transpose<perm=[0, 2, 1, 3]>(o)
+    joined = Reshape(turned, tokens) mixed = MatMul(joined, w_out) b = Reshape(mixed, image)"""
+
+
+def attending() -> Graph:
+    """Attention of two heads with four projections, between convolutions."""
+    graph = chain(ATTENTION, **PROJECTIONS)
+    sizes = {"tokens": [0, 16, 32], "heads": [0, 16, 2, 16], "image": [0, 32, 4, 4]}
+    return replace(graph, constants={**graph.constants, **{name: np.array(size) for name, size in sizes.items()}})
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_attention_of_a_stored_graph_is_one_kernel(bits: Bits) -> None:
+    graph = attending()
+    stored = store_nearest(graph, bits)
+    plain = store_weights(graph, lambda op: nearest_int4(op, graph) if bits == 4 else nearest_int8(op, graph))
+    counts = [[form.ops().count(op) for op in ("MultiHeadAttention", "Softmax")] for form in (stored, plain)]
+    assert counts == [[1, 0], [0, 1]]
+    assert stored.ops().count("MatMulNBits") == (4 if bits == 4 else 0)
+    x = np.random.default_rng(1).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    one, other = (run(form, {"x": x})["y"] for form in (plain, stored))
+    np.testing.assert_allclose(other, one, rtol=0, atol=1e-6 * np.abs(one).max())
+
+
+def test_openvino_computes_the_kernel_of_attention() -> None:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed")
+    form = hold_few_scores(attending())
+    assert form.ops().count("MultiHeadAttention") == 1
+    x = 0.01 * np.random.default_rng(1).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    core = openvino.Core()
+    model = core.read_model(to_model(form).SerializeToString())
+    computed = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"x": x})["y"]
+    exact = run(form, {"x": x})["y"]
+    np.testing.assert_allclose(computed, exact, rtol=0, atol=1e-5 * np.abs(exact).max())

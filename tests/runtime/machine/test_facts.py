@@ -54,6 +54,33 @@ def test_what_was_freed_below_something_held_is_given_back() -> None:
     assert resident_bytes() < before - 40_000_000 and above
 
 
+FREED = """
+import ctypes, sys
+from fewstep.runtime.machine.memory import resident_bytes
+from fewstep.runtime.machine.memory_pages import return_large_blocks
+if sys.argv[1] == "returned":
+    return_large_blocks()
+c = ctypes.CDLL(None)
+c.malloc.restype = ctypes.c_void_p
+def block():
+    place = ctypes.c_void_p(c.malloc(ctypes.c_size_t(20 << 20)))
+    ctypes.memset(place, 1, 20 << 20)
+    return place
+c.free(block())  # blocks of this size then come from the heap
+below, above = block(), block()
+before = resident_bytes()
+c.free(below)
+print(before - resident_bytes())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+@pytest.mark.parametrize(("way", "least", "most"), [("returned", 19 << 20, 21 << 20), ("kept", -(1 << 20), 1 << 20)])
+def test_a_large_block_below_another_is_given_back_when_it_is_freed(way: str, least: int, most: int) -> None:
+    done = subprocess.run([sys.executable, "-c", FREED, way], capture_output=True, text=True, check=True)
+    assert least < int(done.stdout) < most
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells what is resident")
 def test_pages_of_a_file_are_dropped_and_read_again(tmp_path: Path) -> None:
     content = np.resize(np.arange(251, dtype=np.uint8), 2**22)
