@@ -4,7 +4,9 @@ Stable Diffusion 1.5, in float16 as it is published: the text encoder has 123 M 
 autoencoder 84 M. CLIP's vocabulary is that of open_clip_torch: `pip install --no-deps open_clip_torch==2.32.0`.
 
 With `--klein`, FLUX.2 klein in bfloat16: the transformer has 3.9 B weights, Qwen3 as the text model 4.0 B and the
-autoencoder 84 M. They are written shard by shard, so 3 GB of memory suffice. Its tokenizer has characters only.
+autoencoder 84 M. Its tokenizer has characters only. With `--sdxl`, Stable Diffusion XL in float16: the U-Net has 2.6 B
+weights, the text encoders 123 M and 695 M and the autoencoder 84 M. These two are written shard by shard, so 3 GB of
+memory suffice.
 
 Pictures are noise; times and memory are those of the real pipeline.
 """
@@ -38,6 +40,30 @@ QWEN3_4B: dict[str, Any] = {
     "max_position_embeddings": 40_960,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
     "tie_word_embeddings": True,
+}
+CLIP_L: dict[str, Any] = {
+    "vocab_size": TOKENS,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+CLIP_BIG_G: dict[str, Any] = {
+    "vocab_size": TOKENS,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+    "hidden_act": "gelu",
+}
+KL: dict[str, Any] = {
+    "block_out_channels": CHANNELS,
+    "down_block_types": ("DownEncoderBlock2D",) * len(CHANNELS),
+    "up_block_types": ("UpDecoderBlock2D",) * len(CHANNELS),
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "sample_size": 512,
 }
 KLEIN_4B: dict[str, Any] = {
     "num_layers": 5,
@@ -79,23 +105,10 @@ def write_pipeline(folder: Path) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
-    size: dict[str, Any] = {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-    }
     parts: dict[str, Any] = {
-        "text_encoder": CLIPTextModel(CLIPTextConfig(vocab_size=TOKENS, **size)),
+        "text_encoder": CLIPTextModel(CLIPTextConfig(**CLIP_L)),
         "unet": NETWORKS["sd15"].make(NETWORKS["sd15"].width, NETWORKS["sd15"].latent),
-        "vae": AutoencoderKL(
-            block_out_channels=CHANNELS,
-            down_block_types=("DownEncoderBlock2D",) * len(CHANNELS),
-            up_block_types=("UpDecoderBlock2D",) * len(CHANNELS),
-            latent_channels=4,
-            layers_per_block=2,
-            sample_size=512,
-        ),
+        "vae": AutoencoderKL(**KL),
     }
     pipeline: Any = StableDiffusionPipeline(
         **parts,
@@ -106,6 +119,41 @@ def write_pipeline(folder: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(torch.float16).save_pretrained(folder)
+
+
+def write_sdxl(folder: Path) -> None:
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    with torch.device("meta"):
+        texts = {
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**CLIP_L)),
+            "text_encoder_2": CLIPTextModelWithProjection(CLIPTextConfig(**CLIP_BIG_G)),
+        }
+        networks: dict[str, Any] = {
+            "unet": NETWORKS["sdxl"].make(NETWORKS["sdxl"].width, NETWORKS["sdxl"].latent),
+            "vae": AutoencoderKL(**KL, scaling_factor=0.13025),
+        }
+    for name, text in texts.items():
+        text.config.dtype, text.config.architectures = torch.float16, [type(text).__name__]
+        text.config.save_pretrained(folder / name)
+        write_random_weights(text, folder / name / "model", torch.float16)
+    for name, network in networks.items():
+        network.save_config(folder / name)
+        write_random_weights(network, folder / name / "diffusion_pytorch_model", torch.float16)
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder / "tokenizer")
+    tokenizer.pad_token = "!"
+    tokenizer.save_pretrained(folder / "tokenizer_2")
+    scheduler: Any = DDIMScheduler.from_config(SCHEDULER)
+    scheduler.save_pretrained(folder / "scheduler")
+    parts = {name: ["transformers", type(text).__name__] for name, text in texts.items()}
+    parts |= {name: ["diffusers", type(network).__name__] for name, network in networks.items()}
+    parts |= dict.fromkeys(("tokenizer", "tokenizer_2"), ["transformers", "CLIPTokenizer"])
+    parts["scheduler"] = ["diffusers", "DDIMScheduler"]
+    index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True, **parts}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
 
 
 def write_klein(folder: Path) -> None:
@@ -121,10 +169,10 @@ def write_klein(folder: Path) -> None:
         autoencoder: Any = AutoencoderKLFlux2()
     text.config.dtype, text.config.architectures = torch.bfloat16, ["Qwen3ForCausalLM"]
     text.config.save_pretrained(folder / "text_encoder")
-    write_random_weights(text, folder / "text_encoder/model")
+    write_random_weights(text, folder / "text_encoder/model", torch.bfloat16)
     for name, network in (("transformer", transformer), ("vae", autoencoder)):
         network.save_config(folder / name)
-        write_random_weights(network, folder / name / "diffusion_pytorch_model")
+        write_random_weights(network, folder / name / "diffusion_pytorch_model", torch.bfloat16)
     tokenizer.save_pretrained(folder / "tokenizer")
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
     scheduler.save_pretrained(folder / "scheduler")
@@ -139,9 +187,10 @@ def write_klein(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
 
 
-def write_random_weights(network: Any, path: Path) -> None:
-    """Write random weights in bfloat16 for a network on torch's device "meta", in files of at most SHARD bytes whose
-    names begin with `path`. Matrices have the range of torch's linear layers, and norms are the identity."""
+def write_random_weights(network: Any, path: Path, dtype: Any) -> None:
+    """Write random weights of 16 bits, of torch's type `dtype`, for a network on torch's device "meta", in files of at
+    most SHARD bytes whose names begin with `path`. Matrices have the range of torch's linear layers, and norms are the
+    identity."""
     import torch
     from safetensors.torch import save_file
 
@@ -158,10 +207,10 @@ def write_random_weights(network: Any, path: Path) -> None:
         for name in names:
             shape, limit = stored[name].shape, 1 / math.sqrt(max(1, math.prod(stored[name].shape[1:])))
             if len(shape) > 1:
-                tensors[name] = torch.empty(shape, dtype=torch.bfloat16).uniform_(-limit, limit, generator=generator)
+                tensors[name] = torch.empty(shape, dtype=dtype).uniform_(-limit, limit, generator=generator)
             else:
                 is_one = name.endswith(("weight", "running_var"))
-                tensors[name] = torch.full(shape, float(is_one)).to(stored[name].dtype if not shape else torch.bfloat16)
+                tensors[name] = torch.full(shape, float(is_one)).to(stored[name].dtype if not shape else dtype)
         file = f"{path.name}-{number:05}-of-{len(groups):05}.safetensors"
         save_file(tensors, path.with_name(file), metadata={"format": "pt"})
         files |= dict.fromkeys(names, file)
@@ -172,9 +221,11 @@ def write_random_weights(network: Any, path: Path) -> None:
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--klein", action="store_true", help="FLUX.2 klein, 4 B, instead of Stable Diffusion 1.5")
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--klein", action="store_true", help="FLUX.2 klein, 4 B, instead of Stable Diffusion 1.5")
+    others.add_argument("--sdxl", action="store_true", help="Stable Diffusion XL instead of Stable Diffusion 1.5")
     options = parser.parse_args()
-    (write_klein if options.klein else write_pipeline)(options.folder)
+    (write_klein if options.klein else write_sdxl if options.sdxl else write_pipeline)(options.folder)
 
 
 if __name__ == "__main__":
