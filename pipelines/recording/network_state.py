@@ -1,7 +1,7 @@
 """The state of a network that a pipeline may change during its call: all that its code reads besides its arguments."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -12,29 +12,18 @@ from fewstep.plans.errors import UserError
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 OWN = frozenset(vars(nn.Module())) - {"training"}  # fields of torch
-PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout, type(None))
+SIMPLE = frozenset((bool, int, float, str, type(None)))  # the types of most fields
+EQUAL = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout, MethodType)  # compared by ==
+HELD = ("_parameters", "_buffers", "_modules")
 DEPTH = 3  # of nested lists, dicts and objects that are compared by their contents
 PROCESSOR = "processor"  # a field of modules: what computes their attention
 REGISTRY = "_diffusers_hook"  # a field of modules: the hooks of diffusers, which pipelines create without any hook
 Place = tuple[str, str]  # the name of a module, and a field of it or of an object in this field
-State = Mapping[Place, Any]
+State = Mapping[Place, tuple[object, ...]]  # the value of each place, or its type and its contents
 
 
 class ChangedNetworkError(UserError):
     """The pipeline changes the network itself during its call, and not only the network's arguments."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Identity:
-    """An object that is equal to itself only. `version` counts the changes of a tensor in place."""
-
-    value: object
-    version: int = 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.value is other.value and self.version == other.version
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def read_state(network: nn.Module) -> State:
@@ -44,33 +33,28 @@ def read_state(network: nn.Module) -> State:
     Tensors, modules and functions are compared by identity, and tensors also by their number of changes in place. The
     `forward` of the network itself is left out: a recording replaces it.
     """
-    state: dict[Place, Any] = {}
+    state: dict[Place, tuple[object, ...]] = {}
     for name, module in network.named_modules():
-        state[name, "class"] = _Identity(type(module))
-        for field in ("_parameters", "_buffers", "_modules"):
-            for key, value in getattr(module, field).items():
-                state[name, f"{field}.{key}"] = _fingerprint(value, 0)
+        fields = vars(module)
+        state[name, "class"] = (type(module),)
+        for field in HELD:
+            for key, value in fields[field].items():
+                state[name, f"{field}.{key}"] = _list_contents(value, 0)
         for field in HOOKS:
-            if hooks := getattr(module, field):
-                state[name, field] = [_fingerprint(hook, 0) for hook in hooks.values()]
-        for field, value in vars(module).items():
+            if fields[field]:
+                state[name, field] = tuple(fields[field].values())
+        for field, value in fields.items():
             if field in OWN or (field == "forward" and not name):
                 continue
             if field == REGISTRY:
                 if value.hooks:
-                    state[name, field] = [_Identity(value), *map(_Identity, value.hooks.values())]
+                    state[name, field] = (value, *value.hooks.values())
                 continue
-            for place, own in _fields(field, value):
-                state[name, place] = own
+            state[name, field] = _list_contents(value, DEPTH)
+            if type(value) not in SIMPLE and _is_object(value):  # such as an attention processor with a scale
+                for key, own in vars(value).items():
+                    state[name, f"{field}.{key}"] = _list_contents(own, DEPTH)
     return state
-
-
-def _fields(place: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a field, and those of the object in it, such as the scale of an attention processor."""
-    yield place, _fingerprint(value, DEPTH)
-    if _is_object(value):
-        for name, own in vars(value).items():
-            yield f"{place}.{name}", _fingerprint(own, DEPTH)
 
 
 def _is_object(value: Any) -> bool:
@@ -78,25 +62,34 @@ def _is_object(value: Any) -> bool:
     return hasattr(value, "__dict__") and not isinstance(value, nn.Module | Tensor | FunctionType | MethodType | type)
 
 
-def _fingerprint(value: Any, depth: int) -> Any:
-    """Return an object that is equal to that of another time if the value is unchanged."""
-    if isinstance(value, PLAIN):
-        return type(value), repr(value)
+def _list_contents(value: Any, depth: int) -> tuple[object, ...]:
+    """Return objects that are the same as those of another time if the value is unchanged. A list or a dict may be
+    another one of the same contents."""
+    if type(value) in SIMPLE:
+        return (value,)
     if isinstance(value, Tensor):
-        return _Identity(value, 0 if value.is_inference() else value._version)
-    if isinstance(value, MethodType):
-        return _Identity(value.__func__), _Identity(value.__self__)
-    if depth and isinstance(value, dict):
-        return type(value), [(repr(key), _fingerprint(own, depth - 1)) for key, own in value.items()]
-    if depth and isinstance(value, list | tuple):
-        return type(value), [_fingerprint(own, depth - 1) for own in value]
-    return _Identity(value)
+        return value, 0 if value.is_inference() else value._version
+    if depth and isinstance(value, dict | list | tuple):
+        keys, values = (value.keys(), value.values()) if isinstance(value, dict) else ((), value)
+        contents = (content for own in values for content in _list_contents(own, depth - 1))
+        return type(value), len(value), *map(repr, keys), *contents
+    return (value,)
 
 
 def find_changes(before: State, now: State) -> list[Place]:
     """Return the places at which two states of a network differ, in the order of its modules."""
     places = (*before, *(place for place in now if place not in before))
-    return [place for place in places if place not in before or place not in now or before[place] != now[place]]
+    return [place for place in places if not _is_same(before.get(place, ()), now.get(place, ()))]
+
+
+def _is_same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
+    if len(before) != len(now):
+        return False
+    return all(map(is_, before, now)) or all(map(_is_equal, before, now))
+
+
+def _is_equal(before: object, now: object) -> bool:
+    return before is now or (type(before) is type(now) and isinstance(now, EQUAL) and before == now)
 
 
 def refuse_cache(network: nn.Module, label: str) -> None:
@@ -115,6 +108,10 @@ class Watch:
 
     def __init__(self, label: str, network: nn.Module, fix: Callable[[Sequence[str]], str]) -> None:
         self.label, self.network, self.fix, self.state = label, network, fix, read_state(network)
+
+    def is_at_rest(self) -> bool:
+        """Return True if the state is that at rest."""
+        return not find_changes(self.state, read_state(self.network))
 
     def check(self, when: str) -> None:
         """Raise ChangedNetworkError if the state differs. `when` says at which call: "before call 3 of step 1"."""
@@ -146,7 +143,6 @@ def describe_change(place: Place, state: State) -> str:
     if kind == "scaling":
         return f"the adapter scales of {of}"
     if field == "forward":
-        function = now[0] if isinstance(now, tuple) else now  # of a method, its function
-        own = getattr(getattr(function, "value", None), "__name__", "")
+        own = getattr(now[0], "__name__", "") if now else ""
         return f"the forward of {of}" + (f" ({own})" if own else "")
     return f"the {'class' if field == 'class' else f'attribute {field}'} of {of}"

@@ -188,18 +188,21 @@ def _watch_networks(
     watches = []
     for name, shapes in built.denoisers.items():
         stand_in: nn.Module = getattr(built.pipeline, name)
-        network = networks.get(name)
-        if network is None:
-            network = copy_module(stand_in)  # so that each call finds the network at rest
-            answer = partial(probe, network, shapes)
+        fix = partial(_fix_of_change, built.pipeline)
+        make_watch = partial(Watch, f"{built.name} changes its network {name}", fix=fix)
+        if (network := networks.get(name)) is not None:
+            answer, pair = partial(_run, network.forward), [make_watch(stand_in), make_watch(network)]
         else:
-            answer = partial(_run, network.forward)
-        stack.enter_context(place(built.pipeline, {name: network}))
-        for watched in (stand_in, network):  # the pipeline may have kept the first one elsewhere too
-            watch = Watch(f"{built.name} changes its network {name}", watched, partial(_fix_of_change, built.pipeline))
+            if not shapes.watches or not all(watch.is_at_rest() for watch in shapes.watches):
+                # a copy, so that each call finds the network at rest
+                shapes.watches[:] = make_watch(stand_in), make_watch(copy_module(stand_in))
+            pair = shapes.watches
+            answer = partial(probe, pair[1].network, shapes)
+        stack.enter_context(place(built.pipeline, {name: pair[1].network}))
+        for watch in pair:  # the pipeline may have kept the first one elsewhere too
             forward = _recording_forward(recorder, built.name, name, watch, answer)
-            stack.enter_context(patch.object(watched, "forward", forward, create=True))
-            watches.append(watch)
+            stack.enter_context(patch.object(watch.network, "forward", forward, create=True))
+        watches += pair
     return watches
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from fewstep.export.tracing.weights.stored_halves import count_weights
+from fewstep.pipelines.recording.network_state import Watch
 from fewstep.plans.errors import UserError
 
 AUTOENCODERS = "diffusers.models.autoencoders."
@@ -77,11 +78,12 @@ def is_small(module: nn.Module) -> bool:
 @dataclass
 class OutputShapes:
     """Returns the outputs of a network without values, for arguments of any shape. Runs it once for each combination
-    of shapes."""
+    of shapes. `watches` are those of the stand-in and of its copy in the last recording."""
 
     name: str
     build: Callable[[], nn.Module]
     known: dict[str, Any] = field(default_factory=dict)
+    watches: list[Watch] = field(default_factory=list)
 
     def infer(self, module: nn.Module, arguments: dict[str, Any]) -> Any:
         """Return outputs of a network on the device "meta", which have shapes and no values. Raises UserError for a
