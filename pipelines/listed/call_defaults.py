@@ -1,36 +1,26 @@
-"""Default arguments of pipelines' calls that are conditions of their networks, from the source of each class in
-diffusers 0.42.1."""
+"""Default arguments of pipelines' calls that are conditions of their networks."""
 
-DISTILLED_GUIDANCE, FLUX_GUIDANCE = 8.5, 3.5  # of LatentConsistencyModelPipeline and FluxPipeline
-STRONG_FLUX = (
-    "FluxControlImg2ImgPipeline",
-    "FluxControlInpaintPipeline",
-    "FluxControlNetImg2ImgPipeline",
-    "FluxControlNetInpaintPipeline",
-    "FluxControlNetPipeline",
-    "FluxImg2ImgPipeline",
-    "FluxInpaintPipeline",
-)
-GUIDANCES = {"FluxFillPipeline": 30.0, "StableDiffusionLDM3DPipeline": 5.0, **dict.fromkeys(STRONG_FLUX, 7.0)}
-XL_INPAINTING = ("StableDiffusionXLInpaintPipeline", "StableDiffusionXLPAGInpaintPipeline")
-CONTROL_SCALES = {
-    "StableDiffusionControlNetImg2ImgPipeline": 0.8,
-    "StableDiffusionControlNetInpaintPipeline": 0.5,
-    "StableDiffusionControlNetPAGInpaintPipeline": 0.5,
-    "StableDiffusionXLControlNetImg2ImgPipeline": 0.8,
-    "StableDiffusionXLControlNetPAGImg2ImgPipeline": 0.8,
-}
+import inspect
+from importlib.util import find_spec
+
+from fewstep.plans.errors import UserError
+
+DISTILLED, DISTILLED_GUIDANCE = "LatentConsistencyModel", 8.5  # the prefix of LCM's pipelines, and their default
+FLUX_GUIDANCE = 3.5  # of FluxPipeline
+GUIDANCE = "guidance_scale"
 
 
-def default_guidance(pipeline: str, usual: float) -> float:
-    """Return the `guidance_scale` of a pipeline whose network reads it; `usual` for one that fewstep does not know."""
-    if pipeline in GUIDANCES:
-        return GUIDANCES[pipeline]
-    if "StableDiffusionXL" in pipeline and pipeline not in XL_INPAINTING:
-        return 5.0
-    return 7.5 if pipeline.startswith(("StableDiffusion", "AltDiffusion")) else usual
+def call_default(pipeline: str, argument: str, usual: float) -> float:
+    """Return the default of an argument of a pipeline's call, as its class in diffusers states it; `usual` for a class
+    that diffusers does not have. Raises UserError if diffusers cannot be imported, except for an LCM, whose `usual` is
+    known."""
+    if not all(map(find_spec, ("torch", "diffusers"))):
+        if pipeline.startswith(DISTILLED):
+            return usual
+        what = f"the {argument} that a {pipeline or 'pipeline'} passes to its network is read from diffusers"
+        raise UserError(f"{what}, which needs torch and is not installed", "pip install diffusers torch")
+    import diffusers
 
-
-def default_control_scale(pipeline: str) -> float:
-    """Return the weight of the ControlNet or of the adapter of a pipeline."""
-    return CONTROL_SCALES.get(pipeline, 1.0)
+    made = getattr(diffusers, pipeline, None)
+    parameter = None if made is None else inspect.signature(made.__call__).parameters.get(argument)
+    return usual if parameter is None else float(parameter.default)

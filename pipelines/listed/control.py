@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.call_defaults import default_control_scale
+from fewstep.pipelines.listed.call_defaults import call_default
 from fewstep.pipelines.listed.interface import WRITE_IT, Interface, number_condition, picture_condition
 from fewstep.plans.errors import UserError
 
@@ -40,7 +40,8 @@ def add_control(interface: Interface, component: str, folder: Folder) -> Interfa
     larger = 2 ** (len(blocks) - 1) if component == CONTROLNET else folder.pixels_per_latent
     height, width = (length * larger for length in interface.x_shape[1:])
     seen = picture_condition("control", CONTROL, channels, height, width, typical=PICTURE)
-    weight = number_condition("control_scale", CONTROL_SCALE, default_control_scale(folder.pipeline), SCALES)
+    usual = call_default(folder.pipeline, f"{component}_{CONTROL_SCALE}", 1.0)
+    weight = number_condition("control_scale", CONTROL_SCALE, usual, SCALES)
     return replace(
         interface,
         conditions=(*interface.conditions, seen[0], weight[0]),

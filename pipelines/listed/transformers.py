@@ -4,7 +4,7 @@ import logging
 
 from fewstep.export.sources.model_files import Config
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.call_defaults import FLUX_GUIDANCE, default_guidance
+from fewstep.pipelines.listed.call_defaults import FLUX_GUIDANCE, GUIDANCE, call_default
 from fewstep.pipelines.listed.interface import (
     HIDDEN_STATES,
     WRITE_IT,
@@ -49,7 +49,7 @@ def FluxTransformer2DModel(config: Config, folder: Folder) -> Interface:
         vector_condition("pooled_text", "pooled_projections", config["pooled_projection_dim"]),
     ]
     if config.get("guidance_embeds"):
-        usual = default_guidance(folder.pipeline, FLUX_GUIDANCE)
+        usual = call_default(folder.pipeline, GUIDANCE, FLUX_GUIDANCE)
         taken.append(number_condition("guidance", "guidance", usual, (GUIDANCES[0], max(usual, GUIDANCES[1]))))
     side = folder.config("vae").get("sample_size")
     side = side // folder.pixels_per_latent if isinstance(side, int) else FLUX_SIZE

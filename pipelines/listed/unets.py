@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from fewstep.export.sources.model_files import Config
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.call_defaults import DISTILLED_GUIDANCE, default_guidance
+from fewstep.pipelines.listed.call_defaults import DISTILLED_GUIDANCE, GUIDANCE, call_default
 from fewstep.pipelines.listed.interface import (
     ADDED,
     AESTHETIC_SCORE,
@@ -81,7 +81,7 @@ def UNet2DConditionModel(config: Config, folder: Folder) -> Interface:
         taken.append(vector_condition("text", "encoder_hidden_states", _text_tokens(folder), _text_width(config)))
     taken += _class_conditions(config)
     if guidance := config.get("time_cond_proj_dim"):  # LCM: the embedded guidance weight
-        usual = _embed_guidance(default_guidance(folder.pipeline, DISTILLED_GUIDANCE), guidance)
+        usual = _embed_guidance(call_default(folder.pipeline, GUIDANCE, DISTILLED_GUIDANCE), guidance)
         taken.append(setting_condition("guidance", "timestep_cond", usual, (-1.0, 1.0)))
     shape = read_x_shape(config)
     if config.get("addition_embed_type") == "text_time":

@@ -3,49 +3,41 @@
 import inspect
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.call_defaults import (
-    DISTILLED_GUIDANCE,
-    FLUX_GUIDANCE,
-    default_control_scale,
-    default_guidance,
-)
+from fewstep.pipelines.listed import call_defaults
+from fewstep.pipelines.listed.call_defaults import GUIDANCE, call_default
 from fewstep.pipelines.listed.unets import RAISE_SIZE, UNet2DConditionModel
 from fewstep.plans.configs.pipelines import PIPELINES
+from tests.refusals import refuses
 
 diffusers = pytest.importorskip("diffusers")
 
 WITHOUT_CALL = {"KolorsImg2ImgPipeline", "KolorsPAGPipeline", "KolorsPipeline"}  # they need another library
 
 
-def default(name: str, argument: str) -> Any:
-    """Return the default of an argument of a pipeline's call; None if it has no such argument."""
-    found = inspect.signature(getattr(diffusers, name).__call__).parameters.get(argument)
-    return None if found is None else found.default
+@pytest.mark.parametrize(
+    ("pipeline", "argument", "value"),
+    [
+        ("FluxFillPipeline", GUIDANCE, 30.0),
+        ("StableDiffusionXLPipeline", GUIDANCE, 5.0),
+        ("StableDiffusionControlNetInpaintPipeline", "controlnet_conditioning_scale", 0.5),
+        ("StableDiffusionAdapterPipeline", "adapter_conditioning_scale", 1.0),
+        ("StableDiffusionPipeline", "controlnet_conditioning_scale", 2.0),  # it has none
+        ("UserPipeline", GUIDANCE, 2.0),
+    ],
+)
+def test_a_condition_has_the_default_of_its_pipeline(pipeline: str, argument: str, value: float) -> None:
+    assert call_default(pipeline, argument, 2.0) == value
 
 
-def reads_guidance(name: str) -> bool:
-    return "time_cond_proj_dim" in inspect.getsource(getattr(diffusers, name).__call__)
-
-
-def test_guidance_that_a_network_reads_is_that_of_its_pipeline() -> None:
-    listed = [name for name in PIPELINES if hasattr(diffusers, name) and name not in WITHOUT_CALL]
-    flux, others = [name for name in listed if name.startswith("Flux")], [*filter(reads_guidance, listed)]
-    assert len(flux) > 10 and len(others) > 20
-    expected = {name: default(name, "guidance_scale") for name in (*flux, *others)}
-    found = {name: default_guidance(name, FLUX_GUIDANCE) for name in flux}
-    assert {**found, **{name: default_guidance(name, DISTILLED_GUIDANCE) for name in others}} == expected
-
-
-@pytest.mark.parametrize("argument", ["controlnet_conditioning_scale", "adapter_conditioning_scale"])
-def test_the_scale_of_a_control_is_that_of_its_pipeline(argument: str) -> None:
-    listed = [name for name in PIPELINES if hasattr(diffusers, name) and name not in WITHOUT_CALL]
-    expected = {name: scale for name in listed if (scale := default(name, argument)) is not None}
-    assert {name: default_control_scale(name) for name in expected} == expected
+def test_without_diffusers_only_the_default_of_an_lcm_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_defaults, "find_spec", lambda name: None)
+    assert call_default("LatentConsistencyModelPipeline", GUIDANCE, 8.5) == 8.5
+    with refuses("guidance_scale that a StableDiffusionXLPipeline passes", "pip install diffusers torch"):
+        call_default("StableDiffusionXLPipeline", GUIDANCE, 8.5)
 
 
 def test_the_pipelines_that_raise_a_small_size_are_listed() -> None:
