@@ -21,7 +21,7 @@ from fewstep.pipelines.companions.decoding import read_companions
 from fewstep.pipelines.companions.recorded_text import read_recorded_text
 from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_memory, read_stored
 from fewstep.pipelines.compared_size import are_comparable
-from fewstep.pipelines.comparison import compare_samples
+from fewstep.pipelines.comparison import LONG, compare_samples
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network, outline_network
 from fewstep.pipelines.free_sizes import RecordedSizes
@@ -95,11 +95,27 @@ def load_recorded_folder(
 
 def _with_free_lengths(load: Callable[[bool], TorchSource]) -> TorchSource:
     """Return the source that `load` returns with padded texts. If the network reads the padding, return that with texts
-    of any length instead."""
+    of any length instead, without the warnings of the first attempt."""
+    held: list[logging.LogRecord] = []
+
+    def show_only_times(message: logging.LogRecord) -> bool:
+        if message.levelno < logging.WARNING or message.msg == LONG:
+            return True
+        held.append(message)
+        return False
+
+    LOG.addFilter(show_only_times)
     try:
-        return load(True)
+        source = load(True)
     except LengthError as error:
+        held.clear()
         LOG.info("%s: its texts are not padded", error.what)
+    else:
+        return source
+    finally:
+        LOG.removeFilter(show_only_times)
+        for message in held:
+            LOG.handle(message)
     return load(False)
 
 

@@ -12,6 +12,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from fewstep.pipelines import source
 from fewstep.pipelines.recording.settings import CallSettings
+from fewstep.pipelines.recording.stand_ins import LengthError
 from fewstep.pipelines.source import load_pipeline, warn_of_missing_comparison
 from fewstep.plans.errors import UserError
 from tests.own_pipeline import CHANNELS, SIDE, OwnPipeline, make
@@ -28,6 +29,36 @@ def test_a_pipeline_without_padding_has_no_such_warning(caplog: pytest.LogCaptur
     warn_of_missing_comparison("label", "Pipe", CallSettings({}))
     (message,) = caplog.messages
     assert message.startswith("label: the network gets the arguments that Pipe passes; it is too large")
+
+
+@pytest.mark.parametrize("reads_padding", [True, False])
+def test_warnings_are_those_of_the_attempt_that_is_exported(
+    reads_padding: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As for Kandinsky 5, whose bundle takes prompts only if they are not padded."""
+
+    def load(*_: object, pads_texts: bool = True) -> str:
+        source.LOG.warning("padded: %s", pads_texts)
+        if pads_texts and reads_padding:
+            raise LengthError("it reads the padding")
+        return "a source"
+
+    monkeypatch.setattr(source, "_load_in_memory", lambda *given: load(pads_texts=given[-1]))
+    assert str(load_pipeline(None, "mine", "0", {})) == "a source"
+    assert caplog.messages == [f"padded: {not reads_padding}"]
+
+
+def test_warnings_of_an_attempt_that_fails_are_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(*_: object) -> None:
+        source.LOG.warning("a reason")
+        raise UserError("another failure", "fix it")
+
+    monkeypatch.setattr(source, "_load_in_memory", load)
+    with pytest.raises(UserError, match="another failure"):
+        load_pipeline(None, "mine", "0", {})
+    assert caplog.messages == ["a reason"]
 
 
 class Learned(OwnPipeline):
