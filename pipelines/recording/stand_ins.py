@@ -230,12 +230,25 @@ def _respond(module: nn.Module, original: Callable[..., Any], name: str) -> Call
             try:
                 outputs = original(module, *pytree.tree_map(_to_meta, args), **pytree.tree_map(_to_meta, kwargs))
             except Exception as error:
+                if (returned := _run_parts(module, original, args, kwargs)) is not None:
+                    return returned
                 what = f"{name.split()[0]} ({type(module).__name__}) reads the values of its inputs: {_line(error)}"
                 raise recording_error(what) from error
         return randomize(outputs, torch.Generator().manual_seed(seed_of(name, (args, kwargs))))
 
     setattr(respond, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
     return respond
+
+
+def _run_parts(module: nn.Module, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Return what the code of a network on the device "meta" makes of the responses of its parts, as where a text
+    encoder looks for the places of a picture; None if it also needs weights of its own."""
+    try:
+        returned = original(module, *args, **kwargs)
+    except Exception:
+        return None
+    leaves = pytree.tree_leaves(returned)
+    return None if any(isinstance(leaf, torch.Tensor) and leaf.is_meta for leaf in leaves) else returned
 
 
 def randomize(outputs: Any, generator: torch.Generator) -> Any:

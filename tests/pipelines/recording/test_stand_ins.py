@@ -17,6 +17,7 @@ from fewstep.pipelines.recording.stand_ins import (
     remember_outputs,
     respond_randomly,
 )
+from tests.refusals import refuses
 from tests.tiny_pipelines import autoencoder, t5
 
 pytest.importorskip("diffusers")
@@ -156,3 +157,31 @@ def test_weights_that_stay_in_16_bits_count(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(widened, "LEAST_BYTES", 0)
     network = to_float32(torch.nn.Linear(100, 100, bias=False, dtype=torch.bfloat16))
     assert not list(network.parameters()) and not is_small(network)
+
+
+class Looking(torch.nn.Module):
+    """Replaces the embeddings of the places that it finds in its ids."""
+
+    def __init__(self, has_bias: bool = False) -> None:
+        super().__init__()
+        self.words, self.tower = torch.nn.Embedding(10, 4), torch.nn.Linear(3, 4)
+        self.bias = torch.nn.Parameter(torch.zeros(4)) if has_bias else None
+
+    def forward(self, ids: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+        rows = [*self.words(ids)[0]]
+        for place, token in enumerate(ids[0].tolist()):
+            rows[place] = self.tower(picture)[0] if token == 9 else rows[place]
+        joined = torch.stack(rows)
+        return joined if self.bias is None else joined + self.bias
+
+
+def test_the_parts_of_a_large_network_that_reads_values_respond() -> None:
+    network = respond_randomly(build_on_meta(Looking), "text_encoder", 0)
+    first, other = (network(torch.tensor([[1, 9, 1]]), torch.full((1, 3), value)) for value in (0.0, 1.0))
+    assert torch.equal(first[[0, 2]], other[[0, 2]]) and not torch.equal(first[1], other[1])
+
+
+def test_a_large_network_that_reads_values_and_has_own_weights_is_refused() -> None:
+    network = respond_randomly(build_on_meta(lambda: Looking(has_bias=True)), "text_encoder", 0)
+    with refuses(("text_encoder (Looking) reads the values of its inputs",)):
+        network(torch.tensor([[1, 9, 1]]), torch.zeros(1, 3))
