@@ -57,9 +57,9 @@ from fewstep.runtime.text import format_prompt, open_text_encoder
 
 LOG = logging.getLogger("fewstep")
 POSITIONS = 256  # rows of a text encoder's layer that enter second moments for one prompt: more than most prompts have
-
+NO_PROMPTS = "no prompts are given that could judge it (--prompts FILE)"
+SEES_PICTURE = "it also gets features of a picture"
 COMPANIONS = (TEXT_ENCODER, DECODER, ENCODER)
-
 Graphs = Mapping[str, OtherGraph]
 
 
@@ -141,8 +141,8 @@ class GraphReplacer:
         pictures."""
         manifest, reasons = self.task.sampler.bundle.manifest, dict[str, str]()
         entries = shared_graphs(manifest)
-        if TEXT_ENCODER in entries and not self.task.prompts:
-            reasons[TEXT_ENCODER] = "no prompts are given that could judge it (--prompts FILE)"
+        if manifest.text is not None and (manifest.text.reads or not self.task.prompts):
+            reasons[TEXT_ENCODER] = SEES_PICTURE if manifest.text.reads else NO_PROMPTS
         if (decoder := entries.get(DECODER)) is not None:
             if not self._pictures.has_samples:
                 reasons |= dict.fromkeys((DECODER, ENCODER), "no samples of its size could judge it")

@@ -128,10 +128,10 @@ class RecordedPipeline:
         modules = {name: self.wrap_one(name, networks[name]) for name in self.parts}
         return RecordedNetworks(modules, self.until)
 
-    def wrap_one(self, component: str, network: nn.Module) -> RecordedNetwork:
-        """Return one of the networks with the signature of a denoiser."""
+    def wrap_one(self, component: str, network: nn.Module, unread: int = 0) -> RecordedNetwork:
+        """Return one of the networks with the signature of a denoiser, which takes `unread` conditions more."""
         part = self.parts[component]
-        return RecordedNetwork(network, part.relations, part.arguments, self.heads, self.built.form)
+        return RecordedNetwork(network, part.relations, part.arguments, self.heads, self.built.form, unread)
 
 
 def record_all(

@@ -215,15 +215,16 @@ def _make_source(
     weight = find_weight(modules, recorded.settings.forms.guided_by, _weights_of_more_steps(recorded))
     scheduler = replace(scheduler, config=with_guidance(scheduler.config, weight))
     *others, name = recorded.parts
+    of_text = () if companions is None or companions.text is None else companions.text.pictures
 
     def wrap(component: str, network: nn.Module) -> TorchSource:
         part = recorded.parts[component]
         schedule, prediction = scheduler.described
         second = TO if part.relations.seconds else None
-        of_network = (part.arguments.conditions, prediction, schedule)
+        of_network = ((*part.arguments.conditions, *of_text), prediction, schedule)
         free = part.arguments.sizes
         spec = Spec(origin.name, recorded.x_shape, *of_network, to=second, heads=recorded.heads, sizes=free)
-        module = recorded.wrap_one(component, network)
+        module = recorded.wrap_one(component, network, len(of_text))
         least, limit = batch_range(network, recorded.x_shape)
         source = TorchSource(module, spec, origin.name, origin.sha256, limit, scheduler.config, companions)
         return replace(source, batch_least=least, loops_over_samples=True)

@@ -1,7 +1,9 @@
 """Encode prompts as conditions with the text encoder of a bundle."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import lcm
+from types import MappingProxyType
 from typing import Any
 
 from fewstep.plans.errors import UserError
@@ -31,11 +33,12 @@ def add_prompt_conditions(
     if not prompts and not negative:
         return values, {}
     text = open_text_encoder(bundle, threads)
-    positive = encode_rows(text, prompts, text.encode) if prompts else {}
+    read = {name: values.get(name, ()) for name in text.reads}
+    positive = encode_rows(text, prompts, text.encode, read) if prompts else {}
     twice = sorted(set(positive) & set(values))
     if twice:
         raise UserError(f"condition {twice[0]!r} is given twice: the prompts set it too", "give it once")
-    away_from = _encode_negative(text, prompts, negative) if negative else {}
+    away_from = _encode_negative(text, prompts, negative, read) if negative else {}
     del text
     release_free_memory()  # before the denoiser needs it
     values, away = {**values, **positive}, {f"negative_{name}": rows for name, rows in away_from.items()}
@@ -47,21 +50,38 @@ def add_prompt_conditions(
 
 
 def encode_rows(
-    text: TextEncoder, prompts: Sequence[str], encode: Callable[[list[str]], Arrays]
+    text: TextEncoder, prompts: Sequence[str], encode: Callable[..., Arrays], read: Values = MappingProxyType({})
 ) -> dict[str, list[Any]]:
-    """Return the rows of each condition. Prompts whose conditions may differ in length are encoded one by one."""
-    parts = [encode([prompt]) for prompt in prompts] if text.has_lengths else [encode(list(prompts))]
+    """Return the rows of each condition. Prompts whose conditions may differ in length are encoded one by one. `read`
+    has the values of the conditions that the text encoder reads: there is then a row for each sample until prompts and
+    values recur."""
+    prompts, read = _in_turn(prompts, read)
+    rows = range(len(prompts))
+    parts = []
+    for group in [[row] for row in rows] if text.has_lengths else [[*rows]]:
+        own = {name: [value[row] for row in group] for name, value in read.items()}
+        parts.append(encode([prompts[row] for row in group], **({"conditions": own} if own else {})))
     return {name: [row for part in parts for row in part[name]] for name in parts[0]}
 
 
-def _encode_negative(text: TextEncoder, prompts: Sequence[str], negative: Sequence[str]) -> dict[str, list[Any]]:
+def _in_turn(prompts: Sequence[str], read: Values) -> tuple[list[str], Values]:
+    """Return prompts and values of conditions in as many rows as it takes until all recur."""
+    given = {name: own for name, own in read.items() if len(own)}
+    count = lcm(len(prompts), *map(len, given.values()))
+    repeated = {name: [own[row % len(own)] for row in range(count)] for name, own in given.items()}
+    return [prompts[row % len(prompts)] for row in range(count)], repeated
+
+
+def _encode_negative(
+    text: TextEncoder, prompts: Sequence[str], negative: Sequence[str], read: Values
+) -> dict[str, list[Any]]:
     """Return the rows of negative prompts. If they have the length of their prompts, there is one for each sample until
     both recur."""
     if not text.has_lengths or not prompts:
-        return encode_rows(text, negative, text.encode_negative)
+        return encode_rows(text, negative, text.encode_negative, read)
     pairs = [
         (negative[place % len(negative)], prompts[place % len(prompts)])
         for place in range(lcm(len(negative), len(prompts)))
     ]
-    parts = [text.encode_negative([away], of=[prompt]) for away, prompt in pairs]
+    parts = [encode_rows(text, [away], partial(text.encode_negative, of=[prompt]), read) for away, prompt in pairs]
     return {name: [row for part in parts for row in part[name]] for name in parts[0]}

@@ -34,6 +34,7 @@ from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
 from fewstep.runtime.captions import QUOTES, clean_caption, clean_html_caption
 from fewstep.runtime.kinds.companions import TEXT_ENCODER, Cleaning, ZerosForEmpty
 from fewstep.runtime.kinds.policies import state_words
+from fewstep.runtime.token_ids import Cut, Ids, TokenIds, token_ids
 
 LOG = logging.getLogger("fewstep")
 BATCH = 8  # prompts per run; with more, only the memory would grow
@@ -50,8 +51,7 @@ CLEANINGS: Mapping[Cleaning, Callable[[str], str]] = {
     "html captions": clean_html_caption,
 }
 
-Ids = NDArray[np.int64]
-Cut = tuple[int, int, str]  # tokens dropped, tokens kept, the text dropped
+NOTHING: Mapping[str, ArrayLike] = MappingProxyType({})
 
 
 class TextForm(Protocol):
@@ -104,39 +104,77 @@ class TextEncoder:
         text = self.bundle.manifest.text
         return None if text is None else text.form
 
-    def encode(self, prompts: Sequence[str], state: ArrayLike | None = None) -> dict[str, NDArray[Any]]:
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of conditions from which it encodes prompts besides their text, such as features of a picture."""
+        text = self.bundle.manifest.text
+        return () if text is None else text.reads
+
+    def encode(
+        self, prompts: Sequence[str], state: ArrayLike | None = None, conditions: Mapping[str, ArrayLike] = NOTHING
+    ) -> dict[str, NDArray[Any]]:
         """Encode prompts to conditions [len(prompts), *shape] by name.
 
         A prompt that is too long for its tokenizer is truncated, with a warning that shows the dropped text. The empty
-        prompt means "nothing in particular". `state` [n] is for policies whose prompts contain it.
+        prompt means "nothing in particular". `state` [n] is for policies whose prompts contain it. `conditions`
+        [len(prompts), *shape] has those that it `reads`. Raises UserError if one is missing.
         """
-        return self._encode(prompts, state, self._zeros_for_empty == "always")
+        return self._encode(prompts, state, self._zeros_for_empty == "always", conditions)
 
-    def encode_negative(self, prompts: Sequence[str], of: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    def encode_negative(
+        self, prompts: Sequence[str], of: Sequence[str] = (), conditions: Mapping[str, ArrayLike] = NOTHING
+    ) -> dict[str, NDArray[Any]]:
         """Encode negative prompts as `encode` does. Some pipelines have zeros in place of an empty one only. In some,
         the texts of both branches have as many tokens as the prompts, which `of` has in the same order."""
         of_prompt = {size.name for size in self.bundle.manifest.sizes if size.of_prompt}
         if of_prompt and len(of) != len(prompts):
             what = f"negative prompts of {self.bundle.path} have the length of their prompts"
             raise UserError(what, "give one prompt for each: encode_negative(negative, of=prompts)")
-        return self._encode(prompts, None, self._zeros_for_empty != "never", of if of_prompt else (), True)
+        zeros = self._zeros_for_empty != "never"
+        return self._encode(prompts, None, zeros, conditions, of if of_prompt else (), True)
 
     def _encode(
         self,
         prompts: Sequence[str],
         state: ArrayLike | None,
         zeros_for_empty: bool,
+        read: Mapping[str, ArrayLike],
         of: Sequence[str] = (),
         is_negative: bool = False,
     ) -> dict[str, NDArray[Any]]:
         """Return the conditions of prompts, with the length of the prompts `of` if there are any."""
         prompts = [format_prompt(prompt, self.form, state) for prompt in check_prompts(prompts)]
-        place = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
-        encoded = BatchSplitter(self.network, BATCH)(self.ids(list(place), is_negative))
-        rows = [place[prompt] for prompt in prompts]
+        others = self._read_conditions(len(prompts), read)
+        keys = [(prompt, row if others else 0) for row, prompt in enumerate(prompts)]
+        place = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+        ids = self.ids([prompt for prompt, _ in place], is_negative)
+        encoded = BatchSplitter(self.network, BATCH)({**ids, **others})
+        rows = [place[key] for key in keys]
         conditions = {name: array[rows] for name, array in encoded.items()}
         conditions = _zero_empty(conditions, prompts) if zeros_for_empty else conditions
         return self._cut(conditions, list(of) or prompts, is_negative and not of)
+
+    def zeros(self, count: int) -> dict[str, NDArray[Any]]:
+        """Return zeros [count, *shape] for the conditions that it `reads`, with which its time and memory are
+        measured."""
+        takes = {condition.name: condition.shape for condition in self.bundle.manifest.conditions}
+        return {name: np.zeros((count, *takes[name]), np.float32) for name in self.reads}
+
+    def _read_conditions(self, count: int, given: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+        """Return the conditions [count, *shape] that it reads. Raises UserError if one is missing or of another
+        shape."""
+        takes = {condition.name: condition.shape for condition in self.bundle.manifest.conditions}
+        values: dict[str, NDArray[Any]] = {}
+        for name in self.reads:
+            if name not in given:
+                what = f"{self.bundle.path} encodes prompts with the condition {name!r}, which is missing"
+                fix = "fewstep encode SOURCE --image FILE -o picture.npz writes it: give --conditions picture.npz"
+                raise UserError(what, fix)
+            values[name] = as_finite(given[name], f"condition {name!r}", "give finite numbers").astype(np.float32)
+            if values[name].shape != (count, *takes[name]):
+                what = f"condition {name!r} of {count} prompts has the shape {list(values[name].shape)}"
+                raise UserError(what, f"give an array {[count, *takes[name]]}")
+        return values
 
     def _cut(
         self, conditions: dict[str, NDArray[Any]], prompts: Sequence[str], is_negative: bool
@@ -189,6 +227,9 @@ class TextEncoder:
             ]
             dropped |= {prompt: max(dropped.get(prompt, cut), cut) for prompt, cut in cuts}
         for prompt, (lost, kept, text) in dropped.items():
+            if self.reads:  # the tokens of the picture may follow those of the prompt
+                what = f"prompt {_shorten(prompt)} is too long by {lost} tokens, which cannot be cut off for a picture"
+                raise UserError(what, "give a shorter one")
             LOG.warning(
                 "prompt %s is too long: %d tokens are kept, %d are dropped: %s",
                 _shorten(prompt),
@@ -246,52 +287,6 @@ def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = 
         edges = np.linspace(-1, 1, form.state.bins + 1)[:-1]
         bins = " ".join(map(str, np.digitize(scaled, edges) - 1))
     return form.template.replace("{state}", bins).replace("{task}", task)
-
-
-@dataclass(frozen=True)
-class TokenIds:
-    """Token ids [N, length] of N prompts.
-
-    mask: 1 for ids of the prompt, 0 for padding.
-    dropped: for each prompt that was too long, what was cut.
-    """
-
-    ids: Ids
-    mask: Ids
-    dropped: Mapping[str, Cut]
-
-
-def token_ids(
-    prompts: Sequence[str],
-    tokenizer: Any,
-    length: int,
-    pad: int,
-    replaced: Mapping[str, str] = MappingProxyType({}),
-    pads_first: bool = False,
-    empty: Sequence[int] | None = None,
-) -> TokenIds:
-    """Tokenize prompts with a `tokenizers.Tokenizer`, truncated and padded to a length.
-
-    replaced: the text that replaces a token, wherever a prompt contains that token. pads_first: padding comes before
-        the text. empty: the ids of an empty text, instead of those of the tokenizer.
-    """
-    ids = np.full((len(prompts), length), pad, np.int64)
-    mask = np.zeros((len(prompts), length), np.int64)
-    dropped = {}
-    room = length - tokenizer.num_special_tokens_to_add(is_pair=False)
-    for index, prompt in enumerate(prompts):
-        encoding, text = tokenizer.encode(prompt, add_special_tokens=False), prompt
-        for token in sorted(set(encoding.tokens) & set(replaced)):
-            text = text.replace(token, replaced[token])
-        if text != prompt:
-            encoding = tokenizer.encode(text, add_special_tokens=False)
-        if len(encoding.ids) > room:
-            dropped[prompt] = (len(encoding.ids) - room, room, text[encoding.offsets[room][0] :].strip())
-            encoding.truncate(room)
-        row = tokenizer.post_process(encoding).ids if prompt or empty is None else empty
-        place = slice(length - len(row), length) if pads_first else slice(len(row))
-        ids[index, place], mask[index, place] = row, 1
-    return TokenIds(ids, mask, dropped)
 
 
 def load_text_encoder(bundle: Bundle | Path | str, threads: int = 0) -> TextEncoder:

@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks.pipelines.variants import write_call
 from fewstep.export.options.call_option import parse_call
 from fewstep.pipelines.companions.decoding import COLORS, TENSORS, read_tensors, to_model_range
-from fewstep.pipelines.companions.recorded_conditions import read_conditions
+from fewstep.pipelines.companions.recorded_conditions import find_features, read_conditions
 from fewstep.pipelines.comparison import SEED, ComparedRun, run_networks, sample_plan
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_component, load_network
@@ -26,6 +26,7 @@ from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.pipelines.recording.record import CallError, record
 from fewstep.pipelines.recording.settings import NEGATIVE, OTHERS, OUTPUT, PROMPT, PROMPTS
+from fewstep.pipelines.recording.text_calls import record_texts
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.relations import branch_calls
 from fewstep.pipelines.rounding import relative_difference
@@ -112,23 +113,31 @@ def _compare_text(
     if not negative and not is_whole:  # without a negative prompt, it has no guidance, fails, or attends to nothing
         return _compare_text(bundle, built, recorded, modules, (prompt, OTHERS[0]))
     scheduler = find_scheduler(recorded, modules, recorded.built.name)
-    mine, theirs = sample_plan(built, modules, call, scheduler, run, partial(_network, bundle, recorded, run, call))
+    mine, theirs = sample_plan(
+        built, modules, call, scheduler, run, partial(_network, bundle, built, recorded, run, call)
+    )
     return relative_difference(mine, theirs)
 
 
 def _network(
-    bundle: Path, recorded: RecordedPipeline, run: ComparedRun, call: Mapping[str, Any], plan: Plan
+    bundle: Path,
+    built: BuiltPipeline,
+    recorded: RecordedPipeline,
+    run: ComparedRun,
+    call: Mapping[str, Any],
+    plan: Plan,
 ) -> StepNetwork:
     """Return the bundle's networks, with the conditions that the bundle makes from the texts of a call. Those that do
-    not follow from texts are of the recorded run."""
+    not follow from texts, and the features of a picture from which it encodes texts, are of the pipeline's own call."""
     encoder, values = load_text_encoder(bundle), _read_arrays(recorded, run.record)
-    values[COND] |= encoder.encode([call[PROMPT]])
+    seen = {name: value[None].numpy() for name, value in find_features(record_texts(built, call, ())).items()}
+    values[COND] |= {**seen, **encoder.encode([call[PROMPT]], conditions=seen)}
     negative = call.get(NEGATIVE)
     if UNCOND in values:
         if negative is None:
             values[UNCOND] |= dict.fromkeys(encoder.conditions)
         else:
-            values[UNCOND] |= encoder.encode_negative([negative], of=[call[PROMPT]])
+            values[UNCOND] |= encoder.encode_negative([negative], of=[call[PROMPT]], conditions=seen)
     condition = values.pop(COND)
     sampler, manifest = load(bundle), open_bundle(bundle).manifest
     steps = tuple(with_fields(step, network=network_at(manifest, step.lam)) for step in plan.steps)

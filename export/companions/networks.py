@@ -102,9 +102,9 @@ class PipelineNetworks:
     def _add_text(self, text: TextSource, writer: Writer, manifest: Manifest, add: AddCompanion) -> Manifest:
         """Add the text encoder, its tokenizers, and the encoded empty prompt."""
         added = add(text.companion)
-        nothing = (
-            {} if text.form is not None else added.run(text.tokenize([text.nothing], is_negative=True))
-        )  # robot tasks have no guidance
+        nothing = {}  # robot tasks have no guidance, and the empty prompt of a picture is not known
+        if text.form is None and not text.pictures:
+            nothing = added.run(text.tokenize([text.nothing], is_negative=True))
         tokens = tuple(_add_tokenizer(writer, each) for each in text.tokens)
         nothing = {
             each.name: text.cut_nothing(each, nothing[each.name][0], manifest.sizes)

@@ -15,7 +15,8 @@ from fewstep.runtime.kinds.companions import Cleaning, TextLength, ZerosForEmpty
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
 from fewstep.runtime.lora.networks import name_t5
-from fewstep.runtime.text import Ids, TokenIds, complete_text, report_tokenizer_errors, token_ids
+from fewstep.runtime.text import complete_text, report_tokenizer_errors
+from fewstep.runtime.token_ids import Ids, TokenIds, token_ids
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,6 +54,7 @@ class TextSource:
     zeros_for_empty: ZerosForEmpty = "never"  # as in `TextEncoderEntry`
     lengths: tuple[TextLength, ...] = ()
     is_recorded: bool = False  # of a recorded pipeline: it is left out if its graph does not reproduce it
+    pictures: tuple[Condition, ...] = ()  # features that it reads, and the denoiser does not
 
     def with_loras(self, loras: Sequence[Lora]) -> "TextSource":
         """Return this source with LoRA files, which are merged into the text encoders when these are loaded."""

@@ -73,6 +73,8 @@ def check_run(options: BakeOptions, bundle: Bundle, body: Body, plan: AnyPlan) -
     if (text := bundle.manifest.text) is not None and text.lengths and not options.latents:
         what = f"the network of {bundle.path} takes texts without padding, which a baked file cannot cut off"
         raise UserError(what, "bake with --latents")
+    if text is not None and text.reads and not options.latents:
+        raise UserError(f"the text encoder of {bundle.path} gets features of a picture", "bake with --latents")
     execution_of(bundle.manifest.space).check_network(plan, BodyInputs.from_body(bundle, body).has_time)
     if options.parts and features_of(plan) is not None:
         what = f"plan {plan.name!r} has light steps, so its steps cannot be baked as one repeated step"

@@ -136,20 +136,29 @@ def encode_prompts(
     rows = range(len(prompts))
     for group in [rows[row : row + 1] for row in rows] if text.has_lengths else [rows]:
         place = slice(group.start, group.stop)
-        own = {name: array[place] for name, array in records.items()}
-        parts.append(_complete_records(bundle, {**own, **text.encode(prompts[place])}, group))
+        own = _draw_missing(bundle, {name: array[place] for name, array in records.items()}, group, text.reads)
+        read = {name: own[name] for name in text.reads}
+        parts.append(_complete_records(bundle, {**own, **text.encode(prompts[place], conditions=read)}, group))
     return {name: join_rows([part[name] for part in parts]) for name in parts[0]}
 
 
 def _complete_records(bundle: Bundle, values: dict[str, Any], rows: Sequence[int]) -> Arrays:
     """Return records with the conditions that `values` lacks, drawn for the numbers of these rows unless they have a
     default."""
-    takes, axes = bundle.manifest.conditions, picture_axes(bundle.manifest)
-    for number, condition in enumerate(takes):
-        if condition.name not in values and condition.default is None:
-            drawn = [draw_condition(condition, number, FIRST_SEED + row, axes) for row in rows]
-            values[condition.name] = np.stack(drawn)
+    takes = bundle.manifest.conditions
+    values = _draw_missing(bundle, values, rows, [each.name for each in takes if each.default is None])
     return check_records("the prompts", values, fit_lengths(takes, values, bundle.manifest.sizes))
+
+
+def _draw_missing(bundle: Bundle, values: dict[str, Any], rows: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
+    """Return values with those of the conditions `names` that they lack, drawn for the numbers of these rows."""
+    takes, axes = bundle.manifest.conditions, picture_axes(bundle.manifest)
+    drawn = {
+        condition.name: np.stack([draw_condition(condition, number, FIRST_SEED + row, axes) for row in rows])
+        for number, condition in enumerate(takes)
+        if condition.name in names and condition.name not in values
+    }
+    return {**values, **drawn}
 
 
 def records_of_body(
@@ -162,7 +171,7 @@ def records_of_body(
     if records is None or not prompts or TEXT_ENCODER not in bundle.body(body).replaces:
         return records
     text = open_text_encoder(bundle.with_graphs_of(body))
-    encoded = encode_rows(text, prompts, text.encode)
+    encoded = encode_rows(text, prompts, text.encode, {name: [*records[name]] for name in text.reads})
     return {**records, **{name: join_rows([row[None] for row in rows]) for name, rows in encoded.items()}}
 
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from fewstep.measure.rollouts.conditions_file import array_name
+from fewstep.pipelines.companions.recorded_conditions import find_features
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_component
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
@@ -21,8 +22,9 @@ from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
 from fewstep.pipelines.recording.pictures import PICTURES, VIDEOS
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.pipelines.recording.record import record
-from fewstep.pipelines.recording.settings import NEGATIVE, PROMPT, pad_texts
+from fewstep.pipelines.recording.settings import LONGER, NEGATIVE, PROMPT, PROMPTS, pad_texts
 from fewstep.pipelines.recording.stand_ins import AUTOENCODERS
+from fewstep.pipelines.recording.text_calls import record_texts
 from fewstep.pipelines.relations.arguments import Argument, branch_names, branch_values
 from fewstep.pipelines.relations.relations import same
 from fewstep.pipelines.relations.row_lists import shorten_lists
@@ -47,9 +49,11 @@ def encode_conditions(
 
     The pipeline's call runs once for each prompt. `built` has its encoders, and a stand-in for the denoiser. negative:
     a text for the other branches of guidance, whose conditions are `BRANCH.NAME`. pictures: image files by the
-    arguments of the call. Raises UserError for a prompt or an image that the call does not take, or requires and does
-    not get, and if an argument of the denoiser that is not a condition differs from the recording, or a condition has a
-    different shape.
+    arguments of the call. With pictures and no prompt, those conditions are returned that follow from pictures alone,
+    and the features of a picture from which the bundle's text encoder encodes prompts.
+
+    Raises UserError for a prompt or an image that the call does not take, or requires and does not get, and if an
+    argument of the denoiser that is not a condition differs from the recording, or a condition has a different shape.
     """
     _check_inputs(recorded, prompts, negative, pictures)
     call: dict[str, Any] = {name: _read_picture(path) for name, path in pictures.items()}
@@ -57,7 +61,9 @@ def encode_conditions(
     rows: list[Conditions] = []
     with silence_libraries():
         built = replace(built, form=recorded.built.form, converts=recorded.built.converts)
-        for prompt in prompts or (None,):
+        if PROMPT in recorded.settings.usual and not prompts:
+            rows.append(_encode_pictures(built, recorded, call))
+        for prompt in prompts or ((None,) if not rows else ()):
             text = {} if prompt is None else {PROMPT: recorded.settings.read_prompt(prompt)}
             rows.append(_encode_one(built, recorded, {**call, **text}, negative is not None))
     for name, first in rows[0].items():
@@ -65,6 +71,16 @@ def encode_conditions(
             what = f"the prompts have different numbers of tokens, and {name!r} of a file has one"
             raise UserError(what, "write a file for each prompt: fewstep run takes a folder of them")
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _encode_pictures(built: BuiltPipeline, recorded: RecordedPipeline, call: Mapping[str, Any]) -> Conditions:
+    """Return the conditions of pictures: those that are the same for other texts, and the features from which text
+    encoders encode a prompt."""
+    texts = [{PROMPT: recorded.settings.read_prompt(prompt)} for prompt in (PROMPTS[0], LONGER)]
+    first, other = (_encode_one(built, recorded, {**call, **text}, has_branches=False) for text in texts)
+    features = find_features(record_texts(built, recorded.settings.of(None, {**call, **texts[0]}), ()))
+    own = {name: value for name, value in first.items() if np.array_equal(value, other[name])}
+    return own | {name: value.float().numpy() for name, value in features.items()}
 
 
 def load_encoders(folder: Folder, dtype: torch.dtype, has_pictures: bool) -> BuiltPipeline:
@@ -77,9 +93,9 @@ def _check_inputs(
     recorded: RecordedPipeline, prompts: Sequence[str], negative: str | None, pictures: Mapping[str, Path]
 ) -> None:
     name, usual = recorded.built.name, recorded.settings.usual
-    if (PROMPT in usual) != bool(prompts):
-        if prompts:
-            raise UserError(f"the call of {name} takes no prompt", "leave --prompt out")
+    if PROMPT not in usual and prompts:
+        raise UserError(f"the call of {name} takes no prompt", "leave --prompt out")
+    if PROMPT in usual and not prompts and (negative is not None or not pictures):
         raise UserError(f"the call of {name} takes a prompt", 'give one: --prompt "..."')
     if negative is not None and NEGATIVE not in usual:
         raise UserError(f"the call of {name} takes no negative prompt", "leave --negative out")

@@ -6,6 +6,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
+from fewstep.pipelines.companions.recorded_encoders import picture_name
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.record import CallError
@@ -32,14 +33,28 @@ ALONE = tuple(pair for texts in TEXTS for pair in ((texts[0], LONGEST), (LONGEST
 
 
 def record_samples(
-    recorded: RecordedPipeline, prompt: str, negative: str | None, keeps: Outputs | None = None
+    recorded: RecordedPipeline,
+    prompt: str,
+    negative: str | None,
+    keeps: Outputs | None = None,
+    variant: str | None = None,
 ) -> list[TextSample]:
-    """Return the samples of a call: its conditional branch, and the unconditional one if it takes a negative prompt."""
-    record, values = record_conditions(recorded, prompt, negative, keeps)
+    """Return the samples of a call: its conditional branch, and the unconditional one if it takes a negative prompt.
+    `variant` is another setting of the call."""
+    record, values = record_conditions(recorded, prompt, negative, keeps, variant)
     texts = {COND: prompt} | (
         {UNCOND: negative} if negative is not None and NEGATIVE in recorded.settings.usual else {}
     )
     return [TextSample(text, branch, record, values[branch]) for branch, text in texts.items() if branch in values]
+
+
+def record_longest(recorded: RecordedPipeline) -> tuple[str, list[TextSample]]:
+    """Return a text longer than any limit, with the samples of its call. If this fails, as where a limit cuts a picture
+    off, it is a text of a sentence."""
+    try:
+        return LONGEST, record_samples(recorded, LONGEST, LONGEST)
+    except CallError:
+        return LONGER, record_samples(recorded, LONGER, LONGER)
 
 
 def record_alone(recorded: RecordedPipeline, keeps: Outputs) -> list[TextSample]:
@@ -48,6 +63,12 @@ def record_alone(recorded: RecordedPipeline, keeps: Outputs) -> list[TextSample]
     with suppress(CallError):  # its call may take no empty prompt
         samples += record_samples(recorded, *EMPTY, keeps)
     return samples
+
+
+def find_features(record: TextRecord) -> dict[str, Tensor]:
+    """Return the features [N, width] of a picture that text encoders got in a recording, by the names of their
+    conditions."""
+    return {picture_name(run.component): run.picture.features for run in record.runs if run.picture is not None}
 
 
 def is_zero(sample: TextSample, names: Iterable[str]) -> bool:

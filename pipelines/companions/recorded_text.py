@@ -7,63 +7,55 @@ outputs of its encoders they come.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from typing import get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fewstep.export.companions.companion import Companion
 from fewstep.export.companions.networks import NO_PROMPTS
 from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
-from fewstep.export.companions.tokenizer import tokens_of_several_embeddings
+from fewstep.graph.graph import Array
 from fewstep.pipelines.companions.added_mask import refuse_padding
 from fewstep.pipelines.companions.recorded_conditions import (
     TEXTS,
+    find_features,
     is_zero,
     record_alone,
     record_conditions,
+    record_longest,
     record_samples,
 )
+from fewstep.pipelines.companions.recorded_encoders import RecordedEncoders, RecordedText
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.companions.text import TRIED, converts_prompts, find_t5, merge_loras
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import LONGEST, NEGATIVE, PICTURE, PROMPT, PROMPTS
 from fewstep.pipelines.recording.stand_ins import LengthError, is_small
-from fewstep.pipelines.recording.text_calls import TextRecord, find_tokenizers, read_outputs
+from fewstep.pipelines.recording.text_calls import TextRecord, find_tokenizers
 from fewstep.pipelines.relations.arguments import branch_values, condition_name
-from fewstep.pipelines.relations.output_sums import Output, read_output
 from fewstep.pipelines.relations.relations import same
 from fewstep.pipelines.relations.row_lists import shorten_lists
-from fewstep.pipelines.relations.text_forms import FoundTokens, TextError, UnknownIdsError, add_tail, find_text
+from fewstep.pipelines.relations.text_forms import TextError, UnknownIdsError, find_text
 from fewstep.pipelines.relations.text_rules import (
     BlockGrid,
-    Constant,
-    EncoderCall,
-    EncoderOutput,
-    IdsOfText,
-    OutputBlock,
     PaddingError,
-    Rule,
-    TokenMask,
-    TokenPositions,
     agrees,
-    as_rows,
-    combine,
-    compute_mask,
-    compute_positions,
 )
 from fewstep.pipelines.relations.text_search import (
     TextSample,
     TextSearch,
-    depends_on_texts,
     find_outputs,
     find_text_lengths,
+    list_text_conditions,
 )
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND, UNCOND
-from fewstep.runtime.bundle.manifest import TensorEntry
+from fewstep.runtime.bundle.manifest import Condition, TensorEntry
 from fewstep.runtime.kinds.companions import TextLength, ZerosForEmpty
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
@@ -71,123 +63,6 @@ from fewstep.runtime.lora.keys import Component
 LOG = logging.getLogger("fewstep")
 CONSTANT = "%s: the network's argument %s is constant in the bundle, but depends on prompts such as %r"
 NO_PROMPTS_OF = f"%s: {NO_PROMPTS}"
-
-
-class RecordedEncoders(nn.Module):
-    """Loaded encoders as one module. Its arguments are the token ids of each encoder that takes them, each followed by
-    their mask if a rule needs it."""
-
-    def __init__(self, networks: Mapping[str, nn.Module], text: "RecordedText") -> None:
-        super().__init__()
-        self.text, self.networks = text, nn.ModuleDict(networks)
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        fed = dict(zip((entry.name for entry in self.text.inputs), inputs, strict=True))
-        ids, masks = dict[int, Tensor](), dict[int, Tensor]()
-        for number, (name, mask) in self.text.names.items():
-            tail = torch.tensor(self.text.tokens[number].tail, dtype=torch.int64)
-            ids[number] = add_tail(fed[name], tail)
-            masks |= {} if mask is None else {number: add_tail(fed[mask], torch.ones_like(tail))}
-        outputs: dict[EncoderOutput, Tensor] = {}
-
-        def value(rule: Rule) -> Tensor:
-            if isinstance(rule, IdsOfText):
-                return ids[rule.encoder]
-            if isinstance(rule, TokenMask):
-                return compute_mask(rule, masks[rule.encoder])
-            if isinstance(rule, TokenPositions):
-                return compute_positions(rule, masks[rule.encoder])
-            if isinstance(rule, Constant):
-                return rule.value.expand(inputs[0].shape[0], *rule.value.shape) if rule.has_rows else rule.value
-            return combine(rule, outputs, masks)
-
-        for number, encoder in enumerate(self.text.encoders):
-            arguments = {name: value(rule) for name, rule in encoder.inputs.items()}
-            run = getattr(self.networks[encoder.component], encoder.entry)
-            returned = read_outputs(run(**arguments, **encoder.options))
-            outputs |= {
-                EncoderOutput(number, path): as_rows(read_output(returned, path)) for path in self.text.paths(number)
-            }
-        return tuple(value(rule).to(self.text.dtypes[name]) for name, rule in self.text.rules.items())
-
-
-@dataclass(frozen=True)
-class RecordedText:
-    """How a pipeline's conditions follow from texts.
-
-    encoders: calls of networks, in order. rules: those of the conditions, by name, and `dtypes` their types. nothing:
-    the text of the unconditional branch if the caller gives none. zeros: that branch then has zeros instead.
-    zeros_for_empty: as in `TextEncoderEntry`. lengths: of the free sizes that follow a text, as an encoder whose ids
-    are counted, and what is added.
-    """
-
-    encoders: tuple[EncoderCall, ...]
-    rules: Mapping[str, Rule]
-    dtypes: Mapping[str, torch.dtype]
-    nothing: str = ""
-    zeros: bool = False
-    zeros_for_empty: ZerosForEmpty = "never"
-    lengths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def zeros_for_none(self) -> bool:
-        """Whether the unconditional branch is zeros without a negative prompt: the same as for its empty text."""
-        return self.zeros or (self.nothing == "" and self.zeros_for_empty != "never")
-
-    @property
-    def _all_rules(self) -> list[Rule]:
-        return [*self.rules.values(), *(rule for encoder in self.encoders for rule in encoder.inputs.values())]
-
-    @property
-    def _all_blocks(self) -> list[OutputBlock]:
-        return [block for rule in self._all_rules if isinstance(rule, BlockGrid) for block in rule.blocks]
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """The components of the networks that run."""
-        return tuple(dict.fromkeys(encoder.component for encoder in self.encoders))
-
-    @property
-    def tokens(self) -> dict[int, FoundTokens]:
-        """The token ids of the encoders that take them, by the number of the encoder."""
-        return {number: call.tokens for number, call in enumerate(self.encoders) if call.tokens is not None}
-
-    @property
-    def names(self) -> dict[int, tuple[str, str | None]]:
-        """The names of the inputs of token ids and of their mask, or None, by the number of their encoder."""
-        masked = {rule.encoder for rule in self._all_rules if isinstance(rule, TokenMask | TokenPositions)}
-        masked |= {block.mask for block in self._all_blocks if block.mask is not None}
-        names: dict[int, tuple[str, str | None]] = {}
-        for number in self.tokens:
-            suffix = f"_{len(names) + 1}" if names else ""
-            names[number] = f"ids{suffix}", f"mask{suffix}" if number in masked else None
-        return names
-
-    @property
-    def inputs(self) -> tuple[TensorEntry, ...]:
-        """The inputs of the module."""
-        entries: list[TensorEntry] = []
-        for number, (ids, mask) in self.names.items():
-            shape = ("batch", self.tokens[number].length)
-            entries.append(TensorEntry(ids, "ids", shape, "int64"))
-            if mask is not None:
-                entries.append(TensorEntry(mask, "mask", shape, "int64"))
-        return tuple(entries)
-
-    def paths(self, encoder: int) -> list[Output]:
-        """The outputs of an encoder that rules read."""
-        return list(dict.fromkeys(block.source.path for block in self._all_blocks if block.source.encoder == encoder))
-
-    def token_inputs(self, converts: bool) -> tuple[TokenInput, ...]:
-        """Return the inputs of token ids with their tokenizers. `converts`: tokens of several embeddings are
-        replaced."""
-        inputs = []
-        for number, (ids, mask) in self.names.items():
-            tokens = self.tokens[number]
-            replaced = tokens_of_several_embeddings(tokens.file) if converts else {}
-            form = tokens.before, tokens.after, tokens.cleaning, tokens.negative, tokens.negative_cleaning
-            inputs.append(TokenInput(ids, tokens.file, tokens.length, mask, replaced, *form))
-        return tuple(inputs)
 
 
 def read_recorded_text(
@@ -216,18 +91,23 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
     if no rules describe that."""
     if isinstance(recorded.settings.usual[PROMPT], Mapping):
         raise TextError("its prompt is a JSON object")
-    keeps = {output for sample in record_samples(recorded, LONGEST, LONGEST) for output in find_outputs(sample)}
+    longest, samples = record_longest(recorded)
+    keeps = {output for sample in samples for output in find_outputs(sample)}
+    pairs = [tuple(longest if text == LONGEST else text for text in texts) for texts in TEXTS]
+    samples = [sample for prompt, negative in pairs for sample in record_samples(recorded, prompt, negative, keeps)]
     try:
-        return _find_text_rules(recorded, [row for texts in TEXTS for row in record_samples(recorded, *texts, keeps)])
+        return _find_text_rules(recorded, samples)
     except UnknownIdsError:  # a pipeline may have other ids for an empty text, which only a text alone shows
         return _find_text_rules(recorded, record_alone(recorded, keeps))
 
 
 def _find_text_rules(recorded: RecordedPipeline, all_samples: Sequence[TextSample]) -> RecordedText | None:
-    names = [name for name in all_samples[0].conditions if depends_on_texts(all_samples, name)]
+    names = list_text_conditions(all_samples)
     samples = [sample for sample in all_samples if not is_zero(sample, names)]
-    search = TextSearch(samples, find_tokenizers(recorded.built.pipeline))
-    rules = search.find_all()
+    sees_picture = PICTURE in recorded.settings.variants and bool(find_features(samples[0].record))
+    others = record_samples(recorded, *TEXTS[0], variant=PICTURE) if sees_picture else []
+    search = TextSearch([*samples, *others], find_tokenizers(recorded.built.pipeline))
+    rules = search.find_all(names)
     if not rules:
         return None
     dtypes = {condition.name: getattr(torch, condition.dtype) for condition in recorded.arguments.conditions}
@@ -238,9 +118,10 @@ def _find_text_rules(recorded: RecordedPipeline, all_samples: Sequence[TextSampl
     text = replace(text, nothing=nothing, zeros=zeros)
     if len(samples) < len(all_samples):
         text = replace(text, zeros_for_empty=find_zeros_for_empty(recorded, names))
-    refuse_pictures(recorded, text, samples[0])
+    if not text.pictures:
+        refuse_pictures(recorded, text, samples[0])
     warn_of_constants(recorded, samples)
-    _check(recorded, text, samples, search.find_unmasked())
+    _check(recorded, text, search.samples, search.find_unmasked())
     return text
 
 
@@ -339,11 +220,20 @@ def _check(
     module, tokens = RecordedEncoders(networks, text).eval(), text.token_inputs(converts_prompts(recorded.built.name))
     for sample in samples:
         fed = tokenize_prompts(tokens, [sample.prompt], sample.branch == UNCOND)
+        values = {name: torch.from_numpy(ids) for name, ids in fed.items()}
+        values |= {name: features[None] for name, features in find_features(sample.record).items()}
         with torch.no_grad():
-            computed = module(*(torch.from_numpy(fed[entry.name]) for entry in text.inputs))
+            computed = module(*(values[entry.name] for entry in text.inputs))
         for name, value in zip(text.rules, computed, strict=True):
             if not agrees(value[0].float(), sample.conditions[name].float()):
                 raise TextError(f"the condition {name} depends on the padding of its text")
+
+
+def _feed(tokens: Sequence[TokenInput], pictures: Sequence[Condition], batch: int) -> dict[str, Array]:
+    """Return inputs of the text encoder: the ids of prompts, with random features of pictures."""
+    random = np.random.default_rng(0)
+    features = {each.name: random.standard_normal((batch, *each.shape), np.float32) for each in pictures}
+    return {**tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)]), **features}
 
 
 def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwork) -> TextSource:
@@ -384,7 +274,7 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
         load,
         text.inputs,
         tuple(outputs),
-        lambda batch: tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)]),
+        partial(_feed, tokens, text.pictures),
         weights=sum(network.total for network in stored.values()),
         check=check,
     )
@@ -393,4 +283,4 @@ def _make_source(recorded: RecordedPipeline, text: RecordedText, read: ReadNetwo
     t5 = find_t5({component: getattr(config, "model_type", None) for component, config in configs.items()})
     lengths = tuple(TextLength(size, text.names[encoder][0], more) for size, (encoder, more) in text.lengths.items())
     form = None, text.nothing, t5, text.zeros_for_empty, lengths
-    return TextSource(companion, tokens, files, encoders, load, *form, is_recorded=True)
+    return TextSource(companion, tokens, files, encoders, load, *form, is_recorded=True, pictures=text.pictures)

@@ -32,7 +32,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, TensorEntry
 from fewstep.runtime.lora.file import Lora
 from fewstep.runtime.lora.keys import Component
-from fewstep.runtime.text import Ids
+from fewstep.runtime.token_ids import Ids
 
 LOG = logging.getLogger("fewstep")
 CLIP, PROJECTED, T5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from fewstep.pipelines.recording.call_record import CallRecord, bind_arguments
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.record import record
+from fewstep.pipelines.recording.seen_pictures import PartRun, SeenPicture, copy_tensors, watch_parts
 from fewstep.pipelines.recording.stand_ins import AUTOENCODERS
 
 FORWARD, IDS, MASK = "forward", "input_ids", "attention_mask"  # arguments of all text encoders of transformers
@@ -36,7 +37,8 @@ class TokenizedText:
 class NetworkRun:
     """A call of a network before the denoiser. `inputs` are its arguments that are tensors, `options` the others, by
     name. `outputs` are the tensors with values that it returned, by path. `takes_mask`: it has an argument for the mask
-    of its token ids. `ids` is the name of the argument for these."""
+    of its token ids. `ids` is the name of the argument for these. `picture`: its entry is a part of the component,
+    which gets embeddings with features of a picture in place of the ids."""
 
     component: str
     entry: str
@@ -45,6 +47,7 @@ class NetworkRun:
     outputs: Mapping[str, Tensor]
     takes_mask: bool = False
     ids: str = IDS
+    picture: SeenPicture | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def _recording(built: BuiltPipeline, log: _Log) -> Iterator[None]:
                 continue
             for entry in ENTRIES:
                 if callable(original := getattr(network, entry, None)):
-                    recorder = _recording_run(name, entry, type(network), original, log)
+                    recorder = _recording_run(name, entry, network, original, log)
                     stack.enter_context(patch.object(network, entry, recorder))
         yield
 
@@ -128,26 +131,41 @@ def _recording_tokenizer(tokenizers: Mapping[str, Any], original: Callable[..., 
 
 
 def _recording_run(
-    component: str, entry: str, kind: type, original: Callable[..., Any], log: _Log
+    component: str, entry: str, network: nn.Module, original: Callable[..., Any], log: _Log
 ) -> Callable[..., Any]:
+    kind = type(network)
     signature = inspect.signature(getattr(kind, entry))
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        returned = original(*args, **kwargs)
-        arguments = bind_arguments(signature, args, kwargs)
-        inputs = {name: value.clone() for name, value in arguments.items() if isinstance(value, Tensor)}
-        options = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
+        whole = PartRun(entry, copy_tensors(bind_arguments(signature, args, kwargs)), frozenset(signature.parameters))
+        ids = IDS if kind.__module__.startswith(TRANSFORMERS) else _find_ids(whole.inputs, log.ids)
+        with _watch_pictures(network, whole.inputs, ids) as parts:
+            whole.returned = original(*args, **kwargs)
+        part = next(iter(parts.values()), whole)
+        inputs = {**part.inputs, **({ids: whole.inputs[ids]} if ids in whole.inputs else {})}
+        options = {name: value for name, value in part.arguments.items() if name not in inputs}
         outputs = {
             path: output.clone()
-            for path, output in read_outputs(returned).items()
+            for path, output in read_outputs(part.returned).items()
             if log.keeps is None or (component, path) in log.keeps
         }
-        ids = IDS if kind.__module__.startswith(TRANSFORMERS) else _find_ids(inputs, log.ids)
-        log.runs.append(NetworkRun(component, entry, inputs, options, outputs, MASK in signature.parameters, ids))
-        return returned
+        takes_mask = MASK in part.takes
+        log.runs.append(NetworkRun(component, part.entry, inputs, options, outputs, takes_mask, ids, part.picture))
+        return whole.returned
 
     setattr(run, "__signature__", signature)  # noqa: B010 - pipelines ask which arguments it takes
     return run
+
+
+@contextmanager
+def _watch_pictures(network: nn.Module, inputs: Mapping[str, Tensor], ids: str) -> Iterator[Mapping[int, PartRun]]:
+    """While active, watch the parts of a network that gets the ids of one text, and a picture besides."""
+    has_picture = any(value.is_floating_point() for value in inputs.values())
+    if ids not in inputs or len(inputs[ids]) != 1 or not has_picture:
+        yield {}
+        return
+    with watch_parts(network, inputs[ids]) as parts:
+        yield parts
 
 
 def _rows_of_ids(encoded: Any) -> Iterator[tuple[int, ...]]:

@@ -13,7 +13,8 @@ from fewstep.pipelines.relations.relations import Relations
 
 class RecordedNetwork(nn.Module):
     """Calls a network as its pipeline does, for one branch of guidance. Constant arguments have the values of the
-    recording. With two heads, a learned variance follows the prediction along the channels."""
+    recording. With two heads, a learned variance follows the prediction along the channels. The last `unread`
+    conditions are for the text encoder only."""
 
     def __init__(
         self,
@@ -22,9 +23,11 @@ class RecordedNetwork(nn.Module):
         arguments: NetworkArguments,
         heads: int = 1,
         form: NetworkForm | None = None,
+        unread: int = 0,
     ) -> None:
         super().__init__()
         self.network, self.found, self.arguments, self.heads, self.form = network, found, arguments, heads, form
+        self.unread = unread
 
     def forward(self, x: Tensor, time: Tensor, *conditions: Tensor) -> Tensor:
         """Return the prediction. A network with a second time takes it after the first: (x, time, to, *conditions)."""
@@ -36,6 +39,7 @@ class RecordedNetwork(nn.Module):
         """Return the arguments of the network by path, for those of `forward`."""
         found, arguments = self.found, self.arguments.arguments
         end, conditions = (conditions[0], conditions[1:]) if found.seconds else (time, conditions)
+        conditions = conditions[: len(conditions) - self.unread]
         given = dict(zip((path for path, each in arguments.items() if each.condition), conditions, strict=True))
         leaves: dict[str, Any] = {}
         for path in self.arguments.paths:

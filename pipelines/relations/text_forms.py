@@ -15,7 +15,8 @@ from torch import Tensor
 from fewstep.export.companions.tokenizer import TokenizerFile
 from fewstep.pipelines.recording.text_calls import TokenizedText
 from fewstep.runtime.kinds.companions import CaptionCleaning, Cleaning, PlainCleaning
-from fewstep.runtime.text import Ids, TokenIds, clean_text, complete_text, token_ids
+from fewstep.runtime.text import clean_text, complete_text
+from fewstep.runtime.token_ids import Ids, TokenIds, token_ids
 
 UNCLEAN = "  A  Small&amp;RED\t \u201cBird\u201d on  <i>it</i> (#12 jc6640, www.b.com) "  # differs after each cleaning
 

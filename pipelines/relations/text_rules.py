@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fewstep.pipelines.recording.element_map import is_close
 from fewstep.pipelines.relations.output_sums import Output
+from fewstep.pipelines.relations.picture_rules import EmbeddedIds, PicturePositions
 from fewstep.pipelines.relations.text_forms import FoundTokens, TextError
-from fewstep.runtime.text import TokenIds
+from fewstep.runtime.token_ids import TokenIds
 
 MOST_BLOCKS = 64  # of one condition
 FEWEST = 4  # elements of a block: fewer could be equal by chance
@@ -107,7 +108,7 @@ class Constant:
     has_rows: bool
 
 
-Rule = BlockGrid | TokenMask | TokenPositions | IdsOfText | Constant
+Rule = BlockGrid | TokenMask | TokenPositions | IdsOfText | Constant | EmbeddedIds | PicturePositions
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
+from fewstep.pipelines.recording.seen_pictures import SeenPicture
 from fewstep.pipelines.recording.text_calls import MASK, NetworkRun, TextRecord
 from fewstep.pipelines.relations.arguments import NetworkArguments
 from fewstep.pipelines.relations.output_sums import find_sum, paths_of, read_output
+from fewstep.pipelines.relations.picture_rules import EmbeddedIds, find_picture_positions
 from fewstep.pipelines.relations.text_forms import FoundTokens, ReadIds, TextError, find_tokens
 from fewstep.pipelines.relations.text_rules import (
     BlockGrid,
@@ -29,7 +32,7 @@ from fewstep.pipelines.relations.text_rules import (
     with_masks,
 )
 from fewstep.plans.guidance import COND, UNCOND
-from fewstep.runtime.text import TokenIds as EncodedText
+from fewstep.runtime.token_ids import TokenIds as EncodedText
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,11 @@ class TextSearch:
     encoded: dict[int, list[EncodedText]] = field(default_factory=dict)  # of encoders with tokens, in each sample
     cleared: list[str] = field(default_factory=list)  # components whose input of padding follows no rule
 
-    def find_all(self) -> dict[str, Rule]:
-        """Return the rules of the conditions that depend on texts, by name. Raises TextError for one that follows no
-        rule."""
-        rules: dict[str, Rule] = {}
-        masks = []
-        for name in self.samples[0].conditions:
+    def find_all(self, names: Sequence[str] | None = None) -> dict[str, Rule]:
+        """Return the rules of conditions, or of all that depend on texts. Raises TextError for one without a rule."""
+        rules, masks = dict[str, Rule](), []
+        for name in list_text_conditions(self.samples) if names is None else names:
             targets = [sample.conditions[name] for sample in self.samples]
-            if not depends_on_texts(self.samples, name):
-                continue
             if all(len(target.unique()) <= 2 for target in targets):
                 masks.append((name, targets))
             else:
@@ -177,13 +176,16 @@ class TextSearch:
                 raise TextError(f"{name} has values of {place.run.component} for some texts only")
             places.append(best[2] if sample != longest else place)
         tokens, encoded = self._find_tokens(place.run.component, places)
-        floats_first = sorted(place.run.inputs, key=lambda path: not place.run.inputs[path].is_floating_point())
+        read = place.run.inputs.keys() - ({place.run.ids} if place.run.picture is not None else set())
+        floats_first = sorted(read, key=lambda path: (not place.run.inputs[path].is_floating_point(), path))
         inputs = {path: self._find_input(place.run.component, path, places, tokens, encoded) for path in floats_first}
         adds_mask = place.run.takes_mask and MASK not in inputs and _lacks_padding(places, tokens)
         if tokens is not None and adds_mask:
             zeros = torch.zeros(tokens.full_length, dtype=torch.int64)
             inputs[MASK] = TokenMask(len(self.encoders), 0, 0, len(zeros), 1, 0, zeros)  # in a bundle, it is padded
         options = {name: value for name, value in place.run.options.items() if name not in inputs}  # a mask of None
+        if any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(options)):
+            raise TextError(f"its {place.run.component} gets tensors in a list, such as features for several layers")
         call = place.run.component, place.run.entry, inputs, options, tokens
         self.encoders.append(EncoderCall(*call, adds_mask))
         self.places.append(places)
@@ -221,12 +223,19 @@ class TextSearch:
         number, label = len(self.encoders), f"the input {name} of its {component}"
         if name == places[0].run.ids and tokens is not None:
             return IdsOfText(number)
+        pictures = [place.run.picture for place in places]
+        if pictures[0] is not None and name == pictures[0].argument and tokens is not None:
+            return _find_embedded(label, number, pictures)
         read = [place.input(name) for place in places]
         values, has_rows = [value for value, _ in read], all(rows for _, rows in read)
         if all(torch.equal(values[0], value) for value in values):
             return Constant(values[0], has_rows)
         if tokens is not None and (positions := find_positions(number, values, encoded)) is not None:
             return positions
+        if pictures[0] is not None and tokens is not None:
+            rows = pictures[0].token, values, [place.ids for place in places]
+            if (moved := find_picture_positions(number, *rows)) is not None:
+                return moved
         if has_rows and all(len(value.unique()) <= 2 for value in values):
             known = self.encoded if tokens is None else {number: list(encoded)}
             return self._find_mask(
@@ -270,6 +279,14 @@ def _count(search: TextSearch, encoder: int, of_prompt: bool) -> list[int]:
     return [prompts.get(id(each.record), n) for each, n in zip(search.samples, counts, strict=True)]
 
 
+def _find_embedded(label: str, encoder: int, pictures: Sequence[SeenPicture | None]) -> EmbeddedIds:
+    seen = [own for own in pictures if own is not None]
+    rules = {EmbeddedIds(encoder, own.embedding, own.token, tuple(own.features.shape)) for own in seen}
+    if len(rules) > 1 or len(seen) < len(pictures):
+        raise TextError(f"{label} has other numbers of features of a picture for some texts")
+    return rules.pop()
+
+
 def _fill_up(targets: Sequence[Tensor]) -> list[Tensor]:
     """Return masks with zeros for what shorter texts lack."""
     if len({target.dim() for target in targets}) > 1:
@@ -287,10 +304,11 @@ def _lacks_padding(places: Sequence[RowPlace], tokens: FoundTokens | None) -> bo
     return tokens is not None and any(len(place.ids) < tokens.full_length for place in places)
 
 
-def depends_on_texts(samples: Sequence[TextSample], name: str) -> bool:
-    """Return True for a condition that differs within a branch. Branches may differ in others, such as a picture."""
-    first = {sample.branch: sample.conditions[name] for sample in samples}
-    return any(not torch.equal(first[sample.branch], sample.conditions[name]) for sample in samples)
+def list_text_conditions(samples: Sequence[TextSample]) -> list[str]:
+    """Return the conditions that differ within a branch. Branches may differ in others, such as a picture."""
+    first = {sample.branch: sample.conditions for sample in samples}
+    pairs = [(first[sample.branch], sample.conditions) for sample in samples]
+    return [name for name in pairs[0][0] if not all(torch.equal(one[name], other[name]) for one, other in pairs)]
 
 
 def list_places(record: TextRecord) -> list[RowPlace]:

@@ -71,7 +71,8 @@ def make_calls(bundle: Bundle, threads: int) -> Mapping[str, Call]:
     """Return a call that encodes one prompt and decodes one sample. It is made in a separate process."""
     parts, manifest = list[Callable[[], object]](), bundle.manifest
     if manifest.text is not None:
-        parts.append(partial(load_text_encoder(bundle, threads).encode, [PROMPT]))
+        text = load_text_encoder(bundle, threads)
+        parts.append(partial(text.encode, [PROMPT], conditions=text.zeros(1)))
     if manifest.autoencoder is not None:
         decoder = load_autoencoder(bundle, threads, encoder=False)
         parts.append(partial(decoder.decode, *decoder_inputs(bundle, decoder.described.decoder)))

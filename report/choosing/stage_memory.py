@@ -83,7 +83,8 @@ def _measure(bundle: Bundle, stage: Stage, threads: int) -> int:
 
 
 def _encode(bundle: Bundle, stage: Stage, threads: int) -> None:
-    load_text_encoder(bundle, threads).encode(stage.prompts)
+    text = load_text_encoder(bundle, threads)
+    text.encode(stage.prompts, conditions=text.zeros(len(stage.prompts)))
 
 
 def _not_run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:

@@ -19,7 +19,7 @@ from fewstep.robots.lerobot.normalisation import BEFORE, LINES, RETRAINED, TOKEN
 from fewstep.robots.lerobot.policy import PolicyFolder
 from fewstep.runtime.bundle.manifest import Condition, PromptForm, TensorEntry
 from fewstep.runtime.lora.file import Lora
-from fewstep.runtime.text import Ids
+from fewstep.runtime.token_ids import Ids
 
 if TYPE_CHECKING:
     from torch import nn

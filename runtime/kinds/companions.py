@@ -99,7 +99,8 @@ class TextLength(Strict, frozen=True):
 class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
     """A text encoder. Its graph takes token ids, and returns conditions of the denoiser under the conditions' names.
     `zeros_for_empty`: whether the conditions of an empty prompt are zeros, whatever the graph returns: never, only as a
-    negative prompt, or always. `lengths`: of its conditions whose length is that of the text.
+    negative prompt, or always. `lengths`: of its conditions whose length is that of the text. It may also take
+    conditions that the denoiser does not use, such as features of a picture, under their names.
     """
 
     EXPERTS: ClassVar = "without"
@@ -110,8 +111,17 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
     zeros_for_empty: ZerosForEmpty = "never"
     lengths: tuple[TextLength, ...] = ()
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the conditions that its graph takes besides token ids."""
+        return tuple(tensor.name for tensor in self.graph.inputs if tensor.role == "condition")
+
     def problem(self, of: DescriptionProtocol) -> str | None:
-        wanted: list[TensorEntry] = []
+        takes = [
+            TensorEntry(each.name, "condition", ("batch", *longest_shape(each, of.sizes)), each.dtype)
+            for each in of.conditions
+        ]
+        wanted = [tensor for tensor in takes if tensor.name in self.reads]
         for index, tokens in enumerate(self.tokens):
             if not 1 <= tokens.length <= LENGTH_LIMIT or tokens.pad < 0:
                 return f"tokens[{index}]: {tokens.length} ids, padded with {tokens.pad}"
@@ -127,10 +137,6 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
         known = {size.name for size in of.sizes if size.axis is None}, {tokens.input for tokens in self.tokens}
         if any(each.size not in known[0] or each.input not in known[1] for each in self.lengths):
             return "its lengths are of unknown sizes or inputs"
-        takes = [
-            TensorEntry(each.name, "condition", ("batch", *longest_shape(each, of.sizes)), each.dtype)
-            for each in of.conditions
-        ]
         other = next((each.name for each in self.graph.outputs if each not in takes), None)
         return None if other is None else f"the denoiser takes no condition {other!r} of that shape and type"
 

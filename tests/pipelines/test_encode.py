@@ -1,6 +1,7 @@
 """`fewstep encode`: conditions of a recorded bundle, computed by the pipeline's own code."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def test_a_picture_is_encoded_with_the_prompt(tmp_path: Path) -> None:
     distance = np.abs(made["image"][0, 0] / 0.7 - latents.mean[0, :, 0].numpy()).max()
     assert made["image"].shape == (1, 3, 4, 2, 2) and distance < 5 * float(latents.std.max())
     assert not made["image"][0, 1:].any()
+    alone = encode(replace(options, prompt=()))
+    assert alone.keys() == {"image"} and np.array_equal(alone["image"], made["image"])
 
 
 @pytest.mark.parametrize(

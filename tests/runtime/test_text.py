@@ -15,7 +15,7 @@ from fewstep.runtime.kinds.graph_entry import DType
 from fewstep.runtime.prompts import add_prompt_conditions
 from fewstep.runtime.text import TextEncoder, complete_text, load_text_encoder
 from tests.bundles import change_bundle
-from tests.runtime.text_bundle import LENGTH, TABLE, with_companions
+from tests.runtime.text_bundle import LENGTH, TABLE, with_companions, with_seeing_encoder
 
 
 @pytest.fixture
@@ -171,3 +171,39 @@ def test_a_file_that_is_no_tokenizer_is_one_line(tiny_bundle: Path, content: byt
     bundle = change_bundle(with_companions(tiny_bundle), {"graphs/tokenizer.json": content})
     with pytest.raises(UserError, match=says):
         load_text_encoder(bundle)
+
+
+def test_prompts_are_encoded_with_a_picture(tiny_bundle: Path) -> None:
+    """Equal prompts with other pictures have other conditions."""
+    text = load_text_encoder(with_seeing_encoder(tiny_bundle))
+    pictures = np.array([[100, 200], [300, 400]], np.float32)
+    encoded = text.encode(["cat", "cat"], conditions={"picture": pictures})["text"]
+    assert text.reads == ("picture",)
+    np.testing.assert_array_equal(encoded[:, 1], TABLE[5] + pictures)
+    assert not encoded[:, 3:].any()
+
+
+def test_each_picture_is_for_a_prompt_in_turn(tiny_bundle: Path) -> None:
+    bundle = open_bundle(with_seeing_encoder(tiny_bundle))
+    pictures = [np.array([n, 0], np.float32) for n in (100, 200, 300)]
+    values, away = add_prompt_conditions(bundle, {"picture": pictures}, ["cat", "dog"], [""])
+    firsts = [float(row[1, 0]) for row in values["text"]]
+    assert firsts == [TABLE[word, 0] + picture for picture, word in zip((100, 200, 300) * 2, (5, 6) * 3, strict=True)]
+    assert [float(row[0, 0]) for row in away["text"]] == [TABLE[1, 0] + picture for picture in (100, 200, 300)]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "says"),
+    [({}, "with the condition 'picture', which is missing"), ({"picture": [[1.0, 2.0, 3.0]]}, "has the shape")],
+)
+def test_a_prompt_without_its_picture_is_refused(tiny_bundle: Path, pictures: dict[str, Any], says: str) -> None:
+    text = load_text_encoder(with_seeing_encoder(tiny_bundle))
+    with pytest.raises(UserError, match=says):
+        text.encode(["cat"], conditions=pictures)
+
+
+def test_a_prompt_that_is_too_long_for_a_picture_is_refused(tiny_bundle: Path) -> None:
+    """What follows the prompt may be the places of the picture."""
+    text = load_text_encoder(with_seeing_encoder(tiny_bundle))
+    with pytest.raises(UserError, match="too long by 1 tokens"):
+        text.encode(["a red cat a dog"], conditions={"picture": [[0.0, 0.0]]})

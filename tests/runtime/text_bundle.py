@@ -47,6 +47,36 @@ def text_graph() -> Graph:
     return small([ids, mask], [value("text", "batch", LENGTH, 2)], nodes, table=TABLE, last=np.array([2]))
 
 
+def seeing_graph() -> Graph:
+    """text = (TABLE[ids] + picture) * mask, with a picture [2]."""
+    nodes = [
+        node("Gather", "table ids", "rows"),
+        node("Unsqueeze", "picture middle", "row"),
+        node("Add", "rows row", "both"),
+        node("Cast", "mask", "seen", to=TensorProto.FLOAT),
+        node("Unsqueeze", "seen last", "column"),
+        node("Mul", "both column", "text"),
+    ]
+    ids, mask = (value(name, "batch", LENGTH, dtype="int64") for name in ("ids", "mask"))
+    constants = {"table": TABLE, "last": np.array([2]), "middle": np.array([1])}
+    return small([ids, mask, value("picture", "batch", 2)], [value("text", "batch", LENGTH, 2)], nodes, **constants)
+
+
+def with_seeing_encoder(bundle: Path) -> Path:
+    """Add a text encoder that also reads the condition `picture` [2], and both conditions, which no other graph
+    takes."""
+    graph, name = seeing_graph(), "graphs/seeing.onnx"
+    (label,) = open_bundle(bundle).manifest.conditions
+    more = (Condition("text", "text", (LENGTH, 2), "float32"), Condition("picture", "picture", (2,), "float32"))
+    tokens = (Tokens("ids", "graphs/tokenizer.json", LENGTH, PAD, "mask"),)
+    return change_bundle(
+        bundle,
+        {name: content_of(graph), "graphs/tokenizer.json": tokenizer()},
+        conditions=(msgspec.structs.replace(label, default=(0.0,)), *more),
+        text=TextEncoderEntry(entry(name, graph, text="condition", picture="condition"), tokens),
+    )
+
+
 def decoder_graph(latent: Value = LATENT, picture: Value = PICTURE) -> Graph:
     """image = x / SCALE in each of three channels, each value in four pixels."""
     nodes = [

@@ -26,7 +26,7 @@ from fewstep.pipelines.relations.text_rules import (
     is_grid,
     with_masks,
 )
-from fewstep.runtime.text import TokenIds
+from fewstep.runtime.token_ids import TokenIds
 
 LENGTH, WIDTH = 6, 8
 FIRST, SECOND = EncoderOutput(0, "first"), EncoderOutput(1, "second")

@@ -10,8 +10,10 @@ from torch.nn.functional import layer_norm
 
 pytest.importorskip("tokenizers")
 from fewstep.pipelines.recording.call_record import CallRecord
+from fewstep.pipelines.recording.seen_pictures import SeenPicture
 from fewstep.pipelines.recording.text_calls import IDS, MASK, NetworkRun, TextRecord, TokenizedText
 from fewstep.pipelines.relations.output_sums import OutputSum
+from fewstep.pipelines.relations.picture_rules import EmbeddedIds
 from fewstep.pipelines.relations.text_forms import TextError
 from fewstep.pipelines.relations.text_rules import BlockGrid, EncoderOutput, TokenMask
 from fewstep.pipelines.relations.text_search import TextSample, TextSearch, find_outputs, list_places, list_sources
@@ -122,6 +124,45 @@ def test_a_condition_that_differs_between_branches_only_follows_from_no_text() -
     """As a picture, which the unconditional branch does not see."""
     samples = [sample_of(prompt, True, True, branch) for prompt in PROMPTS for branch in (COND, UNCOND)]
     assert search(samples).find_all().keys() == {TEXT}
+
+
+def see_picture(sample: TextSample, features: Tensor) -> TextSample:
+    """Return a sample whose encoder got these features [N, width] at the first tokens of the id 5."""
+    (run,) = sample.record.runs
+    picture = SeenPicture("embeddings", "words", 5, features)
+    inputs = {**run.inputs, "embeddings": run.outputs[".hidden"]}
+    seen = replace(run, entry="body.forward", inputs=inputs, picture=picture)
+    return replace(sample, record=replace(sample.record, runs=(seen,)))
+
+
+def test_features_of_pictures_may_differ() -> None:
+    samples = [
+        see_picture(sample_of(prompt, True, True), torch.full((1, WIDTH), float(n))) for n, prompt in enumerate(PROMPTS)
+    ]
+    text_search = search(samples)
+    text_search.find_all()
+    (encoder,) = text_search.encoders
+    assert encoder.entry == "body.forward" and encoder.inputs.keys() == {"embeddings", MASK}
+    assert encoder.inputs["embeddings"] == EmbeddedIds(0, "words", 5, (1, WIDTH))
+
+
+def test_another_number_of_features_for_some_texts_is_refused() -> None:
+    counts = (1, 1, 2)
+    samples = [
+        see_picture(sample_of(prompt, True, True), torch.zeros(count, WIDTH))
+        for prompt, count in zip(PROMPTS, counts, strict=True)
+    ]
+    with pytest.raises(TextError, match="other numbers of features of a picture for some texts"):
+        search(samples).find_all()
+
+
+def test_tensors_in_a_list_are_refused() -> None:
+    """As features of a picture for several layers of Qwen3-VL."""
+    samples = [sample_of(prompt, True, True) for prompt in PROMPTS]
+    for sample in samples:
+        sample.record.runs[0].options["layers"] = [torch.zeros(1)]  # type: ignore[index]
+    with pytest.raises(TextError, match="its text_encoder gets tensors in a list"):
+        search(samples).find_all()
 
 
 def test_a_pooled_output_comes_before_the_hidden_state_that_it_equals() -> None:
