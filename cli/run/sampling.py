@@ -76,10 +76,11 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
     batch, parts, left = batch_size(options, request.bundle.manifest), [], list[Named]()
     batch = batch if request.memory is None else request.memory.batch
     backend = open_backend(options, request.choice, batch)
-    if request.memory is not None and not request.memory.keeps_memory:
-        return_large_blocks()
+    is_short = request.memory is not None and not request.memory.keeps_memory
+    if is_short:
         backend = GraphsInTurns(OnnxRuntime(options.threads, keeps_memory=False))
-    with load(options.bundle, options.precision, backend=backend, whole_runs=options.whole_run) as loaded:
+    opened = load(options.bundle, options.precision, backend=backend, whole_runs=options.whole_run)
+    with return_large_blocks(is_short), opened as loaded:
         adapters: dict[str | PathLike[str], float] = {}
         for name, network in map(split_network_of_file, options.adapter):
             path, strength = split_strength(name, "--adapter")

@@ -93,20 +93,19 @@ def _not_run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
 
 def _denoise(bundle: Bundle, stage: Stage, threads: int) -> None:
     """Load the graphs of a body as a sampler does, and call each for synthetic inputs."""
-    if not stage.keeps_memory:
-        return_large_blocks()
     engine, manifest = OnnxRuntime(threads, keeps_memory=stage.keeps_memory), bundle.manifest
     backend: Backend = engine if stage.keeps_memory else GraphsInTurns(engine)
     graphs = graph_names(stage.body, manifest.bodies[stage.body])
     before = {name: graph for name, graph in shared_graphs(manifest).items() if name in RUN_ONCE}
     entries = {**before, **graphs}
-    loaded: dict[str, Callable[[Any], Any]] = {name: backend.load(bundle, name) for name in entries}
-    sizes, results = {**sizes_of_probe(bundle), "batch": stage.rows}, []
-    for name, entry in entries.items():
-        feeds = probe_feeds(entry, sizes, 0)
-        for _ in range(CALLS):
-            result = loaded[name](feeds)
-        results.append(result)  # prologue rows stay in memory during the steps
+    with return_large_blocks(is_short=not stage.keeps_memory):
+        loaded: dict[str, Callable[[Any], Any]] = {name: backend.load(bundle, name) for name in entries}
+        sizes, results = {**sizes_of_probe(bundle), "batch": stage.rows}, []
+        for name, entry in entries.items():
+            feeds = probe_feeds(entry, sizes, 0)
+            for _ in range(CALLS):
+                result = loaded[name](feeds)
+            results.append(result)  # prologue rows stay in memory during the steps
 
 
 def _decode(bundle: Bundle, stage: Stage, threads: int) -> None:
