@@ -34,11 +34,11 @@ from fewstep.calibration.precision.stored_weights import (
     refine_bits,
 )
 from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
-from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.replaced_graphs import GraphReplacer
 from fewstep.calibration.sample_space import ContinuousJudgingRun, JudgingRun
+from fewstep.calibration.second_moments import MomentsAndSamples
 from fewstep.calibration.task import Task
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Graph
@@ -56,7 +56,7 @@ class BodyMaker:
 
     counts: activation counts; None if no target quantizes activations.
     tables: ranges by target name.
-    moments: the result of `measure_second_moments`, which determine how weights are rounded.
+    first: what the first trajectories gave: moments, which determine how weights are rounded, and samples.
     runs: the float32 runs with which bodies are compared.
     writer: the writer of the bundle, which stores the weights of large bodies in files; None to keep weights in memory.
     """
@@ -64,7 +64,7 @@ class BodyMaker:
     task: Task
     counts: Counts | None
     tables: Mapping[str, RangesTable]
-    moments: Moments
+    first: MomentsAndSamples
     runs: FloatRuns
     writer: Writer | None
     progress: Progress
@@ -85,7 +85,7 @@ class BodyMaker:
 
     @cached_property
     def _replacer(self) -> GraphReplacer:
-        return GraphReplacer(self.task, self.runs, operation_error_runs(self.task))
+        return GraphReplacer(self.task, self.runs, self.first.samples, operation_error_runs(self.task))
 
     def _finish(self, body: CalibratedBody[AnyRecipe]) -> CalibratedBody[AnyRecipe]:
         """Return the body, judged on further seeds. Raises UserError if it is too far from float32."""
@@ -118,7 +118,7 @@ class BodyMaker:
 
     def _make_weight_body(self, target: Target) -> CalibratedBody[WeightRecipe]:
         """Return the body in which weights alone are quantized."""
-        rounded, policy = RoundedWeights(self.task.prepared, self.moments), self.task.policy
+        rounded, policy = RoundedWeights(self.task.prepared, self.first.moments), self.task.policy
         bits = coarsest_bits(target, self.task.prepared, self.task.kept_operations)
         recipe = WeightRecipe(target, rounded, bits, self.runs.judging.groups, self._keep(target))
         if self._has_squared_error:
@@ -154,7 +154,9 @@ class BodyMaker:
     def _make_single_graph_body(self, target: Target) -> CalibratedBody[Recipe]:
         """Return the body as one graph. The operations that cause much of its error stay in float."""
         table = self.tables[target.name]
-        part = GraphRecipe(until=self.runs.judging.groups, table=table, quantize=make_quantizer(target, self.moments))
+        part = GraphRecipe(
+            until=self.runs.judging.groups, table=table, quantize=make_quantizer(target, self.first.moments)
+        )
         recipe = Recipe(self.task.prepared, table, target, (part,), self._keep(target), kept=self.task.kept_operations)
         return self._quantize_attention(self._judge(self._select_float_operations(recipe)))
 
@@ -176,7 +178,7 @@ class BodyMaker:
         counts = self.counts
         ends = [round(self.runs.judging.groups * number / count) for number in range(count + 1)]
         tables = [tabulate_part(recipe.table, counts, self.task.prepared, slice(*part)) for part in pairwise(ends)]
-        quantize = make_quantizer(recipe.target, self.moments)
+        quantize = make_quantizer(recipe.target, self.first.moments)
         graphs = tuple(GraphRecipe(until, table, quantize) for until, table in zip(ends[1:], tables, strict=True))
         return self._judge(replace(recipe, parts=graphs))
 

@@ -21,7 +21,7 @@ from fewstep.calibration.float_runs import FloatRuns, try_judge_of
 from fewstep.calibration.open_task import open_tasks
 from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.resource_needs import estimate_needs
-from fewstep.calibration.second_moments import measure_second_moments
+from fewstep.calibration.second_moments import follow_first_trajectories
 from fewstep.calibration.task import Task
 from fewstep.calibration.together import judge_together
 from fewstep.graph.files.commit import Writer, open_for_update
@@ -104,12 +104,12 @@ def _calibrate_network(
         checkpoint = open_checkpoint(task, task.threads if workers is None else workers.threads)
         counts = count_activations(task, progress, checkpoint, workers) if task.quantizes_activations else None
         usable = select_makeable_targets(task, counts)
-        moments = measure_second_moments(task, progress, workers)
+        first = follow_first_trajectories(task, progress, workers)
     tables = {} if counts is None else tabulate_targets(task, counts, progress)
     runs.record_judging()  # now, while no body is in memory
     runs.close()
     large = writer if task.sampler.body.graph.data else None  # large weights are written before they are run
-    maker = BodyMaker(task, counts, tables, moments, runs, large, progress)
+    maker = BodyMaker(task, counts, tables, first, runs, large, progress)
     make_body = store_refusals(maker.make_body, task.sampler.bundle)
     bodies = try_targets(tuple(usable.made.values()), make_body, usable.failed, partial(progress, "lowering"))
     return CalibratedNetwork(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from fewstep.calibration.float_runs import DECODED_SEEDS, TIMED_STEPS, further_seeds
+from fewstep.calibration.float_runs import TIMED_STEPS, further_seeds
 from fewstep.calibration.precision.precision_search import estimate_evaluations
 from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
 from fewstep.calibration.replaced_graphs import has_own_graphs, has_weights_to_store
@@ -20,7 +20,7 @@ from fewstep.measure.rollouts.seeds import BODY_SEEDS, JUDGE_SEEDS, OPERATION_SE
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import RUN_ONCE
 from fewstep.runtime.bundle.networks import shared_graphs
-from fewstep.runtime.kinds.companions import DECODER, TEXT_ENCODER
+from fewstep.runtime.kinds.companions import TEXT_ENCODER
 
 LEAST_MEASURED = 1.0  # seconds of evaluations from which the work besides them is measured too
 ROUNDING = 25e-9  # seconds in which a large network's ranges are chosen and its weights rounded, by bytes of weights
@@ -82,8 +82,7 @@ def estimate_cost(tasks: Sequence[Task], seconds: float | None = None) -> Cost:
         counted=len(tasks) * steps * len(task.seeds),
         moments=len(tasks) * steps * min(TRAJECTORIES, len(task.seeds)),
         errors=steps * operation_seeds * tried,
-        references=len(tasks) * (_reference_calls(task) * judged + steps * (operation_seeds + further + compared))
-        + steps * _count_decoded(task),
+        references=len(tasks) * (_reference_calls(task) * judged + steps * (operation_seeds + further + compared)),
         judged=_judging_calls(task) * judged * bodies + (judged + steps * further) * written,
         searched=_search_evaluations(task),
         seconds=0.0 if seconds is None else seconds,
@@ -156,13 +155,6 @@ def _count_judged_graphs(task: Task) -> int:
     judged = [entries[name] for name in (*RUN_ONCE, *[TEXT_ENCODER] * has_text) if name in entries]
     weighted = [entry for entry in judged if entry.data or has_weights_to_store(load_stored(bundle, entry))]
     return len(own) * len(weighted)
-
-
-def _count_decoded(task: Task) -> int:
-    """Return how many samples of float32 give the ranges of an autoencoder."""
-    is_quantized = task.quantizes_activations and any(map(has_own_graphs, task.targets))
-    has_decoder = DECODER in shared_graphs(task.sampler.bundle.manifest)
-    return len(task.seeds[:DECODED_SEEDS]) if is_quantized and has_decoder and task.bound is None else 0
 
 
 def _judging_calls(task: Task) -> int:

@@ -15,9 +15,10 @@ from fewstep.calibration.precision.mixed_precision import default_float_count, f
 from fewstep.calibration.precision.operation_errors import measure_operation_errors
 from fewstep.calibration.precision.ranking import rank_operations
 from fewstep.calibration.ranges.table import RangesTable
+from fewstep.calibration.second_moments import FloatSample
 from fewstep.graph.graph import Graph
 from fewstep.measure.rollouts.metrics import PEAK, Floats
-from fewstep.measure.rollouts.recorded_run import RecordedRun
+from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import Arrays, LoadedGraph
 
 MEASURED = 4  # samples whose pictures measure the errors of operations: decoding takes longer than a step
@@ -48,12 +49,26 @@ class DecodedSamples:
         return np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
 
 
+def select_decodable(decoder: Graph, samples: Sequence[FloatSample]) -> list[FloatSample]:
+    """Return the samples of a size that a decoder takes. Raises UserError if there are none."""
+    axes = decoder.inputs[0].shape[1:]
+
+    def is_taken(shape: Sequence[int]) -> bool:
+        return all(isinstance(axis, str) or axis == size for size, axis in zip(shape, axes, strict=True))
+
+    if not (taken := [sample for sample in samples if is_taken(sample.x.shape[1:])]):
+        raise UserError("samples that give its ranges have another size", "calibrate without --size")
+    return taken
+
+
 def decode_first(
-    graph: Graph, run: RecordedRun, decode_float: Callable[[Floats, Arrays], list[Floats]]
+    graph: Graph, samples: Sequence[FloatSample], decode_float: Callable[[Floats, Arrays], list[Floats]]
 ) -> DecodedSamples:
-    """Return the first samples of float32's run with what `decode_float`, float32's decoder, makes of them."""
-    latents = run.sample[:MEASURED]
-    conditions = {entry.name: run.batch.conditions[entry.name][:MEASURED] for entry in graph.inputs[1:]}
+    """Return float32's first samples of one size with what `decode_float`, float32's decoder, makes of them."""
+    first = [sample for sample in samples if sample.x.shape == samples[0].x.shape][:MEASURED]
+    latents = np.concatenate([sample.x for sample in first])
+    names = [entry.name for entry in graph.inputs[1:]]
+    conditions = {name: np.concatenate([sample.conditions[name] for sample in first]) for name in names}
     return DecodedSamples(graph, latents, conditions, decode_float(latents, conditions))
 
 

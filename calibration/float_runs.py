@@ -24,7 +24,6 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.progress import Progress, prefix_stages
 
 LOG = logging.getLogger("fewstep")
-DECODED_SEEDS = 16  # samples that give the ranges of an autoencoder; 64 gain 1 dB at most (measured)
 TIMED_STEPS = 2  # the first one also opens the session and allocates memory
 
 
@@ -49,14 +48,6 @@ class FloatRuns:
     def of_operations(self) -> RecordedRun:
         """The recorded float32 run on which the error of each operation in int8 is measured."""
         return self._record_operations(prefix_stages(self.progress, "errors of operations"))
-
-    @cached_property
-    def of_autoencoder(self) -> RecordedRun:
-        """The recorded float32 run whose samples, of the first trajectories, give the ranges of an autoencoder. It has
-        only the last state. Two samples are too few: the decoder of a small pipeline then lost 13 dB."""
-        seeds = self.task.seeds[:DECODED_SEEDS]
-        run = self._record(seeds, prefix_stages(self.progress, "samples for the autoencoder"))
-        return replace(run, states=run.states[-1:], feeds=())
 
     @cached_property
     def of_search(self) -> tuple[RecordedRun, tuple[RecordedRun, ...]]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fewstep.calibration.calibrated_body import AnyRecipe, CalibratedBody
 from fewstep.calibration.decoded import DECODED
-from fewstep.calibration.decoder_precision import decode_first, select_decoder_floats
+from fewstep.calibration.decoder_precision import decode_first, select_decodable, select_decoder_floats
 from fewstep.calibration.failed_bodies import target_body_name
 from fewstep.calibration.float_runs import FloatRuns
 from fewstep.calibration.graph_verdict import GraphVerdict, PairedQuality, decide
@@ -37,6 +37,7 @@ from fewstep.calibration.ranges.moments import Moments, MomentSums
 from fewstep.calibration.ranges.observe import open_observed
 from fewstep.calibration.ranges.table import RangesTable
 from fewstep.calibration.sample_space import ContinuousJudgingRun
+from fewstep.calibration.second_moments import FloatSample
 from fewstep.calibration.shared_graph_ranges import measure_ranges, setup_feeds, split_rows
 from fewstep.calibration.task import Task
 from fewstep.graph.files.stored_graphs import load_stored
@@ -65,11 +66,13 @@ Graphs = Mapping[str, OtherGraph]
 
 @dataclass(frozen=True)
 class GraphReplacer:
-    """Makes the graphs that the bodies of one network run instead of shared ones. `runs` judge them, and `error_runs`
-    is the maximum number of runs that measure the errors of a decoder's operations."""
+    """Makes the graphs that the bodies of one network run instead of shared ones. `runs` judge them, `samples`, of
+    float32, give the ranges of an autoencoder, and `error_runs` is the maximum number of runs that measure the errors
+    of a decoder's operations."""
 
     task: Task
     runs: FloatRuns
+    samples: Sequence[FloatSample]
     error_runs: int = POLICY.most_error_runs
     _encoded: dict[int, tuple[Graph, Mapping[str, NDArray[Any]]]] = field(default_factory=dict)
     _tables: dict[str, tuple[Graph, RangesTable]] = field(default_factory=dict)
@@ -305,7 +308,7 @@ class GraphReplacer:
     def _decoder_floats(self, target: Target, body: CalibratedBody[AnyRecipe]) -> tuple[str, ...]:
         """Return the names of the operations of the decoder that stay in float next to a body."""
         graph, table = self._measure_ranges_once(DECODER)
-        samples = decode_first(graph, self.runs.of_autoencoder, self._pictures.decode)
+        samples = decode_first(graph, select_decodable(graph, self.samples), self._pictures.decode)
         rest = self._pictures.judge_body(body, None, target), self._step_macs, self.error_runs, self.task.policy
         return select_decoder_floats(samples, table, target, *rest)
 
@@ -322,15 +325,13 @@ class GraphReplacer:
             return setup_feeds(self.task, name)
         if name == TEXT_ENCODER:
             return split_rows(self._ids)
-        run = self.runs.of_autoencoder
-        self.runs.close()
-        if run.sample.shape[1:] != self.task.sampler.bundle.manifest.x_shape:
-            raise UserError("samples that give its ranges have another size", "calibrate without --size")
-        latents, *others = self.exported[DECODER].inputs
-        if name == DECODER:
-            conditions = {entry.name: run.batch.conditions[entry.name] for entry in others}
-            return split_rows({latents.name: run.sample, **conditions})
-        return split_rows({self.exported[name].inputs[0].name: self._pictures.decode(run.sample)[0]})
+        decoder = self.exported[DECODER]
+        samples, (latents, *others) = select_decodable(decoder, self.samples), decoder.inputs
+        if name == ENCODER:
+            pictures = self.exported[name].inputs[0].name
+            return ({pictures: self._pictures.decode(sample.x)[0]} for sample in samples)
+        names = [entry.name for entry in others]
+        return ({latents.name: each.x, **{name: each.conditions[name] for name in names}} for each in samples)
 
     # text encoder
 

@@ -28,6 +28,7 @@ from fewstep.plans.any_plan import AnyPlan
 from fewstep.plans.errors import UserError
 from fewstep.plans.plan import DENOISER
 from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.sampling.execute import StepState
 from fewstep.runtime.sampling.lazy_graphs import LazyGraph
 from fewstep.runtime.sampling.sampler import Sampler
 
@@ -166,11 +167,13 @@ class Task:
         rows = None if self.conditions is None else select_records(self.conditions, place)
         return replace(self, seeds=self.seeds[place], conditions=rows, sizes=self.sizes[place])
 
-    def run_trajectories(self, graph: LoadedGraph) -> Iterator[BodyCall]:
+    def run_trajectories(
+        self, graph: LoadedGraph, on_end: Callable[[StepState, ConditionRecords], object] | None = None
+    ) -> Iterator[BodyCall]:
         """Run `graph` instead of the float32 body along the plan, and yield every evaluation. Up to BATCH trajectories
-        run at once."""
+        run at once. `on_end` is that of `roll_out`."""
         sampler = self.with_all_networks(self.sampler.with_network_parts(graph=graph))
-        along = partial(roll_out, sizes=self.sizes, network=self.network)
+        along = partial(roll_out, sizes=self.sizes, network=self.network, on_end=on_end)
         return along(sampler, self.plan, self.seeds, conditions=self.conditions, runs=runs_per_trajectory(self.plan))
 
 

@@ -38,7 +38,7 @@ from fewstep.calibration.options import CalibrateOptions, check_options
 from fewstep.calibration.ranges.moments import Moments
 from fewstep.calibration.ranges.observe import Counts
 from fewstep.calibration.ranges.table import RangesTable
-from fewstep.calibration.second_moments import measure_second_moments
+from fewstep.calibration.second_moments import follow_first_trajectories
 from fewstep.calibration.task import Task
 from fewstep.graph.engines.build_engine import run_worker
 from fewstep.graph.engines.builders import STRICT
@@ -145,7 +145,7 @@ def count_and_record(member: Member, work: Path, seeds: int) -> tuple[Task, Coun
     options = calibration(member, exported(member, work), member.plan, ("tensorrt",), few, rows=256)
     seeds = min(seeds, few) if member is BLOCK else seeds
     task = open_tasks(options.open(), options, check_options(options))[DENOISER]
-    counts, moments = count_activations(task), measure_second_moments(task)
+    counts, moments = count_activations(task), follow_first_trajectories(task).moments
     plan = regroup(task.plan, {DENOISER: counts.edges})
     assert isinstance(plan, Plan)
     course = record_run(task.sampler, plan, range(FIRST_SEED, FIRST_SEED + seeds), member.rows(seeds, HELD_OUT))

@@ -42,7 +42,7 @@ from fewstep.calibration.precision.stored_weights import (
     constant_bytes,
     rank_finer,
 )
-from fewstep.calibration.second_moments import measure_second_moments
+from fewstep.calibration.second_moments import follow_first_trajectories
 from fewstep.calibration.task import Task
 from fewstep.calibration.trajectory_jobs import select_trajectories, split_trajectories
 from fewstep.cli.progress import progress_display
@@ -104,7 +104,7 @@ class Comparison:
 
     @cached_property
     def moments(self) -> Mapping[str, NDArray[np.float32]]:
-        return measure_second_moments(self.task)
+        return follow_first_trajectories(self.task).moments
 
     @cached_property
     def exact(self) -> Weights:

@@ -5,7 +5,7 @@ streamed in batches: memory depends on the batch, not on the number of trajector
 trajectory follow from its seed, whatever else is in the batch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -51,6 +51,7 @@ def roll_out(
     sizes: Sequence[Mapping[str, int]] = (),
     runs: int = 1,
     network: str = DENOISER,
+    on_end: Callable[[StepState, ConditionRecords], object] | None = None,
 ) -> Iterator[BodyCall]:
     """Yield each call of the body of `network` along `plan`, which runs once per seed, in batches of trajectories. A
     step whose branches differ in the lengths of their texts has a call for each.
@@ -64,6 +65,8 @@ def roll_out(
 
     `sizes` are the sizes of x, one for each seed. If there are none, they follow from the conditions, or are the
     sampler's. Successive seeds of one size are a batch.
+
+    `on_end` receives the last state of each batch, and the conditions of its last run.
     """
     last = max((index for index in range(len(plan.steps)) if plan.steps[index].network == network), default=0)
     carried: Slots | None
@@ -82,6 +85,8 @@ def roll_out(
                     feeds, tensors, _ = calls.pop(0)
                     yield BodyCall(state, part, feeds, tensors, is_last_step and not calls)
             carried = state.slots
+        if on_end is not None:
+            on_end(state, values)
         progress("trajectories", place.stop, len(seeds))
 
 

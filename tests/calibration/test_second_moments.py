@@ -9,13 +9,17 @@ import pytest
 
 from fewstep.calibration import second_moments
 from fewstep.calibration.calibrate import calibrate
-from fewstep.calibration.ranges.moments import draw_patches
+from fewstep.calibration.ranges.moments import Moments, draw_patches
 from fewstep.calibration.ranges.observe import open_observed
-from fewstep.calibration.second_moments import measure_second_moments as moments_of
+from fewstep.calibration.second_moments import MomentsAndSamples, follow_first_trajectories
 from fewstep.calibration.task import Task
 from fewstep.graph.selection import select_int8_ops
 from fewstep.measure.workers.job import Workers
 from tests.calibration.test_calibrate import FIRST, contents, denoiser, task_of, write_bundle
+
+
+def moments_of(task: Task, workers: Workers | None = None) -> Moments:
+    return follow_first_trajectories(task, workers=workers).moments
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def test_weights_are_rounded_by_them(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """The scales are unchanged."""
     options = replace(FIRST, bundle=write_bundle(tmp_path / "own", denoiser()), target=("cpu-x86",))
     own = calibrate(options).lowered["int8-cpu-x86"].graph.constants
-    monkeypatch.setattr("fewstep.calibration.calibrate.measure_second_moments", lambda *_: {})
+    monkeypatch.setattr("fewstep.calibration.calibrate.follow_first_trajectories", lambda *_: MomentsAndSamples({}, ()))
     options = replace(options, bundle=write_bundle(tmp_path / "nearest", denoiser()))
     nearest = calibrate(options).lowered["int8-cpu-x86"].graph.constants
     assert np.array_equal(own["scale(w1)"], nearest["scale(w1)"])
