@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from fewstep.calibration.float_runs import TIMED_STEPS, further_seeds
+from fewstep.calibration.graph_forms import has_own_graphs, has_weights_to_store
 from fewstep.calibration.precision.precision_search import estimate_evaluations
 from fewstep.calibration.precision.timeable_targets import bound_applies, timeable_targets
-from fewstep.calibration.replaced_graphs import has_own_graphs, has_weights_to_store
 from fewstep.calibration.second_moments import TRAJECTORIES
 from fewstep.calibration.task import Task
 from fewstep.graph.files.io import exceeds_one_file

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.calibration.decoded import decode, relative_to_peak
 from fewstep.calibration.lowering.coverage import count_operation_macs
@@ -76,26 +77,41 @@ def select_decoder_floats(
     samples: DecodedSamples,
     table: RangesTable,
     target: Target,
-    body_psnr: float,
+    body_psnr: NDArray[np.float64],
+    most_losses: Sequence[float],
     steps: int,
     runs: int,
     policy: CalibrationPolicy,
-) -> tuple[str, ...]:
-    """Return the names of the operations of a decoder that stay in float, by the rule for the steps.
+) -> list[tuple[str, ...]]:
+    """Return the names of the operations of a decoder that stay in float, without repetitions: for each of
+    `most_losses`, those by the rule for the steps, or more if it then loses no more than that in dB, up to the time of
+    `CalibrationPolicy.furthest`. Raises UserError if all stay in float.
 
-    body_psnr: the PSNR in dB of the pictures that float32's decoder makes of a body's samples, whose error adds to that
-        of the decoder. steps: the multiply-accumulates of all steps of a call. runs: how many runs may measure errors.
+    body_psnr: the PSNR in dB of the pictures that float32's decoder makes of a body's samples, [pictures], whose errors
+        add to that of the decoder. steps: the multiply-accumulates of all steps of a call. runs: how many runs may
+        measure errors.
     """
     graph = samples.graph
     quantize = make_quantizer(target)
     errors = measure_operation_errors(graph, table, target, samples, quantize, runs, policy.remainder)
     ops = select_measured_ops(graph, table, target.scheme)
     macs = sum(count_operation_macs(graph).values())
-    times = float_times(graph, errors.operations, target.slower(graph, ops), policy) * macs / (macs + steps)
-    ranking = rank_operations(errors, times)
-    ranking = replace(ranking, left=ranking.left + PEAK**2 * 10 ** (-body_psnr / 10))
-    count = default_float_count(ranking, policy)
-    added, gained = 100 * ranking.time[count], ranking.quality[count] - ranking.quality[0]
-    what = "%s: %d of %d operations of the decoder in float gain %.1f dB of the pictures, and add %.2f %% of a call"
-    LOG.info(what, target.name, count, len(errors.operations), gained, added)
-    return ranking.first_operations(count)
+    share = macs / (macs + steps)
+    times = share * float_times(graph, errors.operations, target.slower(graph, ops), policy)
+    ranking = replace(rank_operations(errors, times), others=PEAK**2 * 10 ** (-body_psnr / 10))
+    usual, is_fast = default_float_count(ranking, policy), ranking.time <= policy.furthest * share
+    lost = body_psnr.mean() - ranking.quality
+    chosen = list[tuple[str, ...]]()
+    for most in most_losses:
+        enough = np.flatnonzero((lost <= most) & is_fast)
+        count = usual if lost[usual] <= most or not len(enough) else int(enough[0])
+        names = ranking.first_operations(count)
+        if names in chosen or len(names) == len(errors.operations) or (chosen and lost[count] > most):
+            continue
+        chosen.append(names)
+        added, gained = 100 * ranking.time[count], ranking.quality[count] - ranking.quality[0]
+        what = "%s: %d of %d operations of the decoder in float gain %.1f dB of the pictures, and add %.2f %% of a call"
+        LOG.info(what, target.name, count, len(errors.operations), gained, added)
+    if not chosen:
+        raise UserError("each of its operations loses more in int8 than its time is worth", "leave it in float32")
+    return chosen

@@ -83,13 +83,13 @@ class PictureJudge:
             alone, before = measure_decoded_psnr(own, exact), np.full(len(shown), NEAR_PSNR)
             yield PairedQuality(before.tolist(), _add_errors(before, alone).tolist(), alone.tolist())
 
-    def judge_body(self, body: CalibratedBody[AnyRecipe], decoder: Graph | None, target: Target) -> float:
-        """Return the mean PSNR of the first pictures of a body's samples, by its own decoder or by float32's (None)."""
+    def judge_body(self, body: CalibratedBody[AnyRecipe], decoder: Graph | None, target: Target) -> NDArray[np.float64]:
+        """Return the PSNR of the first pictures of a body's samples, by its own decoder or by float32's (None)."""
         part = next(self.parts())
         graph = self.exported[DECODER] if decoder is None else decoder
         network = self._decoder if decoder is None else open_rows(decoder, target)
         own = decode(network, graph, self._body_latents(body, part), part.conditions)
-        return float(measure_decoded_psnr(own, part.pictures).mean())
+        return measure_decoded_psnr(own, part.pictures)
 
     def decode(self, latents: Floats, conditions: Arrays = NO_CONDITIONS) -> list[Floats]:
         """Return what float32's decoder returns for latents and the conditions that it takes besides."""

@@ -25,6 +25,8 @@ class CalibrationPolicy:
     furthest: the maximum time that float operations may add to reach the minimum quality. Beyond, int8 gains little.
     byte_price: as price, for the bytes of finer weights where only weights are quantized: 0.25 dB for each 1 %.
     nearly_free_bytes: the maximum share of bytes that they may add.
+    most_graph_loss: the dB that the graphs of a body besides its steps may cost together. Errors that they add to those
+        of `enough_psnr` may cost as much, if no form costs less.
     margin: dB above the minimum quality that an estimate must have, since the judged quality differs from the estimate.
 
     Estimated times of float, since nothing is timed:
@@ -52,6 +54,7 @@ class CalibrationPolicy:
     nearly_free: float = 0.08
     furthest: float = 0.5
     margin: float = 2.0
+    most_graph_loss: float = 1.5
     byte_price: float = 25.0
     nearly_free_bytes: float = 0.15
     float_slowdown: float = 1.3

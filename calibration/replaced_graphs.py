@@ -1,17 +1,17 @@
 """The graphs that a body runs instead of those that all bodies share: conditioner, prologue, text encoder, and the
 decoder and encoder of an autoencoder, with integers as in the body itself.
 
-A graph is kept if what it saves is worth its loss. A conditioner, a prologue and a text encoder are judged by the
-samples that their outputs lead to, from the same seeds. A decoder is judged by what it makes of float32's samples, with
-the error of the body's own samples. An encoder is judged alone, by the pictures that float32's decoder makes of its
-latents: a call from noise does not run it. Seeds are added until others would hardly decide otherwise.
+A graph is kept if what it saves is worth its loss, within what all may cost together. A conditioner, a prologue and a
+text encoder are judged by the samples that their outputs lead to. A decoder is judged by what it makes of float32's
+samples, with the error of the body's own samples. An encoder is judged alone, by the pictures that float32's decoder
+makes of its latents: a call from noise does not run it. Seeds are added until others would hardly decide otherwise.
 """
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from statistics import fmean
 from typing import Any
 
@@ -24,7 +24,8 @@ from fewstep.calibration.decoded import DECODED
 from fewstep.calibration.decoder_precision import decode_first, select_decodable, select_decoder_floats
 from fewstep.calibration.failed_bodies import target_body_name
 from fewstep.calibration.float_runs import FloatRuns
-from fewstep.calibration.graph_verdict import GraphVerdict, PairedQuality, decide
+from fewstep.calibration.graph_forms import describe_share, has_own_graphs, has_weights_to_store, store_graph
+from fewstep.calibration.graph_verdict import GraphVerdict, Losses, PairedQuality, decide
 from fewstep.calibration.lowering.coverage import count_operation_macs
 from fewstep.calibration.lowering.quantize import lower
 from fewstep.calibration.lowering.scheme import Target
@@ -32,7 +33,7 @@ from fewstep.calibration.lowering.targets import load_target
 from fewstep.calibration.picture_quality import PictureJudge, open_rows
 from fewstep.calibration.policy import POLICY
 from fewstep.calibration.precision.recipe import OtherGraph, Recipe, open_graphs
-from fewstep.calibration.precision.stored_weights import RoundedWeights, WeightRecipe, constant_bytes
+from fewstep.calibration.precision.stored_weights import WeightRecipe, constant_bytes
 from fewstep.calibration.ranges.moments import Moments, MomentSums
 from fewstep.calibration.ranges.observe import open_observed
 from fewstep.calibration.ranges.table import RangesTable
@@ -51,7 +52,7 @@ from fewstep.measure.rollouts.recorded_run import RecordedRun
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, RUN_ONCE, Arrays
 from fewstep.runtime.bundle.networks import shared_graphs
-from fewstep.runtime.bundle.platforms import CPU_ARM, INT8_WEIGHTS, ONNXRUNTIME, cpu_kind
+from fewstep.runtime.bundle.platforms import CPU_ARM, INT8_WEIGHTS, cpu_kind
 from fewstep.runtime.kinds.companions import DECODER, ENCODER, TEXT_ENCODER
 from fewstep.runtime.machine.cpu import this_cpu
 from fewstep.runtime.text import format_prompt, open_text_encoder
@@ -62,6 +63,7 @@ NO_PROMPTS = "no prompts are given that could judge it (--prompts FILE)"
 SEES_PICTURE = "it also gets features of a picture"
 COMPANIONS = (TEXT_ENCODER, DECODER, ENCODER)
 Graphs = Mapping[str, OtherGraph]
+_Tried = tuple[Losses, str, CalibratedBody[AnyRecipe]]  # with the form of the graph
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,12 @@ class GraphReplacer:
         if (reason := self._why_all_shared(body)) is not None:
             body = replace(body, reasons={name: reason for name in (CONDITIONER, *COMPANIONS) if name in shared})
             return self._judge_pictures(body) if self._may_judge_pictures else body
-        body = replace(body, reasons=self.unjudged_graphs)
+        body, lost = replace(body, reasons=self.unjudged_graphs), Losses()
         for name in (*RUN_ONCE, *COMPANIONS):
             if name in self.exported:
-                body = self._replace(body, name, judge, judge_further)
+                before = Losses() if name == ENCODER else lost  # a call from noise does not run it
+                body, cost = self._replace(body, name, before, judge, judge_further)
+                lost = lost.add(cost)
         return self._judge_pictures(body) if DECODER in self.exported else body
 
     @property
@@ -181,21 +185,22 @@ class GraphReplacer:
         own = body.recipe.replaces.get(DECODER)
         target = _companion_target(body.recipe.target)
         quality = self._pictures.judge_body(body, None if own is None else own.graph, target)
-        return replace(body, trial=structs.replace(body.trial, picture_psnr=round(quality, 2)))
+        return replace(body, trial=structs.replace(body.trial, picture_psnr=round(float(quality.mean()), 2)))
 
     def _replace(
         self,
         body: CalibratedBody[AnyRecipe],
         name: str,
+        lost: Losses,
         judge: Callable[[AnyRecipe], CalibratedBody[AnyRecipe]],
         judge_further: Callable[[CalibratedBody[AnyRecipe]], CalibratedBody[AnyRecipe]],
-    ) -> CalibratedBody[AnyRecipe]:
-        """Return the body with the coarsest form of a shared graph that is worth its loss, if there is one, and else
-        with the reason why there is none."""
-        target: Target = body.recipe.target
-        maker = target_body_name(target)
+    ) -> tuple[CalibratedBody[AnyRecipe], Losses]:
+        """Return the body with the coarsest form of a shared graph whose loss is small enough, or else with the nearest
+        form if its loss is hidden, and what it costs; without either, the body with the reason why there is none.
+        `lost` is what other graphs of the body have cost."""
+        maker, hidden = target_body_name(body.recipe.target), list[_Tried[AnyRecipe]]()
         reason = "no weights that could be stored as integers"
-        for form, make in self._forms(body, name):
+        for form, make in self._forms(body, name, lost):
             try:
                 graph = make()
             except UserError as error:
@@ -205,19 +210,24 @@ class GraphReplacer:
             tried = replace(body, recipe=_with_graph(body.recipe, name, graph))
             if name not in (DECODER, ENCODER):
                 tried = replace(judge(tried.recipe), reasons=body.reasons)
-            verdict, tried = self._judge_graph(body, tried, name, form, judge_further)
-            choice = form if verdict.is_taken else f"float32, not {form}"
-            quality = verdict.quality
+            verdict, tried = self._judge_graph(body, tried, name, form, lost, judge_further)
+            choice, quality = form if verdict.is_taken else f"float32, not {form}", verdict.quality
             before, after = fmean(quality.before), fmean(quality.after)
             both = f"{verdict.seen} have {after:.1f} dB with it in {form}, and {before:.1f} dB with it in float32"
             loss = f"a loss of {verdict.loss_text} on {len(quality.after)} seeds"
             LOG.info("%s: %s in %s (%s, %s, for %s)", maker, name, choice, both, loss, verdict.saved)
             if verdict.is_taken:
-                return tried
+                return tried, Losses() if verdict.judged else verdict.losses
             reason = verdict.reason
+            hidden += [(verdict.losses, form, tried)] * verdict.is_hidden
+        if hidden:
+            losses, form, tried = min(hidden, key=lambda entry: entry[0].seen)
+            what = "%s: %s in %s after all: a loss of %.1f dB next to errors of %g dB"
+            LOG.info(what, maker, name, form, losses.hidden, self.task.policy.enough_psnr)
+            return tried, losses
         if name == PROLOGUE and not has_weights_to_store(self.exported[name]):
-            return body  # it has no weights to speak of
-        return replace(body, reasons={**body.reasons, name: reason})
+            return body, Losses()  # it has no weights to speak of
+        return replace(body, reasons={**body.reasons, name: reason}), Losses()
 
     def _judge_graph(
         self,
@@ -225,6 +235,7 @@ class GraphReplacer:
         tried: CalibratedBody[AnyRecipe],
         name: str,
         form: str,
+        lost: Losses,
         judge_further: Callable[[CalibratedBody[AnyRecipe]], CalibratedBody[AnyRecipe]],
     ) -> tuple[GraphVerdict, CalibratedBody[AnyRecipe]]:
         """Return whether a body takes a form of a graph, and the body that has it, with its quality on all seeds that
@@ -239,11 +250,11 @@ class GraphReplacer:
             if judged is not None and judged.score.is_kept and not judged.is_certain:
                 tried = judge_further(tried)
                 judged = tried.trial.judged
-        most_loss, saved = self._saving(tried.recipe, name, graph)
+        worth, saved = self._saving(tried.recipe, name, graph)
         entries = shared_graphs(self.task.sampler.bundle.manifest)
         seen = DECODED[entries[DECODER].outputs[0].role] if name in (DECODER, ENCODER) else "samples"
         with closing(parts):
-            first = GraphVerdict(form, seen, next(parts), judged, most_loss, self.task.policy.tolerated_loss, saved)
+            first = GraphVerdict(form, seen, next(parts), judged, worth, saved, lost, self.task.policy)
             return decide(first, parts), tried
 
     def _sample_qualities(
@@ -261,14 +272,21 @@ class GraphReplacer:
                 before, after = (psnr(each.final_samples(each.run(opened)), run.sample).tolist() for each in fed)
                 yield PairedQuality(before, after, after)
 
-    def _forms(self, body: CalibratedBody[AnyRecipe], name: str) -> Iterator[tuple[str, Callable[[], OtherGraph]]]:
+    def _forms(
+        self, body: CalibratedBody[AnyRecipe], name: str, lost: Losses
+    ) -> Iterator[tuple[str, Callable[[], OtherGraph]]]:
         """Yield the forms of a graph for a body, the coarsest first, each with a function that makes it. It raises
         UserError if no operation can be in int8. Weights alone are also tried where int8 loses too much, except those
         of convolutions, which then take longer than in float32."""
         target: Target = body.recipe.target
         graph, bits = self.exported[name], target.scheme.weight_bits
         if bits is None:
-            yield "int8", lambda: self._lower(name, target if name in RUN_ONCE else _companion_target(target), body)
+            own = target if name in RUN_ONCE else _companion_target(target)
+            choices = cache(partial(self._decoder_floats, own, body, lost) if name == DECODER else lambda: ((),))
+            yield "int8", lambda: self._lower(name, own, choices()[0])
+            with suppress(UserError):  # the first form has failed with it
+                for in_float in choices()[1:]:
+                    yield "int8", partial(self._lower, name, own, in_float)
         if not has_weights_to_store(graph):
             return
         if bits == 4 and name == TEXT_ENCODER:
@@ -292,10 +310,10 @@ class GraphReplacer:
 
     # int8 with activations
 
-    def _lower(self, name: str, target: Target, body: CalibratedBody[AnyRecipe]) -> OtherGraph:
+    def _lower(self, name: str, target: Target, in_float: Sequence[str]) -> OtherGraph:
         """Return a graph in int8 for a target. Raises UserError if none of its operations can be."""
         graph, table = self._measure_ranges_once(name)
-        lowered = lower(graph, table, target, self._decoder_floats(target, body) if name == DECODER else ())
+        lowered = lower(graph, table, target, in_float)
         return OtherGraph(store_embeddings(lowered.graph), lowered.coverage)
 
     def _measure_ranges_once(self, name: str) -> tuple[Graph, RangesTable]:
@@ -305,12 +323,16 @@ class GraphReplacer:
             self._tables[name] = graph, measure_ranges(self.task, graph, self._feeds(name))
         return self._tables[name]
 
-    def _decoder_floats(self, target: Target, body: CalibratedBody[AnyRecipe]) -> tuple[str, ...]:
-        """Return the names of the operations of the decoder that stay in float next to a body."""
+    def _decoder_floats(
+        self, target: Target, body: CalibratedBody[AnyRecipe], lost: Losses
+    ) -> Sequence[tuple[str, ...]]:
+        """Return the names of the operations of the decoder that stay in float next to a body, and then more of them:
+        what it loses is estimated on few pictures."""
         graph, table = self._measure_ranges_once(DECODER)
         samples = decode_first(graph, select_decodable(graph, self.samples), self._pictures.decode)
-        rest = self._pictures.judge_body(body, None, target), self._step_macs, self.error_runs, self.task.policy
-        return select_decoder_floats(samples, table, target, *rest)
+        policy, quality = self.task.policy, self._pictures.judge_body(body, None, target)
+        losses = [part * (policy.most_graph_loss - lost.seen) for part in (1.0, 0.5)]
+        return select_decoder_floats(samples, table, target, quality, losses, self._step_macs, self.error_runs, policy)
 
     @property
     def _step_macs(self) -> int:
@@ -357,29 +379,6 @@ class GraphReplacer:
         for fed in split_rows(self._ids):
             sums(fed)
         return sums.sums
-
-
-def store_graph(graph: Graph, bits: int, moments: Moments | None = None) -> OtherGraph:
-    """Return a graph with its weights in 8 bits, or those of matrix products in 4 bits."""
-    coarse = {op.code: 4 if bits == 4 and can_have_4_bits(op, graph) else 8 for op in select_stored_ops(graph)}
-    return OtherGraph(store_embeddings(RoundedWeights(graph, moments or {}).store(coarse) if coarse else graph))
-
-
-def has_own_graphs(target: Target) -> bool:
-    """Return whether bodies of a target may run graphs of their own in the place of shared ones: those for CPUs, and
-    those of weights alone."""
-    is_for_cpu = target.platform.backend == ONNXRUNTIME or target.companions is not None
-    return is_for_cpu or target.scheme.weight_bits is not None
-
-
-def has_weights_to_store(graph: Graph) -> bool:
-    """Return whether a graph has a weight or a table of embeddings that `store_graph` stores."""
-    return bool(select_stored_ops(graph)) or store_embeddings(graph) is not graph
-
-
-def describe_share(share: float) -> str:
-    """Return a share as text. One that would read as zero is "less than 0.1 %"."""
-    return f"{100 * share:.1f} %" if share >= 0.001 else "less than 0.1 %"
 
 
 def _companion_target(target: Target) -> Target:

@@ -32,7 +32,8 @@ from lab.trained_pipeline import SIZES, caption_texts, captions, write_pipeline
 
 SCRIPT, PAGE = "lab.trained_whole", Path(__file__).parent / "measured" / "trained.md"
 PLAN, GUIDANCE = "dpmpp_2m:4", 2.0
-TARGETS, BODIES = ("cpu-x86",), ("int8-cpu-x86",)
+TARGETS = ("cpu-x86", "int8-weights", "int4-weights")
+BODIES = ("int8-cpu-x86", "int8-weights", "int4-weights")
 PICTURES, PART, CALLS = 64, 16, 15  # pictures of a row, of a call, and timed calls
 HEAD = ("autoencoder", "body", "networks", "dB", "5th percentile", "change, dB")
 SHOWN = ("autoencoder", "piece", "colour", "place")

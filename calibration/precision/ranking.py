@@ -1,6 +1,6 @@
 """The order in which operations move from int8 to float, with estimates of quality and time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ class Ranking:
         float.
     time: [1 + operations], the time that these n operations add to an all-int8 step, as a fraction of it.
     signal: the variance of float32's samples.
+    others: [samples], the mean squared errors of other graphs, to which these add.
     """
 
     operations: tuple[str, ...]
@@ -28,6 +29,7 @@ class Ranking:
     left: Array
     time: Array
     signal: float
+    others: Array = field(default_factory=lambda: np.zeros(1))
 
     @property
     def slower_count(self) -> int:
@@ -36,8 +38,9 @@ class Ranking:
 
     @property
     def quality(self) -> Array:
-        """The estimated PSNR in dB with the first n operations in float, [1 + operations]."""
-        return np.asarray(20 * np.log10(PEAK) - 10 * np.log10(np.maximum(self.left, np.finfo(float).tiny)))
+        """The estimated mean PSNR in dB with the first n operations in float, [1 + operations]."""
+        errors = np.maximum(self.left + self.others[:, None], np.finfo(float).tiny)
+        return np.asarray(20 * np.log10(PEAK) - 10 * np.log10(errors).mean(axis=0))
 
     def first_operations(self, count: int) -> tuple[str, ...]:
         """Return the names of the `count` operations that are ranked first for staying in float, sorted by their

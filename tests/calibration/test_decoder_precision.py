@@ -13,6 +13,7 @@ from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session
 from tests.calibration.latent_bundle import convolutions
 from tests.calibration.lowering.bodies.small_body import table
+from tests.refusals import refuses
 
 LATENTS = np.random.default_rng(1).standard_normal((2, 32, 8, 8)).astype(np.float32)
 STEPS = 10**8  # multiply-accumulates of the steps; the decoder has 1.2 million
@@ -50,5 +51,30 @@ def test_an_operation_stays_in_float_if_its_error_is_large_next_to_that_of_the_b
     names = tuple(op.name for op in select_measured_ops(graph, table(graph), target.scheme))
     errors = OperationErrors(names, np.array([1e-8, 1e-4]), 1.0)  # 40 dB by the second convolution
     monkeypatch.setattr(decoder_precision, "measure_operation_errors", lambda *_: errors)
-    chosen = select_decoder_floats(samples(), table(graph), target, body_psnr, STEPS, 9, POLICY)
-    assert chosen == names[1:][:count]
+    chosen = select_decoder_floats(samples(), table(graph), target, np.array([body_psnr]), [np.inf], STEPS, 9, POLICY)
+    assert chosen == [names[1:][:count]]
+
+
+def select(errors: list[float], most_losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return how many of two operations of these errors stay in float next to pictures of 40 dB."""
+    graph, target = decoder(), load_target("cpu-x86")
+    names = tuple(op.name for op in select_measured_ops(graph, table(graph), target.scheme))
+    measured = OperationErrors(names, np.array(errors), 1.0)
+    monkeypatch.setattr(decoder_precision, "measure_operation_errors", lambda *_: measured)
+    psnr = np.array([40.0])
+    return [*map(len, select_decoder_floats(samples(), table(graph), target, psnr, most_losses, 0, 9, POLICY))]
+
+
+def test_more_operations_stay_in_float_if_pictures_lose_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is half of all work, and adds 2.2 dB to the error of 40 dB, which is 4e-4."""
+    monkeypatch.setattr(decoder_precision, "float_times", lambda *_: np.array([0.4, 0.4]))
+    assert select([2.6e-4, 2.6e-4], [4.0], monkeypatch) == [0]
+    assert select([2.6e-4, 2.6e-4], [2.5], monkeypatch) == [1]
+    assert select([2.6e-4, 2.6e-4], [4.0, 2.5, 2.4], monkeypatch) == [0, 1]
+    assert select([2.6e-4, 2.6e-4], [2.0], monkeypatch) == [0], "two would take too long"
+
+
+def test_a_decoder_without_operations_that_are_worth_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_precision, "float_times", lambda *_: np.array([1e-3, 1e-3]))
+    with refuses("each of its operations loses more in int8 than its time is worth"):
+        select([1.0, 1.0], [1.5], monkeypatch)
