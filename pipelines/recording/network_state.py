@@ -1,7 +1,6 @@
 """The state of a network that a pipeline may change during its call: all that its code reads besides its arguments."""
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import is_
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -13,7 +12,7 @@ from fewstep.plans.errors import UserError
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 OWN = frozenset(vars(nn.Module())) - {"training"}  # fields of torch
 SIMPLE = frozenset((bool, int, float, str, type(None)))  # the types of most fields
-EQUAL = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout, MethodType)  # compared by ==
+EQUAL = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout, MethodType)  # have a safe ==
 HELD = ("_parameters", "_buffers", "_modules")
 DEPTH = 3  # of nested lists, dicts and objects that are compared by their contents
 PROCESSOR = "processor"  # a field of modules: what computes their attention
@@ -36,19 +35,19 @@ def read_state(network: nn.Module) -> State:
     state: dict[Place, tuple[object, ...]] = {}
     for name, module in network.named_modules():
         fields = vars(module)
-        state[name, "class"] = (type(module),)
+        state[name, "class"] = _list_contents(type(module), 0)
         for field in HELD:
             for key, value in fields[field].items():
                 state[name, f"{field}.{key}"] = _list_contents(value, 0)
         for field in HOOKS:
             if fields[field]:
-                state[name, field] = tuple(fields[field].values())
+                state[name, field] = _list_contents([*fields[field].values()], 1)
         for field, value in fields.items():
             if field in OWN or (field == "forward" and not name):
                 continue
             if field == REGISTRY:
                 if value.hooks:
-                    state[name, field] = (value, *value.hooks.values())
+                    state[name, field] = _list_contents([value, *value.hooks.values()], 1)
                 continue
             state[name, field] = _list_contents(value, DEPTH)
             if type(value) not in SIMPLE and _is_object(value):  # such as an attention processor with a scale
@@ -63,33 +62,26 @@ def _is_object(value: Any) -> bool:
 
 
 def _list_contents(value: Any, depth: int) -> tuple[object, ...]:
-    """Return objects that are the same as those of another time if the value is unchanged. A list or a dict may be
-    another one of the same contents."""
+    """Return objects that are equal to those of another time if the value is unchanged. A list or a dict may be another
+    one of the same contents. What is compared by identity follows its number: tuples are compared in order, so that
+    the `==` of two tensors is never called."""
     if type(value) in SIMPLE:
         return (value,)
     if isinstance(value, Tensor):
-        return value, 0 if value.is_inference() else value._version
+        return id(value), value, 0 if value.is_inference() else value._version
     if depth and isinstance(value, dict | list | tuple):
         keys, values = (value.keys(), value.values()) if isinstance(value, dict) else ((), value)
         contents = (content for own in values for content in _list_contents(own, depth - 1))
         return type(value), len(value), *map(repr, keys), *contents
-    return (value,)
+    return (value,) if isinstance(value, EQUAL) else (id(value), value)
 
 
 def find_changes(before: State, now: State) -> list[Place]:
     """Return the places at which two states of a network differ, in the order of its modules."""
+    if before == now:
+        return []
     places = (*before, *(place for place in now if place not in before))
-    return [place for place in places if not _is_same(before.get(place, ()), now.get(place, ()))]
-
-
-def _is_same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
-    if len(before) != len(now):
-        return False
-    return all(map(is_, before, now)) or all(map(_is_equal, before, now))
-
-
-def _is_equal(before: object, now: object) -> bool:
-    return before is now or (type(before) is type(now) and isinstance(now, EQUAL) and before == now)
+    return [place for place in places if before.get(place) != now.get(place)]
 
 
 def refuse_cache(network: nn.Module, label: str) -> None:
@@ -143,6 +135,6 @@ def describe_change(place: Place, state: State) -> str:
     if kind == "scaling":
         return f"the adapter scales of {of}"
     if field == "forward":
-        own = getattr(now[0], "__name__", "") if now else ""
+        own = getattr(now[-1], "__name__", "") if now else ""
         return f"the forward of {of}" + (f" ({own})" if own else "")
     return f"the {'class' if field == 'class' else f'attribute {field}'} of {of}"

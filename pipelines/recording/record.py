@@ -191,7 +191,8 @@ def _watch_networks(
         fix = partial(_fix_of_change, built.pipeline)
         make_watch = partial(Watch, f"{built.name} changes its network {name}", fix=fix)
         if (network := networks.get(name)) is not None:
-            answer, pair = partial(_run, network.forward), [make_watch(stand_in), make_watch(network)]
+            pair = [make_watch(stand_in), make_watch(network)]
+            answer = partial(_run, network.forward, pair[1])
         else:
             if not shapes.watches or not all(watch.is_at_rest() for watch in shapes.watches):
                 # a copy, so that each call finds the network at rest
@@ -242,8 +243,10 @@ def place(pipeline: Any, networks: Mapping[str, nn.Module]) -> Iterator[None]:
         components.update(before)
 
 
-def _run(forward: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    return forward(**arguments)
+def _run(forward: Callable[..., Any], watch: Watch, arguments: dict[str, Any]) -> Any:
+    outputs = forward(**arguments)
+    watch.accept()
+    return outputs
 
 
 def _fix_of_change(pipeline: Any, layers: Sequence[str]) -> str:
@@ -288,7 +291,6 @@ def _recording_forward(
         flat, structure = pytree.tree_flatten_with_path(arguments)
         leaves = {pytree.keystr(path): _copy(leaf) for path, leaf in flat}
         outputs = answer(arguments)
-        watch.accept()
         tensors, is_list = _read_outputs(f"the network {name} of {label}", outputs)
         first, *more = (each.clone() for each in tensors)
         recorder.pending.append(NetworkCall(name, leaves, structure, first, tuple(more), is_list))

@@ -91,6 +91,8 @@ class OutputShapes:
         key = repr(pytree.tree_map(_describe, arguments))
         if key not in self.known:
             self.known[key] = self._run(module, arguments)
+            for watch in self.watches:
+                watch.accept()
         return self.known[key]
 
     def _run(self, module: nn.Module, arguments: dict[str, Any]) -> Any:
