@@ -5,6 +5,7 @@ where each element goes.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from math import prod
 from typing import Any
 from unittest.mock import patch
@@ -35,9 +36,11 @@ class RecordedEncoder(nn.Module):
 
     def takes(self, image_shape: tuple[int, ...]) -> bool:
         """Return whether an image of this shape is encoded to latents of the size that is decoded: a pipeline may
-        resize its picture after decoding. No number is computed."""
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        resize its picture after decoding, or make one of other channels, as the depth of Marigold. No number is
+        computed."""
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), suppress(RuntimeError):
             return self._encode(torch.empty(1, *image_shape)).shape[1:] == self.latents.target_shape
+        return False
 
     def _encode(self, image: Tensor) -> Tensor:
         pixels = image[:, :, None] if len(self.latents.target_shape) == 4 else image

@@ -1,4 +1,4 @@
-"""The encoder of a recorded pipeline's pictures takes those of the size that is decoded."""
+"""The encoder of a recorded pipeline's pictures takes those of the size and the channels that are decoded."""
 
 from types import SimpleNamespace
 
@@ -24,7 +24,9 @@ class Autoencoder(nn.Module):
         return (SimpleNamespace(mode=lambda: mean),)
 
 
-@pytest.mark.parametrize(("side", "is_taken"), [(8, True), (2, False)])
-def test_a_picture_that_was_resized_after_decoding_is_not_taken(side: int, is_taken: bool) -> None:
+@pytest.mark.parametrize(("shape", "is_taken"), [((3, 8, 8), True), ((3, 2, 2), False), ((1, 8, 8), False)])
+def test_a_picture_of_another_size_or_of_other_channels_is_not_taken(
+    shape: tuple[int, int, int], is_taken: bool
+) -> None:
     encoder = RecordedEncoder(Autoencoder(), ElementMap(torch.arange(32), LATENTS, LATENTS, torch.ones(LATENTS)))
-    assert encoder.takes((3, side, side)) is is_taken
+    assert encoder.takes(shape) is is_taken
