@@ -52,8 +52,7 @@ def load_network(home: Path) -> tuple[nn.Module, list[Path]]:
     if _are_halves(entries) and (mapped := _map_network(network_class, home, stored, entries)) is not None:
         return mapped, list(stored.files)
     stays_float32 = bool(getattr(network_class, "_keep_in_fp32_modules", None))
-    with _collect_new_garbage(), _release_copied_weights():
-        # the only way in which diffusers loads networks with layers that stay in float32
+    with _release_copied_weights():  # the only way in which diffusers loads networks with layers that stay in float32
         network = load_pretrained(diffusers, network_class.__name__, home, stored, low_cpu_mem_usage=stays_float32)
     return network.requires_grad_(False), list(stored.files)
 
@@ -233,25 +232,11 @@ def _compute_buffers(network: nn.Module, made: Any, config: Any, state: Mapping[
 
 
 @contextmanager
-def _collect_new_garbage() -> Iterator[None]:
-    """Collect what the block leaves, since files stay mapped by it. Objects of before are left out: with the libraries
-    of a pipeline in memory, these take a third of a second."""
-    is_frozen = gc.get_freeze_count() > 0  # by the program
-    if not is_frozen:
-        gc.freeze()
-    try:
-        yield
-    finally:
-        gc.collect()
-        if not is_frozen:
-            gc.unfreeze()
-
-
-@contextmanager
 def _release_copied_weights() -> Iterator[None]:
     """Release half-precision weights as soon as they are copied. Such files are mapped, and copied to float32 layer by
-    layer; otherwise both copies would be in memory at the end."""
-    load = nn.Module._load_from_state_dict
+    layer; otherwise both copies would be in memory at the end. Files stay mapped by what the block leaves until that is
+    collected: without the objects of before, which would take a third of a second."""
+    load, was_frozen = nn.Module._load_from_state_dict, gc.get_freeze_count() > 0
 
     def load_and_release(module: nn.Module, state: Mapping[str, Tensor], prefix: str, *more: Any) -> None:
         load(module, state, prefix, *more)
@@ -260,8 +245,15 @@ def _release_copied_weights() -> Iterator[None]:
             if own is not None and stored is not None and stored.dtype != own.dtype:
                 drop_pages(stored.data_ptr(), stored.nbytes)
 
-    with patch.object(nn.Module, "_load_from_state_dict", load_and_release):
-        yield
+    if not was_frozen:  # by the program
+        gc.freeze()
+    try:
+        with patch.object(nn.Module, "_load_from_state_dict", load_and_release):
+            yield
+    finally:
+        gc.collect()
+        if not was_frozen:
+            gc.unfreeze()
 
 
 @contextmanager

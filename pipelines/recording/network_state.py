@@ -13,6 +13,7 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 OWN = frozenset(vars(nn.Module())) - {"training"}  # fields of torch
 SIMPLE = frozenset((bool, int, float, str, type(None)))  # the types of most fields
 EQUAL = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout, MethodType)  # have a safe ==
+WITHOUT_FIELDS = (nn.Module, Tensor, FunctionType, MethodType, type)  # that are compared
 HELD = ("_parameters", "_buffers", "_modules")
 DEPTH = 3  # of nested lists, dicts and objects that are compared by their contents
 PROCESSOR = "processor"  # a field of modules: what computes their attention
@@ -50,15 +51,10 @@ def read_state(network: nn.Module) -> State:
                     state[name, field] = _list_contents([value, *value.hooks.values()], 1)
                 continue
             state[name, field] = _list_contents(value, DEPTH)
-            if type(value) not in SIMPLE and _is_object(value):  # such as an attention processor with a scale
+            if hasattr(value, "__dict__") and not isinstance(value, WITHOUT_FIELDS):  # such as a processor with a scale
                 for key, own in vars(value).items():
                     state[name, f"{field}.{key}"] = _list_contents(own, DEPTH)
     return state
-
-
-def _is_object(value: Any) -> bool:
-    """Return True for an object with fields, other than a module, a tensor, a function or a class."""
-    return hasattr(value, "__dict__") and not isinstance(value, nn.Module | Tensor | FunctionType | MethodType | type)
 
 
 def _list_contents(value: Any, depth: int) -> tuple[object, ...]:
