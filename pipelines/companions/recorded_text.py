@@ -62,6 +62,10 @@ from fewstep.runtime.lora.keys import Component
 
 LOG = logging.getLogger("fewstep")
 CONSTANT = "%s: the network's argument %s is constant in the bundle, but depends on prompts such as %r"
+SEES_PICTURE = (
+    "%s: its text encoder also sees a picture: fewstep encode %s --image FILE -o picture.npz writes what it sees, and "
+    "fewstep run takes --conditions picture.npz"
+)
 NO_PROMPTS_OF = f"%s: {NO_PROMPTS}"
 
 
@@ -83,7 +87,11 @@ def read_recorded_text(
         reason = error.what if isinstance(error, UserError) else str(error)
         LOG.warning(NO_PROMPTS_OF, label, reason)
         return None
-    return None if text is None else (_make_source(recorded, text, read), text.zeros_for_none)
+    if text is None:
+        return None
+    if text.pictures:
+        LOG.warning(SEES_PICTURE, label, label)
+    return _make_source(recorded, text, read), text.zeros_for_none
 
 
 def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
