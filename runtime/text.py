@@ -99,6 +99,12 @@ class TextEncoder:
         return text is not None and bool(text.lengths)
 
     @property
+    def nothing(self) -> str | None:
+        """The negative prompt of a guided run that gives none; None if the conditions have null values for it."""
+        text = self.bundle.manifest.text
+        return None if text is None else text.nothing
+
+    @property
     def form(self) -> PromptForm | None:
         """The template into which a policy's task is inserted before it is tokenized; None without a template."""
         text = self.bundle.manifest.text

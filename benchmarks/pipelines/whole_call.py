@@ -134,6 +134,7 @@ def _network(
     values[COND] |= {**seen, **encoder.encode([call[PROMPT]], conditions=seen)}
     negative = call.get(NEGATIVE)
     if UNCOND in values:
+        negative = encoder.nothing if negative is None else negative
         if negative is None:
             values[UNCOND] |= dict.fromkeys(encoder.conditions)
         else:

@@ -107,7 +107,7 @@ def open_request(options: RunOptions) -> RunRequest:
     guidance = defaults.guidance if options.guidance is None else options.guidance
     options = replace(options, precision=body.precision, guidance=guidance)
     memory = _plan_memory(options, bundle, name, choice)
-    values, negative = add_prompt_conditions(bundle, own, options.prompts, options.negatives, options.threads)
+    values, negative = _encode_prompts(options, bundle, own, branches)
     if negative:
         if UNCOND in branches:
             raise UserError(f"{options.conditions} has a negative prompt already", "leave --negative out")
@@ -124,6 +124,18 @@ def open_request(options: RunOptions) -> RunRequest:
     if options.image is not None:
         given, hold = read_start(options, options.image, bundle)
     return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults, rate, memory)
+
+
+def _encode_prompts(
+    options: RunOptions, bundle: Bundle, own: Values, branches: Mapping[str, Values]
+) -> tuple[Values, Values]:
+    """Return the conditions with those that the prompts encode, and those of the unconditional branch. A guided run
+    without a negative prompt has that of the bundle, if there is one."""
+    text, negatives = bundle.manifest.text, options.negatives
+    if text is not None and text.nothing is not None and options.prompts and UNCOND not in branches:
+        is_guided = count_branches(options.plan, options.guidance) > 1
+        negatives = negatives or ((text.nothing,) if is_guided else ())
+    return add_prompt_conditions(bundle, own, options.prompts, negatives, options.threads)
 
 
 def _plan_memory(options: RunOptions, bundle: Bundle, body: str, choice: SavedChoice | None) -> "MemoryPlan | None":

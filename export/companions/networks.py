@@ -112,7 +112,8 @@ class PipelineNetworks:
             if each.name in nothing
         }
         conditions = tuple(self._add_null_value(writer, each, nothing) for each in manifest.conditions)
-        entry = TextEncoderEntry(added.graph, tokens, text.form, text.zeros_for_empty, text.lengths)
+        form = text.form, text.zeros_for_empty, text.lengths, text.nothing if text.pictures else None
+        entry = TextEncoderEntry(added.graph, tokens, *form)
         return replace(manifest, text=entry, conditions=conditions)
 
     def _add_null_value(self, writer: Writer, condition: Condition, nothing: dict[str, Array]) -> Condition:

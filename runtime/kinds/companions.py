@@ -100,7 +100,8 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
     """A text encoder. Its graph takes token ids, and returns conditions of the denoiser under the conditions' names.
     `zeros_for_empty`: whether the conditions of an empty prompt are zeros, whatever the graph returns: never, only as a
     negative prompt, or always. `lengths`: of its conditions whose length is that of the text. It may also take
-    conditions that the denoiser does not use, such as features of a picture, under their names.
+    conditions that the denoiser does not use, such as features of a picture, under their names. `nothing` is then the
+    negative prompt of a call that has none; without such conditions, its encoding is stored as null values.
     """
 
     EXPERTS: ClassVar = "without"
@@ -110,6 +111,7 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
     form: PromptForm | None = None
     zeros_for_empty: ZerosForEmpty = "never"
     lengths: tuple[TextLength, ...] = ()
+    nothing: str | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:

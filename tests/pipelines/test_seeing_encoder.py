@@ -72,7 +72,7 @@ def test_a_device_takes_prompts_for_an_encoded_picture(tmp_path: Path, capsys: p
     options = EncodeOptions(f"{source}:painter", image=(str(picture),), output=tmp_path / "picture.npz")
     assert {name: value.shape for name, value in encode(options).items()} == {"words_picture": (1, 2, 4)}
     output, plan = tmp_path / "x.npy", f"scheduler:{STEPS}"
-    words = ["-p", PROMPT, "--negative", "", "--guidance", "3", "--plan", plan, "-o", str(output)]
+    words = ["-p", PROMPT, "--guidance", "3", "--plan", plan, "-o", str(output)]
     assert main(["run", str(bundle), "--conditions", str(options.output), *words]) == 0
     with load(bundle) as sampler:
         noise = torch.from_numpy(sampler.draws([0])(0))
