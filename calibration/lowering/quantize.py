@@ -101,6 +101,8 @@ def lower_graph(
     quantize: rounds the weight of an operation; by default the quantizer of the target.
     """
     ops = tuple(op for op in select_measured_ops(prepared, table, target.scheme) if op.name not in in_float)
+    if not ops:
+        raise UserError(f"every operation of graph {prepared.name!r} stays in float", "keep fewer in float")
     scheme = target.scheme
     encodings = choose_encodings(prepared, table, ops, scheme)
     quantizer = quantize or make_quantizer(target)

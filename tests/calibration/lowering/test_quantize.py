@@ -105,6 +105,14 @@ def test_a_graph_with_nothing_to_lower_is_refused(target: Target) -> None:
         lower(graph, table(body()), target)
 
 
+@selective_target
+def test_a_graph_whose_operations_all_stay_in_float_is_refused(target: Target) -> None:
+    prepared, ranges = body(), table(body(), EDGES)
+    names = [op.name for op in select_int8_ops(prepared)]
+    with refuses(f"every operation of graph {prepared.name!r} stays in float", "keep fewer in float"):
+        lower(prepared, ranges, target, in_float=names)
+
+
 def test_a_scale_for_all_groups_is_a_constant_next_to_those_of_groups() -> None:
     """Some activations of such a target have ranges by group, and others have not."""
     codes = {"a": Encoding(np.array([0.5]), np.int8(0)), "b": Encoding(np.array([0.25, 2.0]), np.int8(3))}
