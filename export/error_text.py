@@ -29,6 +29,12 @@ def error_location(error: BaseException) -> str:
     return user_code_location(traceback.format_tb(error.__traceback__))
 
 
+def location_in_file(error: BaseException, file: Path) -> str:
+    """Return ' (FILE:LINE)' of the innermost frame of a file, or ""."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    return f" ({file.name}:{lines[-1]})" if lines else ""
+
+
 def user_code_location(frames: Sequence[str]) -> str:
     """Return ' (FILE:LINE)' of the innermost frame of the user's code in the lines of a traceback, or ""."""
     for frame in reversed(frames):

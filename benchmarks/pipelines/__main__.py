@@ -32,7 +32,7 @@ from fewstep.export.load_source import load_source
 from fewstep.pipelines.companions.decoding import NO_OUTPUT
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.listed.folder import is_recorded
-from fewstep.pipelines.recording.record import PERTURBATION
+from fewstep.pipelines.recording.failed_call import PERTURBATION
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
 

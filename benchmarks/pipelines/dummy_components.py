@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 from benchmarks.pipelines.hub_replacements import replace_hub
-from fewstep.pipelines.recording.record import PERTURBATION
+from fewstep.pipelines.recording.failed_call import PERTURBATION
 from fewstep.pipelines.recording.settings import GUIDANCES, PROMPT
 from tests.tiny_pipelines import randomize  # before the checkout's package of the same name is imported
 

@@ -2,7 +2,7 @@
 networks and the steps of its scheduler."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -26,16 +26,20 @@ from fewstep.pipelines.recording.call_record import (
     split_variance,
 )
 from fewstep.pipelines.recording.components import BuiltPipeline
+from fewstep.pipelines.recording.failed_call import advise_run, describe_failure, fix_of_change, name_with_absent
 from fewstep.pipelines.recording.inverted_flow import is_inverted, turn_around
 from fewstep.pipelines.recording.network_state import Watch
 from fewstep.pipelines.recording.own_noise import record_own_noise
-from fewstep.pipelines.recording.stand_ins import UNRECORDED, OutputShapes, copy_module, randomize, recording_error
+from fewstep.pipelines.recording.stand_ins import (
+    UNRECORDED,
+    OutputShapes,
+    copy_module,
+    randomize,
+    recording_error,
+    state_device,
+)
 from fewstep.pipelines.recording.trigflow import is_trigflow, to_flow
 from fewstep.plans.errors import UserError
-
-LONGEST_SHOWN = 80  # characters of an argument in a message
-OFTEN_ABSENT = ("text_encoder", "image_encoder", "vae")  # components that a folder may lack, and its call may need
-PERTURBATION = "pag_scale"  # the weight of perturbed attention, which replaces attention processors in the call
 
 
 class CallError(UserError):
@@ -135,7 +139,7 @@ def _run_call(
     pipeline, scheduler = built.pipeline, _scheduler(built)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_run_on_cpu(pipeline))
+        stack.enter_context(_run_on_cpu(built))
         watches = _watch_networks(stack, built, recorder, networks, partial(_probe, probes, deviation))
         stack.enter_context(patch.object(scheduler, "step", _recording_step(recorder, scheduler.step, ending)))
         set_timesteps = _recording_times(recorder, scheduler.set_timesteps)
@@ -153,25 +157,15 @@ def _run_call(
             if isinstance(error, NameError) and find_spec(error.name or "_") is None:  # imported only if installed
                 what = f"the code of {built.name} needs {error.name}, which is not installed"
                 raise UserError(what, f"pip install {error.name}") from error
-            failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            failure = describe_failure(error, pipeline)
             if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)) - is_trigflow(pipeline.scheduler):
-                absent = [name for name in OFTEN_ABSENT if getattr(pipeline, name, name) is None]
-                who = f"{built.name}, without {' and '.join(absent)}," if absent else built.name
-                raise CallError(f"the call of {who} failed: {failure}", _advise_run(settings)) from error
+                who = name_with_absent(built.name, pipeline)
+                raise CallError(f"the call of {who} failed: {failure}", advise_run(settings)) from error
         for watch in watches if ending is None else ():
             watch.check("after its last call")
     if not recorder.steps:
         raise recording_error(f"{built.name} never calls its scheduler's step")
     return recorder, returned, failure
-
-
-def _advise_run(settings: Mapping[str, Any]) -> str:
-    """Return the fix for a call that fails: the same call in Python."""
-    shown = {
-        name: repr(value) if isinstance(value, str | int | float | None) else "" for name, value in settings.items()
-    }
-    given = (f"{name}={text if 0 < len(text) < LONGEST_SHOWN else '...'}" for name, text in shown.items())
-    return f"run it in Python first: pipeline({', '.join(given)})"
 
 
 def _watch_networks(
@@ -188,7 +182,7 @@ def _watch_networks(
     watches = []
     for name, shapes in built.denoisers.items():
         stand_in: nn.Module = getattr(built.pipeline, name)
-        fix = partial(_fix_of_change, built.pipeline)
+        fix = partial(fix_of_change, built.pipeline)
         make_watch = partial(Watch, f"{built.name} changes its network {name}", fix=fix)
         if (network := networks.get(name)) is not None:
             pair = [make_watch(stand_in), make_watch(network)]
@@ -214,7 +208,7 @@ class _Stopped(Exception):
 def record_times(built: BuiltPipeline, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a pipeline's call passes to its scheduler's `set_timesteps`, without running its steps."""
     recorder, scheduler = _Recorder(), _scheduler(built)
-    with torch.no_grad(), _run_on_cpu(built.pipeline):
+    with torch.no_grad(), _run_on_cpu(built):
         times = _recording_times(recorder, scheduler.set_timesteps, stops=True)
         with patch.object(scheduler, "set_timesteps", times), suppress(_Stopped):
             built.pipeline(**_copy_lists(settings), generator=torch.Generator().manual_seed(0))
@@ -249,15 +243,6 @@ def _run(forward: Callable[..., Any], watch: Watch, arguments: dict[str, Any]) -
     return outputs
 
 
-def _fix_of_change(pipeline: Any, layers: Sequence[str]) -> str:
-    """Return the fix for a pipeline that changes its network during the call. `layers` have other attention
-    processors."""
-    if not layers or PERTURBATION not in inspect.signature(type(pipeline).__call__).parameters:
-        return UNRECORDED
-    change = f"--change pag:{','.join(layers)}"
-    return f"give --call {PERTURBATION}=0 and {change}, and run with --guidance WEIGHT+pag:SCALE"
-
-
 def _scheduler(built: BuiltPipeline) -> Any:
     scheduler = getattr(built.pipeline, "scheduler", None)
     if scheduler is None or not hasattr(scheduler, "step") or not hasattr(scheduler, "set_timesteps"):
@@ -271,10 +256,14 @@ def _timesteps(pipeline: Any) -> Any:
 
 
 @contextmanager
-def _run_on_cpu(pipeline: Any) -> Iterator[None]:
+def _run_on_cpu(built: BuiltPipeline) -> Iterator[None]:
     """Let a pipeline make its tensors on the CPU, though its networks have no device."""
-    cpu = property(lambda self: torch.device("cpu"))
-    with patch.object(type(pipeline), "_execution_device", cpu), patch.object(type(pipeline), "device", cpu):
+    made, cpu = type(built.pipeline), property(lambda self: torch.device("cpu"))
+    with ExitStack() as stack:
+        for name in ("_execution_device", "device"):
+            stack.enter_context(patch.object(made, name, cpu, create=True))
+        for name in built.denoisers:
+            stack.enter_context(state_device(getattr(built.pipeline, name), "cpu"))
         yield
 
 

@@ -99,12 +99,24 @@ class OutputShapes:
         forward = type(module).forward
         with torch.no_grad(), _masks_without_values():
             try:
-                return forward(module, **pytree.tree_map(_to_meta, arguments))
+                with state_device(module, "meta"):
+                    return forward(module, **pytree.tree_map(_to_meta, arguments))
             except Exception as error:
                 if not is_small(module):
                     what = f"{self.name} ({type(module).__name__}) reads the values of its inputs: {_line(error)}"
                     raise recording_error(what) from error
             return pytree.tree_map(_to_meta, forward(build_on_cpu(self.build), **arguments))
+
+
+@contextmanager
+def state_device(network: nn.Module, device: str) -> Iterator[None]:
+    """While active, let networks of a class state a device, if the class has such a property: a pipeline puts its
+    tensors on the device that a network states, and the parameters of a stand-in are on the device "meta"."""
+    if not hasattr(type(network), "device"):
+        yield
+        return
+    with patch.object(type(network), "device", property(lambda self: torch.device(device))):
+        yield
 
 
 @contextmanager
