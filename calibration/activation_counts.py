@@ -59,7 +59,9 @@ def make_counter(task: Task) -> Callable[[Trajectories], tuple[int, Histograms]]
     def count_trajectories(trajectories: Trajectories) -> tuple[int, Histograms]:
         counts = replace(empty, histograms={})
         part = select_trajectories(task, trajectories)
-        run_with_prefetch(lambda call: counts.add(*call), ((each, taken()) for each in part.run_trajectories(watched)))
+        run_with_prefetch(
+            lambda call: counts.add(*call), ((trajectory, taken()) for trajectory in part.run_trajectories(watched))
+        )
         return len(part.seeds), counts.histograms
 
     return count_trajectories

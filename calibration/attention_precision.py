@@ -53,7 +53,7 @@ def quantize_attention(
         return body
     largest = measure_largest(prepared, attention, recorded_run)
     work = count_operation_macs(prepared)
-    products = {SCORES: [each.scores for each in attention], MIXES: [each.mixed for each in attention]}
+    products = {SCORES: [product.scores for product in attention], MIXES: [product.mixed for product in attention]}
     best, chosen = body, tuple[str, ...]()
     for name, outputs in products.items():
         selected = Int8Products((*chosen, *outputs), largest)
@@ -87,15 +87,17 @@ def measure_largest(
     Probabilities are computed again from queries and keys, for one head at a time: a network that returned the
     probabilities would hold those of all layers in memory.
     """
-    fed = tuple(dict.fromkeys(name for each in attention for name in (each.query, each.key, each.value)))
+    fed = tuple(dict.fromkeys(name for product in attention for name in (product.query, product.key, product.value)))
     fixed = {name: prepared.constants[name] for name in fed if name in prepared.constants}  # such as learned queries
     network = open_observed(prepared, [name for name in fed if name not in fixed])
-    largest = dict.fromkeys((name for each in attention for name in each.operands), 0.0)
+    largest = dict.fromkeys((name for product in attention for name in product.operands), 0.0)
     for feeds in chain.from_iterable(map(recorded_run.body_feeds, recorded_run.float_states)):
         seen = {**feeds, **fixed, **network(feeds)}
         reached = {name: float(np.abs(seen[name]).max()) for name in fed}
-        for each in attention:
-            reached[each.probabilities] = _largest_probability(prepared, each, seen[each.query], seen[each.key])
+        for product in attention:
+            reached[product.probabilities] = _largest_probability(
+                prepared, product, seen[product.query], seen[product.key]
+            )
         largest = {name: max(before, reached[name]) for name, before in largest.items()}
     return largest
 

@@ -73,8 +73,8 @@ def calibrate(
         manifest = writer.commit(manifest)
     forget_refusals(writer.opened, calibrated.values())
     raise_failures(calibrated)  # keeps the counts for the next attempt
-    for each in calibrated.values():
-        each.checkpoint.drop()
+    for result in calibrated.values():
+        result.checkpoint.drop()
     if len(calibrated) > 1:
         manifest, calibrated[DENOISER] = judge_together(tasks[DENOISER], calibrated[DENOISER])
     made = {name: Calibration(**vars(own), manifest=select_network(manifest, name)) for name, own in calibrated.items()}

@@ -122,7 +122,10 @@ def _input_facts(task: Task) -> tuple[object, ...]:
     others = []  # the other networks, whose steps the trajectories also run; names of graphs follow from their content
     if task.all_networks is not None:
         full = task.all_networks.bundle.manifest
-        others = [full.bodies["float32"], *((each.until, each.bodies["float32"]) for each in full.networks.values())]
+        others = [
+            full.bodies["float32"],
+            *((network.until, network.bodies["float32"]) for network in full.networks.values()),
+        ]
     return manifest.x_shape, manifest.sizes, manifest.conditions, graphs, manifest.digests(graphs), *others
 
 
@@ -139,5 +142,5 @@ def _encode(counts: Counts, done: int) -> bytes:
 
 def _decode_histogram(stored: StoredHistogram) -> tuple[tuple[str, int], Histogram]:
     counts = np.frombuffer(stored.counts, stored.dtype)
-    lows, highs = (np.frombuffer(each, np.float32) for each in (stored.lows, stored.highs))
+    lows, highs = (np.frombuffer(array, np.float32) for array in (stored.lows, stored.highs))
     return (stored.tensor, stored.group), Histogram(stored.exponent, stored.first, counts, lows, highs)

@@ -107,7 +107,7 @@ def _warn_of_other_bodies(bundle: Bundle, new: Mapping[str, Body], plan: AnyPlan
 def _add_precision_maps(writer: Writer, task: Task, network: CalibratedNetwork, kept: Collection[str]) -> str | None:
     """Write the precision maps of the bodies `kept` and of a network's searches. Return the name of the file, or None
     if there are none."""
-    maps = [each for each in _read_precision_maps(task.sampler.bundle) if each.body in kept]
+    maps = [precision_map for precision_map in _read_precision_maps(task.sampler.bundle) if precision_map.body in kept]
     maps += [
         make_precision_map(name, network.plan.name, task.bound, each)
         for name, each in network.searches.items()

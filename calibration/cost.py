@@ -135,7 +135,7 @@ def operation_error_runs(task: Task) -> int:
 def _attention_bodies(task: Task) -> int:
     """Return how many bodies with attention in int8 are compared with float32, for all targets together. With a bound
     on quality or speed there are none, since attention then stays in float."""
-    targets = [each for each in task.targets if each.scheme.int8_attention]
+    targets = [target for target in task.targets if target.scheme.int8_attention]
     if not targets or task.bound is not None:
         return 0
     from fewstep.calibration.lowering.attention_pairs import find_large_attention  # for these targets alone

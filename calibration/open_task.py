@@ -100,7 +100,7 @@ def _open_task(request: _Request, network: str) -> Task:
     prepared, bundle = task.prepared, task.sampler.bundle
     usable = check_usable_targets(request.checked.targets, bundle, prepared, conditions.records, request.is_estimate)
     targets = tuple(usable.made.values())
-    lowered = select_ops_to_lower(prepared, all(each.scheme.no_floats for each in targets))
+    lowered = select_ops_to_lower(prepared, all(target.scheme.no_floats for target in targets))
     return replace(
         task,
         targets=targets,

@@ -225,7 +225,7 @@ def refuse_bound(bundle: Bundle) -> None:
 def _load_targets(options: CalibrateOptions) -> tuple[Target, ...]:
     """Return the targets by their names. Raises UserError for an unknown name."""
     chosen = tuple(load_target(name) for name in options.targets)
-    return chosen if options.half == "float16" else tuple(each.wider or each for each in chosen)
+    return chosen if options.half == "float16" else tuple(axis.wider or axis for axis in chosen)
 
 
 def _parse_seeds(options: CalibrateOptions) -> range:

@@ -41,7 +41,7 @@ def warn_of_replaced(bundle: Bundle, plan: AnyPlan, given: Collection[str]) -> N
 def _list_recorded_files(commands: Sequence[str]) -> list[str]:
     """Return the options of files in the last recorded calibration, as "--conditions FILE" or "--conditions FOLDER"; []
     if its command cannot be read."""
-    last = next((each for each in reversed(commands) if each.startswith("fewstep calibrate ")), "")
+    last = next((command for command in reversed(commands) if command.startswith("fewstep calibrate ")), "")
     with suppress(ValueError):  # a quotation mark without its partner
         words = shlex.split(last)
         values = dict(pairwise(words))

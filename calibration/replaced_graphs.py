@@ -268,8 +268,8 @@ class GraphReplacer:
         opened = open_graphs(graphs, target, True)  # both bodies have the same steps
         with closing(self.runs.record_further()) as further:
             for run in further:
-                fed = [self.with_graphs(each.recipe.replaces, target, run) for each in (body, tried)]
-                before, after = (psnr(each.final_samples(each.run(opened)), run.sample).tolist() for each in fed)
+                fed = [self.with_graphs(graph.recipe.replaces, target, run) for graph in (body, tried)]
+                before, after = (psnr(batch.final_samples(batch.run(opened)), run.sample).tolist() for batch in fed)
                 yield PairedQuality(before, after, after)
 
     def _forms(
@@ -353,7 +353,7 @@ class GraphReplacer:
             pictures = self.exported[name].inputs[0].name
             return ({pictures: self._pictures.decode(sample.x)[0]} for sample in samples)
         names = [entry.name for entry in others]
-        return ({latents.name: each.x, **{name: each.conditions[name] for name in names}} for each in samples)
+        return ({latents.name: sample.x, **{name: sample.conditions[name] for name in names}} for sample in samples)
 
     # text encoder
 

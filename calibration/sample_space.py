@@ -113,7 +113,9 @@ class ContinuousJudgingRun:
     def scale_details(self, quality: EndQuality) -> dict[str, Any]:
         """Return the fields of a body's `Trial` that relate its quality to the scale and the size of samples,
         rounded."""
-        snr, unrelated = (None if each is None else round(each, 2) for each in (quality.snr, quality.unrelated))
+        snr, unrelated = (
+            None if decibels is None else round(decibels, 2) for decibels in (quality.snr, quality.unrelated)
+        )
         beyond = beyond_data(quality.nearness, self.manifest, self._is_clipped)
         beyond = None if beyond is None else float(f"{beyond:.3g}")
         samples = [(run.batch.x_shape, seed) for run in self.recorded for seed in run.batch.seeds]

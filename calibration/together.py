@@ -64,7 +64,7 @@ def _judge(task: Task, bundle: Bundle, name: str, reference: Sequence[Floats]) -
     quality = compare_samples(list(zip(samples, reference, strict=True)), f"float32, {task.plan.name}")
     if not np.isfinite(quality.values).all():
         raise UserError(f"samples of {name} with all networks in int8 are not finite", "calibrate for another --target")
-    snr, unrelated = (None if each is None else round(each, 2) for each in (quality.snr, quality.unrelated))
+    snr, unrelated = (None if decibels is None else round(decibels, 2) for decibels in (quality.snr, quality.unrelated))
     return Together(round(quality.mean, 2), round(quality.p5, 2), quality.seeds, snr, unrelated)
 
 

@@ -34,7 +34,7 @@ def complete_options(options: BakeCommandOptions) -> BakeOptions:
     Without --plan and --chosen the plan is the default of `fewstep run`. Raises UserError for an option that the choice
     sets.
     """
-    values: dict[str, Any] = {each.name: getattr(options, each.name) for each in fields(BakeOptions)}
+    values: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(BakeOptions)}
     if options.chosen:
         for name in OF_A_CHOICE:
             if values[name] is not None:

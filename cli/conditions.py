@@ -46,7 +46,7 @@ def parse_conditions(
             values.setdefault(name, []).append(_parse_label_or_number(name, value, labels.get(name, ())))
     for name, own in values.items():
         if not shapes.get(name):
-            check([each for each in known if each.name == name] or known, {name: own}, len(own))
+            check([condition for condition in known if condition.name == name] or known, {name: own}, len(own))
     return values
 
 
@@ -100,8 +100,10 @@ def list_required_arguments(manifest: Manifest, conditions: Path | None = None) 
 def needs_records(manifest: Manifest) -> bool:
     """Return whether a condition has neither a range, a default nor a text encoder, so that none can be drawn."""
     encoded = () if manifest.text is None else {tensor.name for tensor in manifest.text.graph.outputs}
-    given = [each for each in manifest.conditions if each.name not in encoded and each.default is None]
-    return any(random_range(each) is None for each in given)
+    given = [
+        condition for condition in manifest.conditions if condition.name not in encoded and condition.default is None
+    ]
+    return any(random_range(condition) is None for condition in given)
 
 
 def _example_value(condition: Condition) -> str:

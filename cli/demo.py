@@ -32,7 +32,7 @@ def demo(options: DemoOptions, progress: Progress = SILENT) -> tuple[Results, Fi
     calibration = calibrate(to_calibrate, prefix_stages(progress, "calibrate"))
     precisions = (
         ("float32", "int8")
-        if any(each.name in options.targets for each in rank_platforms(ONNXRUNTIME))
+        if any(platform.name in options.targets for platform in rank_platforms(ONNXRUNTIME))
         else ("float32",)
     )
     for precision in precisions:
@@ -63,7 +63,7 @@ def check_demo(options: DemoOptions) -> CalibrateOptions:
 
 def find_fewest_evaluations(bundle: Bundle, guidance: Guidance | None) -> FittedPlan | None:
     """Return the fitted plan with the fewest evaluations for float32 at a guidance; None without one."""
-    plans = ((each, decode(bundle.read(each.file), each.file)) for each in bundle.manifest.fitted)
+    plans = ((entry, decode(bundle.read(entry.file), entry.file)) for entry in bundle.manifest.fitted)
     fitted = (each for each, plan in plans if each.body == "float32" and plan.guidance == guidance)
     return min(fitted, key=lambda each: each.evaluations, default=None)
 
@@ -77,7 +77,7 @@ def _grid_options(
 ) -> RunOptions:
     """Return the options for a grid with four samples of each class, one class per column."""
     conditions = open_bundle(options.bundle).manifest.conditions
-    classes = next((each for each in conditions if each.labels), None)
+    classes = next((condition for condition in conditions if condition.labels), None)
     labels: Sequence[str] = classes.labels if classes else ()
     return RunOptions(
         bundle=options.bundle,

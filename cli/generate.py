@@ -117,8 +117,8 @@ def field_help(options_type: type) -> dict[str, str]:
     """
     names = {field.name for field in dataclasses.fields(options_type)}
     texts: dict[str, str] = {}
-    for each in reversed(options_type.__mro__[:-1]):
-        texts |= _parse_field_texts(inspect.cleandoc(each.__doc__ or ""), names)
+    for base in reversed(options_type.__mro__[:-1]):
+        texts |= _parse_field_texts(inspect.cleandoc(base.__doc__ or ""), names)
     for field in dataclasses.fields(options_type):
         if field.name in texts and "choices" in field.metadata:
             texts[field.name] = f"{texts[field.name].removesuffix('.')}: {', '.join(field.metadata['choices']())}."

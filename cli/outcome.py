@@ -80,4 +80,4 @@ def _escape_bytes(value: Any) -> object:
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {_escape_bytes(key): _escape_bytes(each) for key, each in value.items()}
-    return [_escape_bytes(each) for each in value] if isinstance(value, list | tuple) else value
+    return [_escape_bytes(item) for item in value] if isinstance(value, list | tuple) else value

@@ -66,6 +66,6 @@ def _make_printable(part: RenderableType) -> None:
         for child in part.children:
             _make_printable(child)
     elif isinstance(part, Table):
-        part.title, part.caption = (each and printable(str(each)) for each in (part.title, part.caption))
+        part.title, part.caption = (text and printable(str(text)) for text in (part.title, part.caption))
         for column in part.columns:
             column._cells = [printable(cell) if isinstance(cell, str) else cell for cell in column.cells]

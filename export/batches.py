@@ -23,7 +23,7 @@ def batch_range(network: "torch.nn.Module", x_shape: Sequence[int]) -> tuple[int
     A video network merges the frames of x [channels, frames, height, width] into the batch, so each sample has `frames`
     rows.
     """
-    if not any(type(each).__module__ in UPSAMPLING for each in network.modules()):
+    if not any(type(layer).__module__ in UPSAMPLING for layer in network.modules()):
         return None, None
     frames = x_shape[1] if len(x_shape) == 4 else 1
     limit = BATCH_LIMIT // frames

@@ -93,7 +93,9 @@ def apply_changes(
 def refuse_changed(source: Source) -> None:
     """Raise UserError if options have already changed the module or one of its submodules. This happens if the user's
     function returns or wraps the same module in every call."""
-    if isinstance(source, TorchSource) and any(hasattr(each, CHANGED) for each in _modules_with_weights(source.module)):
+    if isinstance(source, TorchSource) and any(
+        hasattr(layer, CHANGED) for layer in _modules_with_weights(source.module)
+    ):
         raise UserError(
             f"{source.label} returns the same module each time, and options have changed it",
             "create a new one in each call",
@@ -101,14 +103,14 @@ def refuse_changed(source: Source) -> None:
 
 
 def _mark(module: "nn.Module") -> None:
-    for each in _modules_with_weights(module):
-        setattr(each, CHANGED, True)
+    for layer in _modules_with_weights(module):
+        setattr(layer, CHANGED, True)
 
 
 def _modules_with_weights(module: "nn.Module") -> list["nn.Module"]:
     """Return the modules that have weights of their own. Others, such as activations, may be shared between
     networks."""
-    return [each for each in module.modules() if any(True for _ in each.parameters(recurse=False))]
+    return [layer for layer in module.modules() if any(True for _ in layer.parameters(recurse=False))]
 
 
 def _count_companion_layers(lora: Lora) -> Counter[str]:

@@ -28,7 +28,7 @@ def parse_experts(texts: Sequence[str], load: Callable[[str], Source]) -> tuple[
     """Return the experts of `--expert`, the noisiest first."""
     named = sorted((_parse_expert(text, load) for text in texts), key=lambda each: each.until)
     for one, other in zip(named, named[1:], strict=False):
-        if one.until == other.until or len({each.name for each in named}) < len(named):
+        if one.until == other.until or len({expert.name for expert in named}) < len(named):
             raise UserError(f"experts {one.name} and {other.name} have the same name or the same lambda", FORM)
     return tuple(named)
 
@@ -63,17 +63,17 @@ def _check(expert: Expert, spec: Spec, denoiser: Spec) -> None:
     inputs, or if a property of either does not allow experts."""
     specs = spec, denoiser
     fields = {
-        field: [getattr(each, field) for each in specs] for field in ("x_shape", "sizes", "towards", "self_condition")
+        field: [getattr(spec, field) for spec in specs] for field in ("x_shape", "sizes", "towards", "self_condition")
     }
     of_schedule = ScheduleSpec.__struct_fields__
-    fields |= {f"schedule.{field}": [getattr(each.schedule, field) for each in specs] for field in of_schedule}
+    fields |= {f"schedule.{field}": [getattr(spec.schedule, field) for spec in specs] for field in of_schedule}
     for field, (value, expected) in fields.items():
         if value != expected:
             raise UserError(
                 f"expert {expert.name} has {field} {value}, but the denoiser has {expected}",
                 "give an expert that samples the same x on the same noise schedule",
             )
-    for _, kind in (found for each in specs for found in kinds(each)):
+    for _, kind in (found for spec in specs for found in kinds(spec)):
         if kind.EXPERTS == "none":
             raise UserError(
                 f"a bundle with {kind.NOUN} cannot have an expert, such as {expert.name}",
@@ -91,12 +91,12 @@ def join_conditions(
     Networks share a condition if its name and its type are equal. An expert's condition with the same name but another
     type is renamed to EXPERT_NAME, with the expert's name as the prefix.
     """
-    known, inputs = {each.name: each for each in conditions}, {}
-    for each in own:
-        there = known.get(each.name)
-        is_alike = there is None or all(getattr(there, field) == getattr(each, field) for field in SHARED)
-        name = each.name if is_alike else f"{expert.name}_{each.name}"
-        inputs[name] = each.input
+    known, inputs = {condition.name: condition for condition in conditions}, {}
+    for port in own:
+        there = known.get(port.name)
+        is_alike = there is None or all(getattr(there, field) == getattr(port, field) for field in SHARED)
+        name = port.name if is_alike else f"{expert.name}_{port.name}"
+        inputs[name] = port.input
         if name not in known:
-            known[name] = msgspec.structs.replace(each, name=name, input=f"{expert.name}.{each.input}")
+            known[name] = msgspec.structs.replace(port, name=name, input=f"{expert.name}.{port.input}")
     return tuple(known.values()), inputs

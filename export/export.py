@@ -114,7 +114,7 @@ def _read_check(
 
     def check(evaluate: "Evaluate") -> None:
         def network(x: Any, times: Any, conditions: Mapping[str, Any]) -> Any:
-            named = {each.input: conditions[each.name] for each in spec.conditions}
+            named = {condition.input: conditions[condition.name] for condition in spec.conditions}
             if spec.positions is not None:
                 times = times[:, None].repeat(spec.positions.places(spec), axis=1)
             return evaluate({X: x, TIME: times.astype("float32"), **named})

@@ -49,7 +49,7 @@ def dynamic_axes(spec: Spec, batch: Any) -> list[dict[int, Any]]:
     shapes = (
         input_shape(spec, free_x_shape(spec)),
         *times,
-        *(free_shape(each.shape, each.follows) for each in spec.conditions),
+        *(free_shape(condition.shape, condition.follows) for condition in spec.conditions),
     )
     return [*({0: batch, **axes(shape)} for shape in shapes), *({0: batch} for _ in spec.carried)]
 

@@ -16,11 +16,11 @@ def warn_of_operations(prepared: PreparedDenoiser) -> None:
     The bundle still runs on a CPU, so export does not refuse it.
     """
     for graph in (prepared.conditioner, prepared.prologue, prepared.body):
-        for each in find_unparsed(graph) if graph is not None else ():
+        for function in find_unparsed(graph) if graph is not None else ():
             LOG.warning(
                 "%s, so no engine for TensorRT %s can be built; replace that operation by others, or run the bundle "
                 "on ONNX Runtime",
-                each,
+                function,
                 version_text(OLDEST),
             )
 

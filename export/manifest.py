@@ -67,7 +67,9 @@ def describe_additions(previous: Manifest, new: Manifest | None = None) -> str:
     ]
     engines = [engine.file for engine in previous.engines]
     kept = () if new is None else new.fitted
-    fitted = [f"{FittedReference(each.evaluations)} for {each.body}" for each in previous.fitted if each not in kept]
+    fitted = [
+        f"{FittedReference(entry.evaluations)} for {entry.body}" for entry in previous.fitted if entry not in kept
+    ]
     added = list(dict.fromkeys([*bodies, *engines, *fitted]))
     return ", ".join([*added, *["the report"] * (previous.report is not None)]) if added else ""
 

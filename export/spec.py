@@ -111,12 +111,13 @@ class Spec(Description, frozen=True):
     @property
     def carried_inputs(self) -> dict[str, Carried]:
         """The carried tensors, by the names of the graph inputs that take them."""
-        return {CARRIED + each.name: each for each in self.carried}
+        return {CARRIED + tensor.name: tensor for tensor in self.carried}
 
     @property
     def other_outputs(self) -> dict[str, Carried | NamedOutput]:
         """The network's outputs other than the prediction, in order, by the names of the graph's outputs."""
-        return {NAMED + each.name: each for each in self.outputs} | {NEXT + each.name: each for each in self.carried}
+        carried = {NEXT + tensor.name: tensor for tensor in self.carried}
+        return {NAMED + output.name: output for output in self.outputs} | carried
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -285,8 +286,8 @@ def _fix(place: str) -> str:
     name, of_condition = re.split(r"\W", place)[0], OF_CONDITION.get(place.rpartition(".")[2])
     if name == "conditions" and of_condition:
         return of_condition
-    of = {field.name: field.type for field in msgspec.structs.fields(Spec)}
-    own = (each.FIX for each in get_args(of[name]) if isinstance(each, type) and issubclass(each, Kind))
+    types = next(get_args(field.type) for field in msgspec.structs.fields(Spec) if field.name == name)
+    own = (kind.FIX for kind in types if isinstance(kind, type) and issubclass(kind, Kind))
     return next(own, "") or FIXES[name]
 
 
@@ -354,8 +355,7 @@ class CompanionSource(Protocol):
 
     @property
     def file_sizes(self) -> tuple[int, ...]:
-        """The sizes of their files in a bundle: the bytes of each network's weights in float32, and 0 for each small
-        file."""
+        """The sizes of their files in a bundle: bytes of a network's weights in float32, and 0 for a small file."""
         ...
 
     def with_loras(self, loras: Sequence[Lora]) -> "CompanionSource":

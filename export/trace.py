@@ -126,7 +126,7 @@ def example_inputs(spec: Spec, batch: int) -> tuple[torch.Tensor, ...]:
         torch.from_numpy(np.full((batch, *condition.shape), value, condition.dtype))
         for condition, value in zip(spec.conditions, lowest, strict=True)
     ]
-    carried = [torch.from_numpy(np.zeros((batch, *each.shape), each.dtype)) for each in spec.carried]
+    carried = [torch.from_numpy(np.zeros((batch, *tensor.shape), tensor.dtype)) for tensor in spec.carried]
     x = torch.full((batch, *spec.input_shape), spec.space.fill, dtype=getattr(torch, spec.space.dtype))
     return (x, *(torch.ones(batch, *time_shape(spec)) for _ in spec.times), *conditions, *carried)
 
@@ -185,7 +185,7 @@ def _check_beside(module: torch.nn.Module, spec: Spec, returned: Any, batch: int
     """Raise UserError unless the tensors that a module returns besides its prediction are its named outputs and its
     carried tensors, the latter in the shapes of the inputs."""
     wanted = spec.other_outputs.values()
-    names = ", ".join(each.name for each in wanted)
+    names = ", ".join(condition.name for condition in wanted)
     fix = f"let {forward_signature(spec)} return (prediction, {names}), each as in the spec"
     if not isinstance(returned, tuple) or len(returned) != 1 + len(wanted):
         count = f"{len(returned)} values" if isinstance(returned, tuple) else type(returned).__name__

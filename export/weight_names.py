@@ -21,4 +21,4 @@ def strip_wrapper_prefixes(names: Iterable[str]) -> dict[str, str]:
 def common_prefix(names: Iterable[str]) -> str:
     """Return the first part of the names, including the dot, if all names have the same one; otherwise ""."""
     first = {first + dot for first, dot, _ in (name.partition(".") for name in names if name not in COUNTERS)}
-    return first.pop() if len(first) == 1 and all(each.endswith(".") for each in first) else ""
+    return first.pop() if len(first) == 1 and all(prefix.endswith(".") for prefix in first) else ""

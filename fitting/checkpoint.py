@@ -47,7 +47,7 @@ class FitCheckpoint:
             return origin, 0
         best = msgspec.json.decode(content, type=BestNumbers)
         LOG.warning("resuming an unfinished fit after %d steps", best.done)
-        times, lean, rows = (np.array(each, np.float64) for each in (best.times, best.lean, best.rows))
+        times, lean, rows = (np.array(array, np.float64) for array in (best.times, best.lean, best.rows))
         return replace(origin, times=times, lean=lean, rows=rows), best.done
 
     def drop(self) -> None:

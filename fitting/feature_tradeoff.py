@@ -158,7 +158,7 @@ class FeatureTradeoff:
             joint = joint_equations(jacobian, extractor, weight, work.seeds.fit[0].x_shape)
             offers = [self.make_offer(numbers) for numbers in work.propose_steps(now.numbers, *joint, energies)]
             best = max(
-                (each for each in offers if each is not None), key=lambda each: each.objective(weight), default=now
+                (offer for offer in offers if offer is not None), key=lambda each: each.objective(weight), default=now
             )
             gained = best.objective(weight) - now.objective(weight)
             if gained <= 0:
@@ -175,7 +175,7 @@ class FeatureTradeoff:
         """Return the factor that gives samples of all seeds the mean square of their targets; 1 if all are zero."""
         blocks = (*self.work.seeds.fit, *self.work.seeds.selection)
         samples = self.work.rolled.sample_blocks(build_plan(numbers), blocks)
-        sample_energy = sum(_sum_of_squares(each) for each in samples)
+        sample_energy = sum(_sum_of_squares(sample) for sample in samples)
         target_energy = sum(_sum_of_squares(block.required_target) for block in blocks)
         return float(np.sqrt(target_energy / sample_energy)) if sample_energy > 0 and target_energy > 0 else 1.0
 

@@ -38,8 +38,8 @@ class Jacobian:
     @cached_property
     def gram(self) -> Float64:
         """The inner products of the columns, [seeds, P, P]."""
-        doubles = (each.astype(np.float64) for each in self.columns)
-        return np.stack([each @ each.T for each in doubles])
+        doubles = (column.astype(np.float64) for column in self.columns)
+        return np.stack([matrix @ matrix.T for matrix in doubles])
 
     @cached_property
     def slope(self) -> Float64:
@@ -82,6 +82,6 @@ def column_norms(sampler: Sampler, numbers: Recurrence, blocks: Sequence[Block])
         count += sample.size
         for i, state in enumerate(states):
             columns = [state.before[0], state.x0, *state.before[1:]]
-            squares[i] += [float(np.square(each.astype(np.float64)).sum()) for each in columns]
+            squares[i] += [float(np.square(column.astype(np.float64)).sum()) for column in columns]
         squares[-1, 0] += float(np.square(sample.astype(np.float64)).sum())
     return np.asarray(np.sqrt(squares / count))

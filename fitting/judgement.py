@@ -133,7 +133,7 @@ def are_nearer(extractor: Extractor, samples: Array, others: Array, targets: Arr
     Their mean squared distance must be smaller by more than chance, and FD must not be larger. FD alone would be too
     uncertain for as few as 64 seeds.
     """
-    far, near = (feature_distances(extractor, each, targets) for each in (others, samples))
+    far, near = (feature_distances(extractor, drawn, targets) for drawn in (others, samples))
     sets = compare_fitted_sets(extractor, others, samples, targets)
     return Gain.from_psnr(far, near).is_significant and sets.difference <= 0
 
@@ -143,6 +143,6 @@ def compare_fitted_sets(extractor: Extractor, nominal: Array, fitted: Array, tar
 
     All are [seeds, *x_shape] from the same two or more seeds. Each resample draws the same seeds for all of them."""
     nominal_features, fitted_features, target_features = (
-        extractor.extract(each) for each in (nominal, fitted, targets)
+        extractor.extract(features) for features in (nominal, fitted, targets)
     )
     return compare_sets(fitted_features, nominal_features, target_features, RESAMPLES, shares_seeds=True)

@@ -98,7 +98,7 @@ def choose_light_steps(task: LightTask, progress: Progress = SILENT) -> LightCho
     sampler, plan, features = task.sampler, task.plan, task.features
     parts = split_seeds_by_size(FIT_SEEDS[: task.seeds], task.records, BATCH)
     batches = [(part, _conditions_of(sampler, part, task.records)) for part in parts]
-    runs = [_features_of_steps(sampler, plan, features.name, *each) for each in batches]
+    runs = [_features_of_steps(sampler, plan, features.name, *batch) for batch in batches]
     light, errors = _measure(plan, runs, task.threshold, progress)
     made = use_light_steps(plan, light, features.name, linear=True)
     cost = sum(features.share if step.network == LIGHT else 1.0 for step in made.steps)
@@ -155,7 +155,7 @@ def _keep_features(keep: Callable[[Features], None], port: str, index: int, call
 def _error(own: Features, held: Sequence[Features], weights: Sequence[float]) -> float:
     """Return the relative error, mean |read - own| / mean |own|, of the features that a light step would read: the
     weighted sum of the features of the last full steps."""
-    if any(each.shape != own.shape for each in held):
+    if any(array.shape != own.shape for array in held):
         return float("inf")  # of other branches: the step is full
     read = sum(weight * each for weight, each in zip(weights, held, strict=False))
     return float(np.abs(read - own).mean() / max(float(np.abs(own).mean()), np.finfo(np.float32).tiny))

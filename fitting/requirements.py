@@ -17,7 +17,7 @@ def check_bundle(bundle: Bundle, backend: str, threads: int) -> None:
     backend."""
     bundle.check_continuous("fit")
     if bundle.manifest.carried or bundle.manifest.positions:
-        name = next((each.name for each in bundle.manifest.carried), STATE)
+        name = next((tensor.name for tensor in bundle.manifest.carried), STATE)
         what = f"{bundle.path} carries {name!r} from run to run, which a fit does not support"
         raise UserError(what, "run a plan by its name: plans of denoisers that carry tensors cannot be fitted")
     if bundle.manifest.self_condition:

@@ -119,7 +119,7 @@ def _choose_start(task: FitTask, seeds: FitSeeds, progress: Progress) -> tuple[S
         best, iterations = _resume_search(task, start, progress)
         first = next(iterations, ())
         before = Gain.from_psnr(rolled.measure_psnr(build_plan(start.origin), seeds.selection), nominal_psnr.selection)
-        gain = max((each.on_selection.mean for each in first), default=before.mean)
+        gain = max((candidate.on_selection.mean for candidate in first), default=before.mean)
         tried.append((gain, best, chain([first], iterations)))
     _, best, iterations = max(tried, key=lambda each: each[0])
     return best, iterations

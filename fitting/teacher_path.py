@@ -27,7 +27,7 @@ def find_path(sampler: Sampler, teacher: Plan, blocks: Sequence[Block], probe: P
     Raises UserError in the same cases as `teacher_states`.
     """
     parts = [_interpolate_along(sampler, teacher, block, probe.steps) for block in blocks]
-    states, predictions = (np.concatenate(each, axis=1) for each in zip(*parts, strict=True))
+    states, predictions = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
     return shortest_path(states, predictions, steps)
 
 

@@ -43,9 +43,11 @@ def digest_sampler(sampler: Sampler) -> bytes:
     version of onnxruntime and the processor."""
     manifest, networks = sampler.bundle.manifest, sampler.denoiser.networks.values()
     upstream = [
-        graph for each in networks for graph in (each.bundle.manifest.prologue, each.bundle.manifest.conditioner)
+        graph
+        for network in networks
+        for graph in (network.bundle.manifest.prologue, network.bundle.manifest.conditioner)
     ]
-    graphs = [*(graph for each in networks for graph in each.body.graphs), *filter(None, upstream)]
+    graphs = [*(graph for network in networks for graph in network.body.graphs), *filter(None, upstream)]
     facts = (manifest.x_shape, manifest.conditions, manifest.digests(graphs), arithmetic_facts(), code_digest())
     return sha256(repr(facts).encode()).digest()
 

@@ -65,7 +65,7 @@ def find_unparsed(graph: Graph) -> Iterator[UnparsedOperation]:
 def minimum_version(graph: Graph) -> Version | None:
     """Return the first TensorRT version that parses the whole graph; None if there is none."""
     versions = [_first_version(node) for node in graph.nodes]
-    return None if None in versions else max((OPSET_20, *(each for each in versions if each is not None)))
+    return None if None in versions else max((OPSET_20, *(version for version in versions if version is not None)))
 
 
 def version_text(version: Version) -> str:

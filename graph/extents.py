@@ -43,7 +43,7 @@ def free_ports(graph: Graph, takes: Description) -> Graph:
     if not takes.sizes:
         return graph
     shapes = {X: input_shape(takes, free_x_shape(takes))} | {
-        each.input: free_shape(each.shape, each.follows) for each in takes.conditions
+        condition.input: free_shape(condition.shape, condition.follows) for condition in takes.conditions
     }
     shapes[OUTPUT] = output_shape(takes, free_x_shape(takes))
 

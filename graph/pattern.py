@@ -63,7 +63,7 @@ def _matches(node: Node, pattern: NodePattern, idx: Index, before: Match) -> Ite
     for inputs in (node.inputs, node.inputs[::-1])[: 1 + (node.op in EITHER_WAY)]:
         found = [Match((*before.nodes, node), before.tensors)]
         for part, name in zip(pattern.operands, inputs, strict=False):
-            found = [more for each in found for more in _match_operand(name, part, idx, each)]
+            found = [more for match_so_far in found for more in _match_operand(name, part, idx, match_so_far)]
         yield from found
 
 

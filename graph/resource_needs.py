@@ -33,7 +33,7 @@ class Needs:
 def combine_needs(parts: Sequence[Needs]) -> Needs:
     """Return the needs of work done part by part."""
     return Needs(
-        max(each.memory for each in parts), sum(each.disk for each in parts), sum(each.files for each in parts)
+        max(part.memory for part in parts), sum(part.disk for part in parts), sum(part.files for part in parts)
     )
 
 

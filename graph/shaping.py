@@ -176,7 +176,7 @@ def _restore_axis(table: Builder, axis: int, vectors: str, sizes: Sequence[int])
     axes, last = [*range(len(sizes) + 1)], _axis_last(axis, sizes)
     shape = table.constant(np.array([-1, *(sizes[axis - 1] for axis in last[1:])], np.int64), "shape_of_moved_samples")
     moved = table.node("Reshape", (vectors, shape), "moved_samples")
-    return table.node("Transpose", (moved,), "restored", perm=[last.index(each) for each in axes])
+    return table.node("Transpose", (moved,), "restored", perm=[last.index(axis) for axis in axes])
 
 
 def _norm(table: Builder, flat: str, count: int, name: str) -> str:

@@ -43,8 +43,8 @@ def sums_of_squares(graph: Graph) -> frozenset[str]:
             found |= _downstream(node, idx)
         elif _is_square(node, graph) and (sums := _sums(node, idx)):
             found.add(node.outputs[0])
-            for each in sums:
-                found |= _downstream(each, idx)
+            for product in sums:
+                found |= _downstream(product, idx)
     if not found:
         return frozenset()
     types = infer_types(graph).values
@@ -61,7 +61,7 @@ def _is_square(node: Node, graph: Graph) -> bool:
 def _sums(square: Node, idx: Index) -> tuple[Node, ...]:
     """Return the sums that read a square. Empty if any other operation reads it."""
     readers = idx.consumers.get(square.outputs[0], ())
-    is_summed = all(each.op in SUMS and _has_axes(each, idx.graph) for each in readers)
+    is_summed = all(reader.op in SUMS and _has_axes(reader, idx.graph) for reader in readers)
     return readers if is_summed and square.outputs[0] not in idx.outputs else ()
 
 
@@ -91,7 +91,7 @@ def inner_tensors(graph: Graph, tensors: frozenset[str]) -> frozenset[str]:
     return frozenset(
         name
         for name in tensors
-        if name not in idx.outputs and all(each.outputs[0] in tensors for each in idx.consumers.get(name, ()))
+        if name not in idx.outputs and all(reader.outputs[0] in tensors for reader in idx.consumers.get(name, ()))
     )
 
 

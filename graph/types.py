@@ -70,7 +70,7 @@ def infer_types(graph: Graph) -> Types:
     seen = [_infer_free_batch(fix_sizes(graph, point)) for point in points]
     values = {}
     for name, value in seen[0].items():
-        shapes = [each[name].shape if name in each else () for each in seen]
+        shapes = [types[name].shape if name in types else () for types in seen]
         if all(len(shape) == len(value.shape) for shape in shapes):
             dims = tuple(
                 dimension_name(tuple(map(_hide_made_up, sizes)), points) for sizes in zip(*shapes, strict=True)
@@ -94,7 +94,7 @@ def _infer_free_batch(graph: Graph) -> dict[str, Value]:
         shape = values[name].shape
         if name in few and name in many and len(few[name].shape) == len(many[name].shape) == len(shape):
             sizes = zip(shape, few[name].shape, many[name].shape, strict=True)
-            values[name] = replace(values[name], shape=tuple(_merge_batches(*each) for each in sizes))
+            values[name] = replace(values[name], shape=tuple(_merge_batches(*size) for size in sizes))
     return values
 
 

@@ -57,7 +57,7 @@ class WidenedArray(np.lib.mixins.NDArrayOperatorsMixin):
         return widened if dtype is None else widened.astype(dtype, copy=False)
 
     def __array_ufunc__(self, function: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        plain = (np.asarray(each) if isinstance(each, WidenedArray) else each for each in inputs)
+        plain = (np.asarray(value) if isinstance(value, WidenedArray) else value for value in inputs)
         return getattr(function, method)(*plain, **options)
 
     def __getattr__(self, name: str) -> Any:

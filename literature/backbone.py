@@ -109,7 +109,9 @@ def rename_tensors(graph: Graph, names: Mapping[str, str]) -> Graph:
     """Return the graph with some tensors renamed, in nested graphs too. `names` maps old to new names."""
 
     def rename_node(node: Node) -> Node:
-        inputs, outputs = (tuple(names.get(each, each) for each in tensors) for tensors in (node.inputs, node.outputs))
+        inputs, outputs = (
+            tuple(names.get(tensor, tensor) for tensor in tensors) for tensors in (node.inputs, node.outputs)
+        )
         bodies = {
             key: rename_tensors(value, names) for key, value in node.attributes.items() if isinstance(value, Graph)
         }

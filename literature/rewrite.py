@@ -85,13 +85,13 @@ def rewrite(module: torch.nn.Module, spec: Spec, kind: type[Calls], rewrites: Se
     forward = getattr(module, computes) if former is None else former.forward
     before = spec if former is None else former.spec
     every = (*(() if former is None else former.rewrites), *rewrites)
-    conditions = [condition for each in every for condition in each.conditions]
+    conditions = [condition for change in every for condition in change.conditions]
     start = first_condition(before) + len(before.conditions)
 
     def run_rewritten(*inputs: Tensor) -> Any:
         own = inputs[:start] + inputs[start + len(conditions) :]  # carried tensors come after all conditions
         values = list(inputs[start : start + len(conditions)])
-        changes = [each.begin(forward, own, [values.pop(0) for _ in each.conditions]) for each in every]
+        changes = [change.begin(forward, own, [values.pop(0) for _ in change.conditions]) for change in every]
         with kind(partial(_join_changes, changes)):
             return forward(*own)
 

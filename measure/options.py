@@ -48,7 +48,7 @@ class MeasureOptions(BundleOptions, JudgementOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if unknown := [each for each in self.columns if each not in COLUMNS]:
+        if unknown := [column for column in self.columns if column not in COLUMNS]:
             raise UserError(f"there is no column {unknown[0]!r}", f"give some of {', '.join(COLUMNS)}")
         if not LEAST_SAMPLES <= self.samples <= len(APART):
             raise UserError(f"--samples is {self.samples}", f"give {LEAST_SAMPLES} to {len(APART)}")

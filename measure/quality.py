@@ -56,22 +56,22 @@ def measure_quality(
         features=features,
         qualities=tuple(
             Quality(
-                body=each.name,
-                target=task.bodies[each.name].target,
-                computed_by=inference_engine_of(task.bodies[each.name]),
+                body=contender.name,
+                target=task.bodies[contender.name].target,
+                computed_by=inference_engine_of(task.bodies[contender.name]),
                 against_float=judgement.against_float,
                 against_teacher=judgement.against_teacher,
                 steps=judgement.steps,
-                forced_seeds=each.forced_seeds,
+                forced_seeds=contender.forced_seeds,
                 tokens=judgement.tokens,
-                distances=sets.get(each.name, ()),
-                graphs=graph_files(task.bodies[each.name]),
+                distances=sets.get(contender.name, ()),
+                graphs=graph_files(task.bodies[contender.name]),
                 reference=judgement.check,
                 judged=task.score(judgement.samples, judgement.reference),
                 by_size=_qualities_by_size(task, judgement.against_float.values),
             )
-            for each in task.contenders
-            if (judgement := judgements.bodies[each.name]).against_float is not None
+            for contender in task.contenders
+            if (judgement := judgements.bodies[contender.name]).against_float is not None
         ),
     )
     return results, judgements

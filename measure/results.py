@@ -236,13 +236,15 @@ class Results(Strict, frozen=True):
     def worst_ratio(self, body: str) -> float | None:
         """Return the lowest speedup of a body over the first timed body, over all batch sizes. None if the body was not
         timed."""
-        return min((each.ratio for race in self.races for each in race.timings if each.name == body), default=None)
+        return min(
+            (timing.ratio for race in self.races for timing in race.timings if timing.name == body), default=None
+        )
 
     def int8_share(self, body: str) -> float | None:
         """Return the fraction of a run's multiply-accumulates that a body computes in int8, over all its networks. None
         if it is unknown."""
-        parts = [each for each in self.covered if each.body == body]
-        return sum(each.share * each.work for each in parts) / sum(each.work for each in parts) if parts else None
+        parts = [coverage for coverage in self.covered if coverage.body == body]
+        return sum(part.share * part.work for part in parts) / sum(part.work for part in parts) if parts else None
 
 
 def encode(results: Results) -> bytes:

@@ -93,7 +93,10 @@ class TokenJudging:
     def judge(
         self, plan: AnyPlan, contenders: Sequence[Contender], batch: SeedBatch, bodies: JudgedBodies
     ) -> tuple[NDArray[Any], Mapping[str, JudgedRun]]:
-        runs = {each.name: self._judge_contender(check_tokens(plan), each, batch, bodies) for each in contenders}
+        runs = {
+            contender.name: self._judge_contender(check_tokens(plan), contender, batch, bodies)
+            for contender in contenders
+        }
         return max((run.reference for run in runs.values()), key=len), runs
 
     def _judge_contender(
@@ -118,7 +121,7 @@ class TokenJudging:
     def count_runs(self, count: int, contenders: Sequence[Contender], has_conditions: bool) -> int:
         """Return the number of runs for the comparison. Each body runs at the states of float32, and along a run of its
         own."""
-        return 3 * sum(each.seeds for each in contenders)
+        return 3 * sum(contender.seeds for contender in contenders)
 
     def has_teacher(self, plan: AnyPlan, reference: TextReference | None) -> bool:
         """Return False, since more steps draw other tokens."""

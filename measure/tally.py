@@ -152,7 +152,7 @@ class Tally:
         name = f"float32, {self.plan.name}"
         teacher, tokens, against_float = self.want.teacher, None, None
         if self.tokens:
-            decibels = np.concatenate([each.decibels for each in self.tokens if each.decibels is not None])
+            decibels = np.concatenate([token.decibels for token in self.tokens if token.decibels is not None])
             against_float, tokens = end_quality(decibels, name), _average_token_quality(self.plan, self.tokens)
         elif not self.is_float:
             against_float = self.against_float.quality(name)
@@ -188,11 +188,11 @@ def concatenate_rows(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def _average_token_quality(plan: Any, parts: Sequence[JudgedRun]) -> TokenQuality:
     """Return the mean over batches, weighted by their numbers of samples: at a step, every sample has the same number
     of masked positions."""
-    agreements = [each.agreement for each in parts if each.agreement is not None]
-    weights = [len(each.samples) for each in parts]
+    agreements = [part.agreement for part in parts if part.agreement is not None]
+    weights = [len(part.samples) for part in parts]
 
     def mean(field: Callable[[TokenAgreement], Any]) -> Any:
-        return np.average(np.array([field(each) for each in agreements]), axis=0, weights=weights)
+        return np.average(np.array([field(agreement) for agreement in agreements]), axis=0, weights=weights)
 
     steps = tuple(
         TokenStepQuality(index, step.lam, step.group, float(differ), float(nats))

@@ -163,7 +163,7 @@ def _prepend_pure_noise(times: Sequence[Time], denoiser: DenoiserFacts) -> Seque
     The network receives the time of the first step, while the authors' network receives none. Here the plan's solver
     takes the step, while theirs is ancestral."""
     first = times[0]
-    if first.alpha == 0 or not any(each.until == PURE_NOISE for each in denoiser.networks):
+    if first.alpha == 0 or not any(network.until == PURE_NOISE for network in denoiser.networks):
         return times
     return [Time(first.network, 0.0, 1.0), *times]
 

@@ -215,7 +215,7 @@ def _banks_problem(step: Step, plan: Plan) -> str | None:
     if len(set(writes)) < len(writes) or not all(
         0 <= bank < banks and 0 <= slot < plan.banks[bank].slots for bank, slot in writes
     ):
-        return f"writes (bank, slot) {writes} of {[each.slots for each in plan.banks]} slots"
+        return f"writes (bank, slot) {writes} of {[bank.slots for bank in plan.banks]} slots"
     return None
 
 

@@ -170,7 +170,8 @@ def guidance_problem(guidance: Guidance) -> str | None:
         if () in guidance.weights.values():
             return "has a branch without a weight"
         if any(
-            abs(sum(branch_weights(guidance, each, 0.0).values()) - 1) > 1e-9 for each in range(_evaluations(guidance))
+            abs(sum(branch_weights(guidance, index, 0.0).values()) - 1) > 1e-9
+            for index in range(_evaluations(guidance))
         ):
             return "has weights that do not sum to 1"
     elif isinstance(guidance, CfgPlusPlus):

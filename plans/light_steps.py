@@ -66,7 +66,7 @@ def _replace_steps(plan: Plan, steps: Collection[int], features: str, linear: bo
     if plan.banks:
         raise UserError(f"plan {plan.name!r} carries {plan.banks[0].name!r} already", "use a plan that carries nothing")
     last = len(plan.steps) - 1
-    if wrong := [each for each in steps if each not in range(1, last + 1)]:
+    if wrong := [step for step in steps if step not in range(1, last + 1)]:
         what = (
             f"plan {plan.name!r} cannot have the light step {wrong[0]}: its steps are 0 to {last}, and step 0 is full"
         )

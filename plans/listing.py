@@ -133,11 +133,11 @@ class PluginListing:
 def plugin_listings() -> tuple[PluginListing, ...]:
     """Return the solvers and grids of other packages, by kind and name."""
     return tuple(
-        PluginListing(namespace.kind, name, package_of(each), each.value, _is_refused(namespace, name))
+        PluginListing(namespace.kind, name, package_of(plugin), plugin.value, _is_refused(namespace, name))
         for namespace in (SOLVERS, GRIDS)
         for name, same_name in sorted(plugins(namespace.kind).items())
-        for each in same_name
-        if not is_own(each)
+        for plugin in same_name
+        if not is_own(plugin)
     )
 
 

@@ -153,7 +153,7 @@ class DenoiserFacts:
     @property
     def gradients(self) -> set[By]:
         """The variables of the gradients that its networks output."""
-        return {steers for steers in (self.steers, *(each.steers for each in self.networks)) if steers}
+        return {steers for steers in (self.steers, *(network.steers for network in self.networks)) if steers}
 
 
 def canonicalize(value: T, problem: Callable[[T], str | None], fix: str) -> T:

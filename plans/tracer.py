@@ -87,7 +87,7 @@ class Tracer:
     def network(self, time: Time) -> NetworkFacts:
         """Return the network that is evaluated at a time."""
         main = NetworkFacts(DENOISER, math.inf, self.prediction, self.heads, self.denoiser.steers)
-        return next((each for each in self.denoiser.networks if time.lam < each.until), main)
+        return next((network for network in self.denoiser.networks if time.lam < network.until), main)
 
     def start(self) -> Lin:
         """Return x at the first time: sigma times the first draw, plus alpha times the image if there is one.
@@ -298,12 +298,12 @@ class Tracer:
     def _check_same_outputs(self, asks: str) -> None:
         """Raise UserError if the networks of a plan differ in prediction or heads: a solver could not combine their
         outputs."""
-        for each in self.denoiser.networks:
-            if (each.prediction, each.heads) != (self.prediction, self.heads):
-                same = each.prediction == self.prediction
-                own = f"predict {each.prediction} and {self.prediction}"
+        for network in self.denoiser.networks:
+            if (network.prediction, network.heads) != (self.prediction, self.heads):
+                same = network.prediction == self.prediction
+                own = f"predict {network.prediction} and {self.prediction}"
                 raise UserError(
-                    f"{asks}, for networks that {f'return {each.heads} and {self.heads} outputs' if same else own}",
+                    f"{asks}, for networks that {f'return {network.heads} and {self.heads} outputs' if same else own}",
                     "use another form, or networks with the same prediction and number of outputs",
                 )
 

@@ -194,7 +194,7 @@ def _find_better_fit(results: Results, bundle: Bundle, psnr: float) -> FittedPla
     """Return the stored fitted plan with the highest PSNR against the teacher, among those with at most as many
     evaluations as the judged plan and the same guidance. None if its PSNR is not clearly above `psnr`, in dB."""
     count = len(results.qualities[0].steps)
-    entries = [each for each in bundle.manifest.fitted if each.body == FLOAT and each.evaluations <= count]
+    entries = [entry for entry in bundle.manifest.fitted if entry.body == FLOAT and entry.evaluations <= count]
     for entry in sorted(entries, key=lambda each: each.psnr, reverse=True):
         if entry.psnr <= psnr + ALIKE_PSNR:
             return None

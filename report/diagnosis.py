@@ -141,7 +141,7 @@ def _backends(
     engine: OnnxRuntimeImport | None, gpus: tuple[Gpu, ...], packages: dict[str, str], code: tuple[CudaCode, ...]
 ) -> Iterator[str]:
     """Yield the engines that could run a bundle here. The libraries of a listed provider may still fail to load."""
-    useless = {each.engine for each in code if gpus and all(lacks_code(each, gpu) for gpu in gpus)}
+    useless = {library.engine for library in code if gpus and all(lacks_code(library, gpu) for gpu in gpus)}
     if engine is not None and not engine.error:
         yield "onnxruntime"
         if gpus and "CUDAExecutionProvider" in engine.providers and "onnxruntime" not in useless:

@@ -50,7 +50,11 @@ def collect_figures(
     bodies = judgements.bodies
     results = msgspec.structs.replace(
         results,
-        covered=tuple(chain.from_iterable(network_coverages(bundle, prepared, *each) for each in judged.plans.items())),
+        covered=tuple(
+            chain.from_iterable(
+                network_coverages(bundle, prepared, *plan_of_network) for plan_of_network in judged.plans.items()
+            )
+        ),
         made=manifest.provenance.commands,
         unlike=describe_judged_differences(bundle, int8_bodies(bundle), task.plan),
     )
@@ -63,7 +67,7 @@ def collect_figures(
 
     drawn = {name: (select(body.samples), select(body.reference)) for name, body in bodies.items()}
     joints = {name: joint_errors(manifest, *both) for name, both in drawn.items()}
-    qualities = tuple(msgspec.structs.replace(each, joints=joints[each.body]) for each in results.qualities)
+    qualities = tuple(msgspec.structs.replace(quality, joints=joints[quality.body]) for quality in results.qualities)
     samples = Samples(
         teacher=select(judgements.teacher),
         reference=select(judgements.reference.samples),

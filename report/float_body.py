@@ -14,7 +14,7 @@ def float_reason(manifest: Manifest, body: Body, share: float | None = None) -> 
     share: the fraction of multiply-accumulates in int8 along the plan of interest; None if it is unknown.
     """
     covered = [graph.coverage for graph in body.graphs]
-    is_float = share == 0 or all(each is not None and each.int8_macs == 0 for each in covered)
+    is_float = share == 0 or all(coverage is not None and coverage.int8_macs == 0 for coverage in covered)
     if body.precision != "int8" or not is_float:
         return None
     reason, fix = "each operation costs more than it gains there", "deploy float32 itself"

@@ -130,9 +130,9 @@ def read_body_contents(
     runs_here = is_run_by_onnxruntime(body)
     contents, lowered = read_graph_contents(bundle, body.graph, runs_here, _is_for_engines(body))
     earlier = tuple(
-        StepGraphContents(each.until, read_graph_contents(bundle, each, runs_here, parsed=False)[0], each.coverage)
-        for each in body.graphs
-        if each.until is not None and each.coverage is not None
+        StepGraphContents(graph.until, read_graph_contents(bundle, graph, runs_here, parsed=False)[0], graph.coverage)
+        for graph in body.graphs
+        if graph.until is not None and graph.coverage is not None
     )
     replaces = {which: read_graph_contents(bundle, graph, runs_here)[0] for which, graph in body.replaces.items()}
     uncounted = _why_uncounted(prepared)

@@ -133,7 +133,7 @@ def verify(options: VerifyOptions, progress: Progress = SILENT) -> Integrity:
         unnamed=tuple(_list_unnamed(bundle)),
         notes=tuple(notes),
         engines=compared,
-        differing=tuple(engine_damage(each) for each in compared if not each.agrees),
+        differing=tuple(engine_damage(comparison) for comparison in compared if not comparison.agrees),
         incorrect=tuple(incorrect),
     )
 
@@ -142,11 +142,11 @@ def _compare_engines(bundle: Bundle, progress: Progress, notes: list[str]) -> It
     """Compare each engine with onnxruntime. Append a note for each engine that could not be compared."""
     from fewstep.report.engines.compare_engines import compare_engines  # imports onnx, which only --engines needs
 
-    for each in compare_engines(bundle, progress):
-        if isinstance(each, NotCompared):
-            notes.append(each.note)
+    for engine in compare_engines(bundle, progress):
+        if isinstance(engine, NotCompared):
+            notes.append(engine.note)
         else:
-            yield each
+            yield engine
 
 
 def engine_damage(comparison: EngineComparison) -> Damage:
@@ -178,9 +178,9 @@ def _check_plans(bundle: Bundle, sound: Iterable[str]) -> Iterator[Damage]:
     manifest = bundle.manifest
     fingerprint = NoiseSchedule(manifest.schedule).fingerprint
     again = {file: recalibrate_command(manifest, bundle.path, file) for file in manifest.plans.values()}
-    for each in manifest.fitted:
-        weight = weight_of_fit(bundle.path, manifest, each)
-        again[each.file] = refit_command(bundle.path, manifest, each.evaluations, weight)
+    for entry in manifest.fitted:
+        weight = weight_of_fit(bundle.path, manifest, entry)
+        again[entry.file] = refit_command(bundle.path, manifest, entry.evaluations, weight)
     for file, command in again.items():
         if file not in sound:
             continue

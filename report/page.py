@@ -105,7 +105,7 @@ def headline(results: Results) -> Html:
     speed, work and size. Without the figures of a call, those of its steps are named as such."""
     first = results.qualities[0]
     end, call = first.against_float, results.call_of(first.body)
-    covered = [each for each in results.covered if each.body == first.body]
+    covered = [coverage for coverage in results.covered if coverage.body == first.body]
     seeds = f", {end.seeds} held-out seeds"
     if (tokens := first.tokens) is not None:
         same = join([percent(tokens.same), " are equal in the finished samples", seeds])
@@ -135,7 +135,9 @@ def headline(results: Results) -> Html:
         note = join([both, f", batch {race.batch}, {race.threads} threads{engines}"])
         cards.append(card(link_terms("Speedup of int8 over float32 in a mean step alone"), times(fast.ratio), note))
     if (share := results.int8_share(first.body)) is not None:
-        int8, others = (sum(len(getattr(each.coverage, ops)) for each in covered) for ops in ("int8_ops", "float_ops"))
+        int8, others = (
+            sum(len(getattr(coverage.coverage, ops)) for coverage in covered) for ops in ("int8_ops", "float_ops")
+        )
         where = " in the last steps" if any(map(_is_staged, covered)) else ""
         note = join([count(int8), " operations int8, ", count(others), f" float{where}"])
         title = "Work (MACs) of the steps in int8"
@@ -221,13 +223,15 @@ def _coverage(alike: Sequence[BodyCoverage]) -> Html:
     total = covered.coverage.total_macs
     head: list[Content] = ["operation", "kind", "why float", "channels", link_terms("MACs"), "share"]
     rows: dict[str, list[Sequence[Content]]] = {"float": [], "int8": []}
-    for each in covered.operations:
-        channels = f"{each.channels[0]} to {each.channels[1]}" if each.channels else ""
-        share = percent(each.macs / total, 2)
-        rows[each.precision].append([each.name, each.kind, each.reason, channels, count(each.macs), share])
+    for operation in covered.operations:
+        channels = f"{operation.channels[0]} to {operation.channels[1]}" if operation.channels else ""
+        share = percent(operation.macs / total, 2)
+        rows[operation.precision].append(
+            [operation.name, operation.kind, operation.reason, channels, count(operation.macs), share]
+        )
     ours = len(rows["int8"])
     sentence = paragraph(
-        Html(f"<b>{escape(', '.join(label_with_network(each.network, each.body) for each in alike))}</b>: "),
+        Html(f"<b>{escape(', '.join(label_with_network(body.network, body.body) for body in alike))}</b>: "),
         percent(covered.coverage.int8_macs / total, 2),
         " of ",
         count(total),

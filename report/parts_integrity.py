@@ -88,7 +88,7 @@ def _run_first_step(folder: Path, parts: PartsFile) -> None:
             for port, flat in zip(kind.row_inputs, kind.rows[0], strict=True)
         }
     made = _run(folder / kind.file, {**values, **state, **numbers})
-    for name in dict.fromkeys([*(each.file for each in parts.steps[1:]), parts.after]):
+    for name in dict.fromkeys([*(step.file for step in parts.steps[1:]), parts.after]):
         _open(folder / name)
     for row in kind.state:
         if not np.isfinite(made[row.output]).all():
@@ -97,9 +97,9 @@ def _run_first_step(folder: Path, parts: PartsFile) -> None:
 
 def _run(file: Path, values: Tensors) -> dict[str, np.ndarray[Any, Any]]:
     session = _open(file)
-    names = [each.name for each in session.get_outputs()]
+    names = [port.name for port in session.get_outputs()]
     try:
-        results = session.run(names, {each.name: values[each.name] for each in session.get_inputs()})
+        results = session.run(names, {port.name: values[port.name] for port in session.get_inputs()})
     except Exception as error:  # onnxruntime's exceptions share no base class but Exception
         raise UserError(f"onnxruntime {ort.__version__} cannot run {file}: {first_line(error)}", BAKE_AGAIN) from error
     return dict(zip(names, map(np.asarray, results), strict=True))

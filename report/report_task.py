@@ -23,15 +23,15 @@ def open_report_task(options: ReportOptions) -> MeasureTask:
     bundle = options.open()
     bodies = int8_bodies(bundle)
     for part in map(bundle.select_network, networks(bundle.manifest)):
-        for each in bodies:
-            for graph in part.body(each).graphs:
+        for body in bodies:
+            for graph in part.body(body).graphs:
                 bundle.graph(graph)  # compares the hash of the file with the manifest
         for name in filter(None, (part.manifest.ranges, *part.manifest.plans.values())):
             bundle.file(name)
     task = options.open_judged_task(bundle, list(bodies))
     check_output(task, options.output, WRITTEN[0], "report", ".html")
     contenders = tuple(_make_contender(task, name, options) for name in bodies)
-    seeds = options.seeds if task.teacher is not None else max(each.seeds for each in contenders)
+    seeds = options.seeds if task.teacher is not None else max(contender.seeds for contender in contenders)
     timed = [FLOAT, *(name for name in select_local_bodies(bundle) if name in bodies)]
     return MeasureTask(
         bundle=bundle,

@@ -41,11 +41,13 @@ def as_numbers(value: Any, what: str, fix: str, dtype: DTypeLike | None = None) 
         array = np.asarray(value)
         if array.dtype == object and are_booleans == {True}:
             array = array.astype(np.bool_)
-        if array.dtype == object and all(isinstance(each, Real) for each in array.flat):
-            are_integers = all(isinstance(each, Integral) and -(2**63) <= int(each) < 2**63 for each in array.flat)
+        if array.dtype == object and all(isinstance(number, Real) for number in array.flat):
+            are_integers = all(
+                isinstance(number, Integral) and -(2**63) <= int(number) < 2**63 for number in array.flat
+            )
             array = array.astype(np.int64 if are_integers else np.float64)  # others are fractions, or beyond int64
         if array.dtype.kind not in "biufV" or array.dtype.names is not None:
-            odd = next((each for each in array.ravel().tolist() if not isinstance(each, Real)), array.dtype)
+            odd = next((number for number in array.ravel().tolist() if not isinstance(number, Real)), array.dtype)
             raise TypeError(f"{odd!r:.40}")
         with np.errstate(over="ignore"):
             return array.astype(array.dtype if dtype is None else dtype, copy=False)

@@ -88,7 +88,7 @@ def option_fields(kind: type) -> "tuple[dataclasses.Field[Any], ...]":
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return ",".join(each if isinstance(each, str) else _text(each) for each in value)
+        return ",".join(item if isinstance(item, str) else _text(item) for item in value)
     if isinstance(value, Guidance):
         return to_text(value) or str(value)
     if isinstance(value, float):
@@ -120,7 +120,7 @@ def _convert_numbers(name: str, value: Any, hint: Any) -> Any:
     and for a boolean where it is a number."""
     kinds = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
     if tuple[int, ...] in kinds and isinstance(value, tuple):
-        return tuple(_convert_numbers(name, each, int) for each in value)
+        return tuple(_convert_numbers(name, item, int) for item in value)
     is_one = tuple[int, ...] in kinds and not hasattr(value, "__iter__")  # such as numpy's booleans
     if (int in kinds or is_one) and float not in kinds and not (value is None and type(None) in kinds):
         number = as_integer(value)

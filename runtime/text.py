@@ -190,8 +190,8 @@ class TextEncoder:
         if not self.has_lengths:
             return conditions
         sizes, *others = self._lengths(prompts, is_negative)
-        if any(each != sizes for each in others):
-            numbers = " and ".join(map(str, sorted({max(each.values()) for each in (sizes, *others)})))
+        if any(graph != sizes for graph in others):
+            numbers = " and ".join(map(str, sorted({max(group.values()) for group in (sizes, *others)})))
             what = f"the prompts become {numbers} tokens, and the network takes texts of one length in a call"
             raise UserError(what, "encode each prompt in a call of its own")
         cut = {}
@@ -208,7 +208,10 @@ class TextEncoder:
         counts = {tokens.input: encoded.mask.sum(axis=1) for tokens, encoded in self._tokenize(prompts, is_negative)}
         largest = {size.name: size.high for size in manifest.sizes}
         return [
-            {each.size: min(int(counts[each.input][row]) + each.more, largest[each.size]) for each in text.lengths}
+            {
+                length.size: min(int(counts[length.input][row]) + length.more, largest[length.size])
+                for length in text.lengths
+            }
             for row in range(len(prompts))
         ]
 
@@ -323,10 +326,16 @@ def open_text_encoder(bundle: Bundle, threads: int = 0, network: LoadedGraph | N
 def _other_conditions(bundle: Bundle) -> str:
     """Return advice for a user who gave a prompt to a bundle without a text encoder: what to give instead."""
     conditions = bundle.manifest.conditions
-    if any(each.dtype.startswith("float") and each.shape for each in conditions):  # as encoded prompts are
-        names = ", ".join(each.name for each in conditions)
+    if any(
+        condition.dtype.startswith("float") and condition.shape for condition in conditions
+    ):  # as encoded prompts are
+        names = ", ".join(condition.name for condition in conditions)
         return f"give {names} as --conditions FILE.npz (fewstep encode writes one from the source of the bundle)"
-    return f"give {' '.join(f'-c {each.name}=VALUE' for each in conditions)}" if conditions else "leave the prompt out"
+    return (
+        f"give {' '.join(f'-c {condition.name}=VALUE' for condition in conditions)}"
+        if conditions
+        else "leave the prompt out"
+    )
 
 
 def check_prompts(prompts: Sequence[str]) -> list[str]:

@@ -110,5 +110,5 @@ def quantize_products(graph: Graph, chosen: Int8Products) -> Graph:
             continue
         for tensor in node.inputs:
             nodes.extend(pair_nodes(tensor))
-        nodes.append(replace(node, inputs=tuple(pairs[each] for each in node.inputs)))
+        nodes.append(replace(node, inputs=tuple(pairs[name] for name in node.inputs)))
     return graph.with_nodes(nodes, new.constants)

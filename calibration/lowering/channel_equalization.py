@@ -83,7 +83,7 @@ def equalize_weight(op: WeightedOp, prepared: Graph, codes: Mapping[str, Encodin
 def scale_inputs(scale: np.ufunc, weight: NDArray[np.float32], op: WeightedOp, numbers: Float) -> NDArray[np.float32]:
     """Return an operation's weight with each input channel multiplied or divided (`scale`) by a separate number."""
     scaled = np.empty(weight.shape, np.float32)
-    rows, results = (np.moveaxis(each, op.axis, 0) for each in (weight, scaled))  # [outputs, inputs of a group, ...]
+    rows, results = (np.moveaxis(array, op.axis, 0) for array in (weight, scaled))  # [outputs, inputs of a group, ...]
     outputs = len(rows) // op.groups
     for group, factors in enumerate(numbers.reshape(op.groups, -1, *[1] * (rows.ndim - 2))):
         part = slice(group * outputs, (group + 1) * outputs)

@@ -56,10 +56,10 @@ def fuse_channel_scales(graph: Graph, types: Types, encodings: Mapping[str, Enco
     }  # keys: names of the integers
     lowered = _Lowered(graph, index(graph), types, NewNodes(graph))
     divisions = list(_find_divisions(lowered, codes))
-    dequantized = [_fuse_dequantize(each, graph) for each in divisions if each.axes == 1]
+    dequantized = [_fuse_dequantize(division, graph) for division in divisions if division.axes == 1]
     quantized = list(_fuse_quantize(lowered, codes))
-    scales = gather_channel_scales("scales", [each.code for each in dequantized])
-    channels = gather_channel_scales("channels", [each.code for each in quantized])
+    scales = gather_channel_scales("scales", [tensor.code for tensor in dequantized])
+    channels = gather_channel_scales("channels", [tensor.code for tensor in quantized])
     changes: Changes = {coded.node.output: (coded.node,) for coded in (*dequantized, *quantized)}
     for division in divisions:
         if division.axes > 1:
@@ -132,7 +132,7 @@ def _fuse_quantize(lowered: _Lowered, codes: Mapping[str, Encoding]) -> Iterator
         if found is None:
             continue
         readers = idx.consumers.get(node.output, ())
-        if not all(each.op == "QLinearConv" and graph.constants[each.inputs[3]].ndim > 3 for each in readers):
+        if not all(reader.op == "QLinearConv" and graph.constants[reader.inputs[3]].ndim > 3 for reader in readers):
             continue
         _, scale, zero = node.inputs
         numbers = graph.constants[found["NUMBERS"]].reshape(-1)
@@ -147,7 +147,7 @@ def _fuse_bias(division: _Division, lowered: _Lowered) -> Changes:
     replace. Return none if another Add follows, because `_fuse_sums` then fuses the division with it."""
     product, channels = division.product, len(division.numbers)
     readers = lowered.idx.consumers.get(product.output, ()) if lowered.idx.is_inner(product.output) else ()
-    add = next((each for each in readers if each.op == "Add"), None)
+    add = next((reader for reader in readers if reader.op == "Add"), None)
     bias = None if add is None else _constant_bias(add, division, lowered.graph)
     if add is not None and bias is None and _match_affine(add, lowered) is not None:
         return {}
@@ -243,7 +243,7 @@ def _channel_operand(name: str, channels: int, rank: int, graph: Graph) -> Opera
     column = (channels, *[1] * (rank - 2))
     constant = graph.constants.get(name)
     if constant is None:
-        return name if any(each.name == name and each.shape == (BATCH, *column) for each in graph.inputs) else None
+        return name if any(port.name == name and port.shape == (BATCH, *column) for port in graph.inputs) else None
     fits = constant.size == channels and constant.shape[-len(column) :] == column and constant.dtype == np.float32
     return constant.reshape(-1) if fits else None
 

@@ -127,7 +127,7 @@ def _add_back_shifts(
             old = graph.constants[bias]
             value = (old + shifts[name].reshape(bias_shape(ops[name], graph))).astype(old.dtype)
             bias_with = new.constant(f"{bias}_restored", value)
-            node = replace(node, inputs=tuple(bias_with if each == bias else each for each in node.inputs))
+            node = replace(node, inputs=tuple(bias_with if name == bias else name for name in node.inputs))
         nodes.append(rename_inputs(node, names))
         if node.output in names:
             shift = shifts[node.output].astype(np.float32).reshape(bias_shape(ops[node.output], graph))

@@ -63,10 +63,10 @@ def correct_rounding(
     at_most = max(1, AT_ONCE // blocks.width)  # outputs
     for start in range(0, len(blocks.spans), at_once):
         spans = blocks.spans[start : start + at_once]
-        scaled = np.stack([_pad_inputs(factors[each], blocks.width) for each in spans])
+        scaled = np.stack([_pad_inputs(factors[span], blocks.width) for span in spans])
         part = moments[start : start + at_once] * (scaled[:, :, None] * scaled[:, None, :])
         for first in range(0, blocks.outputs, at_most):
-            places = [blocks.place(each, slice(first, min(first + at_most, blocks.outputs))) for each in spans]
+            places = [blocks.place(span, slice(first, min(first + at_most, blocks.outputs))) for span in spans]
             wanted = np.stack([_pad_inputs(rows[place], blocks.width) for place in places])
             scales = np.stack([nearest.scales[outputs].astype(np.float64) for outputs, _ in places])
             ends: tuple[Float | int, Float | int] = -limits.largest, limits.largest

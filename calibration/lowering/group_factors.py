@@ -68,8 +68,8 @@ def add_group_factors(
         op = selected[node.output]
         factor, shaping = _reshape_factor(op, prepared, new)
         divided = Node("Div", (op.x, factor), (names[op.x],), name=f"scale({op.x})")
-        fresh = [each for each in (*shaping, divided) if each.output not in present]
-        present.update(each.output for each in fresh)
+        fresh = [node for node in (*shaping, divided) if node.output not in present]
+        present.update(node.output for node in fresh)
         nodes.extend((*fresh, inner[op.name].node, *_restore_product(op, factor, prepared, new)))
     graph = replace(prepared, inputs=(*prepared.inputs, GROUP_INPUT))
     graph = graph.with_nodes(nodes, {**rows.constants, **new.constants})

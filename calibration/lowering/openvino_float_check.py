@@ -65,7 +65,7 @@ def _find_worst_part(pieces: list[Graph], feeds: Mapping[str, Array]) -> tuple[f
         difference = relative_difference(expected, computed)
         if difference > worst[0] or np.isnan(difference):
             worst = (difference, f"between {piece.nodes[0].output!r} and {piece.nodes[-1].output!r}")
-        later = {value.name for each in pieces[number + 1 :] for value in each.inputs}
+        later = {value.name for piece in pieces[number + 1 :] for value in piece.inputs}
         held = {name: value for name, value in (held | expected).items() if name in later}
     return worst
 
@@ -73,6 +73,6 @@ def _find_worst_part(pieces: list[Graph], feeds: Mapping[str, Array]) -> tuple[f
 def _fix_shape_inputs(piece: Graph, held: Mapping[str, Array], feeds: Mapping[str, Array]) -> Graph:
     """Return the piece with integers from earlier pieces as constants. They are shapes, and OpenVINO 2026.4 fails if
     they are inputs."""
-    shapes = {each.name: held[each.name] for each in piece.inputs if each.dtype.kind in "iu" and each.name not in feeds}
+    shapes = {port.name: held[port.name] for port in piece.inputs if port.dtype.kind in "iu" and port.name not in feeds}
     inputs = tuple(value for value in piece.inputs if value.name not in shapes)
     return replace(piece, inputs=inputs, constants={**piece.constants, **shapes})

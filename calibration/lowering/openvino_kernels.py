@@ -42,7 +42,10 @@ def integer_operations(graph: Graph) -> frozenset[str]:
     layers = compiled(shapes).get_runtime_model().get_ops()
     integer = [layer for layer in layers if _is_integer(layer)]
     ran = [
-        label for layer in integer for each in (layer, *_input_transposes(layer)) for label in _source_operations(each)
+        label
+        for layer in integer
+        for source_layer in (layer, *_input_transposes(layer))
+        for label in _source_operations(source_layer)
     ]
     ran += [name for layer in layers if _layer_kind(layer)[0] == FUSED for name in _integer_constants(layer)]
     return frozenset(operations[label] for label in ran if label in operations)
@@ -118,16 +121,18 @@ def _is_integer(layer: Any) -> bool:
 def _input_transposes(layer: Any) -> list[Any]:
     """Return the layers that transpose the inputs of a layer. If OpenVINO dropped an operation's name, its transposed
     weight still has it."""
-    read = [each.get_source_output().get_node() for each in layer.inputs()]
-    return [each for each in read if _layer_kind(each)[0] == "Transpose"]
+    read = [port.get_source_output().get_node() for port in layer.inputs()]
+    return [source_layer for source_layer in read if _layer_kind(source_layer)[0] == "Transpose"]
 
 
 def _integer_constants(layer: Any) -> list[str]:
     """Return the names of the int8 constants that a layer reads. A fused kernel that kept one multiplies by it without
     conversion: sums that cancel come out exact (measured in OpenVINO 2026.4)."""
-    read = [each.get_source_output().get_node() for each in layer.inputs()]
+    read = [port.get_source_output().get_node() for port in layer.inputs()]
     return [
-        each.get_friendly_name() for each in read if _layer_kind(each)[0] == "Const" and _layer_kind(each)[1] == "i8"
+        source_layer.get_friendly_name()
+        for source_layer in read
+        if _layer_kind(source_layer)[0] == "Const" and _layer_kind(source_layer)[1] == "i8"
     ]
 
 

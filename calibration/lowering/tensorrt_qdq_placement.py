@@ -92,8 +92,8 @@ def _saves_bytes(op: WeightedOp, is_alone: bool, idx: Index, types: Types) -> bo
 
 def _pair_saves_bytes(maker: WeightedOp, op: WeightedOp, idx: Index, types: Types) -> bool:
     """Return whether two operations with an activation function between them move fewer bytes in int8."""
-    read, between = (BATCH * (types.sample_bytes(each.x) or 0) // FLOAT for each in (maker, op))
-    return read + sum(idx.graph.constants[each.weight].size for each in (maker, op)) > 2 * between
+    read, between = (BATCH * (types.sample_bytes(operation.x) or 0) // FLOAT for operation in (maker, op))
+    return read + sum(idx.graph.constants[operation.weight].size for operation in (maker, op)) > 2 * between
 
 
 def _activation_input(name: str, idx: Index) -> str | None:
@@ -130,7 +130,7 @@ def _is_kept(name: str, idx: Index) -> bool:
     if node.op == "Transpose":  # attention's kernel writes its output transposed
         return idx.producer(node.inputs[0], "MatMul") is not None
     if node.op == "Add":
-        return all(_is_kept(each, idx) for each in node.inputs if not idx.graph.is_constant(each))
+        return all(_is_kept(name, idx) for name in node.inputs if not idx.graph.is_constant(name))
     return False
 
 

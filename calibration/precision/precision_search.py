@@ -181,7 +181,7 @@ def search_precision(
         ):  # the other is not slower, and closer to float32
             count = other
     search.measure_quality(count), search.measure_quality(search.default)
-    point = next(each for each in search.points if each.count == count)
+    point = next(point for point in search.points if point.count == count)
     judged, unbounded = search.judge(count), search.judge(search.default)
     chosen = search.make_recipe(count)
     if chosen.is_float:

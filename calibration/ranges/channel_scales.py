@@ -70,10 +70,10 @@ def choose_channel_factors(
 def channel_power(groups: Sequence[Histogram]) -> Float:
     """Return the mean square of each channel, [groups, channels], assuming that all channels have distributions of the
     same shape: only their extremes are counted."""
-    reach = np.array([np.maximum(np.abs(each.lows), np.abs(each.highs)) for each in groups], np.float64)
+    reach = np.array([np.maximum(np.abs(group.lows), np.abs(group.highs)) for group in groups], np.float64)
     squares = np.square(reach)
     means = np.maximum(squares.mean(axis=1), np.finfo(np.float64).tiny)
-    power: Float = squares * (np.array([each.power for each in groups]) / means)[:, None]
+    power: Float = squares * (np.array([group.power for group in groups]) / means)[:, None]
     return power
 
 
@@ -92,7 +92,7 @@ def _best_power(
         factors[live] = full**exponent
         factors[~live] = np.sqrt(np.square(factors[live]).mean())
         low, high = (lows / factors).min(axis=1), (highs / factors).max(axis=1)
-        errors = sum(each.error(factors, (high - low) / LEVELS, power) for each in readers)
+        errors = sum(reader.error(factors, (high - low) / LEVELS, power) for reader in readers)
         error = float(np.log(np.maximum(errors, least)).mean())
         if error < best:
             reach = max(-low.min(), high.max()) / max(-lows.min(), highs.max())
@@ -107,7 +107,7 @@ def channel_gain(ranges: Ranges) -> float:
     by_each = ranges.by_channel
     if by_each is None:
         return 0.0
-    one, many = (np.log([r.high - r.low for r in each.per_group]).mean() for each in (ranges, by_each.ranges))
+    one, many = (np.log([r.high - r.low for r in table.per_group]).mean() for table in (ranges, by_each.ranges))
     return float(20 / np.log(10) * (one - many) - 10 * np.log10(np.square(by_each.factors).mean()))
 
 

@@ -85,9 +85,9 @@ def merge_histograms(a: Histogram, b: Histogram) -> Histogram:
     exponent = max(a.exponent, b.exponent)
     a, b = coarsen(a, exponent), coarsen(b, exponent)
     first = min(a.first, b.first)
-    counts = np.zeros(max(each.first + len(each.stored) for each in (a, b)) - first, np.int64)
-    for each in (a, b):
-        counts[each.first - first :][: len(each.stored)] += each.stored.astype(np.int64)
+    counts = np.zeros(max(operand.first + len(operand.stored) for operand in (a, b)) - first, np.int64)
+    for operand in (a, b):
+        counts[operand.first - first :][: len(operand.stored)] += operand.stored.astype(np.int64)
     lows, highs = np.minimum(a.lows, b.lows), np.maximum(a.highs, b.highs)
     return Histogram(exponent, first, _compact_counts(counts), lows, highs)
 

@@ -121,7 +121,7 @@ def _make_ranges(
             return pooled
         return known[number] if known else found(Density.from_histograms([group]))
 
-    ranges = [group_range(*each) for each in enumerate(groups)]
+    ranges = [group_range(*group) for group in enumerate(groups)]
     return Ranges(
         pooled=pooled[0],
         per_group=tuple(one for one, _ in ranges),

@@ -146,7 +146,7 @@ def _windows(op: WeightedOp, x: Array, kernel: Sequence[int]) -> NDArray[np.floa
     strides, dilations = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
     reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
     if attributes.get("auto_pad", b"").startswith(b"SAME"):  # with a stride the true pads may be shifted by one
-        pads = [*((each - 1) // 2 for each in reach), *(each // 2 for each in reach)]
+        pads = [*((size - 1) // 2 for size in reach), *(size // 2 for size in reach)]
     else:
         pads = attributes.get("pads", [0] * 2 * rank)
     padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])

@@ -47,7 +47,7 @@ class RowObserver:
         held = self.network(feeds)
         returned = {value.name: held[value.name] for value in self.graph.outputs}
         fed, histograms = self._inputs_to_observe(feeds), self._untaken[-1]
-        for name in (each for each in self.counts.tensors if each not in fed):
+        for name in (tensor for tensor in self.counts.tensors if tensor not in fed):
             before, seen = histograms.get(name), self._measure(name, held.pop(name))
             if isinstance(before, Histogram) and isinstance(seen, Histogram):
                 seen = merge_histograms(before, seen)

@@ -43,10 +43,12 @@ def build_tree(contents: Contents, lists_operations: bool) -> Tree:
         _add_graph(branch, graph)
     if contents.verified:
         verified = root.add("verified against its source")
-        for each in contents.verified:
-            at = f"time {each.time:g}, batch {each.batch}{each.edge and ', '}{each.edge}"
+        for stage in contents.verified:
+            at = f"time {stage.time:g}, batch {stage.batch}{stage.edge and ', '}{stage.edge}"
             verified.add(
-                escape(f"{each.stage}: largest relative difference {each.relative:.1g} of {each.points} points ({at})")
+                escape(
+                    f"{stage.stage}: largest relative difference {stage.relative:.1g} of {stage.points} points ({at})"
+                )
             )
     _add_bodies(root, manifest, manifest.bodies, contents, lists_operations)
     _add_networks(root, contents, lists_operations)
@@ -199,12 +201,11 @@ def _add_body(branch: Tree, manifest: Manifest, entry: Body, body: BodyContents,
     total = sum(share.macs for share in body.shares) or 1
     for share in body.shares:
         _add_share(branch, share, total)
-    for each in body.earlier:
-        percent = 100 * each.coverage.int8_macs / max(each.coverage.total_macs, 1)
-        said = (
-            f"steps with lambda below {each.until:.4g}: {_describe_graph(each.graph)}, {percent:.1f} % of MACs in int8"
-        )
-        _add_graph(branch.add(escape(said)), each.graph)
+    for earlier_body in body.earlier:
+        percent = 100 * earlier_body.coverage.int8_macs / max(earlier_body.coverage.total_macs, 1)
+        below = f"steps with lambda below {earlier_body.until:.4g}"
+        said = f"{below}: {_describe_graph(earlier_body.graph)}, {percent:.1f} % of MACs in int8"
+        _add_graph(branch.add(escape(said)), earlier_body.graph)
     if body.uncounted and (lists_operations or not body.shares):
         done = "listed" if body.shares else "counted"
         branch.add(escape(f"matrix products and convolutions are not {done}: {body.uncounted}"))

@@ -55,9 +55,9 @@ def token_sampler_table(samplers: "tuple[TokenSamplerListing, ...]") -> Table:
 
 def plugin_table(plugins: "tuple[PluginListing, ...]") -> Table:
     rows = []
-    for each in plugins:
-        refused = "; refused: its name is not unique" * each.is_refused
-        rows.append((escape(each.name), each.kind, escape(f"{each.package}: {each.value}{refused}")))
+    for plugin in plugins:
+        refused = "; refused: its name is not unique" * plugin.is_refused
+        rows.append((escape(plugin.name), plugin.kind, escape(f"{plugin.package}: {plugin.value}{refused}")))
     return table(headings := ("plugin", "kind", "package: entry point (not imported here)"), rows, text=headings)
 
 

@@ -38,7 +38,7 @@ def describe_work(task: MeasureTask, output: Path | None, written: Sequence[int]
     value: dict[str, object] = {"bundle": bundle}
     lines = list[str]()
     if judged is not None:
-        extractor, seeds = judged.extractor, {each.name: each.seeds for each in judged.contenders}
+        extractor, seeds = judged.extractor, {contender.name: contender.seeds for contender in judged.contenders}
         needed = judged.needs(*written)
         check_memory(needed, bundle)
         warn_of_workers(judged.setup)
@@ -176,7 +176,9 @@ def _distances(body: Quality | None) -> tuple[str, str]:
 
 def _counts_calls(results: Results) -> bool:
     """Return True if the shares of whole calls are known, those of all bodies."""
-    shares = [call.share_of_macs for call in map(results.call_of, {each.body for each in results.covered}) if call]
+    shares = [
+        call.share_of_macs for call in map(results.call_of, {coverage.body for coverage in results.covered}) if call
+    ]
     return bool(shares) and None not in shares
 
 
@@ -191,8 +193,8 @@ def _speeds(results: Results, body: str) -> list[str]:
     """Return one table cell per batch size: the speedup over float32 and the median time in milliseconds, or "" if the
     body was not timed."""
     cells = []
-    for each in results.races:
-        timing = next((timing for timing in each.timings if timing.name == body), None)
+    for race in results.races:
+        timing = next((timing for timing in race.timings if timing.name == body), None)
         cells.append("" if timing is None else f"{timing.ratio:.2f}x {1e3 * timing.median:.3g} ms")
     return cells
 
@@ -207,7 +209,8 @@ def _captions(results: Results, is_image: bool) -> list[str]:
                 f"score: by {own.score.name}, limit {own.score.limit:.4g}; float32 itself {own.float32.value:.4g}."
             )
         judged = "; ".join(
-            f"{each.body}: {each.against_float.seeds} seeds, {each.computed_by}" for each in results.qualities
+            f"{quality.body}: {quality.against_float.seeds} seeds, {quality.computed_by}"
+            for quality in results.qualities
         )
         named = (
             TOKENS

@@ -19,41 +19,41 @@ def describe_trials(trials: Sequence[Trial], float_reason: str | None = None, pr
     float_reason: why no operation of the body is in int8 (`fewstep.report.float_body`), or None if some are.
     precision: that of the body.
     """
-    for each in trials:
-        if each.is_chosen:
-            near, seeds = Nearness(each.psnr, each.snr, each.unrelated), pluralize(each.seeds, "seed")
-            lost = each.guidance is not None and is_lost(each.guidance)
+    for trial in trials:
+        if trial.is_chosen:
+            near, seeds = Nearness(trial.psnr, trial.snr, trial.unrelated), pluralize(trial.seeds, "seed")
+            lost = trial.guidance is not None and is_lost(trial.guidance)
             yield judgement(
                 near,
-                each.p5,
-                each.tokens,
-                each.random_conditions,
-                each.fixed_conditions,
+                trial.p5,
+                trial.tokens,
+                trial.random_conditions,
+                trial.fixed_conditions,
                 lost,
                 precision,
-                beyond=each.beyond,
+                beyond=trial.beyond,
                 float_reason=float_reason,
-                reference=each.reference,
-                ranges=(each.psnr_range, each.p5_range) if each.tokens is None else (None, None),
-                judged=each.judged,
-                pictures=each.picture_psnr,
-                seeds=each.seeds,
+                reference=trial.reference,
+                ranges=(trial.psnr_range, trial.p5_range) if trial.tokens is None else (None, None),
+                judged=trial.judged,
+                pictures=trial.picture_psnr,
+                seeds=trial.seeds,
             )
-            if float_reason is not None or (each.reference is not None and each.reference.problem is not None):
+            if float_reason is not None or (trial.reference is not None and trial.reference.problem is not None):
                 continue
-            ranged = "" if each.psnr_range is None else f" (ranges: those of {OTHERS} other seeds, in 95 of 100 cases)"
-            yield f"on {seeds}{_describe_records(each.held_out)}{ranged}{near.snr_text}{near.other_seed_text}"
-            if each.together is not None:
-                yield f"with all networks in {precision}: {_describe_together(each.together)}"
-            if each.by_size:
-                yield f"by size: {describe_qualities(each.by_size)}"
-            if each.tokens is not None:
-                differ, same = (f"{100 * share:.1f} %" for share in (each.tokens.disagreement, each.tokens.same))
+            ranged = "" if trial.psnr_range is None else f" (ranges: those of {OTHERS} other seeds, in 95 of 100 cases)"
+            yield f"on {seeds}{_describe_records(trial.held_out)}{ranged}{near.snr_text}{near.other_seed_text}"
+            if trial.together is not None:
+                yield f"with all networks in {precision}: {_describe_together(trial.together)}"
+            if trial.by_size:
+                yield f"by size: {describe_qualities(trial.by_size)}"
+            if trial.tokens is not None:
+                differ, same = (f"{100 * share:.1f} %" for share in (trial.tokens.disagreement, trial.tokens.same))
                 yield (
                     f"{differ} of the most likely tokens differ at float32's states; {same} are equal in the finished "
                     "samples"
                 )
-            for kind, difference in ((GUIDANCE, each.guidance), (CONDITION, each.condition)):
+            for kind, difference in ((GUIDANCE, trial.guidance), (CONDITION, trial.condition)):
                 if difference is not None:
                     yield f"{kind} at its worst step: {describe_difference(difference)}"
 

@@ -71,6 +71,6 @@ def add_records(
         if branch != COND
     }
     if options.samples is None and not options.prompts:
-        rows = next(len(array) for each in branches.values() for array in each.values())  # all have equally many
+        rows = next(len(array) for branch in branches.values() for array in branch.values())  # all have equally many
         options = replace(options, samples=rows)
     return options, {**own, **records}, others

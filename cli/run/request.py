@@ -112,11 +112,11 @@ def open_request(options: RunOptions) -> RunRequest:
         if UNCOND in branches:
             raise UserError(f"{options.conditions} has a negative prompt already", "leave --negative out")
         branches = {**branches, UNCOND: negative}
-    for each in manifest.conditions:
-        if each.shape and each.default is None and each.name not in values:
-            shape = list(each.shape)
-            fix = f"give arrays of shape {shape} as a file: --condition {each.name}=@FILE.npy, or --conditions FILE.npz"
-            raise UserError(f"condition {each.name!r} is missing", fix)
+    for condition in manifest.conditions:
+        if condition.shape and condition.default is None and condition.name not in values:
+            shape = list(condition.shape)
+            fix = f"arrays of shape {shape} as a file: --condition {condition.name}=@FILE.npy, or --conditions FILE.npz"
+            raise UserError(f"condition {condition.name!r} is missing", f"give {fix}")
     given: Values = {}
     if options.known is not None and options.image is None:
         given = {IDS: load_arrays("--known", options.known, manifest.x_shape, of_any_size=False)}

@@ -112,7 +112,7 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
                 else tiled_steps(sampler, plan, tiled.shape, tiled.tiles, seeds, **asked)
             )
             parts.append(_sample(states, plan, seeds, progress, left, asked.get("hold")))
-    named = {name: np.concatenate([each[name] for each in left]) for name in left[0]} if left else {}
+    named = {name: np.concatenate([rows[name] for rows in left]) for name in left[0]} if left else {}
     x = np.concatenate(parts)
     return RunSamples(warn_if_far(x, plan, request.bundle.manifest), plan.name, named)
 

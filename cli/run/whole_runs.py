@@ -26,7 +26,7 @@ def whole_run_sizes(
         raise UserError(
             "--whole-run cannot be combined with a negative prompt", "leave out --whole-run or the negative prompt"
         )
-    if outputs := [each.name for each in sampler.bundle.manifest.outputs]:
+    if outputs := [output.name for output in sampler.bundle.manifest.outputs]:
         raise UserError(f"--whole-run does not return {', '.join(outputs)}", "leave --whole-run out")
     shape, sizes = sampler.bundle.manifest.x_shape, set[int]()
     for (_, (size, *_), _), run in runs.runs.items():

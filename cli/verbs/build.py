@@ -25,7 +25,7 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
         write_atomic(options.script, build_script(options).encode())
         return Outcome({"script": options.script}, (f"{options.script}: run it in {options.bundle}, on the device",))
     result = build(options, progress)
-    engines = [(each, "") for each in result.built] + [(each, " (up to date)") for each in result.kept]
+    engines = [(engine, "") for engine in result.built] + [(engine, " (up to date)") for engine in result.kept]
     costs = dict[str, tuple[str, ...]]()
     for name in networks(result.manifest):
         part = options.open().select_network(name)
@@ -38,13 +38,15 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
     if not engines:
         lines = [f"{options.bundle}: the graphs for {options.backend} exist; it compiles them when it loads them"]
     compared = [*compare_built_engines(options.open(), options.backend, result, progress)] if options.verify else []
-    lines += [f"note: {each.note}" for each in compared if isinstance(each, NotCompared)]
-    comparisons = tuple(each for each in compared if isinstance(each, EngineComparison))
-    lines += [each.agreement if each.agrees else str(engine_damage(each)) for each in comparisons]
-    agrees = all(each.agrees for each in comparisons)
+    lines += [f"note: {comparison.note}" for comparison in compared if isinstance(comparison, NotCompared)]
+    comparisons = tuple(comparison for comparison in compared if isinstance(comparison, EngineComparison))
+    lines += [
+        comparison.agreement if comparison.agrees else str(engine_damage(comparison)) for comparison in comparisons
+    ]
+    agrees = all(comparison.agrees for comparison in comparisons)
     to_measure = (options.open(), options.precision, options.opt_batch, result)
     forms = [*measure_built_forms(*to_measure)] if builder_of(options.backend).writes_forms else []
-    lines += [str(each) for each in forms]
+    lines += [str(form) for form in forms]
     value = {
         "bundle": options.bundle,
         "built": result.built,
@@ -61,13 +63,13 @@ def verb(options: BuildOptions, progress: Progress) -> Outcome:
 def dry_run(options: BuildOptions) -> Outcome:
     engines = list_requests(options)
     lines = [
-        f"{label_with_network(each.network, each.body)} for {each.device}: "
-        + ("up to date" if each.is_up_to_date else "to build")
-        for each in engines
+        f"{label_with_network(engine.network, engine.body)} for {engine.device}: "
+        + ("up to date" if engine.is_up_to_date else "to build")
+        for engine in engines
     ]
-    lacking = [each for each in engines if not each.is_up_to_date]
+    lacking = [engine for engine in engines if not engine.is_up_to_date]
     if lacking:
-        count, size = 2 * len(lacking), sum(_engine_bytes(options.bundle, each) for each in lacking)
+        count, size = 2 * len(lacking), sum(_engine_bytes(options.bundle, engine) for engine in lacking)
         lines.append(f"would write about {size / 1e6:.1f} MB in {count} files (an engine and its key file each)")
         lines.append("building an engine takes minutes; the time depends on the GPU and the graph")
     return Outcome(

@@ -30,7 +30,7 @@ class CacheOptions(Options):
 def verb(options: CacheOptions, progress: Progress) -> Outcome:
     content, removed = _read(options)
     try:
-        clear(each.kind for each in removed)
+        clear(cache.kind for cache in removed)
     except OSError as error:
         fix = "end the commands that write there, or check its permissions"
         raise UserError(f"{error.filename} cannot be removed ({error.strerror})", fix) from error
@@ -47,31 +47,31 @@ def _read(options: CacheOptions) -> tuple[Sequence[Content], Sequence[Content]]:
         content = contents()
     except OSError as error:
         raise UserError(f"the cache folder cannot be read ({error})", "set XDG_CACHE_HOME to another folder") from error
-    names = {ALL, *PURPOSES, *(each.kind for each in content)}
+    names = {ALL, *PURPOSES, *(cache.kind for cache in content)}
     for kind in options.clear:
         if kind not in names:
             raise UserError(f"the cache folder has no kind {kind!r}", f"give one of {', '.join(sorted(names))}")
-    return content, [each for each in content if {ALL, each.kind} & set(options.clear)]
+    return content, [cache for cache in content if {ALL, cache.kind} & set(options.clear)]
 
 
 def _outcome(content: Sequence[Content], removed: Sequence[Content], did: str) -> Outcome:
     """Return the outcome. `removed` is the part of the content that is, or would be, removed."""
-    value = {"folder": folder(), "content": content, did.replace(" ", "_"): [each.kind for each in removed]}
+    value = {"folder": folder(), "content": content, did.replace(" ", "_"): [cache.kind for cache in removed]}
     return Outcome(value, (_table(content), *_lines(removed, did)) if content else (f"{folder()}: empty",))
 
 
 def _table(content: Collection[Content]) -> Table:
     rows = []
-    for each in content:
-        latest, earliest = (f"{days:.0f}" for days in each.days)
+    for cache in content:
+        latest, earliest = (f"{days:.0f}" for days in cache.days)
         days = latest if latest == earliest else f"{latest} to {earliest}"
-        what = each.purpose or "unknown to this version of fewstep"
-        rows.append((each.kind, str(each.files), decimal(each.bytes), days, what))
-    title = f"{folder()}: {decimal(sum(each.bytes for each in content))}"
+        what = cache.purpose or "unknown to this version of fewstep"
+        rows.append((cache.kind, str(cache.files), decimal(cache.bytes), days, what))
+    title = f"{folder()}: {decimal(sum(cache.bytes for cache in content))}"
     return table(("kind", "files", "size", "days", "what"), rows, text=("kind", "what"), title=title)
 
 
 def _lines(removed: Sequence[Content], did: str) -> Iterator[str]:
     if removed:
-        files, size = sum(each.files for each in removed), decimal(sum(each.bytes for each in removed))
-        yield f"{did} {', '.join(each.kind for each in removed)}: {pluralize(files, 'file')}, {size}"
+        files, size = sum(cache.files for cache in removed), decimal(sum(cache.bytes for cache in removed))
+        yield f"{did} {', '.join(cache.kind for cache in removed)}: {pluralize(files, 'file')}, {size}"

@@ -56,13 +56,13 @@ def dry_run(options: CalibrateOptions) -> Outcome:
     with open_for_update(options.bundle, must_exist=True, verb="calibrate") as writer:
         assert writer.opened is not None, "the bundle exists"
         tasks = [*open_tasks(writer.opened, options, checked).values()]
-        needed = combine_needs([estimate_needs(each, options.workers) for each in tasks])
+        needed = combine_needs([estimate_needs(task, options.workers) for task in tasks])
         check_needs(needed, writer)
     task = tasks[-1]  # the denoiser's; the trajectories of each network are complete runs
     warn_of_workers(options.setup)
     cost = estimate_cost(tasks)
     judges, further = BODY_SEEDS[: len(task.seeds)], sum(map(len, further_seeds(task)))
-    operations = tuple(name for each in tasks for name in each.operations)
+    operations = tuple(name for task in tasks for name in task.operations)
     bodies = [target_body_name(target) for target in task.targets]
     return Outcome(
         {
@@ -81,8 +81,8 @@ def dry_run(options: CalibrateOptions) -> Outcome:
         (
             plan_headline(task.plan),
             f"would sample {trajectories_text(len(task.seeds))} and record the ranges of "
-            f"{sum(len(each.tensors) for each in tasks)} tensors in "
-            f"{sum(len(each.edges) + 1 for each in tasks)} groups of steps",
+            f"{sum(len(task.tensors) for task in tasks)} tensors in "
+            f"{sum(len(task.edges) + 1 for task in tasks)} groups of steps",
             f"would quantize {len(operations)} operations, for {', '.join(bodies)}",
             f"{cost.counted} evaluations of one sample ({len(task.plan.steps)} steps each) take "
             f"{format_duration(cost.counted * cost.seconds)} here in float32",

@@ -38,7 +38,7 @@ def _speed_tables(results: Results) -> list[str | Table]:
     return [
         f"{results.bundle} along {results.plan} on {machine.processor} ({int8}), waiting threads are {waiting}",
         *(_race_table(race) for race in results.races),
-        *(_kind_table(race) for race in results.races[:1] if any(each.kinds for each in race.timings)),
+        *(_kind_table(race) for race in results.races[:1] if any(timing.kinds for timing in race.timings)),
         *(f"note: {note}" for note in results.notes),
     ]
 
@@ -46,14 +46,14 @@ def _speed_tables(results: Results) -> list[str | Table]:
 def _race_table(race: Race) -> Table:
     rows = [
         (
-            each.name,
-            _milliseconds(each.median),
-            _milliseconds(each.p99),
-            *(f"{ratio:.2f}x" for ratio in (each.ratio, each.ratio_low, each.ratio_high)),
-            _milliseconds(each.load),
-            f"{each.peak_mib:.0f} MiB" if each.peak_mib else "",
+            timing.name,
+            _milliseconds(timing.median),
+            _milliseconds(timing.p99),
+            *(f"{ratio:.2f}x" for ratio in (timing.ratio, timing.ratio_low, timing.ratio_high)),
+            _milliseconds(timing.load),
+            f"{timing.peak_mib:.0f} MiB" if timing.peak_mib else "",
         )
-        for each in race.timings
+        for timing in race.timings
     ]
     return table(
         ("body", "p50", "p99", "faster", "lowest", "highest", "load", "memory"),
@@ -66,9 +66,9 @@ def _race_table(race: Race) -> Table:
 
 def _kind_table(race: Race) -> Table:
     """Return a table with the fraction of time that onnxruntime spends in each type of operation, one row per body."""
-    profiled = [each for each in race.timings if each.kinds]
-    names = dict.fromkeys(kind for each in profiled for kind in each.kinds)
-    rows = [(each.name, *(f"{100 * each.kinds.get(kind, 0.0):.0f} %" for kind in names)) for each in profiled]
+    profiled = [timing for timing in race.timings if timing.kinds]
+    names = dict.fromkeys(kind for profile in profiled for kind in profile.kinds)
+    rows = [(profile.name, *(f"{100 * profile.kinds.get(kind, 0.0):.0f} %" for kind in names)) for profile in profiled]
     title, caption = "Where the time goes", "Shares of the time of a step, from the profile of onnxruntime."
     return table(("body", *names), rows, ("body",), title, caption)
 

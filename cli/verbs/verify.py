@@ -26,7 +26,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
     files, graphs = pluralize(integrity.files, "file"), pluralize(integrity.graphs, "graph")
     checked = f"{files} ({decimal(integrity.bytes)}), {pluralize(integrity.plans, 'plan')}, {graphs} opened"
     verdict = _verdict(integrity.damages)
-    differing = list(dict.fromkeys(each.backend for each in integrity.engines if not each.agrees))
+    differing = list(dict.fromkeys(engine.backend for engine in integrity.engines if not engine.agrees))
     if differing:
         verdict = f"{verdict}, but results of {' and '.join(differing)} differ from onnxruntime"
     if integrity.incorrect:
@@ -45,7 +45,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
             *map(str, (*integrity.damages, *integrity.incorrect, *integrity.differing)),
             *(f"note: {name} is not part of the bundle" for name in integrity.unnamed),
             *(f"note: {note}" for note in integrity.notes),
-            *(each.agreement for each in integrity.engines if each.agrees),
+            *(engine.agreement for engine in integrity.engines if engine.agrees),
             *of_spec,
             f"{options.bundle}: {verdict}; {checked}",
         ),
@@ -55,7 +55,7 @@ def verb(options: VerifyOptions, progress: Progress) -> Outcome:
 
 def _error_table(spec: "SpecCheck") -> Table:
     """Return a table of the error at each time, compared with a linear denoiser's."""
-    rows = [(f"{each.time:.4g}", f"{each.error:.3g}", f"{each.linear:.3g}") for each in spec.errors]
+    rows = [(f"{error.time:.4g}", f"{error.error:.3g}", f"{error.linear:.3g}") for error in spec.errors]
     caption = (
         f"Squared error of {spec.samples} denoised samples over the variance of the data. A trained network has a "
         "smaller error than a linear denoiser."

@@ -210,7 +210,10 @@ def with_free_sizes(companion: Companion, takes: Description) -> Companion | Non
         named = (tuple(dimension_name(sizes, points) for sizes in shape) for shape in shapes)
         return tuple(replace(port, shape=shape) for port, shape in zip(ports[0], named, strict=True))
 
-    inputs, outputs = name_axes([each.inputs for each in resized]), name_axes([each.outputs for each in resized])
+    inputs, outputs = (
+        name_axes([record.inputs for record in resized]),
+        name_axes([record.outputs for record in resized]),
+    )
     return dataclasses.replace(free, inputs=inputs, outputs=outputs)
 
 

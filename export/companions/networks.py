@@ -105,13 +105,13 @@ class PipelineNetworks:
         nothing = {}  # robot tasks have no guidance, and the empty prompt of a picture is not known
         if text.form is None and not text.pictures:
             nothing = added.run(text.tokenize([text.nothing], is_negative=True))
-        tokens = tuple(_add_tokenizer(writer, each) for each in text.tokens)
+        tokens = tuple(_add_tokenizer(writer, token) for token in text.tokens)
         nothing = {
-            each.name: text.cut_nothing(each, nothing[each.name][0], manifest.sizes)
-            for each in manifest.conditions
-            if each.name in nothing
+            condition.name: text.cut_nothing(condition, nothing[condition.name][0], manifest.sizes)
+            for condition in manifest.conditions
+            if condition.name in nothing
         }
-        conditions = tuple(self._add_null_value(writer, each, nothing) for each in manifest.conditions)
+        conditions = tuple(self._add_null_value(writer, condition, nothing) for condition in manifest.conditions)
         form = text.form, text.zeros_for_empty, text.lengths, text.nothing if text.pictures else None
         entry = TextEncoderEntry(added.graph, tokens, *form)
         return replace(manifest, text=entry, conditions=conditions)

@@ -66,7 +66,7 @@ class TextSource:
         gets the length of the prompt."""
         free = {size.name: size.high for size in sizes if not size.of_prompt}
         counts = {entry.input: int(ids.mask.sum()) for entry, ids in _tokenize(self.tokens, [self.nothing], True)}
-        lengths = {each.size: counts[each.input] + each.more for each in self.lengths if each.size in free}
+        lengths = {length.size: counts[length.input] + length.more for length in self.lengths if length.size in free}
         return value[tuple(slice(lengths.get(condition.follows.get(axis, ""))) for axis in range(value.ndim))]
 
     def tokenize(self, prompts: Sequence[str], is_negative: bool = False) -> dict[str, Ids]:

@@ -105,7 +105,7 @@ def _make_t5_tokenizer(named: dict[str, str], home: Path) -> "Tokenizer":
         if not 0 <= model.trainer_spec.unk_id < len(model.pieces):
             raise ValueError("it has no pieces, or no unknown token")
     sentinels = [(f"<extra_id_{number}>", 0.0) for number in reversed(range(SENTINELS))]
-    pieces = [*((each.piece, each.score) for each in model.pieces), *sentinels]
+    pieces = [*((piece.piece, piece.score) for piece in model.pieces), *sentinels]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=model.trainer_spec.unk_id, byte_fallback=False))
     if model.normalizer_spec.precompiled_charsmap:
         tokenizer.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)

@@ -46,7 +46,7 @@ def with_nulls(source: Source, texts: Sequence[str]) -> Source:
 
 def read_null_values(spec: Spec, texts: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Return the null values [*shape] that are arrays, by condition name."""
-    named, files = {each.name: each for each in spec.conditions}, _file_paths(texts).items()
+    named, files = {condition.name: condition for condition in spec.conditions}, _file_paths(texts).items()
     return {name: read_null(named[name], _read_content(name, Path(path))) for name, path in files}
 
 
@@ -61,11 +61,12 @@ def add_null_files(writer: Writer, manifest: Manifest, texts: Sequence[str]) -> 
     paths = _file_paths(texts)
     conditions = (
         msgspec.structs.replace(
-            each, null_file=writer.add(_read_content(each.name, Path(path)), "graphs", f"null-{each.name}", ".npy")
+            condition,
+            null_file=writer.add(_read_content(condition.name, Path(path)), "graphs", f"null-{condition.name}", ".npy"),
         )
-        if (path := paths.get(each.name)) is not None
-        else each
-        for each in manifest.conditions
+        if (path := paths.get(condition.name)) is not None
+        else condition
+        for condition in manifest.conditions
     )
     return msgspec.structs.replace(manifest, conditions=tuple(conditions))
 

@@ -34,7 +34,7 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     described = Description(spec.name, spec.x_shape, (), spec.prediction, spec.schedule, spec.heads, sizes=sizes)
     if problem := next(filter(None, (size.problem(described) for size in sizes)), None):
         raise UserError(f"--size {problem}", f"{FIX}; it counts elements of x {list(spec.x_shape)}, not pixels")
-    conditions = tuple(_follow_sizes(each, spec, sizes) for each in spec.conditions)
+    conditions = tuple(_follow_sizes(condition, spec, sizes) for condition in spec.conditions)
     if isinstance(source, TorchSource) and source.check_sizes is not None:
         source.check_sizes(msgspec.structs.replace(described, conditions=conditions))
     if any(condition.name == TIME_IDS and condition.default is not None for condition in spec.conditions):

@@ -91,8 +91,8 @@ def _refuse_pickles(download: Download, commit: str, lacking: Sequence[str]) -> 
         return
     for home in dict.fromkeys(Path(name).parent for name in lacking):
         inside = [Path(name) for name in names if Path(name).parent == home]
-        if any(each.suffix == ".safetensors" for each in inside):
+        if any(path.suffix == ".safetensors" for path in inside):
             continue
-        if pickled := [each.as_posix() for each in inside if each.suffix in PICKLES]:
+        if pickled := [path.as_posix() for path in inside if path.suffix in PICKLES]:
             what = f"{model} has its weights only as pickles ({pickled[0]}), and loading one may run any code"
             raise UserError(what, "ask its makers for safetensors, or name a revision that has them")

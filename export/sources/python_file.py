@@ -60,5 +60,9 @@ def _list_functions(file: Path) -> str:
         body = ast.parse(file.read_bytes()).body
     except (OSError, ValueError, SyntaxError, RecursionError):
         return ""
-    names = [each.name for each in body if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")]
+    names = [
+        statement.name
+        for statement in body
+        if isinstance(statement, ast.FunctionDef) and not statement.name.startswith("_")
+    ]
     return f": {file.name} has {', '.join(names[:NAMED])}" if names else ""

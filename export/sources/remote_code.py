@@ -29,7 +29,7 @@ def _find_entry(config: Any, key: str) -> Any:
     if isinstance(config, dict) and config.get(key):
         return config[key]
     nested = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
-    return next((found for each in nested if (found := _find_entry(each, key))), None)
+    return next((found for folder in nested if (found := _find_entry(folder, key))), None)
 
 
 @contextmanager

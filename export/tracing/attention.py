@@ -95,7 +95,7 @@ def decompose_attention(
     if q.dim() == EXPORTED_RANK:
         return NotImplemented
     if enable_gqa:
-        k, v = (each.repeat_interleave(q.shape[-3] // each.shape[-3], -3) for each in (k, v))
+        k, v = (tensor.repeat_interleave(q.shape[-3] // tensor.shape[-3], -3) for tensor in (k, v))
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     if is_causal:
         is_later = q.new_ones(scores.shape[-2:], dtype=torch.bool).triu(1)

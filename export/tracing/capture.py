@@ -106,7 +106,9 @@ def _decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
     """Return the program with the operations of `DECOMPOSED` replaced by simpler ones. Most programs have none of them.
     They are returned unchanged, since the replacement traces the network once more, which takes a quarter of the
     export's time."""
-    graphs = [each.graph for each in program.graph_module.modules() if isinstance(each, torch.fx.GraphModule)]
+    graphs = [
+        submodule.graph for submodule in program.graph_module.modules() if isinstance(submodule, torch.fx.GraphModule)
+    ]
     is_any = any(is_decomposed(node) for graph in graphs for node in graph.nodes)
     return program.run_decompositions(DECOMPOSED) if is_any else program
 
@@ -117,12 +119,12 @@ def _copy_returned_inputs(module: torch.nn.Module) -> Iterator[None]:
     graph cannot have two names."""
 
     def copy(_: torch.nn.Module, inputs: tuple[Any, ...], returned: Any) -> Any:
-        seen = {id(each) for each in inputs}
+        seen = {id(value) for value in inputs}
         tensors = returned if isinstance(returned, tuple) else (returned,)
         copied = []
-        for each in tensors:
-            copied.append(each.clone() if isinstance(each, torch.Tensor) and id(each) in seen else each)
-            seen.add(id(each))
+        for tensor in tensors:
+            copied.append(tensor.clone() if isinstance(tensor, torch.Tensor) and id(tensor) in seen else tensor)
+            seen.add(id(tensor))
         return tuple(copied) if isinstance(returned, tuple) else copied[0]
 
     handle = module.register_forward_hook(copy)

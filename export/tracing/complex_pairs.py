@@ -72,8 +72,8 @@ def _restrict_to_complex(decomposition: Callable[..., Any]) -> Callable[..., Any
     tensors the operation is kept."""
 
     def decompose(*args: Any, **named: Any) -> Any:
-        tensors = [each for each in args if isinstance(each, Tensor)]
-        values = [each.is_complex() for each in tensors if each.is_complex() or each.is_floating_point()]
+        tensors = [argument for argument in args if isinstance(argument, Tensor)]
+        values = [tensor.is_complex() for tensor in tensors if tensor.is_complex() or tensor.is_floating_point()]
         return decomposition(*args, **named) if values and all(values) else NotImplemented
 
     return decompose

@@ -54,7 +54,9 @@ def _arange(start: Any, end: Any, step: Any = 1, *, dtype: torch.dtype | None = 
     """Return a range with a fractional step as multiples of the step, with torch's number of elements. ONNX's Range may
     round to one element more."""
     numbers = (start, end, step)
-    if not all(isinstance(each, int | float) for each in numbers) or all(isinstance(each, int) for each in numbers):
+    if not all(isinstance(number, int | float) for number in numbers) or all(
+        isinstance(number, int) for number in numbers
+    ):
         return NotImplemented
     places = torch.arange(math.ceil((end - start) / step), dtype=torch.float64, device=layout.get("device"))
     return (start + places * step).to(dtype or torch.get_default_dtype())
@@ -91,11 +93,13 @@ def _where(condition: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Any:
 def _where_number(condition: torch.Tensor, a: Any, b: Any) -> Any:
     """Return `_where` for booleans, if one side or both are a single True or False."""
     if not all(
-        each.dtype == torch.bool if isinstance(each, torch.Tensor) else isinstance(each, bool) for each in (a, b)
+        operand.dtype == torch.bool if isinstance(operand, torch.Tensor) else isinstance(operand, bool)
+        for operand in (a, b)
     ):
         return NotImplemented
     return _where(
-        condition, *(each if isinstance(each, torch.Tensor) else torch.full_like(condition, each) for each in (a, b))
+        condition,
+        *(operand if isinstance(operand, torch.Tensor) else torch.full_like(condition, operand) for operand in (a, b)),
     )
 
 
@@ -131,11 +135,11 @@ def _index_add(x: torch.Tensor, dim: int, indices: torch.Tensor, source: torch.T
 
 
 def _has_int32(indices: Sequence[torch.Tensor | None]) -> bool:
-    return any(each is not None and each.dtype == torch.int32 for each in indices)
+    return any(index is not None and index.dtype == torch.int32 for index in indices)
 
 
 def _as_int64(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    return [each.long() if each is not None and each.dtype == torch.int32 else each for each in indices]
+    return [index.long() if index is not None and index.dtype == torch.int32 else index for index in indices]
 
 
 def _average_pool(
@@ -199,7 +203,7 @@ def is_decomposed(node: torch.fx.Node) -> bool:
     if node.target == WHERE and node.meta["val"].dtype == torch.bool:
         return True
     indices: Any = node.args[1] if node.target == INDEX else ()
-    if any(each is not None and each.meta["val"].dtype == torch.int32 for each in indices):
+    if any(index is not None and index.meta["val"].dtype == torch.int32 for index in indices):
         return True
     if node.target in ON_PAIRS and not is_circular(node):
         return has_complex_input(node)  # a trial call outside of torch's tracing could fix the batch

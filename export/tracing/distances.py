@@ -19,7 +19,7 @@ def _cdist(a: Tensor, b: Tensor, p: float = 2.0, compute_mode: int | None = None
     rows = [size for size in (a.shape[-2], b.shape[-2]) if isinstance(size, int)]
     is_large = any(size > MANY_ROWS for size in rows) and compute_mode != BY_DIFFERENCES
     if p == 2 and (compute_mode == BY_PRODUCT or is_large):
-        squares = [each.pow(2).sum(-1, keepdim=True) for each in (a, b)]
+        squares = [operand.pow(2).sum(-1, keepdim=True) for operand in (a, b)]
         left = torch.cat([-2 * a, squares[0], torch.ones_like(squares[0])], -1)
         right = torch.cat([b, torch.ones_like(squares[1]), squares[1]], -1)
         return (left @ right.transpose(-1, -2)).clamp_min(0).sqrt()

@@ -92,7 +92,7 @@ def watch_calls(root: torch.nn.Module) -> Iterator[CallWatch]:
 
     def enter(name: str, inputs: Sequence[Any]) -> None:
         if not watch.batches and not name:
-            watch.batches = tuple(each.shape[0] for each in inputs if isinstance(each, torch.Tensor))
+            watch.batches = tuple(value.shape[0] for value in inputs if isinstance(value, torch.Tensor))
         note_fixed()
         watch.inside.append(name)
 
@@ -215,13 +215,13 @@ def find_input_change(root: torch.nn.Module, inputs: Iterable[torch.Tensor]) -> 
     """Call the module with these inputs. Return a description of the innermost submodule that modifies one of them in
     place, or None if none does."""
     arguments = tuple(inputs)
-    versions = [each._version for each in arguments]
+    versions = [argument._version for argument in arguments]
     inside: list[str] = []
     changed: list[str] = []
 
     def look() -> None:
         """Check whether an input has changed since the last check. If so, the module entered last has changed it."""
-        if not changed and [each._version for each in arguments] != versions:
+        if not changed and [argument._version for argument in arguments] != versions:
             changed.append(inside[-1])
 
     def enter(name: str, _: Sequence[Any]) -> None:
@@ -282,7 +282,9 @@ def _explain_symbolic_attribute(watch: CallWatch, captured: torch.export.Exporte
     convolutions = (node for node in captured.graph.nodes if str(node.target).startswith("aten.conv"))
     found = next((node for node in convolutions if isinstance(_groups(node), torch.fx.Node)), None)
     rolls = (node for node in captured.graph.nodes if str(node.target).startswith("aten.roll"))
-    rolled = next((node for node in rolls if any(isinstance(each, torch.fx.Node) for each in node.args[1])), None)
+    rolled = next(
+        (node for node in rolls if any(isinstance(argument, torch.fx.Node) for argument in node.args[1])), None
+    )
     shifts = (_find_by_name(captured, f"aten.fft_{name}") for name in ("fftshift", "ifftshift"))
     shift = next((node for node in shifts if node is not None and len(node.args) == 1), None)
     if found is None and rolled is None and shift is not None:
@@ -317,7 +319,7 @@ def _find_origin(program: torch.export.ExportedProgram, operation: str) -> torch
 
 def _find_source(program: torch.export.ExportedProgram, decomposed: torch.fx.Node) -> torch.fx.Node | None:
     """Return the node of a program from which a node of the decomposed program comes."""
-    names = [each.name for each in decomposed.meta.get("from_node", ())]
+    names = [origin.name for origin in decomposed.meta.get("from_node", ())]
     return next((node for node in program.graph.nodes if node.name in names), None)
 
 

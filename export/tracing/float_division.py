@@ -49,10 +49,10 @@ def _is_exact(a: Any, b: Any) -> bool:
 def _as_tensors(a: Any, b: Any) -> tuple[Tensor, Tensor]:
     """Return both operands as tensors of the type that torch gives to a result of the two."""
     kind = torch.result_type(a, b)
-    device = next(each.device for each in (a, b) if isinstance(each, Tensor))
+    device = next(operand.device for operand in (a, b) if isinstance(operand, Tensor))
     first, second = (
-        each.to(kind) if isinstance(each, Tensor) else torch.full((), each, dtype=kind, device=device)
-        for each in (a, b)
+        operand.to(kind) if isinstance(operand, Tensor) else torch.full((), operand, dtype=kind, device=device)
+        for operand in (a, b)
     )
     return first, second
 

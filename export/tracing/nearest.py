@@ -66,7 +66,7 @@ def _read(x: Any, axis: int, indices: list[int]) -> Any:
 
 
 NEAREST: dict[Any, Callable[..., Any]] = {
-    each.vec: _resize for each in (ATEN.upsample_nearest1d, ATEN.upsample_nearest2d, ATEN.upsample_nearest3d)
+    operator.vec: _resize for operator in (ATEN.upsample_nearest1d, ATEN.upsample_nearest2d, ATEN.upsample_nearest3d)
 }
 """What torch.onnx writes for each nearest-neighbour operation. Those of the mode nearest-exact are written by torch
 with its own arithmetic."""

@@ -21,7 +21,7 @@ ANNOTATIONS = ("annotation", "returns")  # fields of ast's nodes
 def keep_free_lengths(module: nn.Module) -> Iterator[None]:
     """Inside the block, let `len` of a tensor be its size in the code of a module's classes, and `int` of a size that
     size. Python makes a number of what `__len__` and `__int__` return, which would fix a free size."""
-    names = {made.__module__ for each in module.modules() for made in type(each).__mro__}
+    names = {made.__module__ for layer in module.modules() for made in type(layer).__mro__}
     with ExitStack() as stack:
         for name in names - {builtins.__name__}:
             code = None if name.startswith("torch.") else sys.modules.get(name)

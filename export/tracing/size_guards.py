@@ -97,7 +97,7 @@ def _pad_by_any_number(env: Any, expression: Any) -> Any:
     a multiple pads by 0 or 1, as it does at the largest sizes. None for any other comparison."""
     expression = env.simplify(expression)
     symbols, values = _symbols(expression), _evaluate(env, expression)
-    remainders = (each for each in sympy.preorder_traversal(expression) if type(each).__name__ in REMAINDERS)
+    remainders = (term for term in sympy.preorder_traversal(expression) if type(term).__name__ in REMAINDERS)
     padding, ranges = next(remainders, None), _ranges(env, symbols)
     if padding is None or values is None or ranges is None or len(symbols) != 1 or _symbols(padding) != symbols:
         return None

@@ -11,20 +11,20 @@ ATEN = torch.ops.aten
 
 
 def _hstack(tensors: Sequence[Tensor]) -> Tensor:
-    rows = [_to_rank(each, 1) for each in tensors]
+    rows = [_to_rank(tensor, 1) for tensor in tensors]
     return torch.cat(rows, 0 if rows[0].dim() == 1 else 1)
 
 
 def _vstack(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([_to_rank(each, 2) for each in tensors], 0)
+    return torch.cat([_to_rank(tensor, 2) for tensor in tensors], 0)
 
 
 def _dstack(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([_to_rank(each, 3) for each in tensors], 2)
+    return torch.cat([_to_rank(tensor, 3) for tensor in tensors], 2)
 
 
 def _column_stack(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([each.reshape(-1, 1) if each.dim() < 2 else each for each in tensors], 1)
+    return torch.cat([tensor.reshape(-1, 1) if tensor.dim() < 2 else tensor for tensor in tensors], 1)
 
 
 def _to_rank(x: Tensor, rank: int) -> Tensor:
@@ -44,7 +44,7 @@ STACKS: dict[Any, Callable[..., Any]] = {
     ATEN.vstack.default: _vstack,
     ATEN.dstack.default: _dstack,
     ATEN.column_stack.default: _column_stack,
-    ATEN.atleast_1d.Sequence: lambda tensors: [_to_rank(each, 1) for each in tensors],
-    ATEN.atleast_2d.Sequence: lambda tensors: [_to_rank(each, 2) for each in tensors],
-    ATEN.atleast_3d.Sequence: lambda tensors: [_to_rank(each, 3) for each in tensors],
+    ATEN.atleast_1d.Sequence: lambda tensors: [_to_rank(tensor, 1) for tensor in tensors],
+    ATEN.atleast_2d.Sequence: lambda tensors: [_to_rank(tensor, 2) for tensor in tensors],
+    ATEN.atleast_3d.Sequence: lambda tensors: [_to_rank(tensor, 3) for tensor in tensors],
 }

@@ -60,8 +60,8 @@ def _pad_sequence(sequences: Sequence[Tensor], batch_first: bool = False, *paddi
 def _einsum(equation: str, *operands: Any) -> Tensor:
     """Return the sum of products of tensors in their common type."""
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
-    common = reduce(torch.promote_types, (each.dtype for each in tensors))
-    return torch.einsum(equation, *(each.to(common) for each in tensors))
+    common = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    return torch.einsum(equation, *(tensor.to(common) for tensor in tensors))
 
 
 def _copy(x: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:

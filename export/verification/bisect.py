@@ -84,7 +84,7 @@ def _ancestors(name: str, idx: Index, closed: Collection[str]) -> set[str]:
     reached, left = {name}, [name]
     while left:
         node = idx.producers.get(left.pop())
-        new = {each for each in (node.inputs if node else ()) if each and each not in reached and each not in closed}
+        new = {name for name in (node.inputs if node else ()) if name and name not in reached and name not in closed}
         reached |= new
         left.extend(new)
     return reached
@@ -162,7 +162,7 @@ def explain_float16_loss(relative: float, point: ComparisonPoint, name: str, pre
     inner = {output for node in prepared.body.nodes for output in node.outputs}
 
     if relative < math.inf:
-        exact, rounded = (_open_inner_values(partial(open_prepared, each), point) for each in (prepared, rough))
+        exact, rounded = (_open_inner_values(partial(open_prepared, graph), point) for graph in (prepared, rough))
         first = _find_first_difference(prepared.body, inner, exact, rounded, FLOAT16_TOLERANCE)
         return (
             f"{name} in float16 differs from float32 by {relative:.2g} at {point},"
@@ -171,7 +171,7 @@ def explain_float16_loss(relative: float, point: ComparisonPoint, name: str, pre
     flags, body = _add_finite_flags(rough.body, inner)
     found = open_prepared(replace(rough, body=body), flags.values())(point.feeds)
     lost = {tensor: not np.isfinite(found[flag]) for tensor, flag in flags.items()}
-    start = find_first_wrong(prepared.body, lost.keys() - {OUTPUT}, lambda names: {each: lost[each] for each in names})
+    start = find_first_wrong(prepared.body, lost.keys() - {OUTPUT}, lambda names: {name: lost[name] for name in names})
     node = describe_node(prepared.body, start)
     return f"{name} in float16 differs from float32 and overflows at {point}, from {node} on"
 

@@ -28,7 +28,7 @@ def explain_load_errors(graph: Graph) -> Iterator[None]:
         name = next(filter(None, named.groups()), "") if named is not None else None
         values = infer_types(graph).values if name is not None else {}
         for node in graph.nodes if name is not None else ():
-            types = [values[each].dtype.name for each in (*node.inputs, *node.outputs) if each in values]
+            types = [values[name].dtype.name for name in (*node.inputs, *node.outputs) if name in values]
             dtype = next((each for each in OTHER_TYPES if each in types), None)
             if dtype is not None and node.op != "Cast" and name in ("", node.name):
                 what = f"node {node.output!r} ({node.name or node.op}) computes in {dtype}, and {error.what}"

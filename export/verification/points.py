@@ -73,7 +73,7 @@ def comparison_points(spec: Spec, scope: Scope = "full") -> Iterator[ComparisonP
         usual[0] = replace(usual[0], feeds=feeds | end_times)
     singles = sum(batch == 1 for _, batch in chosen)
     yield from usual[:singles]
-    unseen = [edge for each in spec.conditions for edge in edges(each) if not _is_seen(edge, usual)]
+    unseen = [edge for condition in spec.conditions for edge in edges(condition) if not _is_seen(edge, usual)]
     for number, edge in enumerate(unseen):
         time = times[number % len(times)]
         cleaner = [*times[times.index(time) + 1 :], schedule.cleanest.network]
@@ -163,7 +163,7 @@ def sizes_to_verify(takes: Description, limit: int = VISIT_LIMIT) -> list[dict[s
     mixed = {
         size.name: greatest[size.name] if number % 2 else least[size.name] for number, size in enumerate(takes.sizes)
     }
-    odd = {each.name: find_odd_multiple(each, usual[each.name], each.multiple) or each.low for each in takes.sizes}
+    odd = {size.name: find_odd_multiple(size, usual[size.name], size.multiple) or size.low for size in takes.sizes}
     choices = [usual]
     for choice in (least, mixed, greatest):
         if choice not in choices and math.prod(choice.values()) <= limit * math.prod(usual.values()):

@@ -176,12 +176,16 @@ def _takes_positional(signature: inspect.Signature, count: int) -> bool:
 
 def _describe_integer_ranges(spec: Spec) -> list[str]:
     """Return the integers that a spec allows, as text."""
-    own = [each for each in spec.conditions if each.dtype.startswith(("int", "uint")) and each.low is not None]
+    own = [
+        condition
+        for condition in spec.conditions
+        if condition.dtype.startswith(("int", "uint")) and condition.low is not None
+    ]
     return [
         *spec.space.ranges,
         *(
-            f"{each.name} {each.low:g} to {each.high:g}{'' if each.null is None else f', {each.null:g} for none'}"
-            for each in own
+            f"{port.name} {port.low:g} to {port.high:g}{'' if port.null is None else f', {port.null:g} for none'}"
+            for port in own
         ),
     ]
 

@@ -74,7 +74,8 @@ class Verification(msgspec.Struct, frozen=True):
     def worst(self) -> PointComparison:
         """The largest difference in float32."""
         return max(
-            (each for each in self.comparisons if each.stage != "float16"), key=lambda comparison: comparison.relative
+            (comparison for comparison in self.comparisons if comparison.stage != "float16"),
+            key=lambda comparison: comparison.relative,
         )
 
 
@@ -140,7 +141,7 @@ def record_reference(
     mixed: tuple[Mapping[str, Array], Array] | None = None
     dependence = None
     if scope == "full":
-        last = replace(every[-1], feeds=mix_times(every[-1], sorted({each.time for each in every})))
+        last = replace(every[-1], feeds=mix_times(every[-1], sorted({point.time for point in every})))
         alone = _run_alone(reference, last)
         mixed, dependence = (last.feeds, alone), _find_dependence(reference, traced.graph, last, alone)
     return ReferenceOutputs(

@@ -173,19 +173,19 @@ def _ports(
     """Return the inputs of the file, except the noise, draws or tokens from which a sample starts."""
     ports = list[BakedPort]()
     encoded = set() if parts.text is None else {value.name for value in parts.text.outputs}
-    for each in manifest.conditions:
-        if each.name not in encoded:
-            shape = (sample[0], *free_shape(each.shape, each.follows))
-            ports.append(BakedPort(each.name, "condition", shape, each.dtype))
+    for condition in manifest.conditions:
+        if condition.name not in encoded:
+            shape = (sample[0], *free_shape(condition.shape, condition.follows))
+            ports.append(BakedPort(condition.name, "condition", shape, condition.dtype))
     if manifest.text is not None and encoded:
         for tensor in manifest.text.graph.inputs:
             ports.append(BakedPort(tensor.name, tensor.role, (sample[0], *tensor.shape[1:]), tensor.dtype))
-    conditions = {each.name for each in manifest.conditions} | encoded
-    for each in manifest.conditions:
-        if each.name in plan.given and each.shape != manifest.x_shape:
+    conditions = {condition.name for condition in manifest.conditions} | encoded
+    for condition in manifest.conditions:
+        if condition.name in plan.given and condition.shape != manifest.x_shape:
             raise UserError(
-                f"the plan starts from {each.name!r}, and the condition of that name has another shape: a file has one "
-                "input of a name",
+                f"the plan starts from {condition.name!r}, and the condition of that name has another shape: a file "
+                "has one input of a name",
                 "sample step by step, or export the model again with another name of the condition",
             )
     ports += [BakedPort(name, "given", sample, "float32") for name in plan.given if name not in conditions]

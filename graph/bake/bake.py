@@ -47,7 +47,7 @@ def assemble_run(options: BakeOptions, planned: Planned | None = None) -> tuple[
     bundle, body, plan = planned or resolve_run(options)
     check_run(options, bundle, bundle.body(body), plan)
     around = [resolve_call("around", text, 1) for text in options.around]
-    if options.output.resolve() in (file.resolve() for each in around for file in each.files):
+    if options.output.resolve() in (file.resolve() for bundle in around for file in bundle.files):
         raise UserError(f"{options.output} is both an input and the output", "give the output another name")
     named = body_form(bundle.manifest, options.body or body)
     parts = open_parts(bundle, body, plan, named.form, options.latents)

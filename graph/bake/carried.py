@@ -89,7 +89,7 @@ def banks_of(plan: AnyPlan, carried: Sequence[Carried]) -> list[CarriedBank]:
     if not plan.banks or features_of(plan) is not None:
         return []
     plan = check_compiled(plan)
-    tensors, banks, last = {each.name: each for each in carried}, [], plan.steps[-1]
+    tensors, banks, last = {tensor.name: tensor for tensor in carried}, [], plan.steps[-1]
     if plan.rolling_bank is not None:
         raise UserError(f"plan {plan.name!r} continues from run to run", "run the bundle: a baked file cannot do that")
     counts = [len(step.branches) for step in plan.steps]

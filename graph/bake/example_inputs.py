@@ -28,7 +28,7 @@ def choose_fill(port: BakedPort, baked: Baked) -> float:
     """Return the number with which an example input is filled: 0 for carried tensors, -1 for known tokens (none is
     known), 1 for booleans and masks of ids, the lowest valid integer (0 without a limit) for other integers, and
     otherwise FILL, clipped to the limits of the condition."""
-    condition = next((each for each in baked.conditions if each.name == port.name), None)
+    condition = next((condition for condition in baked.conditions if condition.name == port.name), None)
     low, high = (None, None) if condition is None else (condition.low, condition.high)
     if port.meaning in (PORT, TOKENS):
         return 0.0 if port.meaning == PORT else -1.0

@@ -48,9 +48,9 @@ class FeatureSlots:
     def write(self, step: Step, made: Mapping[str, str]) -> None:
         """Update the slots after a full step. `made` has the names of the tensors that its network returned."""
         before: list[Slot | None] = [*self.slots, (step.branches, made[NEXT + self.name])]
-        for each in step.carry:
-            (source,) = (slot for number, slot in zip(each.row, before, strict=True) if number)
-            self.slots[each.slot] = source
+        for move in step.carry:
+            (source,) = (slot for number, slot in zip(move.row, before, strict=True) if number)
+            self.slots[move.slot] = source
 
 
 def features_of(plan: AnyPlan) -> FeatureSlots | None:
@@ -59,7 +59,7 @@ def features_of(plan: AnyPlan) -> FeatureSlots | None:
     if not isinstance(plan, Plan) or not any(step.network == LIGHT and step.carry_in for step in plan.steps):
         return None
     (bank,) = plan.banks
-    if any(sum(map(bool, each.row)) != 1 or max(each.row) != 1 for step in plan.steps for each in step.carry):
+    if any(sum(map(bool, move.row)) != 1 or max(move.row) != 1 for step in plan.steps for move in step.carry):
         what = f"plan {plan.name!r} combines or scales the stored tensors of {bank.name!r}"
         raise UserError(what, "run the bundle: a baked file cannot do that")
     return FeatureSlots(bank.name, [None] * bank.slots)

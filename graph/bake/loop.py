@@ -180,7 +180,7 @@ class _Step:
         steps = slice(self.at, self.at + len(self.stretch.steps))
         scales, noise = [], ""
         if held.draws:
-            scales = [self.numbers.float(np.array(each[steps])) for each in (held.alphas, held.sigmas)]
+            scales = [self.numbers.float(np.array(array[steps])) for array in (held.alphas, held.sigmas)]
             places = draws.places(np.array(held.draws[steps]))
             noise = self.inner.node(
                 "Gather", (draws.add_all_draws(self.run.outer), self.numbers.scalar(places)), "hold_draw", axis=0
@@ -250,7 +250,7 @@ class _Step:
         if role == PORT and self.run.features is not None:
             return self.run.features.add_read(self.inner, self.batch, steps[0])
         if role == PORT:
-            (bank,) = (each for each in self.run.banks if each.input_port.name == name)
+            (bank,) = (bank for bank in self.run.banks if bank.input_port.name == name)
             begin = np.array(bank.first[self.at : self.at + len(steps)])
             ends = (self.numbers.integer(begin), self.numbers.integer(begin + len(self.stretch.branches)))
             return bank.add_read(self.inner, ends, name)
@@ -281,8 +281,8 @@ class _Step:
         [S] has its number in the plan for each step; for a step without such a term it is zeros."""
         used = sorted({int(number) for number in numbers} - {NO_TENSOR})
         arrays: list[Array] = [tensor_values(plan.tensors[number]).astype(np.float32) for number in used]
-        shape = np.broadcast_shapes(*(each.shape for each in arrays))
-        stack = np.stack([*(np.broadcast_to(each, shape) for each in arrays), np.zeros(shape, np.float32)])
+        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        stack = np.stack([*(np.broadcast_to(array, shape) for array in arrays), np.zeros(shape, np.float32)])
         table = self.inner.constant(stack, f"tensors_{term}")
         places = np.array([used.index(number) if number in used else len(used) for number in numbers])
         return self.inner.node("Gather", (table, self.numbers.scalar(places)), f"tensor_{term}", axis=0)

@@ -93,13 +93,13 @@ def dequantize_before_loops(graph: Graph) -> Graph:
             nodes.append(node)
             continue
         known = {**graph.constants, **body.constants}
-        moved = [each for each in body.nodes if each.op == "DequantizeLinear" and known.keys() >= {*each.inputs}]
-        gone = {each.output for each in moved}
-        rest = tuple(each for each in body.nodes if each.output not in gone)
-        read = {name for each in moved for name in each.inputs}
+        moved = [node for node in body.nodes if node.op == "DequantizeLinear" and known.keys() >= {*node.inputs}]
+        gone = {node.output for node in moved}
+        rest = tuple(node for node in body.nodes if node.output not in gone)
+        read = {name for node in moved for name in node.inputs}
         constants |= {name: known[name] for name in read}
         body = replace(body, nodes=rest, constants={n: a for n, a in body.constants.items() if n not in read})
-        nodes += [each for each in moved if each.output not in made]
+        nodes += [node for node in moved if node.output not in made]
         made |= gone
         nodes.append(replace(node, attributes={**node.attributes, "body": body}))
     return graph.with_nodes(nodes, constants)

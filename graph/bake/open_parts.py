@@ -54,7 +54,11 @@ def open_parts(bundle: Bundle, name: str, plan: AnyPlan, form: str, latents: boo
         setup={network: setup_graphs(part.manifest) for network, part in each.items()},
         text=open_graph(manifest.text.graph) if has_text and manifest.text is not None else None,
         decoder=open_graph(manifest.autoencoder.decoder) if has_image and manifest.autoencoder is not None else None,
-        nulls={each.name: bundle.null(each) for each in manifest.conditions if each.null_file is not None},
+        nulls={
+            condition.name: bundle.null(condition)
+            for condition in manifest.conditions
+            if condition.null_file is not None
+        },
     )
 
 

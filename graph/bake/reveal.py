@@ -37,7 +37,7 @@ def _rule(step: TokenStep) -> tuple[object, ...]:
     """Return the properties of a token step on which the operations of its graph depend. Steps that differ only in the
     values of their numbers have equal properties."""
     rules = (step.chance, step.threshold, step.bound)
-    return step.score, step.temperature == 0, *(each is None for each in rules)
+    return step.score, step.temperature == 0, *(rule is None for rule in rules)
 
 
 def begin_tokens(outer: Builder, vocabulary: Vocabulary, known: str) -> str:
@@ -103,16 +103,16 @@ class Reveal:
             place = node("Unsqueeze", (token, self._int64([-1])), "token_place")
             log = node("Squeeze", (node("GatherElements", (logs, place), "own_log", axis=-1), self._int64([-1])), "own")
         if step.chance is not None:
-            shown = node("Less", (order, self.numbers.double([each.chance for each in steps])), "by_chance")
+            shown = node("Less", (order, self.numbers.double([step.chance for step in steps])), "by_chance")
         else:
             shown = self._top_positions(ids, self._score(logs, log, order), some, of_start)
             if step.threshold is not None:
-                threshold = self.numbers.double([each.threshold for each in steps])
+                threshold = self.numbers.double([step.threshold for step in steps])
                 sure = node("Greater", (node("Exp", (log,), "own_share"), threshold), "is_sure")
                 shown = node("Or", (shown, sure), "ranked_or_sure")
         after = node("Where", (node("And", (shown, some), "shown"), token, ids), "revealed")
-        if any(each.again for each in steps):
-            again = node("Less", (self._chance(2), self.numbers.double([each.again for each in steps])), "by_again")
+        if any(step.again for step in steps):
+            again = node("Less", (self._chance(2), self.numbers.double([step.again for step in steps])), "by_again")
             was_drawn = node("And", (begins_open, node("Not", (is_open,), "is_token")), "was_drawn")
             after = node("Where", (node("And", (again, was_drawn), "opens"), mask, after), "opened")
         return after
@@ -126,8 +126,8 @@ class Reveal:
     def _restrict_mask(self, mask: str, name: str) -> str:
         """Restrict a mask [B, *shape] to the positions that the step may change."""
         length = self.plan.shape[-1]
-        ends = [each.positions or (0, length) for each in self.stretch.steps]
-        if all(each == (0, length) for each in ends):
+        ends = [step.positions or (0, length) for step in self.stretch.steps]
+        if all(end == (0, length) for end in ends):
             return mask
         places = self.inner.constant(np.arange(length), "positions")
         first, last = (self.numbers.integer(column) for column in zip(*ends, strict=True))
@@ -156,10 +156,13 @@ class Reveal:
         ]
         guided = logs[0]
         if len(logs) > 1:
-            own = [dict(zip(each.branches, each.weights, strict=True)) for each in steps]
-            row = [self.numbers.double([each.get(branch, 0.0) for each in own]) for branch in self.stretch.branches]
+            own = [dict(zip(step.branches, step.weights, strict=True)) for step in steps]
+            row = [
+                self.numbers.double([rules_of_step.get(branch, 0.0) for rules_of_step in own])
+                for branch in self.stretch.branches
+            ]
             guided = self._log_softmax(self.inner.combine(row, logs, "mixed"), "guided")
-        heats = [each.temperature for each in steps]
+        heats = [step.temperature for step in steps]
         if {*heats} <= {0.0} or {*heats} == {1.0}:
             return guided
         return self._log_softmax(node("Div", (guided, self.numbers.double(heats)), "heated"), "heated_logs")
@@ -210,15 +213,15 @@ class Reveal:
                 "score",
                 keepdims=0,
             )
-        if len(self.plan.shape) > 1 and any(each.penalty for each in steps):
+        if len(self.plan.shape) > 1 and any(step.penalty for step in steps):
             books = np.arange(self.plan.shape[0], dtype=np.float64).reshape(-1, *[1] * (len(self.plan.shape) - 1))
-            penalty = self.numbers.double([each.penalty for each in steps])
+            penalty = self.numbers.double([step.penalty for step in steps])
             off = node("Mul", (penalty, self.inner.constant(books, "codebooks")), "penalty")
             score = node("Sub", (score, off), "score_of_codebook")
-        if any(each.noise for each in steps):
+        if any(step.noise for step in steps):
             inner = node("Neg", (node("Log", (order,), "order_log"),), "order_exponential")
             gumbel = node("Neg", (node("Log", (inner,), "order_double_log"),), "gumbel")
-            scale = self.numbers.double([each.noise for each in steps])
+            scale = self.numbers.double([step.noise for step in steps])
             score = node("Add", (score, node("Mul", (scale, gumbel), "score_noise")), "score_with_noise")
         parts = node("Round", (node("Mul", (score, self._double(EVEN)), "score_parts"),), "score_whole_parts")
         return node("Div", (parts, self._double(EVEN)), "score_even")
@@ -236,7 +239,7 @@ class Reveal:
         ranks = node("ScatterElements", (places, places, ordered), "ranks", axis=1)
         least = self._count(of_start)
         if self.step.bound is not None:
-            bound = self.numbers.double([each.bound for each in self.stretch.steps])
+            bound = self.numbers.double([step.bound for step in self.stretch.steps])
             sums = node("CumSum", (node("Neg", (best,), "entropies"), self._int64(1)), "entropy_sums")
             within = node("Cast", (node("Less", (sums, bound), "is_within"),), "within", to=INT64)
             enough = node("ReduceSum", (within, one), "enough", keepdims=1)

@@ -70,7 +70,7 @@ def add_setup(
     """
     under = "" if network == DENOISER else f"{network}_"
     branches, steps = _branches(plan), [step for step in plan.steps if step.network == network]
-    by_branch = {each.input: conditions[each.name] for each in manifest.conditions}
+    by_branch = {condition.input: conditions[condition.name] for condition in manifest.conditions}
     if manifest.conditioner is not None:
         feeds = {tensor.name: by_branch[tensor.name] for tensor in manifest.conditioner.inputs}
         by_branch |= outer.inline_graph(graphs["conditioner"], feeds, f"{under}conditioner", batch="branches")

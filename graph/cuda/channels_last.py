@@ -342,7 +342,7 @@ class _Layout:
             self.nodes.append(Node("Squeeze", (self.last[name], row), (output,), name=node.name))
             self.written.add(output)
             return True
-        if not any(self._reads_images(each, output) for each in self.idx.consumers.get(output, ())):
+        if not any(self._reads_images(reader, output) for reader in self.idx.consumers.get(output, ())):
             return False
         self.last[output] = self.new.name(f"{output}_last")
         self.nodes.append(Node("Unsqueeze", (self.first_name(name), row), (self.last[output],), name=node.name))

@@ -106,6 +106,6 @@ def _silu(name: str, idx: Index) -> Node | None:
     readers = idx.consumers.get(name, ())
     if name in idx.outputs or len(readers) != 2:
         return None
-    product = next((each for each in readers if each.op == "Mul"), None)
+    product = next((reader for reader in readers if reader.op == "Mul"), None)
     matched = match(product, "Mul(x, *Sigmoid(x))", idx)
     return product if matched is not None and matched["x"] == name else None

@@ -36,7 +36,7 @@ def has_long_attention(portable: Graph, form: Graph) -> bool:
     types, left = infer_types(portable), {name for node in form.nodes for name in node.outputs}
     fused = [node.output for node in portable.nodes if node.op == "Softmax" and node.output not in left]
     keys = [(types.shape(name) or ("?",))[-1] for name in fused]
-    return bool(keys) and 2 * sum(isinstance(each, int) and each >= LONG for each in keys) >= len(keys)
+    return bool(keys) and 2 * sum(isinstance(key, int) and key >= LONG for key in keys) >= len(keys)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def form_size(graph: Graph) -> FormSize:
         perm = list(node.attributes.get("perm", ())) if node.op == "Transpose" else []
         source, readers = idx.producers.get(node.inputs[0]) if node.inputs else None, idx.consumers.get(node.output, ())
         if perm == FIRST["perm"]:
-            return bool(readers) and all(each.op == "Conv" for each in readers)
+            return bool(readers) and all(reader.op == "Conv" for reader in readers)
         return perm == LAST["perm"] and source is not None and source.op == "Conv"
 
     nodes = [node for node in graph.nodes if node.op not in VIEWS and not cancels(node)]

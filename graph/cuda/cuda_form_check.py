@@ -61,7 +61,7 @@ def form_problem(graph: Graph, form: Graph, entry: GraphEntry) -> str:
 
 def _sizes_of(entry: GraphEntry) -> set[str]:
     """Return the names in the shapes of a graph's inputs."""
-    sizes = {size for each in entry.inputs for size in each.shape if isinstance(size, str)}
+    sizes = {size for port in entry.inputs for size in port.shape if isinstance(size, str)}
     return {name for size in sizes for name in parse_dimension(size)[1]}
 
 

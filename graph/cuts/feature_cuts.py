@@ -190,7 +190,7 @@ class _Search:
         sums = self._residual_sums
         kinds = [self._ops_between(before, after) for before, after in pairwise(sums)]
         periods = (each for each in range(1, len(kinds) + 1) if len(kinds) % each == 0)
-        period = next((each for each in periods if kinds == kinds[:each] * (len(kinds) // each)), 1)
+        period = next((period for period in periods if kinds == kinds[:period] * (len(kinds) // period)), 1)
         return sums[::period]
 
     @property

@@ -80,7 +80,7 @@ def build(options: BuildOptions, progress: Progress = SILENT) -> Build:
             changed, built = _add_engines(changed, part, new), [*built, *new]
         if changed != manifest:
             provenance = manifest.provenance
-            devices = tuple(dict.fromkeys(each.device for each in built if builder.module))
+            devices = tuple(dict.fromkeys(engine.device for engine in built if builder.module))
             commands = (*provenance.commands, _command(options, devices))
             provenance = msgspec.structs.replace(provenance, commands=commands)
             manifest = writer.commit(msgspec.structs.replace(changed, provenance=provenance))
@@ -94,9 +94,9 @@ def list_requests(options: BuildOptions) -> tuple[EngineRequest, ...]:
         if part.body is None:  # `build` would create it first, so it has no engine yet
             devices = devices_of(options, builder, part) if builder.module else {}
             requests += [EngineRequest(part.name, device, False, part.network) for device in devices]
-        for each in () if part.body is None else list_orders(options, builder, part, part.bundle.manifest.files):
-            is_there = _find_current(part.bundle, each.key) is not None
-            requests.append(EngineRequest(each.body, each.key.device, is_there, part.network))
+        for order in () if part.body is None else list_orders(options, builder, part, part.bundle.manifest.files):
+            is_there = _find_current(part.bundle, order.key) is not None
+            requests.append(EngineRequest(order.body, order.key.device, is_there, part.network))
     return tuple(requests)
 
 

@@ -128,13 +128,13 @@ def _check_types(order: BuildOrder, program: bytes, layers: Path) -> dict[str, i
     """
     kernels = kernels_of(program)
     convolutions = () if kernels is None else kernels.convolutions
-    for each in convolutions:
-        if order.is_reduced and each.multiplies == "float32":
+    for convolution in convolutions:
+        if order.is_reduced and convolution.multiplies == "float32":
             raise UserError(
-                f"the engine for {order.key.device} computes convolution {each.name!r} in float32",
+                f"the engine for {order.key.device} computes convolution {convolution.name!r} in float32",
                 "report this with the graph: a lowering of fewstep is wrong",
             )
-    types = Counter(each.multiplies or "unknown" for each in convolutions)
+    types = Counter(convolution.multiplies or "unknown" for convolution in convolutions)
     if layers.exists():
         types = Counter(engine_layers.convolutions(layers.read_bytes()).values())
         if order.is_reduced and (count := types["float32"]):

@@ -22,7 +22,7 @@ from fewstep.runtime.kinds.sizes import parse_dimension
 
 def setup_graphs(manifest: Manifest) -> dict[str, GraphFile]:
     """Return the graphs that run before the first step, by name."""
-    return {each: graph for each in RUN_ONCE if (graph := getattr(manifest, each)) is not None}
+    return {stage: graph for stage in RUN_ONCE if (graph := getattr(manifest, stage)) is not None}
 
 
 def devices_of(options: BuildOptions, builder: EngineBuilder, part: NetworkBody) -> dict[str, int | None]:
@@ -38,7 +38,7 @@ def devices_of(options: BuildOptions, builder: EngineBuilder, part: NetworkBody)
 
 def _has_bfloat16(part: NetworkBody) -> bool:
     graphs = () if part.body is None else part.body.graphs
-    return any(has_type(load_stored(part.bundle, each), BFLOAT16) for each in graphs)
+    return any(has_type(load_stored(part.bundle, graph), BFLOAT16) for graph in graphs)
 
 
 def list_orders(

@@ -61,7 +61,7 @@ def _trtexec(name: str, graph: GraphEntry, profile: Profile, flags: Flags) -> It
     yield from ("--stronglyTyped", "--noTF32")
     yield "--skipInference"  # trtexec's random integers may not be a valid group or class
     for end, word in enumerate(ENDS):
-        shapes = (f"{each.name}:{'x'.join(map(str, _shape(each, profile, end)))}" for each in graph.inputs)
+        shapes = (f"{port.name}:{'x'.join(map(str, _shape(port, profile, end)))}" for port in graph.inputs)
         yield f"--{word}Shapes={','.join(shapes)}"
     if "workspace" in flags:
         yield f"--memPoolSize=workspace:{flags['workspace']}M"
@@ -81,10 +81,10 @@ def _polygraphy(
     yield from ("polygraphy", "run", graph.file, "--trt", "--onnxrt", "--strongly-typed")
     for end, word in enumerate(ENDS):
         yield f"--trt-{word}-shapes"
-        yield from (f"{each.name}:{_format_shape(each, profile, end)}" for each in graph.inputs)
+        yield from (f"{port.name}:{_format_shape(port, profile, end)}" for port in graph.inputs)
     yield "--input-shapes"
-    yield from (f"{each.name}:{_format_shape(each, profile, ENDS.index('opt'))}" for each in graph.inputs)
-    ranges = [f"{each.name}:[{low},{high}]" for each in graph.inputs for low, high in _range(each, body, conditions)]
+    yield from (f"{port.name}:{_format_shape(port, profile, ENDS.index('opt'))}" for port in graph.inputs)
+    ranges = [f"{port.name}:[{low},{high}]" for port in graph.inputs for low, high in _range(port, body, conditions)]
     yield from ("--val-range", *ranges) if ranges else ()
     if "workspace" in flags:
         yield from ("--pool-limit", f"workspace:{flags['workspace']}M")

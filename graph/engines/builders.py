@@ -134,7 +134,7 @@ ONNXRUNTIME_CUDA = EngineBuilder(
     name="onnxruntime-cuda",
     module=None,
     install="pip install 'fewstep[gpu]'",
-    bodies=MappingProxyType({each: (each,) for each in ("float16", "bfloat16", "float32")}),
+    bodies=MappingProxyType({precision: (precision,) for precision in ("float16", "bfloat16", "float32")}),
     writes_forms=True,
 )
 BUILDERS = (TENSORRT_RTX, TENSORRT, QNN, ONNXRUNTIME_CUDA)

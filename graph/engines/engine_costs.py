@@ -74,15 +74,15 @@ def read_costs(bundle: Bundle) -> dict[str, EngineCost]:
 def cost_lines(engines: Sequence[EngineEntry], known: Mapping[str, EngineCost]) -> dict[str, tuple[str, ...]]:
     """Return each engine's cost and bounds as lines of text, by file. The lines of an int8 engine also compare it with
     the 16-bit engine of the same device and batch, and name the body with the lower bound."""
-    halves = {(each.device, known[each.file].batch): each for each in engines if _is_half(each, known)}
+    halves = {(engine.device, known[engine.file].batch): engine for engine in engines if _is_half(engine, known)}
     lines: dict[str, tuple[str, ...]] = {}
-    for each in engines:
-        if (cost := known.get(each.file)) is not None:
-            half = halves.get((each.device, cost.batch))
-            compared = "" if half is None or half is each else f"; {half.body}: {_short(known[half.file])}"
+    for engine in engines:
+        if (cost := known.get(engine.file)) is not None:
+            half = halves.get((engine.device, cost.batch))
+            compared = "" if half is None or half is engine else f"; {half.body}: {_short(known[half.file])}"
             bounds = ", ".join(f"{name} {1e3 * seconds:.3g} ms" for name, seconds in cost.bounds.items())
             bounded = (f"a bound, not a time: {bounds}",) if bounds else ()
-            lines[each.file] = (f"{cost.text}{compared}", *bounded, *_compare_bounds(each, half, known))
+            lines[engine.file] = (f"{cost.text}{compared}", *bounded, *_compare_bounds(engine, half, known))
     return lines
 
 

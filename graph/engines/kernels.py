@@ -78,7 +78,7 @@ class Kernels:
     @property
     def convolutions(self) -> tuple[Kernel, ...]:
         """The convolution kernels."""
-        return tuple(each for each in self.each if each.kind == CONVOLUTION)
+        return tuple(kernel for kernel in self.each if kernel.kind == CONVOLUTION)
 
 
 def kernels_of(engine: bytes, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Kernels | None:
@@ -93,22 +93,22 @@ def kernels_of(engine: bytes, shapes: Mapping[str, tuple[int, ...]] | None = Non
 
 def _kernels(program: EngineProgram, numbers: Mapping[str, int]) -> tuple[Kernel, ...]:
     generated, kernels = iter(program.generated), []
-    for each in program.instructions:
-        inside = next(generated, None) if each.kind in ON_DEVICE else None
-        written = [_tensor(program, name) for name in each.outputs]
-        if each.kind in NO_KERNELS or all(tensor is not None and tensor.is_on_host for tensor in written):
+    for instruction in program.instructions:
+        inside = next(generated, None) if instruction.kind in ON_DEVICE else None
+        written = [_tensor(program, name) for name in instruction.outputs]
+        if instruction.kind in NO_KERNELS or all(tensor is not None and tensor.is_on_host for tensor in written):
             continue
-        read = [_tensor(program, name) for name in dict.fromkeys(each.inputs)]
+        read = [_tensor(program, name) for name in dict.fromkeys(instruction.inputs)]
         touched = [tensor for tensor in read if tensor is None or not tensor.is_on_host]
         sizes = [None if tensor is None else _bytes(tensor, numbers) for tensor in (*touched, *written)]
         size = None if None in sizes else sum(size for size in sizes if size is not None)
         reads, writes = (tuple(map(_type, tensors)) for tensors in (touched, written))
-        kind, macs = each.kind, _macs(each, program, numbers)
+        kind, macs = instruction.kind, _macs(instruction, program, numbers)
         for one in inside.instructions if inside is not None else ():
             if inside is not None and one.kind in MULTIPLY:
                 kind, macs = one.kind, macs + _macs(one, inside, numbers)
                 reads = tuple(_type(_tensor(inside, name)) for name in one.inputs)
-        kernels.append(Kernel(each.name, kind, reads, writes, size, macs))
+        kernels.append(Kernel(instruction.name, kind, reads, writes, size, macs))
     return tuple(kernels)
 
 

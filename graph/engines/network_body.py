@@ -39,7 +39,7 @@ def network_bodies(options: BuildOptions, builder: EngineBuilder) -> Iterator[Ne
     names = builder.bodies[options.precision]
     for network in networks(whole.manifest):
         bundle = whole.select_network(network)
-        name = next((each for each in names if each in bundle.manifest.bodies), names[0])
+        name = next((name for name in names if name in bundle.manifest.bodies), names[0])
         body = bundle.manifest.bodies.get(name)
         if body is None and name not in HALVES:
             fix = calibrate_fix(bundle, name)

@@ -74,7 +74,7 @@ class EngineProgram:
             if tensor is not None and len(tensor.dims) == len(shape):
                 sizes = zip(tensor.dims, shape, strict=True)
                 known |= {size: number for size, number in sizes if isinstance(size, str)}
-        copies = [each for each in self.instructions if each.kind == "copy"]
+        copies = [instruction for instruction in self.instructions if instruction.kind == "copy"]
         for copy in copies:  # if a copied dimension of an input is known, so is its source
             for source, target in zip(copy.inputs, copy.outputs, strict=False):
                 if target in known:
@@ -82,9 +82,9 @@ class EngineProgram:
         before = -1
         while len(known) > before:
             before = len(known)
-            for each in self.instructions:
-                if (number := _result(each, known)) is not None:
-                    known.setdefault(each.outputs[0], number)
+            for instruction in self.instructions:
+                if (number := _result(instruction, known)) is not None:
+                    known.setdefault(instruction.outputs[0], number)
         return known
 
 
@@ -105,7 +105,7 @@ def program_of(engine: bytes) -> EngineProgram | None:
     if not own:
         return None
     tensors = {name: tensor for part in own for name, tensor in part.tensors.items()}
-    instructions = tuple(each for part in own for each in part.instructions)
+    instructions = tuple(instruction for part in own for instruction in part.instructions)
     return EngineProgram(tensors, instructions, tuple(part for is_generated, part in parts if is_generated))
 
 

@@ -208,7 +208,7 @@ class Writer:
         in_place = _current(self.bundle, must_exist=False)
         if in_place is not None or not (self.bundle / MANIFEST).exists():
             last = None if in_place is None else in_place.manifest
-            named = {name for each in (last, self.manifest) if each for name in each.files}
+            named = {name for manifest in (last, self.manifest) if manifest for name in manifest.files}
             _remove_garbage(self.bundle, named, self.files)
 
 
@@ -271,7 +271,7 @@ def check_room(bundle: Path, size: int, instead: str = ANOTHER_PATH) -> None:
 
 def existing_parent(folder: Path) -> Path:
     """Return the first existing folder at or above this one. Its disk stores the files."""
-    return next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def to_model(
     """
     proto = _graph_proto(graph, find)
     proto.output.extend(onnx.ValueInfoProto(name=name) for name in also)
-    domains = sorted({node.domain for each in graph.walk_graphs() for node in each.nodes if node.domain})
+    domains = sorted({node.domain for subgraph in graph.walk_graphs() for node in subgraph.nodes if node.domain})
     opsets = [helper.make_opsetid("", graph.opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
     model = helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fewstep")
     helper.set_model_props(model, {**extents.encode(graph.extents), **(metadata or {})})
@@ -110,7 +110,7 @@ def store(
     bodies. If the graph reads little of such a file (`weights.seldom_read`), that part is copied to a file of the
     graph, since every load of a graph hashes its weight files.
     """
-    apart = weights.seldom_read(graph, (writer.bundle / each for each in others))
+    apart = weights.seldom_read(graph, (writer.bundle / file for file in others))
     find = _finder(writer, apart)
     shares = any(find(array) is not None for array in weights.large_constants(graph).values())
     if shares or exceeds_one_file(graph, external_above):
@@ -142,9 +142,8 @@ def store_weights(writer: "Writer", *graphs: Graph, apart: Collection[str] = ())
         for array in weights.distinct_arrays(weights.large_constants(graph).values()):
             if find(array) is not None or weights.memory_key(array) in files:
                 continue
-            same = next(
-                (each for each in written.get((array.dtype, array.shape), ()) if weights.are_equal(each, array)), None
-            )
+            alike = written.get((array.dtype, array.shape), ())
+            same = next((stored for stored in alike if weights.are_equal(stored, array)), None)
             if same is None:
                 fresh.append(array)
             else:

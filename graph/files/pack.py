@@ -65,9 +65,9 @@ def pack(options: PackOptions) -> Manifest:
         plans = {name: _copy_file(writer, bundle, manifest.plans[name]) for name in calibrated if name is not None}
         packed = msgspec.structs.replace(manifest, **own, networks=networks, files=dict(writer.files))
         fitted = tuple(
-            _pack_fitted_plan(writer, bundle, each, packed)
-            for each in manifest.fitted
-            if each.body in chosen or each.body == "float32"  # other bodies run its plans too
+            _pack_fitted_plan(writer, bundle, entry, packed)
+            for entry in manifest.fitted
+            if entry.body in chosen or entry.body == "float32"  # other bodies run its plans too
         )
         _copy_files_of_kinds(writer, bundle)
         command = f"fewstep pack BUNDLE -o BUNDLE --body {','.join(chosen)}"
@@ -104,7 +104,7 @@ def _pack_network(writer: Writer, bundle: Bundle, wanted: Sequence[str]) -> dict
         **setup,
         **others,
         "bodies": bodies,
-        "engines": tuple(_copy_engine(writer, bundle, each) for each in _engines_of(tuple(wanted), manifest)),
+        "engines": tuple(_copy_engine(writer, bundle, engine) for engine in _engines_of(tuple(wanted), manifest)),
         "ranges": None if manifest.ranges is None else _copy_file(writer, bundle, manifest.ranges),
         "verification": None,
         "precision": None,
@@ -141,7 +141,7 @@ def _body(writer: Writer, bundle: Bundle, name: str, body: Body) -> Body:
     """Copy the graphs of a body to the packed bundle, and return the body's manifest entry there. The large constants
     of its last graph are written to files that other bodies may share."""
     last, *others = graph_names(name, body).items()
-    earlier = [_pack_graph(writer, bundle, *each) for each in others]
+    earlier = [_pack_graph(writer, bundle, *entry) for entry in others]
     return msgspec.structs.replace(body, graphs=(*earlier, _pack_graph(writer, bundle, *last, shares=True)))
 
 

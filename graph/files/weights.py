@@ -76,12 +76,12 @@ def release_array(array: Array) -> None:
 def large_constants(graph: Graph) -> dict[str, Array]:
     """Return the constants that may be stored outside a graph's file, including those of its loops."""
     graphs = graph.walk_graphs()
-    return {name: array for each in graphs for name, array in each.constants.items() if array.nbytes >= LARGE}
+    return {name: array for graph in graphs for name, array in graph.constants.items() if array.nbytes >= LARGE}
 
 
 def weight_bytes(graph: Graph) -> int:
     """Return the bytes of all constants, including those of loops."""
-    return sum(array.nbytes for each in graph.walk_graphs() for array in each.constants.values())
+    return sum(array.nbytes for subgraph in graph.walk_graphs() for array in subgraph.constants.values())
 
 
 def collect_garbage(graph: Graph) -> None:

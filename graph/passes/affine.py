@@ -21,7 +21,9 @@ def merge_affine(graph: Graph) -> Graph:
     idx, types, new = index(graph), infer_types(graph), NewNodes(graph)
     moving = idx.dependents([X])
     # bypassed nodes remain until `drop_unused`, so rewrites may overlap
-    return graph.with_nodes(each for node in graph.nodes for each in _rewrite(node, idx, types, moving, new) or (node,))
+    return graph.with_nodes(
+        replacement for node in graph.nodes for replacement in _rewrite(node, idx, types, moving, new) or (node,)
+    )
 
 
 def _rewrite(node: Node, idx: Index, types: Types, moving: frozenset[str], new: NewNodes) -> tuple[Node, ...]:

@@ -37,7 +37,9 @@ def form_attention(graph: Graph) -> Graph:
         if found is None or softmax.attributes.get("axis", -1) not in (-1, (types.rank(softmax.output) or 0) - 1):
             continue
         changed |= _weights_first(found, new) if turned else _four_axes(softmax, graph, idx, types, new)
-    return graph.with_nodes((each for node in graph.nodes for each in changed.get(node.output, (node,))), new.constants)
+    return graph.with_nodes(
+        (replacement for node in graph.nodes for replacement in changed.get(node.output, (node,))), new.constants
+    )
 
 
 def _weights_first(found: Match, new: NewNodes) -> dict[str, tuple[Node, ...]]:

@@ -53,7 +53,7 @@ def fuse_attention(graph: Graph, types: Types, has_masks: bool = True) -> Graph:
     for node in graph.nodes:
         if node.op == "Softmax" and not node.domain:
             change.fuse(node)
-    nodes = [each for node in graph.nodes for each in change.replaced.get(node.output, (node,))]
+    nodes = [replacement for node in graph.nodes for replacement in change.replaced.get(node.output, (node,))]
     changed = graph.with_nodes(nodes, change.new.constants)
     known = (*changed.constants, *(value.name for value in (*graph.inputs, *graph.optional)))
     # A Split is written before the attention that is found first, but another one may read it earlier.

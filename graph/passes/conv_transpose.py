@@ -47,7 +47,7 @@ def _phases(node: Node, weight: Array) -> Phases | None:
     """Return the phases of a ConvTranspose; None if it has groups, dilation, auto_pad or more than two spatial axes."""
     attributes, axes = node.attributes, weight.ndim - 2
     is_plain = all(attributes.get(name, value) == value for name, value in PLAIN.items())
-    is_dilated = any(each != 1 for each in attributes.get("dilations", ()))
+    is_dilated = any(dilation != 1 for dilation in attributes.get("dilations", ()))
     if not is_plain or set(attributes) - KNOWN or is_dilated or axes not in (1, 2):
         return None
     strides = tuple(attributes.get("strides", [1] * axes))

@@ -33,7 +33,7 @@ def expand_einsum(graph: Graph) -> Graph:
     if "Einsum" not in graph.ops():
         return graph
     types, new = infer_types(graph), NewNodes(graph)
-    nodes = [each for node in graph.nodes for each in (_expand(node, graph, types, new) or (node,))]
+    nodes = [replacement for node in graph.nodes for replacement in (_expand(node, graph, types, new) or (node,))]
     return graph.with_nodes(nodes, new.constants)
 
 

@@ -31,7 +31,9 @@ def expand_group_norm(graph: Graph) -> Graph:
         found = match(node, "Reshape(*InstanceNormalization(*Reshape(x), SCALE, SHIFT))", idx)
         if found is not None:
             changed |= _expand(found, graph, types, new)
-    return graph.with_nodes((each for node in graph.nodes for each in changed.get(node.output, (node,))), new.constants)
+    return graph.with_nodes(
+        (replacement for node in graph.nodes for replacement in changed.get(node.output, (node,))), new.constants
+    )
 
 
 def _expand(found: Match, graph: Graph, types: Types, new: NewNodes) -> dict[str, tuple[Node, ...]]:

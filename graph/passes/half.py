@@ -157,8 +157,8 @@ def _saturates(graph: Graph, created: frozenset[str], half: np.dtype[Any]) -> bo
     a mask. Infinities must stay: with all scores -inf, no key is left."""
     read = {name for node in graph.nodes if not created.isdisjoint(node.outputs) for name in node.inputs}
     arrays = [array for name in read if (array := graph.constants.get(name)) is not None and array.dtype == np.float32]
-    return not any(np.isinf(each).any() for each in arrays) and any(
-        (np.abs(each) > largest_number(half)).any() for each in arrays
+    return not any(np.isinf(array).any() for array in arrays) and any(
+        (np.abs(array) > largest_number(half)).any() for array in arrays
     )
 
 
@@ -167,7 +167,7 @@ def float32_tensors(graph: Graph) -> Iterator[Value]:
     ONNX's type inference."""
     sums, idx = sums_of_squares(graph), index(graph)
     edges = {value.name for value in (*graph.inputs, *graph.outputs)} | sums | tensors_without_inputs(graph)
-    edges |= {name for name, readers in idx.consumers.items() if all(each.outputs[0] in sums for each in readers)}
+    edges |= {name for name, readers in idx.consumers.items() if all(reader.outputs[0] in sums for reader in readers)}
     types = infer_types(graph)
     for name in (output for node in graph.nodes for output in node.outputs):
         value = types.values.get(name)
@@ -178,7 +178,7 @@ def float32_tensors(graph: Graph) -> Iterator[Value]:
 def _needs_float32(name: str, idx: Index) -> bool:
     """Return True if each reader supports only float32, or is the Cast after an operation that returns only float32."""
     readers = idx.consumers.get(name, ())
-    places = [(each, place) for each in readers for place, read in enumerate(each.inputs) if read == name]
+    places = [(reader, place) for reader in readers for place, read in enumerate(reader.inputs) if read == name]
     return bool(readers) and all(each.op == "Cast" or not takes_half(each, place) for each, place in places)
 
 
@@ -240,5 +240,5 @@ def takes_half(node: Node, position: int) -> bool:
     except onnx.defs.SchemaError:
         return True
     formal = schema.inputs[min(position, len(schema.inputs) - 1)]
-    allowed = {each.type_param_str: each.allowed_type_strs for each in schema.type_constraints}
+    allowed = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
     return TAKEN in allowed.get(formal.type_str, (formal.type_str,))  # `formal.types` cannot be read in onnx 1.20

@@ -116,7 +116,7 @@ def _merge_pair(node: Node, graph: Graph, idx: Index) -> Node:
     """Return one node in place of two consecutive Reshapes, or Transposes, of which `node` is the second. Any other
     node is returned unchanged."""
     if (turned := match(node, "Transpose(*Transpose(x))", idx)) is not None:
-        second, first = (each.attributes.get("perm") for each in turned.nodes)
+        second, first = (node.attributes.get("perm") for node in turned.nodes)
         if first is None or second is None:
             return node
         return replace(node, inputs=(turned["x"],), attributes={"perm": [first[axis] for axis in second]})

@@ -94,7 +94,7 @@ def _far_sizes(node: Node, follows: Mapping[str, frozenset[str]], of_sizes: Mapp
         source = follows.get(each.inputs[0]) if each.op in SIZES else given
         if source is None or not source <= given or not far.keys().isdisjoint(each.inputs):
             far |= dict.fromkeys(each.outputs, each)
-    return [each for each in made.values() if each.output in far]
+    return [node for node in made.values() if node.output in far]
 
 
 def _port_sizes(node: Node, port: str, types: Types, new: NewNodes) -> Iterator[Node]:

@@ -52,7 +52,9 @@ def split_attention(graph: Graph, large: int | None = None) -> Graph:
             changed |= {attention.product.output: nodes} if nodes else {}
     if not changed:
         return graph
-    return graph.with_nodes((each for node in graph.nodes for each in changed.get(node.output, (node,))), new.constants)
+    return graph.with_nodes(
+        (replacement for node in graph.nodes for replacement in changed.get(node.output, (node,))), new.constants
+    )
 
 
 def attention_of(softmax: Node, idx: Index, may_scale: Callable[[Node], bool]) -> AttentionNodes | None:

@@ -85,7 +85,7 @@ def attention_calls(module: torch.nn.Module, spec: Spec, of_x: bool = False) -> 
         first, second = (point.feeds for point in islice(comparison_points(own), 2))
         base = _operands(network, own, first)
         follows: dict[int, frozenset[str]] = {}
-        for name in (X, *(() if of_x else (each.input for each in own.conditions))):
+        for name in (X, *(() if of_x else (condition.input for condition in own.conditions))):
             other = _operands(network, own, {**first, name: second[name]})
             for number, (before, changed) in enumerate(zip(base, other, strict=True)):
                 if name == X and _differ(before.q, changed.q):  # otherwise its queries depend on a condition only
@@ -147,7 +147,7 @@ def select_calls(
     if not calls:
         what = f"{name} never calls torch's scaled_dot_product_attention, which {option} would change"
         raise UserError(what, f"leave {option} out, or write its attention with that function")
-    fewest = [call for call in calls if call.queries == min(each.queries for each in calls)]
+    fewest = [call for call in calls if call.queries == min(call.queries for call in calls)]
     named = {ALL: list(calls), MIDDLE: [calls[len(calls) // 2]] if len(fewest) == len(calls) else fewest}
     numbers: set[int] = set()
     for layer in layers:

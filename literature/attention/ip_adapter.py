@@ -102,7 +102,7 @@ def ip_adapter_rewrite(calls: Sequence[AttentionCall], module: nn.Module, adapte
     """
     order = [name for name, _ in module.named_modules()]
     calls = sorted(calls, key=lambda call: order.index(call.layer))
-    widths = [(each.channels, each.channels) for each in calls]
+    widths = [(call.channels, call.channels) for call in calls]
     if widths != [(k.shape[0], v.shape[0]) for k, v in adapter.layers]:
         own = f"the {len(calls)} cross-attention layers of {module_name(module)}"
         what = f"{adapter.name} has {len(adapter.layers)} layers, which do not fit {own}"
@@ -116,7 +116,7 @@ def ip_adapter_rewrite(calls: Sequence[AttentionCall], module: nn.Module, adapte
 
         def change(place: int, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             both = (each[place](image) for each in (tokens.to_k, tokens.to_v))
-            k_image, v_image = (each.unflatten(-1, (q.shape[1], -1)).transpose(1, 2) for each in both)
+            k_image, v_image = (tensor.unflatten(-1, (q.shape[1], -1)).transpose(1, 2) for tensor in both)
             out = attend(q, k, v)
             return out + repeat_over_rows(scale, out) * ATTENTION(q, k_image, v_image)
 

@@ -102,8 +102,11 @@ def with_gradient(
     if spec.towards is not None:
         what = f"the gradient of an energy cannot be added to a denoiser that restores {spec.towards!r}"
         raise UserError(what, "give a denoiser that starts from noise alone")
-    asked = [each if has_null(each) else msgspec.structs.replace(each, shared=True) for each in conditions]
-    names = ", ".join(("x0", "noisy", *(each.name for each in asked)))
+    asked = [
+        condition if has_null(condition) else msgspec.structs.replace(condition, shared=True)
+        for condition in conditions
+    ]
+    names = ", ".join(("x0", "noisy", *(gradient.name for gradient in asked)))
     try:
         signature(energy.forward if isinstance(energy, nn.Module) else energy).bind(*names.split(", "))
     except TypeError as error:
@@ -297,7 +300,7 @@ def write_backward_pass(module: GradientModule, example: tuple[Tensor, ...]) -> 
     weights = [tensor.detach() for tensor in tensors.values()]
     fake = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     stand_ins = [fake.from_tensor(weight, static_shapes=True) for weight in weights]
-    arguments = [_symbolic_batch(fake, each) for each in _batch(example, TRACE_BATCH)]
+    arguments = [_symbolic_batch(fake, tensor) for tensor in _batch(example, TRACE_BATCH)]
     with watch_calls(module) as watch:
         try:
             traced = make_fx(outputs, DERIVATIVES, "symbolic", _allow_non_fake_inputs=True)(stand_ins, *arguments)
@@ -322,9 +325,10 @@ def _batch(example: tuple[Tensor, ...], size: int) -> tuple[Tensor, ...]:
     """Return inputs with `size` samples. Float inputs are the first sample of `example` plus noise, so that no two
     samples are equal."""
     generator = torch.Generator().manual_seed(size)
-    spread = [each[:1].expand(size, *each.shape[1:]).clone() for each in example]
+    spread = [tensor[:1].expand(size, *tensor.shape[1:]).clone() for tensor in example]
     return tuple(
-        each + torch.randn(each.shape, generator=generator) if each.is_floating_point() else each for each in spread
+        tensor + torch.randn(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
+        for tensor in spread
     )
 
 

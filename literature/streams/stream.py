@@ -177,7 +177,11 @@ class Stream:
         """
         index = self.next_index if index is None else check_integer("the next frame is not", index, self.next_index)
         arrays = arrays_of(frame)
-        own = {each.name: arrays.pop(each.name)[None] for each in self._takes.conditions if each.name in arrays}
+        own = {
+            condition.name: arrays.pop(condition.name)[None]
+            for condition in self._takes.conditions
+            if condition.name in arrays
+        }
         condition = {**(self._options.get("condition") or {}), **own}
         given = check_given(self._plan.given, arrays, condition, self._takes.x_shape, 1)
         fed = self._feeds
@@ -210,7 +214,7 @@ class Stream:
         check_settings(changes, FrameOptions, "stream")
         options: FrameOptions = {**self._options, **changes}
         branches, condition = options.get("branches"), conditions.check_condition_mapping(options.get("condition"))
-        names = [each.name for each in self._takes.conditions]
+        names = [condition.name for condition in self._takes.conditions]
         if unknown := [name for name in condition if name not in names]:
             raise UserError(f"unknown condition {unknown[0]!r}", f"it takes {', '.join(map(repr, names)) or 'none'}")
         plan = self._sampler.compile(
@@ -239,10 +243,14 @@ class Stream:
         by similarity. A frame's own conditions must be equal, since two similar labels are still two classes."""
         if self._similar is None:
             return False
-        exact = [each for each in self._takes.conditions if each.name in values and each.name not in given]
+        exact = [
+            condition
+            for condition in self._takes.conditions
+            if condition.name in values and condition.name not in given
+        ]
         now = _Passed(
-            np.concatenate([np.ravel(each) for each in given.values()] or [np.zeros(0, np.float32)]),
-            conditions.check(exact, {each.name: values[each.name] for each in exact}, 1),
+            np.concatenate([np.ravel(array) for array in given.values()] or [np.zeros(0, np.float32)]),
+            conditions.check(exact, {condition.name: values[condition.name] for condition in exact}, 1),
         )
         last = self._passed
         alike = last is not None and self._skipped < self._similar.most and now.has_conditions_of(last)

@@ -65,7 +65,9 @@ class Extractor:
 
 def default_extractor(manifest: Manifest) -> str:
     """Return the name of the shipped extractor for the bundle's data, or "none"."""
-    return next((each.name for each in SHIPPED if each.source == manifest.provenance.source), NO_EXTRACTOR)
+    return next(
+        (extractor.name for extractor in SHIPPED if extractor.source == manifest.provenance.source), NO_EXTRACTOR
+    )
 
 
 def open_extractor(name: str, x_shape: tuple[int, ...], threads: int = 0, dtype: str = "float32") -> Extractor | None:
@@ -75,12 +77,12 @@ def open_extractor(name: str, x_shape: tuple[int, ...], threads: int = 0, dtype:
     """
     if name == NO_EXTRACTOR:
         return None
-    shipped = next((each for each in SHIPPED if each.name == name), None)
+    shipped = next((extractor for extractor in SHIPPED if extractor.name == name), None)
     if shipped is not None:
         with as_file(files(__package__) / "extractors" / shipped.file) as path:
             return _open(path, shipped.name, x_shape, threads, dtype)
     if not name.endswith(".onnx"):
-        names = ", ".join([*(each.name for each in SHIPPED), NO_EXTRACTOR])
+        names = ", ".join([*(extractor.name for extractor in SHIPPED), NO_EXTRACTOR])
         raise UserError(f"unknown features {name!r}", f"give one of {names}, or the path of an .onnx extractor")
     if not Path(name).is_file():
         raise UserError(f"there is no extractor {name}", "check the path")

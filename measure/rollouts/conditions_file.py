@@ -185,7 +185,7 @@ def read_branches(
     Raises UserError for an array that belongs to no condition, or of another shape or type, and if the files of a
     folder have different arrays.
     """
-    named, branches = {each.name: each for each in takes}, dict[str, dict[str, NDArray[Any]]]()
+    named, branches = {condition.name: condition for condition in takes}, dict[str, dict[str, NDArray[Any]]]()
     files = _leave_out_samples(path, read_files(path), takes)
     first, arrays = next(iter(files.items()))
     for other in files:

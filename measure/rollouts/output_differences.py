@@ -68,7 +68,7 @@ def difference_sums(int8: Array, exact: Array, x0: Array) -> Sums:
     float32's difference, d' int8's, x0 [B, *x_shape] float32's predicted samples, and p the output's part in them. Sums
     of several batches add up. `int8`, `exact`: `output_differences` [3, B, *x_shape] of the two bodies."""
     sample = x0.astype(np.float64).ravel()
-    values, (part, *signals) = (each.astype(np.float64).reshape(3, -1) for each in (int8, exact))
+    values, (part, *signals) = (body.astype(np.float64).reshape(3, -1) for body in (int8, exact))
     rows = [
         (signal @ signal, (value - signal) @ (value - signal), sample @ sample, part @ part, value @ signal)
         for value, signal in zip(values[1:], signals, strict=True)

@@ -116,8 +116,10 @@ def given_conditions(
         if len(array) != len(lines):
             what = f"{len(lines)} prompts, and {len(array)} rows of {name!r}"
             raise UserError(what, "give the same number of both: row i belongs to prompt i")
-    encoded = {each.name for each in text.graph.outputs} if text else set()
-    drawn = [each for each in takes if each.default is None and each.name not in {*records, *encoded}]
+    encoded = {port.name for port in text.graph.outputs} if text else set()
+    drawn = [
+        condition for condition in takes if condition.default is None and condition.name not in {*records, *encoded}
+    ]
     given = encode_prompts(bundle, lines, records)
     fixed = fixed_conditions(takes, given)
     if not encoded <= set(fixed):  # the texts differ, and a mask is equal for those of one length
@@ -146,7 +148,7 @@ def _complete_records(bundle: Bundle, values: dict[str, Any], rows: Sequence[int
     """Return records with the conditions that `values` lacks, drawn for the numbers of these rows unless they have a
     default."""
     takes = bundle.manifest.conditions
-    values = _draw_missing(bundle, values, rows, [each.name for each in takes if each.default is None])
+    values = _draw_missing(bundle, values, rows, [condition.name for condition in takes if condition.default is None])
     return check_records("the prompts", values, fit_lengths(takes, values, bundle.manifest.sizes))
 
 

@@ -148,7 +148,9 @@ def are_drawn(manifest: Manifest, batch: SeedBatch) -> bool:
 def random_conditions(conditions: Sequence[Condition]) -> tuple[str, ...]:
     """Return the names of the conditions for which random values are not realistic: those with several elements, which
     `draw_condition` draws independently. A single random number in its range is as good as a given one."""
-    return tuple(each.name for each in conditions if math.prod(each.shape) > 1 and not _keeps_default(each))
+    return tuple(
+        condition.name for condition in conditions if math.prod(condition.shape) > 1 and not _keeps_default(condition)
+    )
 
 
 def kept_defaults(conditions: Sequence[Condition], records: ConditionRecords | None) -> tuple[str, ...]:
@@ -156,10 +158,14 @@ def kept_defaults(conditions: Sequence[Condition], records: ConditionRecords | N
 
     `records` are user-supplied; None for values drawn by the seed.
     """
-    with_default = [each for each in conditions if each.default is not None and _has_other_values(each)]
+    with_default = [
+        condition for condition in conditions if condition.default is not None and _has_other_values(condition)
+    ]
     if records is None:
-        return tuple(each.name for each in with_default if _keeps_default(each))
-    return tuple(each.name for each in with_default if (records[each.name] == default_value(each)).all())
+        return tuple(condition.name for condition in with_default if _keeps_default(condition))
+    return tuple(
+        condition.name for condition in with_default if (records[condition.name] == default_value(condition)).all()
+    )
 
 
 def fixed_conditions(conditions: Sequence[Condition], records: ConditionRecords | None) -> tuple[str, ...]:

@@ -174,7 +174,7 @@ def _predict(
     """Predict x0 of noised samples with their own conditions, with null values, and with the values of others."""
     predictions = _Predictions()
     for noised in add_noise(stated, data, rows):
-        own, null, other = (denoise(network, stated, noised.x, noised.time, each) for each in values)
+        own, null, other = (denoise(network, stated, noised.x, noised.time, value) for value in values)
         for errors, predicted in ((predictions.own, own), (predictions.null, null), (predictions.other, other)):
             errors[noised.of_unit] = noised.errors(predicted)
         with np.errstate(over="ignore", invalid="ignore"):

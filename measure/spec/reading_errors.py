@@ -117,7 +117,7 @@ def select_rows(conditions: ConditionRecords, rows: NDArray[Any]) -> ConditionRe
 def score_errors(errors: ErrorsByLam) -> float:
     """Return the geometric mean, over log-SNRs, of the network's error divided by that of the best linear denoiser;
     infinite if an error is not finite."""
-    return _mean(np.array([_ratio(each) for each in errors.values()]))
+    return _mean(np.array([_ratio(error) for error in errors.values()]))
 
 
 def measure_improvement(stated: ErrorsByLam, corrected: ErrorsByLam) -> tuple[float, float]:

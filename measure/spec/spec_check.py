@@ -147,11 +147,11 @@ def check_spec(
             unknown[FLAG] = about_flag
         unknown[NULLS] = about_nulls
         without = {FLAG} if facts.schedule.kind not in FLAG_KINDS else set[str]()
-        tested = [*(each for each in get_args(Fact) if each not in without), *[NULLS] * bool(nulls)]
-        decided = tuple(each for each in tested if not unknown.get(each))
+        tested = [*(choice for choice in get_args(Fact) if choice not in without), *[NULLS] * bool(nulls)]
+        decided = tuple(fact for fact in tested if not unknown.get(fact))
     if ignores_time and not mistake:
         unknown[SAME] = f"whether the time should reach the network, as {SAME}"
-    errors = tuple(MeanErrors(each.time, each.error, each.linear) for each in stated.errors.values())
+    errors = tuple(MeanErrors(error.time, error.error, error.linear) for error in stated.errors.values())
     return SpecCheck(errors, len(rows), mistake, tuple(filter(None, unknown.values())), decided, tuple(figures))
 
 

@@ -91,14 +91,14 @@ def candidate_readings(stated: SpecReading) -> Iterator[SpecReading]:
     yield replace(reverse, sign=-1.0, mistake=f"{mistake}, and its output has the other sign")  # data minus noise
     kinds = TABLE_KINDS if spec.kind in TABLE_KINDS else FLOW_KINDS if spec.kind in FLOW_KINDS else ()
     schedules = [msgspec.structs.replace(spec, kind=kind) for kind in kinds if kind != spec.kind]
-    for each in schedules:
-        yield replace(stated, schedule=each, mistake=f"its schedule is {each.kind!r}, not {spec.kind!r}")
+    for schedule in schedules:
+        yield replace(stated, schedule=schedule, mistake=f"its schedule is {schedule.kind!r}, not {spec.kind!r}")
     flipped = msgspec.structs.replace(spec, zero_terminal_snr=not spec.zero_terminal_snr)
     if spec.kind in FLAG_KINDS:
         yield replace(stated, schedule=flipped, mistake=flag_mistake(spec), fact=FLAG)
     tried = {
         *((spec, other) for other in get_args(Prediction)),
-        *((each, prediction) for each in (*schedules, flipped)),
+        *((schedule, prediction) for schedule in (*schedules, flipped)),
     }
     of_families = [(usual, prediction) for usual, _ in USUAL_SPECS if usual.kind not in kinds]
     for usual, other in dict.fromkeys((*USUAL_SPECS, *of_families)):

@@ -41,9 +41,15 @@ class DataSamples:
     ) -> SpecCheck:
         """Check a network against these samples. `null_files` holds the null values [*shape] that are stored as arrays,
         by condition name."""
-        with_null = [each for each in denoiser.conditions if each.null is not None or each.name in null_files]
-        nulls = {each.name: null(each, self.conditions[each.name], null_files) for each in with_null}
-        without = [each.name for each in denoiser.conditions if each.name not in nulls and not each.shared]
+        with_null = [
+            condition for condition in denoiser.conditions if condition.null is not None or condition.name in null_files
+        ]
+        nulls = {
+            condition.name: null(condition, self.conditions[condition.name], null_files) for condition in with_null
+        }
+        without = [
+            condition.name for condition in denoiser.conditions if condition.name not in nulls and not condition.shared
+        ]
         facts = DenoiserFacts(denoiser.schedule, denoiser.prediction)
         shown = _ShownNetwork(network, progress)
         found = check_spec(shown, facts, self.x, self.conditions, None if without else nulls)

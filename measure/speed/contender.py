@@ -41,18 +41,18 @@ class TimedContender:
 
     @property
     def batch(self) -> int:
-        return max(len(array) for each in self.graphs for array in each.feeds.values())
+        return max(len(array) for graph in self.graphs for array in graph.feeds.values())
 
     @property
     def is_on_cpu(self) -> bool:
         """Whether its processor time is all of its work."""
-        graphs = (each.graph for each in self.graphs)
+        graphs = (graph.graph for graph in self.graphs)
         return all(isinstance(graph, Path) or graph.backend in ON_CPU for graph in graphs)
 
     @property
     def steps(self) -> dict[str, int]:
         """The number of steps of a call, in all ("") and for each network."""
-        counts = {"": sum(each.steps for each in self.graphs)}
-        for each in self.graphs:
-            counts[each.network] = counts.get(each.network, 0) + each.steps
+        counts = {"": sum(graph.steps for graph in self.graphs)}
+        for graph in self.graphs:
+            counts[graph.network] = counts.get(graph.network, 0) + graph.steps
         return counts

@@ -61,7 +61,7 @@ def open_steps(graphs: Sequence[tuple[str, int, Callable[[], Graph]]]) -> Mappin
 
     def kinds() -> dict[str, dict[str, float]]:
         profiles = [(network, times, profile()) for network, times, (_, profile) in opened]
-        return {name: _sum_by_kind([each[1:] for each in profiles if name in ("", each[0])]) for name in names}
+        return {name: _sum_by_kind([profile[1:] for profile in profiles if name in ("", profile[0])]) for name in names}
 
     return {**{name: partial(_run_all, runs_of(name)) for name in names}, PROFILES: kinds}
 

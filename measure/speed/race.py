@@ -139,12 +139,12 @@ def run_race(
     calls = [(place, name) for name in (names if len(names) > 2 else [""]) for place in range(len(contenders))]
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(TimedProcess(each.name, _make_opener(each, threads, turns.spinning)))
-            for each in contenders
+            stack.enter_context(TimedProcess(contender.name, _make_opener(contender, threads, turns.spinning)))
+            for contender in contenders
         ]
-        for each in processes:
-            each.run_turn(0.0)  # a single call, to measure its memory
-        peaks = [each.peak_mib() for each in processes]
+        for process in processes:
+            process.run_turn(0.0)  # a single call, to measure its memory
+        peaks = [process.peak_mib() for process in processes]
 
         def is_done(done: Rounds[list[Seconds]]) -> bool:
             progress(f"timing {batch} {'row' if batch == 1 else 'rows'}", len(done), turns.rounds)
@@ -152,7 +152,7 @@ def run_race(
 
         timed = [partial(processes[place].run_turn, turns.seconds, name) for place, name in calls]
         taken = zip(*take_turns(timed, is_done), strict=True)  # seconds of each call: by rounds, then by repetitions
-        kinds = [_kind_shares(each) if profiled else {} for each in processes]
+        kinds = [_kind_shares(process) if profiled else {} for process in processes]
     steps = {
         (place, name): [[(wall / count, used / count) for wall, used in turn] for turn in rounds]
         for (place, name), rounds in zip(calls, taken, strict=True)

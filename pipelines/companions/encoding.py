@@ -101,14 +101,14 @@ def _check_inputs(
         raise UserError(f"the call of {name} takes no negative prompt", "leave --negative out")
     if negative is not None and recorded.relations.branches == 1:
         raise UserError(f"{name} uses no guidance by default, and encodes no negative prompt", "leave --negative out")
-    takes = [each for each in PICTURES if each in usual]
-    for each in pictures:
-        if each not in takes:
+    takes = [picture for picture in PICTURES if picture in usual]
+    for picture in pictures:
+        if picture not in takes:
             listed = f"give one of {', '.join(takes)}" if takes else "leave --image out"
-            raise UserError(f"{name} was recorded without {each!r}", listed)
-    if videos := [each for each in takes if each in VIDEOS]:
+            raise UserError(f"{name} was recorded without {picture!r}", listed)
+    if videos := [condition for condition in takes if condition in VIDEOS]:
         raise UserError(f"{name} takes the video {videos[0]}, and videos cannot be encoded here", "encode it in Python")
-    if missing := [each for each in takes if each not in pictures]:
+    if missing := [condition for condition in takes if condition not in pictures]:
         fix = "--image FILE" if missing[0] == "image" else f"--image {missing[0]}=FILE"
         raise UserError(f"{name} takes the image {missing[0]}, which is not given", f"add {fix}")
 
@@ -122,7 +122,7 @@ def _encode_one(
     texts = pad_texts(call) if recorded.settings.forms.is_padded else call
     made = record(built, recorded.settings.of(None, texts), 0)
     step = shorten_lists(made, recorded.row_lists).steps[0]
-    if any(each.structure != arguments.structure for each in step.calls):
+    if any(call.structure != arguments.structure for call in step.calls):
         raise UserError(f"{built.name} passes different arguments to its network than when it was recorded", SAME_CALL)
     names = branch_names(found.branches, arguments)
     values: Conditions = {}
@@ -147,8 +147,8 @@ def _encode_one(
 
 def _check_constant(name: str, argument: Argument, branches: Sequence[Any]) -> None:
     """Raise UserError if a network argument that the bundle stores as a constant has another value."""
-    for each in branches if argument.counts is None else ():
-        own = each[-1:] if argument.repeats and isinstance(each, Tensor) else each  # the last of equal rows
+    for branch in branches if argument.counts is None else ():
+        own = branch[-1:] if argument.repeats and isinstance(branch, Tensor) else branch  # the last of equal rows
         if not same(own, argument.value):
             raise UserError(
                 f"{name}: the network's argument {argument.path} differs from its value in the recording", SAME_CALL

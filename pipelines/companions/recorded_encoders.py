@@ -150,7 +150,7 @@ class RecordedText:
             entries.append(TensorEntry(ids, "ids", shape, "int64"))
             if mask is not None:
                 entries.append(TensorEntry(mask, "mask", shape, "int64"))
-        entries += [TensorEntry(each.name, "condition", ("batch", *each.shape)) for each in self.pictures]
+        entries += [TensorEntry(picture.name, "condition", ("batch", *picture.shape)) for picture in self.pictures]
         return tuple(entries)
 
     def paths(self, encoder: int) -> list[Output]:

@@ -240,7 +240,7 @@ def _check(
 def _feed(tokens: Sequence[TokenInput], pictures: Sequence[Condition], batch: int) -> dict[str, Array]:
     """Return inputs of the text encoder: the ids of prompts, with random features of pictures."""
     random = np.random.default_rng(0)
-    features = {each.name: random.standard_normal((batch, *each.shape), np.float32) for each in pictures}
+    features = {picture.name: random.standard_normal((batch, *picture.shape), np.float32) for picture in pictures}
     return {**tokenize_prompts(tokens, [TRIED[number % len(TRIED)] for number in range(batch)]), **features}
 
 

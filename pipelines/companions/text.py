@@ -77,7 +77,7 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
     if silent or not there:
         return None
     takes = {condition.name: condition for condition in conditions}
-    recipe = next((each for each in RECIPES if _suits(each, denoiser, there, takes)), None)
+    recipe = next((recipe for recipe in RECIPES if _suits(recipe, denoiser, there, takes)), None)
     if recipe is None:
         listed = ", ".join(f"{name} {kind}" for name, kind in there.items())
         LOG.warning("%s: text encoders %s of a %s are left out: give encoded texts", folder.path, listed, denoiser)
@@ -89,10 +89,10 @@ def read_text(folder: Folder, denoiser: str, conditions: Sequence[Condition]) ->
     homes = [folder.path / name for name in recipe.encoders]
     files = [file for home in homes for file in (home / CONFIG, *find_weights(home, WEIGHTS).files)]
     inputs: list[TensorEntry] = []
-    for each in tokens:
-        inputs.append(TensorEntry(each.input, "ids", ("batch", each.length), "int64"))
-        if each.mask is not None:
-            inputs.append(TensorEntry(each.mask, "mask", ("batch", each.length), "int64"))
+    for token in tokens:
+        inputs.append(TensorEntry(token.input, "ids", ("batch", token.length), "int64"))
+        if token.mask is not None:
+            inputs.append(TensorEntry(token.mask, "mask", ("batch", token.length), "int64"))
     outputs = [TensorEntry(n, "condition", ("batch", *takes[n].shape), takes[n].dtype) for n in recipe.makes]
 
     def feeds(batch: int) -> Mapping[str, Ids]:

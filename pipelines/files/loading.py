@@ -204,7 +204,7 @@ def _load_renamed(
     files = [_map_state(stored)] if are_halves else map(load_file, stored.tensors)
     state = {names[name]: each for tensors in files for name, each in tensors.items() if name in names}
     if are_halves:
-        options = {**options, "dtype": next(each.dtype for each in state.values() if each.is_floating_point())}
+        options = {**options, "dtype": next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())}
     for name in scaled.scales:
         state[names[name]] = scaled.restore(name, state[names[name]])
     if library.__name__ == "transformers":

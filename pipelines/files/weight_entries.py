@@ -130,7 +130,7 @@ def _type_of_scaled_weight(name: str, entries: Mapping[str, StoredTensor]) -> st
     """Return the stored type, such as "F8_E4M3", of the weight to which a tensor is the scale. Return None if the
     tensor's name is not that of a scale, or if the type of the layer's weight needs no scale."""
     layer, _, last = name.rpartition(".")
-    if not any(each in last for each in SCALES):
+    if not any(scale in last for scale in SCALES):
         return None
     weights = (entries[each].dtype for each in (f"{layer}.weight", layer) if each in entries)
     return next((dtype for dtype in weights if dtype not in WIDE), None)

@@ -234,7 +234,7 @@ def read_interface(config: Config, folder: Folder, home: Path) -> Interface:
     name = str(config.get("_class_name"))
     form = next((form for form in CLASSES if form.__name__ == name), None)
     if form is None:
-        names = ", ".join(each.__name__ for each in CLASSES)
+        names = ", ".join(form.__name__ for form in CLASSES)
         if is_unknown_class(folder):
             what = f"{folder.path}: {_without_class(folder)}, and its denoiser is a {name}"
             raise UserError(f"{what}; without a pipeline fewstep reads {names}", NAME_CLASS)

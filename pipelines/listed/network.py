@@ -63,7 +63,7 @@ class ControlledUNet(ConditionedNetwork):
             )
             arguments |= {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
         else:
-            arguments["down_intrablock_additional_residuals"] = [scale * each for each in self.control(picture)]
+            arguments["down_intrablock_additional_residuals"] = [scale * residual for residual in self.control(picture)]
         return super().predict(x, time, arguments)
 
 

@@ -113,9 +113,9 @@ class CallRecord:
         first = self.steps[0].sample
         moved = torch.stack([_differs(step.sample, first) for step in self.steps]).any(dim=0)
         return any(
-            torch.equal(each.flatten().sort().values, first.flatten().sort().values)
-            or (each.shape == first.shape and bool(moved.any()) and torch.equal(each[moved], first[moved]))
-            for each in (*self.noised, *(each.noised for each in self.own_noised))
+            torch.equal(noised.flatten().sort().values, first.flatten().sort().values)
+            or (noised.shape == first.shape and bool(moved.any()) and torch.equal(noised[moved], first[moved]))
+            for noised in (*self.noised, *(process.noised for process in self.own_noised))
         )
 
 
@@ -136,7 +136,7 @@ def _split_calls(step: SchedulerStep) -> Iterator[NetworkCall]:
     for call in step.calls:
         rows = len(call.output)
         lists = [value for value in call.arguments.values() if _is_row_list(value, rows)] if call.is_list else []
-        if rows == samples or rows % samples or all(len({row.shape for row in each}) == 1 for each in lists):
+        if rows == samples or rows % samples or all(len({row.shape for row in entries}) == 1 for entries in lists):
             yield call
             continue
         for start in range(0, rows, samples):

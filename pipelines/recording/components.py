@@ -129,7 +129,7 @@ def construct_pipeline(made: Any, built: dict[str, Any], label: str) -> Any:
 def _is_component(entry: Any) -> bool:
     """Return True if an entry of model_index.json describes a component: [library, class], or [null, null] if the
     component is absent. Other entries are settings; their values may be lists of numbers."""
-    return isinstance(entry, list) and len(entry) == 2 and all(each is None or isinstance(each, str) for each in entry)
+    return isinstance(entry, list) and len(entry) == 2 and all(item is None or isinstance(item, str) for item in entry)
 
 
 def _build_component(

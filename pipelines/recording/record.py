@@ -281,7 +281,7 @@ def _recording_forward(
         leaves = {pytree.keystr(path): _copy(leaf) for path, leaf in flat}
         outputs = answer(arguments)
         tensors, is_list = _read_outputs(f"the network {name} of {label}", outputs)
-        first, *more = (each.clone() for each in tensors)
+        first, *more = (tensor.clone() for tensor in tensors)
         recorder.pending.append(NetworkCall(name, leaves, structure, first, tuple(more), is_list))
         return outputs
 
@@ -295,7 +295,7 @@ def _read_outputs(label: str, outputs: Any) -> tuple[list[Tensor], bool]:
     tensors = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     values = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, tuple) else ()
     is_list = isinstance(next(iter(values), None), list)
-    if not tensors or (is_list and len({each.shape for each in tensors}) > 1):
+    if not tensors or (is_list and len({tensor.shape for tensor in tensors}) > 1):
         what = "a list of tensors of different shapes" if tensors else "no tensors"
         raise recording_error(f"{label} returns {what}")
     return ([torch.stack(tensors)], True) if is_list else (tensors, False)

@@ -117,9 +117,9 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     arrays = {each: torch.from_numpy(value) for each, value in given.items() if isinstance(value, np.ndarray)}
     usual |= (make_pictures(takes, given, 0, find_side(pipeline)) if forms.has_pictures else {}) | {**given, **arrays}
     needed = [
-        each.name
-        for each in list(takes.values())[1:]
-        if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD and each.name not in usual
+        kind.name
+        for kind in list(takes.values())[1:]
+        if kind.default is kind.empty and kind.kind is kind.POSITIONAL_OR_KEYWORD and kind.name not in usual
     ]
     if needed and not (forms.has_pictures or set(needed) - set(PICTURES)):
         return choose_settings(pipeline, given, replace(forms, has_pictures=True))
@@ -137,7 +137,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
         variants |= _change_arrays(arrays, variants.get(PICTURE, {}))
     texts = {name: variants[each][name] for name, each in ((PROMPT, PROMPT), (NEGATIVE, OTHER)) if name in usual}
     batches = tuple(_batches(takes, usual, texts, variants.get(PICTURE, {})))
-    without = tuple(each for each in PICTURES if each in takes and each not in usual)
+    without = tuple(picture for picture in PICTURES if picture in takes and picture not in usual)
     if not forms.is_padded:
         return CallSettings(usual, variants, batches, without, forms)
     variants.pop(LENGTH, None)  # with two long texts, none would be padded

@@ -213,7 +213,7 @@ def _remember(network: nn.Module, original: Callable[..., Any]) -> Callable[...,
 
 def _has_hooks(network: nn.Module) -> bool:
     """Return True if a call of the network calls functions of the pipeline, which may read its layers."""
-    return any(each._forward_hooks or each._forward_pre_hooks for each in network.modules())
+    return any(layer._forward_hooks or layer._forward_pre_hooks for layer in network.modules())
 
 
 def _is_plain(value: Any) -> bool:

@@ -110,7 +110,7 @@ def _count_rows(step: SchedulerStep) -> int:
 def _is_length_seen(built: BuiltPipeline, settings: CallSettings, first: CallRecord) -> bool:
     """Return whether the shape of an argument of the network depends on the length of the prompt."""
     shapes = _shapes(first)
-    others = (record(built, settings.of(each), 0) for each in (LENGTH, SHORTNESS) if each in settings.variants)
+    others = (record(built, settings.of(axis), 0) for axis in (LENGTH, SHORTNESS) if axis in settings.variants)
     return any(_shapes(other) != shapes for other in others)
 
 

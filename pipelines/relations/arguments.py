@@ -69,7 +69,7 @@ class NetworkArguments:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        return tuple(each.condition for each in self.arguments.values() if each.condition is not None)
+        return tuple(argument.condition for argument in self.arguments.values() if argument.condition is not None)
 
 
 def sort_arguments(
@@ -235,7 +235,11 @@ class Recordings:
         conditions. Raises UserError if no recording tells the branches apart."""
         if self.found.branches == 1:
             return 0, None
-        arrays = [each for each in self.variants if each.startswith(ALONE) and not each.startswith(ALONE + "negative")]
+        arrays = [
+            variant
+            for variant in self.variants
+            if variant.startswith(ALONE) and not variant.startswith(ALONE + "negative")
+        ]
         for setting in ("prompt", "image", *arrays):
             changes = [self._changes_with(setting, branch) for branch in range(self.found.branches)]
             if any(changes) and not all(changes):
@@ -260,7 +264,9 @@ class Recordings:
 
     def plain_argument(self, path: str, value: Any) -> Argument:
         """Return an argument that is not a tensor. Raises UserError if it changes with a setting or branch."""
-        if BATCH in self.variants and not all(same(value, each) for each in self.values(self.variants[BATCH], path)):
+        if BATCH in self.variants and not all(
+            same(value, tensor) for tensor in self.values(self.variants[BATCH], path)
+        ):
             raise recording_error(
                 f"{self.name}: the network's argument {path} is {value!r}, and changes with the number of samples"
             )
@@ -278,8 +284,8 @@ class Recordings:
         values = self.values(self.base, path)
         value, repeats = values[branch], self.repeats.get(path, 0)
         others = self.others(path)
-        seen = [*values, *(each for branches in others.values() for each in branches)]
-        if not all(isinstance(each, Tensor) for each in seen):
+        seen = [*values, *(branch for branches in others.values() for branch in branches)]
+        if not all(isinstance(tensor, Tensor) for tensor in seen):
             raise recording_error(f"{self.name}: the network's argument {path} is a tensor in some calls only")
         # a negative prompt changes the argument of one branch only
         changing = [setting for setting, branches in others.items() if not all(map(same, values, branches))]
@@ -321,7 +327,7 @@ class Recordings:
             raise recording_error(
                 f"{self.name}: the network's argument {path} has {value.numel()} elements, more than {MOST_VALUES}"
             )
-        is_mask = all(bool(((each == 0) | (each == 1)).all()) for each in seen)
+        is_mask = all(bool(((tensor == 0) | (tensor == 1)).all()) for tensor in seen)
         if not value.is_floating_point():
             if not is_mask:
                 what = f"the network's argument {path} has integers whose range the recordings do not show"
@@ -342,9 +348,9 @@ class Recordings:
         if condition is None or condition.shared:
             return argument
         per_record = [self.values(record, argument.path) for record in (self.base, *self.variants.values())]
-        values = [each[unconditional] for each in per_record if unconditional < len(each)]
+        values = [rows[unconditional] for rows in per_record if unconditional < len(rows)]
         first = values[0].flatten()[0]
-        if not all(bool((each == first).all()) for each in values):
+        if not all(bool((value == first).all()) for value in values):
             return argument
         return replace(argument, condition=with_fields(condition, null=float(first)))
 

@@ -28,9 +28,9 @@ def find_held_part(name: str, record: CallRecord) -> Tensor | None:
         if step.result.shape != following.sample.shape:
             raise recording_error(f"{name} changes the shape of x between steps")
         masks.append(step.result != following.sample)
-    if not any(bool(each.any()) for each in masks):
+    if not any(bool(mask.any()) for mask in masks):
         return None
-    if not all(torch.equal(each, masks[0]) for each in masks):
+    if not all(torch.equal(mask, masks[0]) for mask in masks):
         raise recording_error(f"{name} changes different parts of x after each step")
     if bool(masks[0].all()):
         raise recording_error(

@@ -64,7 +64,9 @@ def check_prediction_of_config(name: str, described: Described, recorded: Record
     except UserError:
         return False
     with np.errstate(all="ignore"):
-        found = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, recorded.steps[-1], times)]
+        found = [
+            prediction for prediction in PREDICTIONS if _agrees_at_end(prediction, schedule, recorded.steps[-1], times)
+        ]
     if found and prediction not in found:
         raise recording_error(
             f"the config of {name} says that its network predicts {prediction}, but its last step ends at the x0 of "
@@ -132,9 +134,9 @@ def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[Recorde
     neither noise nor earlier outputs are first-order steps. If none remains, steps with noise are compared with the
     mean of the posterior. Raises UserError unless exactly one remains."""
     times = [schedule.time(step.time) for step in steps]
-    at_end = [each for each in PREDICTIONS if _agrees_at_end(each, schedule, steps[-1], times)]
+    at_end = [prediction for prediction in PREDICTIONS if _agrees_at_end(prediction, schedule, steps[-1], times)]
     alone = [number for number, step in enumerate(steps[:-1]) if _is_alone(step)]
-    found = at_end or [each for each in PREDICTIONS if alone and _is_defined(each, schedule, times)]
+    found = at_end or [prediction for prediction in PREDICTIONS if alone and _is_defined(prediction, schedule, times)]
     if len(found) > 1 or not at_end:
         found = [
             each
@@ -142,7 +144,7 @@ def _find_prediction(name: str, schedule: NoiseSchedule, steps: Sequence[Recorde
             if all(_is_first_order(each, schedule, steps[at], times[at], times[at + 1]) for at in alone)
         ]
     if not found and any(step.noise for step in steps):
-        found = [each for each in PREDICTIONS if _is_posterior(each, schedule, steps[:-1], times)]
+        found = [prediction for prediction in PREDICTIONS if _is_posterior(prediction, schedule, steps[:-1], times)]
     if len(found) != 1:
         raise recording_error(
             f"the last step of {name} does not show what its network predicts: {' or '.join(found) or 'it is not x0'}"

@@ -13,7 +13,7 @@ from fewstep.pipelines.relations.relations import Relations, same
 def find_row_lists(found: Relations, base: CallRecord, larger: CallRecord) -> frozenset[str]:
     """Return the names of those network arguments that are lists with one entry per row, all equal, in both recordings.
     `larger` has more samples."""
-    first, other = (_row_lists(each.steps[0].calls[0], found.x) for each in (base, larger))
+    first, other = (_row_lists(record.steps[0].calls[0], found.x) for record in (base, larger))
     return frozenset(first & other)
 
 
@@ -38,7 +38,7 @@ def _has_equal_rows(value: Any, rows: int) -> bool:
     if not isinstance(value, list) or len(value) != rows:
         return False
     first, structure = pytree.tree_flatten(value[0])
-    others = (pytree.tree_flatten(each) for each in value[1:])
+    others = (pytree.tree_flatten(item) for item in value[1:])
     return all(
         form == structure and all(same(one, other) for one, other in zip(first, leaves, strict=True))
         for leaves, form in others

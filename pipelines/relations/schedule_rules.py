@@ -58,7 +58,7 @@ def _list_sigmas(name: str, sigmas_of: Callable[[int], Sequence[float] | None]) 
 def _fit_mu(name: str, mus: Sequence[tuple[int, float]]) -> tuple[float, float] | None:
     if not mus:
         return None
-    counts, values = (np.array(each, np.float64) for each in zip(*mus, strict=True))
+    counts, values = (np.array(points, np.float64) for points in zip(*mus, strict=True))
     if np.ptp(values) < 1e-9:
         return float(values[0]), 0.0
     (slope, start), residual = fit([counts, np.ones_like(counts)], values)

@@ -85,7 +85,7 @@ def _record_run(built: BuiltPipeline, found: Relations, settings: Mapping[str, A
 def _find_deviation(x: Floats, draws: Sequence[Array]) -> float | None:
     """Return the standard deviation of the first x: the factor by which it is a multiple of a noise draw. None if it is
     a multiple of no draw."""
-    for draw in (_flatten(each) for each in draws if each.size == len(x)):
+    for draw in (_flatten(draw) for draw in draws if draw.size == len(x)):
         factor = float(draw @ x / (draw @ draw))
         if np.abs(factor * draw - x).max() <= TOLERANCE * np.ptp(x):
             return round_number(factor)
@@ -136,7 +136,7 @@ def _column(run: _StepRun, index: int, column: Column) -> Floats:
 
 
 def _make_step(time: float, weights: Mapping[Column, float]) -> RecordedStep:
-    outputs = [weights[column] for column in sorted(each for each in weights if each[0] == "output")]
+    outputs = [weights[column] for column in sorted(weight for weight in weights if weight[0] == "output")]
     while len(outputs) > 1 and outputs[-1] == 0:
         outputs.pop()
     noise = [(number, weight) for (kind, number), weight in weights.items() if kind == "noise" and weight]

@@ -72,5 +72,5 @@ def is_zeros(value: Tensor) -> bool:
 
 def _size_of(name: str, lengths: Lengths) -> Size:
     seen = {length for each in lengths for length in each}
-    is_shared = all(len(each) > 1 and len(set(each)) == 1 for each in lengths)
+    is_shared = all(len(length) > 1 and len(set(length)) == 1 for length in lengths)
     return Size(name, None, max(1, min(seen)), max(seen), of_prompt=is_shared)

@@ -81,7 +81,7 @@ def read_config(config: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, 
     path = Path(config)
     if path.is_dir():
         inside = [path / FILE, path / "scheduler" / FILE]
-        path = next((each for each in inside if each.is_file()), inside[0])
+        path = next((path for path in inside if path.is_file()), inside[0])
     if not path.is_file():
         raise UserError(f"there is no file {path}", f"give a {FILE}, or the folder that contains it")
     if path.stat().st_size > SIZE_LIMIT:
@@ -123,7 +123,7 @@ def resolve(source: str, raw: Mapping[str, Any], scheduler: str, defaults: Mappi
 def _check_field(source: str, scheduler: str, name: str, value: Any, default: Any) -> Any:
     allowed = CHOICES.get(name)
     if allowed is not None:
-        fits, wanted = value in allowed, "one of " + ", ".join(str(each) for each in allowed)
+        fits, wanted = value in allowed, "one of " + ", ".join(str(choice) for choice in allowed)
     elif name in ("trained_betas", "scale_factors"):
         fits = value is None or (isinstance(value, list) and all(map(is_number, value)))
         wanted = "a list of numbers"

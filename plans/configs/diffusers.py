@@ -228,7 +228,7 @@ def _user_times(config: SchedulerConfig, name: str, times: Sequence[float]) -> t
         raise config.field_error("timestep_type", "the network's times are log(sigma) / 4", "give sigmas")
     fix = "give decreasing numbers, from noisy to clean"
     numbers = tuple(times) if isinstance(times, Iterable) else ()
-    if not numbers or not all(isinstance(each, Real) and not isinstance(each, bool) for each in numbers):
+    if not numbers or not all(isinstance(number, Real) and not isinstance(number, bool) for number in numbers):
         raise UserError(f"{config.source}: {name} {times!r:.80} is not a list of numbers", fix)
     if not all(s > t for s, t in pairwise(numbers)) or not 0 <= numbers[-1] <= numbers[0] <= MOST:
         raise UserError(f"{config.source}: {name} {list(numbers)[:8]} do not decrease, or are out of range", fix)

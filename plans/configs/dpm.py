@@ -149,7 +149,7 @@ def unipc(config: SchedulerConfig, request: ScheduleRequest, spec: ScheduleSpec)
         raise config.field_error("lower_order_final", "the step to sigma 0 diverges", "set it, or final_sigmas_type")
     if not config["predict_x0"] and config["prediction_type"] == "flow_prediction":
         raise config.field_error("predict_x0", "a velocity is not a noise prediction", "leave it out")
-    repeats = any(config[each] for each in ("use_flow_sigmas", *OTHER_SIGMAS))  # with sigma_min, it is the last sigma
+    repeats = any(config[sigma] for sigma in ("use_flow_sigmas", *OTHER_SIGMAS))  # with sigma_min, it is the last sigma
     lowers = config["lower_order_final"] or min(order, request.steps) < 3
     if repeats and not lowers and config["final_sigmas_type"] == "sigma_min":
         raise config.field_error("solver_order", "the last step has length 0 and no solution", "set lower_order_final")

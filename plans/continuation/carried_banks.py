@@ -33,15 +33,15 @@ def add_banks(
     if not carried:
         return plan
     steps = plan.steps
-    if any(each.bank == "sample" for each in carried):
+    if any(tensor.bank == "sample" for tensor in carried):
         steps = (*steps, _sample_evaluation(plan, NoiseSchedule(schedule), groups))
-    banks = tuple(Bank(each.name, 1 if each.bank == "sample" else len(steps), is_kept=True) for each in carried)
+    banks = tuple(Bank(tensor.name, 1 if tensor.bank == "sample" else len(steps), is_kept=True) for tensor in carried)
     rows = [bank_rows(number, each.bank, len(steps)) for number, each in enumerate(carried)]
     made = tuple(
         msgspec.structs.replace(
             step,
-            carry_in=tuple(read for each in rows for read in each[index][0]),
-            carry=tuple(write for each in rows for write in each[index][1]),
+            carry_in=tuple(read for row in rows for read in row[index][0]),
+            carry=tuple(write for row in rows for write in row[index][1]),
         )
         for index, step in enumerate(steps)
     )

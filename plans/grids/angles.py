@@ -38,7 +38,7 @@ def arctan(
     angles, least = np.linspace(angle(first), angle(last), steps + 1)[1:-1], angle(_find_cleanest_time(schedule))
     if len(angles) and angles[-1] < least:
         angles = np.linspace(angle(first), least, steps)[1:]
-    times = [first, *(schedule.time_at_rho(centre * math.tan(each) ** power) for each in angles)]
+    times = [first, *(schedule.time_at_rho(centre * math.tan(angle) ** power) for angle in angles)]
     return append_end(schedule, times, final_sigma)
 
 

@@ -143,7 +143,9 @@ def _parse_call(text: str, name: str) -> tuple[str, Mapping[str, Value]]:
             warnings.simplefilter("error", SyntaxWarning)  # Python warns of 0x4or, which it reads as two words
             node = ast.parse(text, mode="eval").body
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            arguments = {str(each.arg): _value(each.value) for each in node.keywords if each.arg is not None}
+            arguments = {
+                str(keyword.arg): _value(keyword.value) for keyword in node.keywords if keyword.arg is not None
+            }
             if len(arguments) == len(node.keywords):
                 return node.func.id, arguments
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -160,9 +162,9 @@ def _value(node: ast.expr) -> Value:
     """Return the value of a literal number, boolean, None, or list of numbers. Raises ValueError for anything else."""
     value = ast.literal_eval(node)
     if isinstance(value, list | tuple):
-        if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in value):
+        if not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
             raise ValueError(value)
-        return tuple(float(each) for each in value)
+        return tuple(float(item) for item in value)
     if value is not None and not isinstance(value, bool | int | float):
         raise ValueError(value)
     return value
@@ -185,12 +187,12 @@ def _convert(value: Value, hint: Any) -> Any:
     """Return a value as the type of an annotation. Raises ValueError if it is of another type."""
     kind, parts = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
-        for each in parts:
-            if not _is_refused(value, each):
-                return _convert(value, each)
+        for part in parts:
+            if not _is_refused(value, part):
+                return _convert(value, part)
     if kind is float and type(value) in (int, float):
         return float(value)  # type: ignore[arg-type]
-    is_part = kind is Literal and (type(value), value) in [(type(each), each) for each in parts]
+    is_part = kind is Literal and (type(value), value) in [(type(part), part) for part in parts]
     if kind is Any or type(value) is kind and not isinstance(value, tuple) or is_part:
         return value
     if isinstance(value, tuple) and kind in LISTS:
@@ -227,7 +229,7 @@ def _describe_type(hint: Any) -> str:
     if kind in (Union, UnionType):
         return " or ".join(filter(None, map(_describe_type, parts)))
     if kind is Literal:
-        return " or ".join(str(each) for each in parts if not isinstance(each, str))
+        return " or ".join(str(part) for part in parts if not isinstance(part, str))
     if kind in LISTS or _is_array(kind):
         is_fixed = kind is tuple and parts and parts[-1] is not Ellipsis
         noun = "integers" if parts and {*parts} - {Ellipsis} == {int} else "numbers"
@@ -255,7 +257,7 @@ def _plain(value: Any) -> Any:
 def _format_value(value: Value) -> str:
     """Return the shortest text that parses to the value."""
     if isinstance(value, tuple):
-        return f"[{', '.join(_format_value(each) for each in value)}]"
+        return f"[{', '.join(_format_value(item) for item in value)}]"
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return repr(value)

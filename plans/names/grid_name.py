@@ -16,14 +16,14 @@ Grid = Callable[[NoiseSchedule, int], tuple[Time, ...]]
 
 def _check_times(label: str, made: Any) -> tuple[Time, ...]:
     fix = "return a tuple of times of the schedule, such as schedule.time(t) (docs/plugins.md, A grid)"
-    if not (isinstance(made, tuple | list) and all(isinstance(each, Time) for each in made)):
+    if not (isinstance(made, tuple | list) and all(isinstance(time, Time) for time in made)):
         raise UserError(f"{label} did not return times", fix)
-    for each in made:
-        numbers = (each.network, each.alpha, each.sigma)
+    for time in made:
+        numbers = (time.network, time.alpha, time.sigma)
         if others := [number for number in numbers if not isinstance(number, Real)]:
             raise UserError(f"{label} returned a time with {others[0]!r:.20}, which is not a number", fix)
-        if not all(map(math.isfinite, numbers)) or min(each.alpha, each.sigma) < 0:
-            raise UserError(f"{label} returned a time with alpha {each.alpha:g} and sigma {each.sigma:g}", fix)
+        if not all(map(math.isfinite, numbers)) or min(time.alpha, time.sigma) < 0:
+            raise UserError(f"{label} returned a time with alpha {time.alpha:g} and sigma {time.sigma:g}", fix)
     return tuple(made)
 
 

@@ -31,7 +31,7 @@ def read_entry_points() -> tuple[EntryPoint, ...]:
 def _read_packages() -> dict[int, tuple[EntryPoint, str]]:
     """Return each entry point with the name of its package, by `id` of the entry point. They are cached because
     importlib reads a file for each name."""
-    return {id(each): (each, _package_name(each)) for each in read_entry_points()}
+    return {id(point): (point, _package_name(point)) for point in read_entry_points()}
 
 
 def package_of(plugin: EntryPoint) -> str:
@@ -66,7 +66,7 @@ def find_plugin(kind: str, name: str, is_core: bool = False) -> EntryPoint | Non
     Raises UserError if the name is ambiguous.
     """
     found = plugins(kind).get(name, ())
-    owners = [OWN] * is_core + [package_of(each) for each in found]
+    owners = [OWN] * is_core + [package_of(point) for point in found]
     if len(owners) > 1:
         others = [owner for owner in owners if owner != OWN] or owners
         fix = f"uninstall {' or '.join(dict.fromkeys(others))}, or give its entry point another name"
@@ -77,7 +77,7 @@ def find_plugin(kind: str, name: str, is_core: bool = False) -> EntryPoint | Non
 def foreign_plugin(kind: str, name: str) -> EntryPoint | None:
     """Return the first plugin with this name from a package other than fewstep, or None if there is none. Nothing is
     imported, and ambiguous names are not reported."""
-    return next((each for each in plugins(kind).get(name, ()) if not is_own(each)), None)
+    return next((plugin for plugin in plugins(kind).get(name, ()) if not is_own(plugin)), None)
 
 
 def describe_plugin(plugin: EntryPoint) -> str:

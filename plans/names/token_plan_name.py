@@ -15,7 +15,7 @@ def parse_token_plan_name(name: str | NameParts) -> TokenPlanName:
     """Parse a token plan's name. Raises UserError, which suggests names, for an invalid name."""
     parts = split_name(name)
     if parts.home is None and (parts.function in SOLVERS.aliases or parts.function in SOLVERS):
-        names = ", ".join(f"{each}:8" for each in token_samplers.__all__)
+        names = ", ".join(f"{name}:8" for name in token_samplers.__all__)
         raise UserError(f"plan '{parts}' is for continuous samples, but this denoiser predicts tokens", f"use {names}")
     sampler, text = bind_call(parts.home or parts.solver, parts.text, SAMPLERS)
     if parts.light is not None:

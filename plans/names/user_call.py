@@ -53,9 +53,9 @@ def resolve_call(kind: str, text: str, own: int) -> NamedCall:
     except (TypeError, ValueError) as error:  # compiled code may have no signature
         raise UserError(f"{kind} {title} cannot be called: {error}", f"write it as {title}:ARGUMENT,ARGUMENT") from None
     read_as = _argument_types(function, bound)[own:]
-    read = [Path(each) for each in ([] if code is None else [code[0]]) + list(arguments)]
-    plain = ",".join(Path(each).name if Path(each).is_file() else each for each in arguments)
-    files = tuple(each for each in read if each.is_file())
+    read = [Path(argument) for argument in ([] if code is None else [code[0]]) + list(arguments)]
+    plain = ",".join(Path(argument).name if Path(argument).is_file() else argument for argument in arguments)
+    files = tuple(path for path in read if path.is_file())
     values = tuple(_read_argument(*each, f"{kind} {title}") for each in zip(arguments, read_as, strict=True))
     return NamedCall(f"{title}:{plain}" if plain else title, function, values, files)
 

@@ -48,7 +48,7 @@ class _FolderFinder:
         """Return how the folder loads a module, or None if it has no source of it."""
         places = [str(self.folder)] if path is None else [each for each in path if _is_in(each, self.folder)]
         found = [FileFinder(place, (_SourceLoader, [".py"])).find_spec(fullname) for place in places]
-        return next((each for each in found if each is not None and each.loader is not None), None)
+        return next((spec for spec in found if spec is not None and spec.loader is not None), None)
 
 
 def load_file(home: str) -> ModuleType:
@@ -56,7 +56,7 @@ def load_file(home: str) -> ModuleType:
     file = Path(home).absolute()
     if file in LOADED:
         module, digests = LOADED[file]
-        if digests == {each: _digest(each) for each in digests}:
+        if digests == {digest: _digest(digest) for digest in digests}:
             return module
     digest = _digest(file)
     with allow_sibling_imports(file.parent):
@@ -106,7 +106,7 @@ def allow_sibling_imports(folder: Path) -> Iterator[None]:
     held = dict[str, ModuleType]()  # modules that other code imported under the names of siblings
     for home, siblings in FOLDERS.items():
         for name, module in siblings.modules.items():
-            if home == folder or any(each.exists() for each in _files_of(name, folder)):
+            if home == folder or any(file.exists() for file in _files_of(name, folder)):
                 known = sys.modules.pop(name, module)
                 held |= {} if known is module else {name: known}
     if own.digests == {file: _digest(file) for file in own.digests}:
@@ -137,7 +137,7 @@ def _is_importable(name: str, folder: Path) -> bool:
     if name in sys.modules:
         return True
     sys.path[:] = [place for place in path if Path(place).absolute() != folder]
-    sys.meta_path[:] = [each for each in finders if not isinstance(each, _FolderFinder)]
+    sys.meta_path[:] = [finder for finder in finders if not isinstance(finder, _FolderFinder)]
     try:
         found = importlib.util.find_spec(name)
     except (ImportError, ValueError):

@@ -126,7 +126,7 @@ def token_plan_problem(plan: TokenPlan) -> str | None:
         rules = (step.chance, step.threshold, step.bound)
         first, last = step.positions or (0, plan.shape[-1])
         numbers = (*step.weights, step.temperature, step.noise, step.penalty, step.time, step.lam or 0.0, step.again)
-        if not all(map(math.isfinite, (*numbers, *(each for each in rules if each is not None)))):
+        if not all(map(math.isfinite, (*numbers, *(rule for rule in rules if rule is not None)))):
             return f"steps[{number}] holds a number that is not finite"
         if step.reveal < 0 or step.group < 0 or (step.reveal == 0 and rules == (None, None, None)):
             return f"steps[{number}] reveals nothing"
@@ -134,7 +134,7 @@ def token_plan_problem(plan: TokenPlan) -> str | None:
             return f"steps[{number}] has a temperature, a noise or a bound below 0"
         if 0 < step.temperature < COLDEST:
             return f"steps[{number}] has a temperature of {step.temperature:g}, between 0 and {COLDEST:g}"
-        if not all(0 <= (each or 0) <= 1 for each in (step.again, step.chance, step.threshold)):
+        if not all(0 <= (rule or 0) <= 1 for rule in (step.again, step.chance, step.threshold)):
             return f"steps[{number}] has a chance or a threshold outside 0 to 1"
         if step.bound is not None and step.score != "entropy":
             return f"steps[{number}] has a bound of entropies, but its score is {step.score}"

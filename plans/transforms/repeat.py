@@ -24,7 +24,7 @@ def repeat_compiled(plan: Plan, runs: int) -> Plan:
         raise UserError(
             f"plan {plan.name!r} starts from {', '.join(plan.given)}", "repeat a plan that starts from noise"
         )
-    draws = 1 + max(draw for each in (plan.start_draws, *(step.draws for step in plan.steps)) for draw in each)
+    draws = 1 + max(draw for draws in (plan.start_draws, *(step.draws for step in plan.steps)) for draw in draws)
     steps: list[Step] = []
     for run in range(runs):
         steps += [

@@ -107,5 +107,5 @@ def _guidance_gain(bundle: Bundle, body: str, plan: Plan) -> float | None:
     """Return the fraction of the guidance difference that a body preserves, at the step where it is smallest, as
     measured by the calibration. None if the plan has no guidance, or if it was not measured."""
     bodies = [bundle.select_network(name).body(body) for name in networks(bundle.manifest)]
-    gains = [trial.guidance.gain for each in bodies for trial in each.trials if trial.is_chosen and trial.guidance]
+    gains = [trial.guidance.gain for body in bodies for trial in body.trials if trial.is_chosen and trial.guidance]
     return None if plan.guidance is None else min(gains, default=None)

@@ -117,7 +117,7 @@ def _compile_for_bundle(
     guidance = defaults.guidance if guidance is None else guidance
     if guidance is None and isinstance(reference, FittedReference):
         plans, _ = read_fitted_plans(
-            bundle, [each for each in bundle.manifest.fitted if each.evaluations == reference.evaluations]
+            bundle, [entry for entry in bundle.manifest.fitted if entry.evaluations == reference.evaluations]
         )
         if plans and all(plan.guidance == plans[0].guidance for plan in plans):
             guidance = plans[0].guidance

@@ -40,7 +40,7 @@ def compare_built_engines(
         here = engine.engine_facts().device if isinstance(engine, TensorRt) else None
     except UserError:  # the engines are for GPUs of other machines
         return
-    graphs = {each.body for each in (*made.built, *made.kept) if each.device in (here, AMPERE_ON)}
+    graphs = {engine.body for engine in (*made.built, *made.kept) if engine.device in (here, AMPERE_ON)}
     if here is None or not graphs:
         return
     if find_spec("onnxruntime") is None:

@@ -43,7 +43,7 @@ def find_first_difference(graph: Graph, inner: Inner, feeds: Arrays, limit: floa
     if there is none."""
     fixed = _fix_sizes(graph, feeds)
     types = infer_types(fixed).values
-    tensors = [each for node in fixed.nodes for each in node.outputs if each in types and types[each].dtype.kind == "f"]
+    tensors = [name for node in fixed.nodes for name in node.outputs if name in types and types[name].dtype.kind == "f"]
     expected = {**open_session(fixed, tensors)(feeds)}
     fixed = _add_shapes(fixed, expected)
     values = inner(fixed, tensors)(feeds)

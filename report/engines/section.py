@@ -15,9 +15,9 @@ def describe_engines(bundle: Bundle) -> tuple[tuple[str, ...], ...]:
         own = bundle.select_network(network)
         lines = cost_lines(own.manifest.engines, read_costs(own))
         shown += [
-            (f"{label_with_network(network, each.body)} for {each.device}", *lines[each.file])
-            for each in own.manifest.engines
-            if each.file in lines
+            (f"{label_with_network(network, engine.body)} for {engine.device}", *lines[engine.file])
+            for engine in own.manifest.engines
+            if engine.file in lines
         ]
     return tuple(shown)
 

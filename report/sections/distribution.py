@@ -26,7 +26,9 @@ def read_evaluation(bundle: Bundle) -> Results | None:
         LOG.warning("the evaluation in %s cannot be read (%s): repeat it with fewstep measure", bundle.path, error)
         return None
     graphs = {name: graph_files(body) for name, body in manifest.bodies.items()}
-    current = tuple(each for each in stored.qualities if graphs.get(each.body) == each.graphs and each.distances)
+    current = tuple(
+        quality for quality in stored.qualities if graphs.get(quality.body) == quality.graphs and quality.distances
+    )
     return msgspec.structs.replace(stored, qualities=current) if current else None
 
 
@@ -64,7 +66,7 @@ def distribution_section(evaluation: Results) -> Html:
 
 def _distance_table(evaluation: Results, index: int, reference: str) -> Html:
     """Return the table of distances of each body from one set of references, followed by a sentence about each row."""
-    distances = [(each.body, each.distances[index]) for each in evaluation.qualities]
+    distances = [(quality.body, quality.distances[index]) for quality in evaluation.qualities]
     rows: list[Sequence[Content]] = [["float32", *_cells(distances[0][1], is_float=True)]]
     rows += [[body, *_cells(distance, is_float=False)] for body, distance in distances]
     head = [f"against {reference}", "FD", "int8 minus float32", "samples", "references"]

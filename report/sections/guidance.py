@@ -29,7 +29,7 @@ def _body(quality: Quality) -> list[Html]:
     parts = []
     for kind, steps in differences_of(quality).items():
         rows = [
-            (count(each.step + 1), plain(each.gain), decibel(each.ratio), percent(each.share)) for each in steps if each
+            (count(step.step + 1), plain(step.gain), decibel(step.ratio), percent(step.share)) for step in steps if step
         ]
         if (lowest := worst_difference(steps)) is not None:
             sentence = link_terms(f"{kind}, at its worst step: {describe_difference(lowest)}")

@@ -56,23 +56,23 @@ def joints_section(results: Results) -> Html | None:
 
 
 def _body(quality: Quality) -> list[Html]:
-    moving = [each for each in quality.joints if not each.levels]
-    stepped = [each for each in quality.joints if each.levels]
+    moving = [joint for joint in quality.joints if not joint.levels]
+    stepped = [joint for joint in quality.joints if joint.levels]
     parts = []
     if moving:
         worst = max(moving, key=lambda each: each.share)
         title = join([Html("<b>"), quality.body, Html("</b>: the worst joint is "), count(worst.place)])
         parts += [paragraph(title), table(HEAD, _rows(moving))]
     if stepped:
-        rows = [(count(each.place), count(each.levels), percent(each.moved)) for each in stepped]
+        rows = [(count(joint.place), count(joint.levels), percent(joint.moved)) for joint in stepped]
         parts += [paragraph(join([Html("<b>"), quality.body, Html("</b>: joints with levels")])), table(LEVELS, rows)]
     return parts
 
 
 def _rows(joints: Sequence[JointError]) -> list[Sequence[Html]]:
     return [
-        (count(each.place), *map(_format_figure, (each.rms, each.p99, each.largest)), percent(each.share))
-        for each in joints
+        (count(joint.place), *map(_format_figure, (joint.rms, joint.p99, joint.largest)), percent(joint.share))
+        for joint in joints
     ]
 
 

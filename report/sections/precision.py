@@ -44,7 +44,11 @@ def read_maps(bundle: Bundle) -> tuple[PrecisionMap, ...]:
     file = bundle.manifest.precision
     if file is None:
         return ()
-    return tuple(each for each in decode_maps(bundle.read(file), file) if each.body in bundle.manifest.bodies)
+    return tuple(
+        precision_map
+        for precision_map in decode_maps(bundle.read(file), file)
+        if precision_map.body in bundle.manifest.bodies
+    )
 
 
 def read_shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
@@ -54,7 +58,10 @@ def read_shown_maps(bundle: Bundle) -> tuple[ShownMap, ...]:
         return ()
     prepared = load_stored(bundle, bundle.body("float32").graph)
     names = {op.name: layer_name(op.node) for op in select_int8_ops(prepared)}
-    return tuple(ShownMap(each, tuple(names.get(name, name) for name in each.operations)) for each in maps)
+    return tuple(
+        ShownMap(precision_map, tuple(names.get(name, name) for name in precision_map.operations))
+        for precision_map in maps
+    )
 
 
 def precision_section(maps: Sequence[ShownMap]) -> Html:
@@ -66,7 +73,7 @@ def precision_section(maps: Sequence[ShownMap]) -> Html:
         "seeds, which favours the point slightly. \N{PLUS-MINUS SIGN} is the standard error of a mean. Speed is the "
         "time of a step on the machine that calibrated: measured with these graphs, or estimated."
     )
-    return section("Precision map", lead, *(_map(each) for each in maps))
+    return section("Precision map", lead, *(_map(precision_map) for precision_map in maps))
 
 
 def _map(shown: ShownMap) -> Html:

@@ -139,5 +139,5 @@ def _statistics(qualities: Sequence[Quality]) -> list[Html]:
 def _cells(end: EndQuality) -> list[Content]:
     figures = [decibel(end.mean), decibel(end.p5), decibel(end.worst), decibel(end.standard_error)]
     similar: list[Content] = [NONE, NONE] if end.ssim is None else [plain(end.ssim.mean, 4), plain(end.ssim.p5, 4)]
-    scale: list[Content] = [NONE if each is None else decibel(each) for each in (end.snr, end.unrelated)]
+    scale: list[Content] = [NONE if decibels is None else decibel(decibels) for decibels in (end.snr, end.unrelated)]
     return [*figures, *scale, *similar, count(end.seeds)]

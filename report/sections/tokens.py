@@ -35,12 +35,14 @@ def tokens_section(qualities: Sequence[Quality]) -> Html:
         "body runs by itself from the same seeds."
     )
     rows, parts = list[Sequence[Content]](), list[Html]()
-    for each in qualities:
-        if (own := each.tokens) is not None:
-            end = each.against_float
+    for quality in qualities:
+        if (own := quality.tokens) is not None:
+            end = quality.against_float
             shares = percent(own.disagreement, 2), percent(own.same)
-            rows.append([each.body, each.computed_by, *shares, decibel(end.mean), decibel(end.p5), count(end.seeds)])
-            parts.append(_steps(each.body, own))
+            rows.append(
+                [quality.body, quality.computed_by, *shares, decibel(end.mean), decibel(end.p5), count(end.seeds)]
+            )
+            parts.append(_steps(quality.body, own))
     return section("Tokens", lead, table(HEAD, rows, text_columns=2), *parts)
 
 

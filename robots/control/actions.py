@@ -162,7 +162,7 @@ def _check_requests(manifest: Manifest, requests: Sequence[SequenceRequest]) -> 
             what = f"windows 0 and {number} differ: only one has {unlike}"
             raise UserError(what, "give each window the same conditions")
     places, shape = manifest.x_shape[0] - policy_of(manifest).first, action_shape(manifest)
-    return [_check_former(each.former, places, shape, each.decided) for each in requests]
+    return [_check_former(request.former, places, shape, request.decided) for request in requests]
 
 
 def _stack_windows(manifest: Manifest, requests: Sequence[SequenceRequest]) -> dict[str, Any]:

@@ -30,9 +30,9 @@ class History:
         policy = policy_of(manifest)
         count, decided = policy.observations, (policy.prefix, policy.delay)
         self._takes = {
-            each.name: msgspec.structs.replace(each, shape=each.shape[1:])
-            for each in manifest.conditions
-            if each.shape[:1] == (count,) and each.name not in decided
+            condition.name: msgspec.structs.replace(condition, shape=condition.shape[1:])
+            for condition in manifest.conditions
+            if condition.shape[:1] == (count,) and condition.name not in decided
         }
         if (words := state_words(manifest)) is not None:
             shape = (len(words.scale),)
@@ -42,7 +42,9 @@ class History:
                 f"bundle {manifest.name!r} has no condition of {count} observations",
                 f"export observed conditions with shapes [{count}, ...], or change the policy's observations",
             )
-        self._others = [each for each in manifest.conditions if each.name not in {*self._takes, *decided}]
+        self._others = [
+            condition for condition in manifest.conditions if condition.name not in {*self._takes, *decided}
+        ]
         self._latest: deque[dict[str, NDArray[Any]]] = deque(maxlen=count)
         self.has_observed = False  # whether an observation was ever added, also before `clear`
 
@@ -64,18 +66,18 @@ class History:
         """
         if not isinstance(values, Mapping):
             raise UserError(f"conditions {values!r} are not a mapping of names to values", "give {NAME: VALUE}")
-        others = [each for each in self._others if each.name not in encoded]
-        names = ", ".join(each.name for each in others)
+        others = [port for port in self._others if port.name not in encoded]
+        names = ", ".join(port.name for port in others)
         for name in values:
             if name in self._takes:
                 raise UserError(f"condition {name!r} is observed at each tick", "leave it out of conditions")
-            if name not in {each.name for each in others}:
+            if name not in {port.name for port in others}:
                 has = f"give {names}" if names else "leave it out: all conditions are observed at each tick"
                 raise UserError(f"unknown condition {name!r}", has)
-        for each in others:
-            if each.name not in values and each.default is None:
+        for port in others:
+            if port.name not in values and port.default is None:
                 raise UserError(
-                    f"condition {each.name!r} of the episode is missing",
+                    f"condition {port.name!r} of the episode is missing",
                     f"give {names} in the argument conditions, to both reset and warm_up",
                 )
         arrays = conditions.check(others, {name: [value] for name, value in values.items()}, 1)
@@ -107,7 +109,7 @@ class History:
             raise UserError("nothing has been observed", "add an observation first")
         missing = (self._latest.maxlen or 0) - len(self._latest)
         seen = [self._latest[0]] * missing + list(self._latest)
-        return {name: np.concatenate([each[name][None] for each in seen]) for name in self._takes}
+        return {name: np.concatenate([observation[name][None] for observation in seen]) for name in self._takes}
 
     def clear(self) -> None:
         """Forget all observations, at the start of an episode."""

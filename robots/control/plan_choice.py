@@ -70,7 +70,7 @@ class PlanChoice:
         Negative and infinite times, which result from a jump of the clock, are left out. If none remains, the plan is
         skipped for PATIENCE calls.
         """
-        sound = [each for each in seconds if math.isfinite(each) and each >= 0]
+        sound = [duration for duration in seconds if math.isfinite(duration) and duration >= 0]
         self._plans[place] = PlanTimes(sound, median(sound or [self._expected]), is_warm=True)
         self._plans[place].fails = not sound
 

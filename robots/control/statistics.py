@@ -136,7 +136,7 @@ class LoopStatistics:
         return line
 
 
-COUNTED = [each.name for each in fields(LoopStatistics) if each.type is int]
+COUNTED = [field.name for field in fields(LoopStatistics) if field.type is int]
 
 
 class Record:

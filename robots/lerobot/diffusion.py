@@ -93,7 +93,7 @@ def common_size(pictures: Shapes) -> "Size":
     first, *others = pictures.values()
     if any(other != first for other in others):
         raise UserError(
-            f"the policy's cameras differ in size: {[list(each) for each in pictures.values()]}",
+            f"the policy's cameras differ in size: {[list(picture) for picture in pictures.values()]}",
             "give a policy whose cameras have the same size",
         )
     return first[1], first[2]

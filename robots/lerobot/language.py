@@ -50,7 +50,9 @@ class Language:
             )
         shape = ("batch", self.tokens.length)
         inputs = (TensorEntry(IDS, "ids", shape, "int64"), TensorEntry(MASK, "mask", shape, "int64"))
-        entries = tuple(TensorEntry(each.name, "condition", ("batch", *each.shape), each.dtype) for each in outputs)
+        entries = tuple(
+            TensorEntry(output.name, "condition", ("batch", *output.shape), output.dtype) for output in outputs
+        )
         companion = Companion("text encoder", load, inputs, entries, self._feeds, weights=weights)
         text = TextSource(companion, (self.tokens,), (), (), partial(_load_without_loras, load), self.form)
         return PipelineNetworks(text, None, zeros_for_none=False)
@@ -67,7 +69,7 @@ def read_language(folder: PolicyFolder, form: PromptForm | None = None) -> Langu
     """Return the tokenizer that the preprocessor of a policy names. Raises UserError if it is not found."""
     file = folder.home / BEFORE.file
     steps: dict[Any, Any] = {
-        each.get("registry_name"): each.get("config") or {} for each in processor_steps(folder.home, BEFORE)
+        step.get("registry_name"): step.get("config") or {} for step in processor_steps(folder.home, BEFORE)
     }
     settings = steps.get(TOKENIZER_STEP)
     if settings is None:

@@ -135,7 +135,7 @@ def _make_text_encoder(folder: PolicyFolder, text: Condition) -> PipelineNetwork
         again = _text_weights(read_policy(home, config, name))
         return again.load_network(partial(ClipText, shape, vocabulary, positions, width))
 
-    size = 4 * sum(each.numel() for each in weights.tensors.values())
+    size = 4 * sum(tensor.numel() for tensor in weights.tensors.values())
     return read_language(folder).make_companion(load, (text,), vocabulary, size)
 
 

@@ -90,7 +90,7 @@ class Normaliser:
         self._check_present(feature, kind, mode)
         if mode == "MEAN_STD":
             mean, std = self._numbers_of(feature, ("mean", "std"), count, steps)
-            scale = tuple(1 / (each + self.added) if each else 0.0 for each in std)
+            scale = tuple(1 / (deviation + self.added) if deviation else 0.0 for deviation in std)
             spread = (
                 tuple(m - 2 * s for m, s in zip(mean, std, strict=True)),
                 tuple(m + 2 * s for m, s in zip(mean, std, strict=True)),
@@ -201,7 +201,7 @@ def read_normaliser(
 
 def check_chosen(folder: Path, chosen: str, normalisers: Iterable[Normaliser]) -> None:
     """Raise UserError if no normaliser has statistics for the chosen data set."""
-    names = sorted({name for each in normalisers for name in each.data_sets()})
+    names = sorted({name for normaliser in normalisers for name in normaliser.data_sets()})
     if chosen not in names:
         fix = f"give one of {', '.join(names)}" if names else "leave --statistics out"
         raise UserError(f"{folder} has no statistics for the data set {chosen!r}", fix)
@@ -258,7 +258,7 @@ def _read_numbers(folder: Path, file: Path, state: str, config: Mapping[str, Any
     numbers: Numbers = {}
     for name, tensor in read_tensors(folder / state).items():
         stored, _, statistic = name.rpartition(".")
-        feature = next((each for each in features if f".{stored}".endswith(f".{each}")), None)
+        feature = next((feature for feature in features if f".{stored}".endswith(f".{feature}")), None)
         if feature is None:  # a feature of the data set that the policy does not use
             continue
         place = stored.removesuffix(feature).removesuffix(".").removesuffix(BUFFER), feature, statistic

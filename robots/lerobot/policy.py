@@ -83,9 +83,9 @@ class PolicyFolder:
     def pictures(self) -> Shapes:
         """The shape [3, H, W] of each camera's images, by feature name."""
         pictures = {name: each for name, each in self.shapes("VISUAL").items() if EMPTY not in name}
-        if any(len(each) != 3 or each[0] != 3 for each in pictures.values()):
+        if any(len(picture) != 3 or picture[0] != 3 for picture in pictures.values()):
             raise UserError(
-                f"the shapes of the policy's cameras are {[list(each) for each in pictures.values()]}",
+                f"the shapes of the policy's cameras are {[list(picture) for picture in pictures.values()]}",
                 "give a policy with images [3, H, W]",
             )
         return pictures
@@ -115,7 +115,7 @@ class PolicyFolder:
         """Return the conditions of some features, with `count` observations each, and their statistics, in the order of
         `kinds`, which lists features by type."""
         listed = [(name, kind, shape) for kind, shapes in kinds.items() for name, shape in shapes.items()]
-        statistics = tuple(self.observation_statistics(*each) for each in listed)
+        statistics = tuple(self.observation_statistics(*feature) for feature in listed)
         conditions = (
             make_condition(self.robot_name(name), (count, *shape), each)
             for (name, _, shape), each in zip(listed, statistics, strict=True)
@@ -314,4 +314,4 @@ def rename_weights(
 def count_layers(weights: Iterable[str], start: str) -> int:
     """Return the number of layers of weights with names START.NUMBER.REST."""
     numbers = [name.removeprefix(start).partition(".")[0] for name in weights if name.startswith(start)]
-    return 1 + max((int(each) for each in numbers if each.isdecimal()), default=-1)
+    return 1 + max((int(digits) for digits in numbers if digits.isdecimal()), default=-1)

@@ -104,7 +104,7 @@ class GroupedAttention(nn.Module):
 
     def project_memory(self, memory: Memory) -> Memory:
         """Return keys and values projected from other layers' keys and values."""
-        keys, values = (each.transpose(1, 2).flatten(2) for each in memory)
+        keys, values = (tensor.transpose(1, 2).flatten(2) for tensor in memory)
         return self._split(self.k_proj(keys)), self._split(self.v_proj(values))
 
     def forward(self, x: Tensor, memory: Memory, by: Rotation, unseen: Tensor) -> Tensor:

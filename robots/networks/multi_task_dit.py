@@ -143,7 +143,7 @@ class MultiTaskDit(nn.Module):
         if self.view is None:
             return []
         observations = pictures[0].shape[1]
-        framed = [self.crop(self.resize(each.flatten(0, 1))) for each in pictures]
+        framed = [self.crop(self.resize(picture.flatten(0, 1))) for picture in pictures]
         if len(self.vision) == 1:  # one call for all cameras
             together = self.vision[0](torch.stack(framed, dim=1).flatten(0, 1))
             return [together.unflatten(0, (-1, observations, len(framed))).flatten(2)]

@@ -59,8 +59,8 @@ def describe(device: int) -> tuple[str, int]:
         )
     attribute = cuda_module().cudaDeviceAttr
     major, minor, multiprocessors = (
-        int(call("cudaDeviceGetAttribute", each, device))
-        for each in (
+        int(call("cudaDeviceGetAttribute", field, device))
+        for field in (
             attribute.cudaDevAttrComputeCapabilityMajor,
             attribute.cudaDevAttrComputeCapabilityMinor,
             attribute.cudaDevAttrMultiProcessorCount,

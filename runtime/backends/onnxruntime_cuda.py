@@ -37,7 +37,9 @@ from fewstep.runtime.bundle.reading import Bundle
 
 LOG = logging.getLogger("fewstep")
 PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
-BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType({each: (each,) for each in ("float32", "float16", "bfloat16")})
+BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {precision: (precision,) for precision in ("float32", "float16", "bfloat16")}
+)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,9 @@ def find_form(bundle: Bundle, name: str) -> CudaForm | None:
     """Return the graph rewritten for the CUDA provider that belongs to a body's graph, or None if the bundle has none.
     If it is damaged or was made from another graph, return None after a warning; for a body that only runs in rewritten
     form, raise UserError instead."""
-    entry = next((each for each in bundle.manifest.engines if (each.body, each.backend) == (name, BACKEND)), None)
+    entry = next(
+        (engine for engine in bundle.manifest.engines if (engine.body, engine.backend) == (name, BACKEND)), None
+    )
     if entry is None:
         return None
     try:

@@ -43,9 +43,9 @@ class OnnxRuntimeRows:
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
         graph = find_graph(bundle, name)
         threads = self.threads or default_threads()
-        if name in RUN_ONCE or threads == 1 or any(each.shape[:1] != (BATCH,) for each in graph.outputs):
+        if name in RUN_ONCE or threads == 1 or any(port.shape[:1] != (BATCH,) for port in graph.outputs):
             return OnnxRuntime(threads=self.threads).load(bundle, name)
-        split = frozenset(each.name for each in graph.inputs if each.shape[:1] == (BATCH,))
+        split = frozenset(port.name for port in graph.inputs if port.shape[:1] == (BATCH,))
         return ParallelRows(OnnxRuntime(threads=1).load(bundle, name), split, threads, ThreadPoolExecutor(threads - 1))
 
 
@@ -83,10 +83,10 @@ class ParallelRows:
 
         helping = [self.helpers.submit(compute_rows) for _ in range(min(self.threads, count) - 1)]
         compute_rows()
-        for each in helping:
-            if not each.cancel():  # tasks that still wait for a thread are no longer needed
-                each.result()
-        return {name: np.concatenate([each[name] for each in results]) for name in results[0]}
+        for session in helping:
+            if not session.cancel():  # tasks that still wait for a thread are no longer needed
+                session.result()
+        return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 
     def _select(self, feeds: Arrays, row: int) -> Arrays:
         return {name: value[row : row + 1] if name in self.split else value for name, value in feeds.items()}

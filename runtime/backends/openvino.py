@@ -130,7 +130,7 @@ class OpenVino:
         def compile_for(sizes: Mapping[str, int] | None) -> LoadedGraph:
             fixed, kind = None, _dynamic_shape_call
             if sizes is not None:
-                fixed = {each.name: [resolve_dimension(size, sizes) for size in each.shape] for each in graph.inputs}
+                fixed = {port.name: [resolve_dimension(size, sizes) for size in port.shape] for port in graph.inputs}
                 kind = _static_shape_call
             made = self.compile(core, model, graph.file, fixed)
             return _Requests(
@@ -240,7 +240,7 @@ def _ports(ports: Sequence[Any], tensors: Sequence[TensorEntry]) -> list[Port]:
     """Return the inputs or outputs of a model. OpenVINO has no names of dynamic axes, so they get those of the
     graph."""
     named = {tensor.name: tensor.shape for tensor in tensors}
-    return [_port(each, named.get(each.get_any_name(), ())) for each in ports]
+    return [_port(port, named.get(port.get_any_name(), ())) for port in ports]
 
 
 def _port(port: Any, named: Sequence[Dimension]) -> Port:
@@ -291,8 +291,8 @@ def explain_conversion(message: str) -> str:
     """Describe the operations that OpenVINO does not convert, with their nodes and OpenVINO's reasons; "" if the
     message names none. An operation that fails only because an operation before it was not converted is left out."""
     sections = re.split(r"^-- ", message.partition("Summary:")[0], flags=re.MULTILINE)[1:]
-    causes = [each for each in sections if NO_SHAPE not in each] or sections
-    found = [(re.search(r"<Node\((\w+)\): (.*?)>'", each), each.strip().splitlines()[-1]) for each in causes]
+    causes = [section for section in sections if NO_SHAPE not in section] or sections
+    found = [(re.search(r"<Node\((\w+)\): (.*?)>'", cause), cause.strip().splitlines()[-1]) for cause in causes]
     return ", ".join(f"{node[1]} of node {node[2]!r} ({reason.strip(' .')})" for node, reason in found if node)
 
 

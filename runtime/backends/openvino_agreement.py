@@ -113,7 +113,7 @@ def _measure_difference(
         LOG.debug("not compared with onnxruntime: %s", error)
         return None
     network = open(name)
-    finite = [all(np.isfinite(value).all() for value in each.values()) for each in expected]
+    finite = [all(np.isfinite(value).all() for value in name.values()) for name in expected]
     differences = [
         relative_difference(outputs, network(feeds))
         for outputs, feeds, is_finite in zip(expected, calls, finite, strict=True)
@@ -133,7 +133,7 @@ def _reference_outputs(threads: int, bundle: Bundle, graph: GraphEntry, calls: l
 def random_feeds(graph: GraphEntry, sizes: dict[str, int], seed: int) -> Feeds:
     """Return random inputs of a graph by name, determined by the seed."""
     rng = np.random.default_rng(seed)
-    return {each.name: _random_input(each, sizes, rng) for each in graph.inputs}
+    return {port.name: _random_input(port, sizes, rng) for port in graph.inputs}
 
 
 def _random_input(tensor: TensorEntry, sizes: dict[str, int], rng: np.random.Generator) -> NDArray[np.generic]:

@@ -26,7 +26,7 @@ def _convert_dft(node: Any) -> Any:
     from openvino import opset9 as ops
 
     ports = (node.get_input(place) for place in range(node.get_input_size()))
-    inputs: list[Any] = [None if each.get_node().get_type_name() == "NullNode" else each for each in ports]
+    inputs: list[Any] = [None if port.get_node().get_type_name() == "NullNode" else port for port in ports]
     signal, shape = inputs[0], inputs[0].get_partial_shape()
     inverse, onesided = (node.get_attribute(name, 0) for name in ("inverse", "onesided"))
     if inputs[2:] not in ([], [None]):
@@ -36,7 +36,7 @@ def _convert_dft(node: Any) -> Any:
     else:
         raise ValueError(f"a DFT of {len(shape)} axes does not name its axis")
     last, axes = len(shape) - 1, [axis % len(shape)]
-    lengths = [ops.reshape(each, [1], False) for each in inputs[1:2] if each is not None]
+    lengths = [ops.reshape(value, [1], False) for value in inputs[1:2] if value is not None]
     is_real = shape[last].is_static and shape[last].get_length() == 1
     if onesided and not inverse:
         return ops.rdft(ops.squeeze(signal, [last]), axes, *lengths).outputs()

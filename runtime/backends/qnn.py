@@ -31,7 +31,7 @@ from fewstep.runtime.bundle.reading import Bundle
 
 PROVIDER = "QNNExecutionProvider"
 BODIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"int8": tuple(body_name("int8", each.name) for each in (QNN, QNN_8BIT))}
+    {"int8": tuple(body_name("int8", target.name) for target in (QNN, QNN_8BIT))}
 )
 CHIPS = {  # name -> Qualcomm's number of the chip, and the version of its HTP (both from ExecuTorch's qc_schema.py)
     "sm8550": (43, 73),
@@ -170,10 +170,10 @@ def find_device(onnxruntime: Any) -> tuple[Any, bool]:
     try:
         with REGISTERING:
             _register_provider(onnxruntime)
-        devices = [each for each in onnxruntime.get_ep_devices() if each.ep_name == PROVIDER]
+        devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDER]
     except Exception as error:
         raise UserError(f"QNN {version()} does not start: {first_line(error)}", "see `fewstep doctor`") from error
-    npus = [each for each in devices if each.device.type == onnxruntime.OrtHardwareDeviceType.NPU]
+    npus = [device for device in devices if device.device.type == onnxruntime.OrtHardwareDeviceType.NPU]
     if not devices:
         raise UserError(f"QNN {version()} offers no device", "install onnxruntime 1.24 or later")
     return (npus or devices)[0], bool(npus)

@@ -27,9 +27,9 @@ class ShapeCache:
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         check_names(self._graph, feeds)  # before another graph is opened, which may close this one
-        found = [infer_sizes(each.shape, feeds[each.name].shape) for each in self._graph.inputs]
+        found = [infer_sizes(port.shape, feeds[port.name].shape) for port in self._graph.inputs]
         return self.graph_for_sizes(
-            {name: max((each.get(name, 1) for each in found), default=1) for name in self._names}
+            {name: max((sizes.get(name, 1) for sizes in found), default=1) for name in self._names}
         )(feeds)
 
     def graph_for_sizes(self, sizes: Mapping[str, int]) -> LoadedGraph:

@@ -61,7 +61,7 @@ class Tensors:
 
 def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str) -> Tensors:
     """Return the inputs and outputs of an engine. Raises UserError if they differ from those in the manifest."""
-    named = {each.name: each for each in (*graph.inputs, *graph.outputs)}
+    named = {port.name: port for port in (*graph.inputs, *graph.outputs)}
     tensors = []
     ranges: dict[str, list[tuple[int, int, int]]] = {}
     for index in range(engine.num_io_tensors):
@@ -82,14 +82,16 @@ def read_tensors(trt: Any, engine: Any, graph: GraphEntry, what: str, build: str
             ends = [infer_sizes(shape, tuple(each)) for each in engine.get_tensor_profile_shape(name, 0)]
             for size in ends[0]:
                 ranges.setdefault(size, []).append((ends[0][size], ends[1][size], ends[2][size]))
-    if any(each in graph.outputs for each in named.values()):
+    if any(port in graph.outputs for port in named.values()):
         raise UserError(f"{what} does not return {', '.join(named)}", f"build it again: {build}")
     profile = {BATCH: (1, 1, 1)}
     for size, each in ranges.items():
         least, preferred, greatest = zip(*each, strict=True)
         profile[size] = (max(least), min(preferred), min(greatest))
     return Tensors(
-        tuple(each for each in tensors if each.is_input), tuple(each for each in tensors if not each.is_input), profile
+        tuple(tensor for tensor in tensors if tensor.is_input),
+        tuple(tensor for tensor in tensors if not tensor.is_input),
+        profile,
     )
 
 
@@ -107,17 +109,17 @@ class LaneBuffers:
         """Arrange the tensors for a batch and sizes. Returns the address of each on the device."""
         offsets, self.size = self._layout(sizes)
         self.views = {
-            each.name: self.memory.view(offsets[each.name], each.fixed_shape(sizes), each.dtype)
-            for each in self.tensors
+            tensor.name: self.memory.view(offsets[tensor.name], tensor.fixed_shape(sizes), tensor.dtype)
+            for tensor in self.tensors
         }
         return {name: self.memory.address + offset for name, offset in offsets.items()}
 
     def _layout(self, sizes: Sizes) -> tuple[dict[str, int], int]:
         """Return the offset of each tensor in the buffer, and the size of the buffer, both in bytes."""
         offsets, end = {}, 0
-        for each in self.tensors:
-            offsets[each.name] = end
-            end += -(-each.byte_count(sizes) // ALIGNMENT) * ALIGNMENT
+        for tensor in self.tensors:
+            offsets[tensor.name] = end
+            end += -(-tensor.byte_count(sizes) // ALIGNMENT) * ALIGNMENT
         return offsets, end
 
 
@@ -162,11 +164,14 @@ class ExecutionLane:
         self.sizes, self.recording, self.calls, self.records_at = None, None, 0, 2
         for name, address in (self.inputs.place(sizes) | self.outputs.place(sizes)).items():
             self._check_call(self.context.set_tensor_address(name, address), f"has no address for {name!r}")
-        for each in self.tensors.inputs:
-            self._check_call(self.context.set_input_shape(each.name, each.fixed_shape(sizes)), f"refuses {each.name!r}")
-        for each in self.tensors.outputs:
+        for tensor in self.tensors.inputs:
             self._check_call(
-                tuple(self.context.get_tensor_shape(each.name)) == each.fixed_shape(sizes), f"resizes {each.name!r}"
+                self.context.set_input_shape(tensor.name, tensor.fixed_shape(sizes)), f"refuses {tensor.name!r}"
+            )
+        for tensor in self.tensors.outputs:
+            self._check_call(
+                tuple(self.context.get_tensor_shape(tensor.name)) == tensor.fixed_shape(sizes),
+                f"resizes {tensor.name!r}",
             )
         self.sizes = sizes
 
@@ -198,7 +203,10 @@ class ExecutionLane:
         """Make the first call now, not in the first sample: it compiles and loads kernels, which may take seconds."""
         sizes = self.tensors.preferred_sizes
         for _ in range(2 if self.records else 1):
-            self.run({each.name: np.zeros(each.fixed_shape(sizes), each.dtype) for each in self.tensors.inputs}, sizes)
+            self.run(
+                {tensor.name: np.zeros(tensor.fixed_shape(sizes), tensor.dtype) for tensor in self.tensors.inputs},
+                sizes,
+            )
 
     def _check_call(self, done: bool, failure: str) -> None:
         if not done:
@@ -219,21 +227,21 @@ class LoadedEngine:
 
     def __call__(self, feeds: Arrays) -> dict[str, NDArray[np.float32]]:
         sizes: dict[str, int] = {}
-        for each in self.tensors.inputs:
-            value = feeds.get(each.name)
-            if value is None or value.dtype != each.dtype:
+        for tensor in self.tensors.inputs:
+            value = feeds.get(tensor.name)
+            if value is None or value.dtype != tensor.dtype:
                 kind = "nothing" if value is None else str(value.dtype)
-                what = f"{self.what} takes {each.name!r} as {each.dtype}, not {kind}"
-                raise UserError(what, f"give {each.name!r} as {each.dtype}")
-            sizes = infer_sizes(each.shape, value.shape) | sizes  # the first input determines the sizes
+                what = f"{self.what} takes {tensor.name!r} as {tensor.dtype}, not {kind}"
+                raise UserError(what, f"give {tensor.name!r} as {tensor.dtype}")
+            sizes = infer_sizes(tensor.shape, value.shape) | sizes  # the first input determines the sizes
         sizes = dict.fromkeys(self.tensors.profile, 1) | sizes
         for name, size in sizes.items():
             self._check(name, size, sizes)
-        for each in self.tensors.inputs:
-            if feeds[each.name].shape != each.fixed_shape(sizes):
+        for tensor in self.tensors.inputs:
+            if feeds[tensor.name].shape != tensor.fixed_shape(sizes):
                 raise UserError(
-                    f"{self.what}: {each.name!r} is {list(feeds[each.name].shape)}, "
-                    f"not {list(each.fixed_shape(sizes))}",
+                    f"{self.what}: {tensor.name!r} is {list(feeds[tensor.name].shape)}, "
+                    f"not {list(tensor.fixed_shape(sizes))}",
                     "check the shapes of the inputs",
                 )
         with self.lanes.take() as lane:
@@ -250,7 +258,9 @@ class LoadedEngine:
                 f"give fewer samples per call, or {self.build} --max-batch {max(size, greatest)}",
             )
         option, end = ("--max-batch", self.tensors.greatest_sizes) if size > greatest else ("--min-batch", {BATCH: 1})
-        sized = next(each for each in self.tensors.inputs if name in infer_sizes(each.shape, each.fixed_shape(sizes)))
+        sized = next(
+            tensor for tensor in self.tensors.inputs if name in infer_sizes(tensor.shape, tensor.fixed_shape(sizes))
+        )
         shape = "x".join(map(str, sized.fixed_shape({**sizes, BATCH: end[BATCH]})))
         raise UserError(
             f"{self.what} takes a {name} of {least} to {greatest}, best {preferred}, not {size}",

@@ -69,7 +69,7 @@ class BandedDecoder:
     def __call__(self, feeds: Arrays) -> dict[str, Float32]:
         """Decode latents [N, C, H, W], one after the other."""
         results = [self._decode(latent[None]) for latent in feeds[self.latents]]
-        return {name: np.concatenate([each[name] for each in results]) for name in self.file.outputs}
+        return {name: np.concatenate([result[name] for result in results]) for name in self.file.outputs}
 
     def _decode(self, latent: Float32) -> dict[str, Float32]:
         run = _Run(latent.shape[2], statistics={name: Statistics() for name in self._norm_inputs})
@@ -78,7 +78,7 @@ class BandedDecoder:
                 return self.whole({self.latents: latent})
             run.store(name, image)
         for place, segment in enumerate(self.cut.segments):
-            later = {name for each in self.cut.segments[place + 1 :] for name in each.inputs}
+            later = {name for segment in self.cut.segments[place + 1 :] for name in segment.inputs}
             self._run_segment(segment, run, later)
         results = {name: run.images[name].rows(0, run.images[name].end) for name in self.file.outputs}
         del run
@@ -141,7 +141,7 @@ class BandedDecoder:
         """Return the units of a band of a segment, for latents of a width: those in which its largest image has
         BAND_BYTES."""
         layouts = [self.cut.layouts[name] for name in (*segment.inputs, *segment.outputs)]
-        largest = max(each.channels * each.rows // segment.units * each.columns * width for each in layouts)
+        largest = max(layout.channels * layout.rows // segment.units * layout.columns * width for layout in layouts)
         return max(1, BAND_BYTES // (4 * largest))
 
     def _rate(self, segment: Segment, name: str) -> int:
@@ -157,10 +157,12 @@ class BandedDecoder:
 
     def _open(self, segment: Segment, feeds: Mapping[str, Float32], is_inside: bool) -> LoadedGraph:
         nodes: list[FileNode] = [*segment.constants]
-        for each in segment.operations:
-            if isinstance(each, ImageNorm):
-                nodes += each.apply_nodes()
+        for operation in segment.operations:
+            if isinstance(operation, ImageNorm):
+                nodes += operation.apply_nodes()
             else:
-                nodes.append(without_row_padding(each) if is_inside and each.op in CONVOLUTIONS else each)
+                nodes.append(
+                    without_row_padding(operation) if is_inside and operation.op in CONVOLUTIONS else operation
+                )
         model = self.file.write_part(nodes, feeds, segment.outputs)
         return self.engine.open_part(model, self.file.path.name, self.wide_sums)

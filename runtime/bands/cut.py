@@ -43,7 +43,7 @@ class Segment:
     @property
     def norms(self) -> tuple[ImageNorm, ...]:
         """The GroupNorms whose factors and summands the segment takes."""
-        return tuple(each for each in self.operations if isinstance(each, ImageNorm))
+        return tuple(operation for operation in self.operations if isinstance(operation, ImageNorm))
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,26 @@ def cut(file: OnnxFile, latents: str, channels: int) -> DecoderParts | None:
     operations = find_group_norms(file)
     scan = _scan(file, operations, latents, channels)
     head = _ancestors(operations, scan)
-    tail = [each for each in operations if each.output not in head and each.output not in scan.makers]
+    tail = [
+        operation for operation in operations if operation.output not in head and operation.output not in scan.makers
+    ]
     given = {latents, *head}
-    reads = {name for each in tail for name in each.inputs if name in given}
+    reads = {name for operation in tail for name in operation.inputs if name in given}
     if not tail or any(name not in scan.layouts for name in (*file.outputs, *reads)):
         return None
     levels = _levels(tail, given, scan.constants)
     _delay(tail, levels, scan.constants)
-    raw = tuple(node for each in operations if each.output in head for node in _nodes_of(each))
+    raw = tuple(node for operation in operations if operation.output in head for node in _nodes_of(operation))
     makers = tuple(scan.makers.values())
     segments = tuple(
-        _segment([each for each in tail if levels[each.output] == level], tail, levels, level, file.outputs, scan)
+        _segment(
+            [operation for operation in tail if levels[operation.output] == level],
+            tail,
+            levels,
+            level,
+            file.outputs,
+            scan,
+        )
         for level in sorted(set(levels.values()))
     )
     return DecoderParts((*makers, *raw), tuple(sorted(reads - {latents})), segments, scan.layouts)
@@ -96,22 +105,22 @@ def _nodes_of(operation: Operation) -> tuple[FileNode, ...]:
 def _scan(file: OnnxFile, operations: Sequence[Operation], latents: str, channels: int) -> _Scan:
     shapes: dict[str, Shape] = {"": ()} | {name: weight.shape for name, weight in file.weights.items()}
     scan = _Scan({latents: Layout(channels, 1, 1)}, shapes)
-    for each in operations:
-        if isinstance(each, ImageNorm):
-            if each.x in scan.layouts and scan.layouts[each.x].channels == each.weight.size:
-                scan.layouts[each.output] = scan.layouts[each.x]
+    for operation in operations:
+        if isinstance(operation, ImageNorm):
+            if operation.x in scan.layouts and scan.layouts[operation.x].channels == operation.weight.size:
+                scan.layouts[operation.output] = scan.layouts[operation.x]
             else:
-                scan.others.append(each)
-        elif each.op in ELEMENTWISE and all(name in scan.constants for name in each.inputs):
-            scan.makers[each.output] = each
-            scan.constants[each.output] = np.broadcast_shapes(*_shapes_of_operands(each, scan.constants))
-        elif (rule := row_rule(each, file, scan.constants, scan.layouts)) is not None:
-            scan.layouts[each.output], scan.halos[each.output] = rule.output, rule.halo
-            for name in each.inputs:
+                scan.others.append(operation)
+        elif operation.op in ELEMENTWISE and all(name in scan.constants for name in operation.inputs):
+            scan.makers[operation.output] = operation
+            scan.constants[operation.output] = np.broadcast_shapes(*_shapes_of_operands(operation, scan.constants))
+        elif (rule := row_rule(operation, file, scan.constants, scan.layouts)) is not None:
+            scan.layouts[operation.output], scan.halos[operation.output] = rule.output, rule.halo
+            for name in operation.inputs:
                 if name not in scan.constants:
                     scan.layouts.setdefault(name, rule.output)
         else:
-            scan.others.append(each)
+            scan.others.append(operation)
     return scan
 
 
@@ -124,33 +133,37 @@ def _shapes_of_operands(operation: FileNode, constants: Mapping[str, Shape]) -> 
 
 def _ancestors(operations: Sequence[Operation], scan: _Scan) -> set[str]:
     """Return the outputs of all operations that need all rows, and of those whose results they read."""
-    wanted = {name for each in scan.others for name in (*each.inputs, *each.outputs)}
-    for each in reversed(operations):
-        if wanted & set(each.outputs):
-            wanted |= set(each.inputs)
-    return {each.output for each in operations if wanted & set(each.outputs) and each.output not in scan.makers}
+    wanted = {name for node in scan.others for name in (*node.inputs, *node.outputs)}
+    for operation in reversed(operations):
+        if wanted & set(operation.outputs):
+            wanted |= set(operation.inputs)
+    return {
+        operation.output
+        for operation in operations
+        if wanted & set(operation.outputs) and operation.output not in scan.makers
+    }
 
 
 def _levels(tail: Sequence[Operation], given: set[str], constants: Mapping[str, Shape]) -> dict[str, int]:
     """Return the number of the segment of each operation, by its output: the number of GroupNorms before it whose input
     another segment computes."""
     levels = dict.fromkeys(given, -1)
-    for each in tail:
-        before = max((levels[name] for name in each.inputs if name not in constants), default=-1)
-        levels[each.output] = before + 1 if isinstance(each, ImageNorm) else max(before, 0)
-    return {each.output: levels[each.output] for each in tail}
+    for operation in tail:
+        before = max((levels[name] for name in operation.inputs if name not in constants), default=-1)
+        levels[operation.output] = before + 1 if isinstance(operation, ImageNorm) else max(before, 0)
+    return {operation.output: levels[operation.output] for operation in tail}
 
 
 def _delay(tail: Sequence[Operation], levels: dict[str, int], constants: Mapping[str, Shape]) -> None:
     """Move operations that only later segments read, such as the convolution around a block, to a segment that reads
     their inputs anyway. Their results then take the place of the inputs, and not memory of their own."""
-    for each in tail:
-        own, output = levels[each.output], each.output
+    for operation in tail:
+        own, output = levels[operation.output], operation.output
         readers = [other for other in tail if output in other.inputs]
         until = min((levels[other.output] for other in readers), default=own)
         if until <= own or any(isinstance(other, ImageNorm) for other in readers):
             continue
-        images = [name for name in each.inputs if name not in constants]
+        images = [name for name in operation.inputs if name not in constants]
         places = [
             {levels[other.output] for other in tail if name in other.inputs and own < levels[other.output] <= until}
             for name in images
@@ -167,9 +180,9 @@ def _segment(
     results: Sequence[str],
     scan: _Scan,
 ) -> Segment:
-    made = dict.fromkeys(each.output for each in operations)
-    read = dict.fromkeys(n for each in operations for n in each.inputs if n in scan.layouts and n not in made)
-    later = {name for each in tail if levels[each.output] > level for name in each.inputs} | set(results)
+    made = dict.fromkeys(operation.output for operation in operations)
+    read = dict.fromkeys(n for operation in operations for n in operation.inputs if n in scan.layouts and n not in made)
+    later = {name for operation in tail if levels[operation.output] > level for name in operation.inputs} | set(results)
     units = gcd(*(scan.layouts[name].rows for name in (*read, *made)))
     constants = _makers(operations, scan.makers)
     outputs = tuple(name for name in made if name in later)
@@ -180,11 +193,11 @@ def _segment(
 def _halo(operations: Sequence[Operation], read: Iterable[str], units: int, scan: _Scan) -> int:
     """Return the units beyond a band that the results in it depend on."""
     need: dict[str, Fraction] = {}
-    for each in reversed(operations):
-        own = need.get(each.output, Fraction(0))
-        for name in each.inputs:
+    for operation in reversed(operations):
+        own = need.get(operation.output, Fraction(0))
+        for name in operation.inputs:
             if name in scan.layouts:
-                halo = own + Fraction(scan.halos.get(each.output, 0) * units, scan.layouts[name].rows)
+                halo = own + Fraction(scan.halos.get(operation.output, 0) * units, scan.layouts[name].rows)
                 need[name] = max(need.get(name, halo), halo)
     return ceil(max((need[name] for name in read), default=Fraction(0)))
 
@@ -192,23 +205,23 @@ def _halo(operations: Sequence[Operation], read: Iterable[str], units: int, scan
 def _margins(operations: Sequence[Operation], scan: _Scan) -> dict[str, int]:
     """Return the rows beyond a band of each image if convolutions drop what they depend on (`Segment.margins`)."""
     margins: dict[str, int] = {}
-    for each in reversed(operations):  # the rows that are needed
-        for name in (name for name in each.inputs if name in scan.layouts):
-            scale = scan.layouts[each.output].rows // scan.layouts[name].rows
-            needed = ceil(margins.get(each.output, 0) / scale) + scan.halos.get(each.output, 0)
+    for operation in reversed(operations):  # the rows that are needed
+        for name in (name for name in operation.inputs if name in scan.layouts):
+            scale = scan.layouts[operation.output].rows // scan.layouts[name].rows
+            needed = ceil(margins.get(operation.output, 0) / scale) + scan.halos.get(operation.output, 0)
             margins[name] = max(margins.get(name, 0), needed)
-    for each in operations:  # the rows that there are
-        images = [name for name in each.inputs if name in scan.layouts]
+    for operation in operations:  # the rows that there are
+        images = [name for name in operation.inputs if name in scan.layouts]
         if len({margins[name] for name in images}) > 1:
             return {}
-        scale = scan.layouts[each.output].rows // scan.layouts[images[0]].rows
-        margins[each.output] = margins[images[0]] * scale - scan.halos.get(each.output, 0)
+        scale = scan.layouts[operation.output].rows // scan.layouts[images[0]].rows
+        margins[operation.output] = margins[images[0]] * scale - scan.halos.get(operation.output, 0)
     return margins
 
 
 def _makers(operations: Sequence[Operation], makers: Mapping[str, FileNode]) -> tuple[FileNode, ...]:
     """Return the operations that make the constants which some operations read, in order."""
-    wanted = {name for each in operations for name in each.inputs}
+    wanted = {name for operation in operations for name in operation.inputs}
     for name, node in reversed([*makers.items()]):
         if name in wanted:
             wanted |= set(node.inputs)

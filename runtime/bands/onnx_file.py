@@ -184,7 +184,7 @@ def _stamp(file: IO[bytes]) -> FileStamp:
 def _read_node(content: bytes) -> FileNode:
     ops = _texts(content, 4)
     attributes = [content[a:b] for number, _, a, b in spans(content, 0, len(content)) if number == 5]
-    decoded = dict(pair for each in attributes if (pair := _read_attribute(each)) is not None)
+    decoded = dict(pair for attribute in attributes if (pair := _read_attribute(attribute)) is not None)
     return FileNode(ops[0] if ops else "", tuple(_texts(content, 1)), tuple(_texts(content, 2)), decoded, content)
 
 

@@ -74,7 +74,7 @@ def is_led_by_guidance(conditions: Sequence[Condition]) -> bool:
 
     It must allow guidance, and not take the weight as an input, as distilled denoisers do.
     """
-    return has_unconditional_form(conditions) and not any(each.name == DISTILLED for each in conditions)
+    return has_unconditional_form(conditions) and not any(condition.name == DISTILLED for condition in conditions)
 
 
 def null(condition: Condition, values: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -221,7 +221,7 @@ def _check_kind(array: NDArray[Any], dtype: np.dtype[Any], what: str, fix: str) 
         numbers = array.ravel()
     if numbers.size:
         listed = numbers.tolist()
-        wrong = next((each for each in listed if isinstance(each, float) and not each.is_integer()), listed[0])
+        wrong = next((number for number in listed if isinstance(number, float) and not number.is_integer()), listed[0])
         raise UserError(f"{what}: {wrong!r} is not a {kind} {dtype}", fix)
     if dtype.kind != "b":
         ends: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)

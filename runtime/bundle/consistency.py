@@ -44,7 +44,7 @@ def manifest_problems(manifest: Manifest) -> Problems:
     yield from interface_problems(manifest)
     if problem := spec_problem(manifest.schedule):
         yield f"schedule.{problem[0]}", problem[1]
-    if any(each.role == "to" for _, graph in denoiser_graphs(manifest) for each in graph.inputs):
+    if any(port.role == "to" for _, graph in denoiser_graphs(manifest) for port in graph.inputs):
         for field, kind in kinds(manifest):
             if not kind.SECOND_TIME:
                 yield field, f"a denoiser with {kind.NOUN} cannot have a second time"
@@ -108,7 +108,11 @@ def interface_problems(of: Description) -> Problems:
     for field, kind in kinds(of):
         if reason := kind.problem(of):
             yield field, reason
-    if not len({each.input for each in conditions}) == len({each.name for each in conditions}) == len(conditions):
+    if (
+        not len({condition.input for condition in conditions})
+        == len({condition.name for condition in conditions})
+        == len(conditions)
+    ):
         yield "conditions", "two have the same name or input"
     for index, condition in enumerate(conditions):
         if problem := condition_problem(condition):
@@ -123,8 +127,8 @@ def _self_condition_problem(of: Description) -> str | None:
     others = {
         "a vocabulary": of.prediction == "logits",
         "a time for each position": of.positions is not None,
-        "carried tensors of the sample": any(each.bank == "sample" for each in of.carried),
-        "a free first axis": any(each.axis == 0 for each in of.sizes),
+        "carried tensors of the sample": any(tensor.bank == "sample" for tensor in of.carried),
+        "a free first axis": any(size.axis == 0 for size in of.sizes),
     }
     return next((f"it cannot be combined with {what}" for what, has in others.items() if has), None)
 
@@ -195,9 +199,9 @@ def _body_problems(manifest: Manifest) -> Problems:
         if roles.count("x") != 1 or [tensor.role for tensor in graph.outputs].count("output") != 1:
             yield field, "it does not have exactly one input of role x and one output of role output"
         for of_kinds, tensors in ((inputs, graph.inputs), (outputs, graph.outputs)):
-            ports = {each for each in tensors if each.role in OF_KINDS}
+            ports = {tensor for tensor in tensors if tensor.role in OF_KINDS}
             if ports != of_kinds:
-                yield field, f"its ports of {' or '.join(OF_KINDS)} tensors are {sorted(each.name for each in ports)}"
+                yield field, f"its ports of {' or '.join(OF_KINDS)} tensors are {sorted(port.name for port in ports)}"
         for tensor in (*graph.inputs, *graph.outputs):
             wanted = (BATCH, *(output_shape if tensor.role == "output" else input_shape)(manifest, shape))
             if tensor.role == "x" and (tensor.dtype == "int64") != (manifest.space.dtype == "int64"):

@@ -45,7 +45,7 @@ def find(bundle: Bundle, name: str, here: EngineFacts, trust: bool) -> Program:
     `trust` allows engines from other machines. Raises UserError that names what is missing or differs.
     """
     build = f"fewstep build {quote_path(bundle.path)} --backend {here.backend}{_precision(bundle, name)}"
-    candidates = [each for each in bundle.manifest.engines if (each.body, each.backend) == (name, here.backend)]
+    candidates = [engine for engine in bundle.manifest.engines if (engine.body, engine.backend) == (name, here.backend)]
     if not candidates:
         raise UserError(f"{bundle.path} has no {here.backend} engine of {name!r}", build)
     graph = find_graph(bundle, name)  # not read: its recorded hash is compared with the engine's key
@@ -66,7 +66,7 @@ def find(bundle: Bundle, name: str, here: EngineFacts, trust: bool) -> Program:
 def is_built(bundle: Bundle, name: str, here: EngineFacts) -> bool:
     """Return True if the bundle has an engine for this backend and GPU, whether or not its key matches."""
     wanted = {(name, here.backend, device) for device in (here.device, AMPERE_ON)}
-    return any((each.body, each.backend, each.device) in wanted for each in bundle.manifest.engines)
+    return any((engine.body, engine.backend, engine.device) in wanted for engine in bundle.manifest.engines)
 
 
 def read_sidecar(bundle: Bundle, engine: EngineEntry) -> Sidecar:

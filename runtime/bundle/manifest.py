@@ -388,5 +388,5 @@ class Manifest(Description, frozen=True, kw_only=True):
         """Return the hash of every file that determines the results of these graphs: their own files, and the files of
         the conditions' null values. It is None for a file that the manifest does not list."""
         files = [file for graph in graphs for file in (graph.file, *graph.data)]
-        files += [each.null_file for each in self.conditions if each.null_file is not None]
+        files += [condition.null_file for condition in self.conditions if condition.null_file is not None]
         return [self.files.get(file) for file in files]

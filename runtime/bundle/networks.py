@@ -53,7 +53,9 @@ def common_bodies(manifest: Manifest) -> dict[str, Body]:
     """Return those bodies of the denoiser, by name, that all other networks of the bundle also have. Only these can run
     a whole plan."""
     others = manifest.networks.values()
-    return {name: body for name, body in manifest.bodies.items() if all(name in each.bodies for each in others)}
+    return {
+        name: body for name, body in manifest.bodies.items() if all(name in graphs_of.bodies for graphs_of in others)
+    }
 
 
 def edges_of(manifest: Manifest, body: str) -> dict[str, tuple[float, ...]]:
@@ -72,9 +74,9 @@ def select_network(manifest: Manifest, name: str) -> Manifest:
         return msgspec.structs.replace(manifest, networks={})
     entry = manifest.networks[name]
     conditions = tuple(
-        msgspec.structs.replace(each, input=entry.inputs[each.name])
-        for each in manifest.conditions
-        if each.name in entry.inputs
+        msgspec.structs.replace(condition, input=entry.inputs[condition.name])
+        for condition in manifest.conditions
+        if condition.name in entry.inputs
     )
     fields = {field: getattr(entry, field) for field in COMMON}
     return msgspec.structs.replace(

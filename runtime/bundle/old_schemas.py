@@ -21,7 +21,7 @@ def upgrade_manifest(document: dict[str, Any], schema: int) -> dict[str, Any]:
             renamed = {HALF if name == FORMER_HALF else name: body for name, body in document["bodies"].items()}
             document = document | {"bodies": renamed}
         if isinstance(engines, list):
-            document = document | {"engines": [_upgrade_engine(each) for each in engines]}
+            document = document | {"engines": [_upgrade_engine(engine) for engine in engines]}
     return document | {"schema": SCHEMA}
 
 

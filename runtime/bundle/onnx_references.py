@@ -56,6 +56,6 @@ def _locations(data: mmap.mmap, start: int, end: int, message: str, depth: int) 
         if inner == "entry":
             strings = [data[a:b] for field, kind, a, b in spans(data, first, last) if kind == BYTES and field in (1, 2)]
             if KEY in strings:
-                yield from (each.decode(errors="surrogateescape") for each in strings if each != KEY)
+                yield from (text.decode(errors="surrogateescape") for text in strings if text != KEY)
         elif inner is not None:
             yield from _locations(data, first, last, inner, depth - 1)

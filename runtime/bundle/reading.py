@@ -142,7 +142,7 @@ class Bundle:
             fix = "name one of those, or make int8 bodies with fewstep calibrate"
             exported = ("float16", *WEIGHTS_ONLY)  # precisions that `fewstep export` makes without float32
             if name not in exported and all(
-                each.precision in exported and each.plan is None for each in self.manifest.bodies.values()
+                body.precision in exported and body.plan is None for body in self.manifest.bodies.values()
             ):
                 fix = "export it again in float32, from which all other bodies are made"
             elif "float32" not in self.manifest.bodies:  # `fewstep pack` left it out
@@ -276,7 +276,9 @@ def check_present(bundle: Bundle, verb: str = "") -> None:
     Files that exist are not read.
     """
     makers = files_by_verb(bundle.manifest)
-    optional = {bundle.manifest.verification}.union(*(makers.get(each, set()) for each in ("report", "evaluate", verb)))
+    optional = {bundle.manifest.verification}.union(
+        *(makers.get(verb_name, set()) for verb_name in ("report", "evaluate", verb))
+    )
     home = bundle_home(bundle.path)
     for name in bundle.manifest.files:
         if name not in optional and not _place(home, name).is_file():
@@ -305,7 +307,7 @@ def _recovery_hint(manifest: Manifest, name: str, path: Path) -> str:
     lead = "make that file again: "
     verbs = [verb for verb, files in files_by_verb(manifest).items() if name in files]
     ways = [f"{lead}{_remake_command(verb, manifest, name, path)}" for verb in verbs]
-    for entry in (each for each in manifest.fitted if each.file == name):
+    for entry in (entry for entry in manifest.fitted if entry.file == name):
         weight = weight_of_fit(path, manifest, entry)
         ways = [refit_command(path, manifest, entry.evaluations, weight, lead)]
     return f"copy the bundle again, or {ways[0]}" if ways else EXPORT_AGAIN

@@ -120,8 +120,8 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
 
     def problem(self, of: DescriptionProtocol) -> str | None:
         takes = [
-            TensorEntry(each.name, "condition", ("batch", *longest_shape(each, of.sizes)), each.dtype)
-            for each in of.conditions
+            TensorEntry(condition.name, "condition", ("batch", *longest_shape(condition, of.sizes)), condition.dtype)
+            for condition in of.conditions
         ]
         wanted = [tensor for tensor in takes if tensor.name in self.reads]
         for index, tokens in enumerate(self.tokens):
@@ -137,9 +137,9 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
         if not self.graph.outputs:
             return "its graph has no outputs"
         known = {size.name for size in of.sizes if size.axis is None}, {tokens.input for tokens in self.tokens}
-        if any(each.size not in known[0] or each.input not in known[1] for each in self.lengths):
+        if any(length.size not in known[0] or length.input not in known[1] for length in self.lengths):
             return "its lengths are of unknown sizes or inputs"
-        other = next((each.name for each in self.graph.outputs if each not in takes), None)
+        other = next((port.name for port in self.graph.outputs if port not in takes), None)
         return None if other is None else f"the denoiser takes no condition {other!r} of that shape and type"
 
     def companions(self) -> dict[str, GraphEntry]:
@@ -149,7 +149,7 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
         return replace(self, graph=graphs.get(TEXT_ENCODER, self.graph))
 
     def files(self) -> tuple[str, ...]:
-        return tuple(each.tokenizer for each in self.tokens)
+        return tuple(token.tokenizer for token in self.tokens)
 
 
 class AutoencoderEntry(Kind, frozen=True, omit_defaults=True):
@@ -183,9 +183,12 @@ class AutoencoderEntry(Kind, frozen=True, omit_defaults=True):
             return "its decoder returns no image [batch, channels, height, width], no video and no sound"
         if axes is None:
             return f"its decoder does not take latents {list(of.x_shape)}"
-        takes = {each.name: TensorEntry(each.name, "condition", (1, *each.shape)) for each in of.conditions}
+        takes = {
+            condition.name: TensorEntry(condition.name, "condition", (1, *condition.shape))
+            for condition in of.conditions
+        }
         others = self.decoder.inputs[1:]
-        if any(each != takes.get(each.name) for each in others) or (others and roles == ("image",)):
+        if any(graph != takes.get(graph.name) for graph in others) or (others and roles == ("image",)):
             return "its decoder takes other tensors besides latents"
         if self.encoder is not None:
             axes = _free_axes(_sample_shape(self.encoder.outputs, "latent"), of)
@@ -229,12 +232,12 @@ def image_shape(manifest: ImageFacts) -> tuple[int, ...]:
 def latent_size(manifest: ImageFacts, name: str, pixels: int) -> int | None:
     """Return the free size of x at which the decoder returns an axis of this many pixels, or frames; None if there is
     none in its range, or the decoder returns no axis of that size."""
-    size = next((each for each in manifest.sizes if each.name == name), None)
+    size = next((size for size in manifest.sizes if size.name == name), None)
     if manifest.autoencoder is None or size is None:
         return None
     sizes = range(size.low, size.high + 1, size.multiple)
     named = [axis for output in manifest.autoencoder.decoder.outputs for axis in output.shape if name in str(axis)]
-    lengths = ((each, axis) for axis in named if parse_dimension(str(axis))[1] == (name,) for each in sizes)
+    lengths = ((size, axis) for axis in named if parse_dimension(str(axis))[1] == (name,) for size in sizes)
     return next((each for each, axis in lengths if resolve_dimension(axis, {name: each}) == pixels), None)
 
 

@@ -166,9 +166,9 @@ def kinds(of: DescriptionProtocol) -> Iterator[tuple[str, Kind]]:
     """Yield the optional properties that a denoiser has, each with the name of its field."""
     for field in of.__struct_fields__:
         value = getattr(of, field)
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, Kind):
-                yield field, each
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, Kind):
+                yield field, item
 
 
 def companions(of: DescriptionProtocol) -> dict[str, GraphEntry]:

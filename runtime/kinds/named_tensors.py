@@ -18,7 +18,7 @@ class NamedTensor(Kind, frozen=True):
     def problem(self, of: DescriptionProtocol) -> str | None:
         if not self.name.isidentifier() or any(size < 1 for size in self.shape):
             return f"{self.name!r} of shape {list(self.shape)}"
-        if [each.name for each in (*of.carried, *of.outputs)].count(self.name) > 1:
+        if [port.name for port in (*of.carried, *of.outputs)].count(self.name) > 1:
             return f"two tensors are named {self.name!r}"
         return None
 

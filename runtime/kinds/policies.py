@@ -67,11 +67,15 @@ class Policy(Kind, frozen=True, omit_defaults=True):
 
         A condition of one axis may contain all of them in a row, and a single observation need not be stacked.
         """
-        seen = [each for each in of.conditions if each.shape and each.name not in (self.prefix, self.delay)]
+        seen = [
+            condition
+            for condition in of.conditions
+            if condition.shape and condition.name not in (self.prefix, self.delay)
+        ]
         count = self.observations
-        if count == 1 or not seen or any(len(each.shape) == 1 or each.shape[:1] == (count,) for each in seen):
+        if count == 1 or not seen or any(len(sensor.shape) == 1 or sensor.shape[:1] == (count,) for sensor in seen):
             return None
-        shapes = ", ".join(f"{each.name!r} {list(each.shape)}" for each in seen)
+        shapes = ", ".join(f"{sensor.name!r} {list(sensor.shape)}" for sensor in seen)
         return f"no condition has {count} observations along its first axis: {shapes}"
 
     def describe(self, of: DescriptionProtocol) -> str:
@@ -108,7 +112,7 @@ class Policy(Kind, frozen=True, omit_defaults=True):
             return f"its first is {self.first}, but with a prefix it must be 0"
         if not 1 <= self.most_delay <= (most := of.x_shape[0] - self.actions):
             return f"its most_delay is {self.most_delay}, not from 1 to {most} (its horizon less the actions executed)"
-        shapes = {(each.name, each.shape) for each in of.conditions}
+        shapes = {(condition.name, condition.shape) for condition in of.conditions}
         missing = [need for need in ((self.prefix, of.x_shape), (self.delay, (1,))) if need not in shapes]
         return f"it needs a condition {missing[0][0]!r} of the shape {list(missing[0][1])}" if missing else None
 

@@ -72,7 +72,7 @@ def apply_sizes(takes: T, sizes: Mapping[str, int] | None = None) -> T:
             x_shape[size.axis] = values[size.name]
     if prod(x_shape) > ELEMENTS_LIMIT:
         raise UserError(f"x of shape {x_shape} has more than {ELEMENTS_LIMIT} elements", "give smaller sizes")
-    conditions = tuple(_size_condition(each, values) for each in takes.conditions)
+    conditions = tuple(_size_condition(condition, values) for condition in takes.conditions)
     axes = tuple(
         size if size.axis is not None else msgspec.structs.replace(size, usual=values[size.name])
         for size in takes.sizes
@@ -199,7 +199,7 @@ def dimension_problem(size: Dimension, sizes: Sequence[FreeAxis]) -> str | None:
         factor, names = parse_dimension(size)
     except ValueError:
         return f"{size!r} is neither a number nor a term of sizes such as height/8"
-    steps = {each.name: each.multiple for each in sizes}
+    steps = {size.name: size.multiple for size in sizes}
     for name in names:
         if name not in steps:
             return f"there is no size {name!r}"

@@ -313,7 +313,7 @@ def _config(name: str, fields: Mapping[str, Any], updates: Mapping[str, Parts]) 
         raise UserError(f"{name} has the type {fields['peft_type']}", KNOWN)
     if fields.get("fan_in_fan_out"):
         raise UserError(f"{name} was trained on transposed weights (fan_in_fan_out)", OTHER_NETWORK)
-    beyond = next((each for each in BEYOND_WEIGHTS if fields.get(each)), None)
+    beyond = next((suffix for suffix in BEYOND_WEIGHTS if fields.get(suffix)), None)
     if fields.get("bias") not in (None, "none"):
         beyond = f"bias {fields['bias']!r:.20}"
     if beyond:
@@ -348,7 +348,7 @@ def _check_targets(name: str, fields: Mapping[str, Any], layers: Sequence[str]) 
     targets, excluded, indexes = (
         fields.get(key) for key in ("target_modules", "exclude_modules", "layers_to_transform")
     )
-    numbers = {str(each) for each in (indexes if isinstance(indexes, list) else [] if indexes is None else [indexes])}
+    numbers = {str(index) for index in (indexes if isinstance(indexes, list) else [] if indexes is None else [indexes])}
     for layer in layers:
         own, wrong = layer.removeprefix(PEFT), ""
         if isinstance(targets, list) and not _is_named(own, targets):
@@ -363,7 +363,7 @@ def _check_targets(name: str, fields: Mapping[str, Any], layers: Sequence[str]) 
 
 def _is_named(layer: str, names: Sequence[Any]) -> bool:
     """Return True if one of the names is the layer's, or the end of it."""
-    return any(layer == each or layer.endswith(f".{each}") for each in names)
+    return any(layer == name or layer.endswith(f".{name}") for name in names)
 
 
 def first_few(names: Iterable[str]) -> str:

@@ -76,7 +76,7 @@ def _layer_factors(slots: LoraSlots, lora: Lora, layer: str, place: Place) -> li
     if place.is_swapped:
         up = np.roll(up, len(up) // 2, axis=0)
     ends = np.cumsum([shape[0] for shape in shapes])[:-1]
-    return [Factors(each, product.down) for each in np.split(up, ends)]
+    return [Factors(part, product.down) for part in np.split(up, ends)]
 
 
 def _misfit_error(lora: Lora, layer: str, shapes: Sequence[tuple[int, ...]], parts: Parts) -> UserError:

@@ -58,10 +58,12 @@ class CudaCode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         on the architecture for which it was made. PTX runs on its architecture and all later ones. (CUDA C++
         Programming Guide, "Binary Compatibility" and "PTX Compatibility".)
         """
-        if sm in self.machine or any(each <= sm for each in self.ptx):
+        if sm in self.machine or any(architecture <= sm for architecture in self.ptx):
             return True
         return sm not in TEGRA and any(
-            each // 10 == sm // 10 and each <= sm for each in self.machine if each not in TEGRA
+            architecture // 10 == sm // 10 and architecture <= sm
+            for architecture in self.machine
+            if architecture not in TEGRA
         )
 
 

@@ -216,7 +216,7 @@ class _Windows:
         """Return the network's input for one window. It includes the last x0 if the network is self-conditioned."""
         if not self._takes.self_condition:
             return u[(slice(None), *place)]
-        return np.concatenate([each[(slice(None), *place)] for each in np.split(u, 2, axis=1)], axis=1)
+        return np.concatenate([half[(slice(None), *place)] for half in np.split(u, 2, axis=1)], axis=1)
 
     def _places(self, index: int) -> list[Place]:
         """Return the windows of a step."""
@@ -256,7 +256,7 @@ class _Windows:
         on that of x is cut like x."""
         ratios = self._ratios(name, value)
         if ratios is None:
-            return value if len(places) == 1 else [each for _ in places for each in value]
+            return value if len(places) == 1 else [item for _ in places for item in value]
         array, cut = as_numbers(value, f"condition {name!r}", "give numbers of the whole, or of a window"), []
         for place in places:
             along = place[len(place) - len(ratios) :]
@@ -273,7 +273,7 @@ class _Windows:
 
         The ratio is 0 for an axis of the same size as the window's. None for any other condition.
         """
-        entry = next((each for each in self._takes.conditions if each.name == name), None)
+        entry = next((condition for condition in self._takes.conditions if condition.name == name), None)
         if entry is None or not entry.shape or isinstance(value, str):
             return None
         try:

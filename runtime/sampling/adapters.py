@@ -59,7 +59,7 @@ def _fill_slots(network: Network, slots: Mapping[str, Arrays]) -> Network:
     return replace(
         network,
         graph=wrap_graph(network.graph, "body"),
-        earlier=tuple(wrap_graph(each, "body") for each in network.earlier),
+        earlier=tuple(wrap_graph(adapter, "body") for adapter in network.earlier),
         prologue=wrap_graph(network.prologue, PROLOGUE),
         conditioner=wrap_graph(network.conditioner, CONDITIONER),
     )

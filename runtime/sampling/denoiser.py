@@ -119,7 +119,7 @@ class DenoiserNetworks:
         if denoiser.bundle.manifest.self_condition:
             x = np.concatenate([x, np.zeros_like(x)], axis=1)
         for name, group in dict.fromkeys(keys):  # one call serves one range group of one network
-            places = np.flatnonzero([each == (name, group) for each in keys])
+            places = np.flatnonzero([key == (name, group) for key in keys])
             part = {key: values[places] for key, values in block.items()}
             result[places] = self.networks[name].evaluate(x[places], part, group)
         return result
@@ -127,4 +127,4 @@ class DenoiserNetworks:
     @property
     def common_inputs(self) -> tuple[str, ...]:
         """The names of the inputs that have one value for all samples of a call, over all networks."""
-        return tuple({name for each in self.networks.values() for name in each.inputs.groups})
+        return tuple({name for network in self.networks.values() for name in network.inputs.groups})

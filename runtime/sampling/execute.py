@@ -253,8 +253,12 @@ def carry(plan: Plan, step: Step, slots: Slots, made: Arrays, dtype: DTypeLike =
         name = plan.banks[write.bank].name
         sources = [*slots.banks[name], Slot(step.branches, made[name]) if write.row[-1] else None]
         read = [source for source, number in zip(sources, write.row, strict=True) if source is not None and number]
-        branches = tuple(branch for branch in read[0].branches if all(branch in each.branches for each in read))
-        value = combine(tuple(filter(None, write.row)), [each.select_branches(branches) for each in read], dtype)
+        branches = tuple(
+            branch for branch in read[0].branches if all(branch in prediction.branches for prediction in read)
+        )
+        value = combine(
+            tuple(filter(None, write.row)), [prediction.select_branches(branches) for prediction in read], dtype
+        )
         banks[name][write.slot] = Slot(branches, value)
     first = step.branches.index(COND) if COND in step.branches else 0
     named = {
@@ -380,7 +384,7 @@ def _roll_rows(plan: Plan, step: Step, rows: Rows, draws: Draws, dtype: DTypeLik
     positions that start from noise."""
     if step.enters is None or plan.rolling_bank is None or (rolls := plan.rolling_bank.rolls) is None:
         return rows
-    fresh = make_rows(plan.tensors, plan.start, (), [np.asarray(draws(each), dtype) for each in step.enters], dtype)
+    fresh = make_rows(plan.tensors, plan.start, (), [np.asarray(draws(bank), dtype) for bank in step.enters], dtype)
     later_axes: Any = (slice(None),) * (-rolls.axis - 1)
     stays, new = (..., slice(rolls.by, None), *later_axes), (..., slice(-rolls.by, None), *later_axes)
     return [np.concatenate([row[stays], start[new]], rolls.axis) for row, start in zip(rows, fresh, strict=True)]

@@ -38,7 +38,7 @@ def branch_values(
     """
     cond_values = conditions.check(takes, condition, samples, axes)
     nulls = cut_to_prompt(takes, nulls, cond_values, axes)
-    by_name = {each.name: each for each in takes}
+    by_name = {condition.name: condition for condition in takes}
     by_branch = {COND: cond_values}
     branches = {} if branches is None else branches
     if not isinstance(branches, Mapping):
@@ -61,7 +61,9 @@ def branch_values(
 
     def values_of(branch: str) -> Arrays:
         if branch == UNCOND and branch not in by_branch:
-            by_branch[branch] = {each.name: conditions.null(each, cond_values[each.name], nulls) for each in takes}
+            by_branch[branch] = {
+                condition.name: conditions.null(condition, cond_values[condition.name], nulls) for condition in takes
+            }
         if branch == PERTURBED and branch not in by_branch and PERTURBED in cond_values:
             by_branch[branch] = cond_values | {PERTURBED: np.ones_like(cond_values[PERTURBED])}
         if branch not in by_branch:
@@ -111,8 +113,8 @@ class BodyInputs(NamedTuple):
     def from_body(cls, bundle: Bundle, body: Body) -> "BodyInputs":
         """Return the inputs of a body: those that at least one of its graphs has. Graphs may differ: a float graph has
         no input for the range group."""
-        by_input = {each.input: each.name for each in bundle.manifest.conditions}
-        roles = {each.name: each.role for graph in body.graphs for each in graph.inputs}
+        by_input = {condition.input: condition.name for condition in bundle.manifest.conditions}
+        roles = {port.name: port.role for graph in body.graphs for port in graph.inputs}
         keys = {name: by_input[name] if role == "condition" else TIMES.get(role) for name, role in roles.items()}
         direct = {name: key for name, key in keys.items() if key is not None}
         groups, rows = (
@@ -120,7 +122,7 @@ class BodyInputs(NamedTuple):
         )
         prologue = bundle.manifest.prologue
         prologue_inputs = () if prologue is None else prologue.inputs
-        read = {*direct.values(), *(TIMES.get(each.role) for each in prologue_inputs)}
+        read = {*direct.values(), *(TIMES.get(port.role) for port in prologue_inputs)}
         return cls(direct, groups, rows, TIME in read, TO in read)
 
 

@@ -38,10 +38,10 @@ def find_fitted(
     folded into its coefficients. Raises UserError, with the command that fits a plan, if there is none.
     """
     body_name = next((key for key, each in bundle.manifest.bodies.items() if each == body), "")
-    entries = [each for each in bundle.manifest.fitted if each.evaluations == evaluations]
-    plans, lost = read_fitted_plans(bundle, [each for each in entries if each.body == body_name])
+    entries = [entry for entry in bundle.manifest.fitted if entry.evaluations == evaluations]
+    plans, lost = read_fitted_plans(bundle, [entry for entry in entries if entry.body == body_name])
     if not lost:
-        plans += read_fitted_plans(bundle, [each for each in entries if each.body != body_name])[0]
+        plans += read_fitted_plans(bundle, [entry for entry in entries if entry.body != body_name])[0]
     form = as_guidance(guidance)
     for plan in sorted(plans, key=lambda each: (_is_for_another(each, body_name), _distance(each.guidance, form))):
         shapes = {step.shaping for step in plan.steps}
@@ -65,8 +65,8 @@ def find_fitted(
         run = f"run {entries[0].nominal}"
         other = f"{run}, which takes these settings; fewstep fit does not"
         raise UserError(what, f"give that guidance, {run}, or {fit}" if can_be_fitted else other)
-    counts = sorted({each.evaluations for each in bundle.manifest.fitted})
-    has = f"; it has {', '.join(str(FittedReference(each)) for each in counts)}" if counts else ""
+    counts = sorted({entry.evaluations for entry in bundle.manifest.fitted})
+    has = f"; it has {', '.join(str(FittedReference(count)) for count in counts)}" if counts else ""
     raise UserError(
         f"{bundle.path} has no plan '{FittedReference(evaluations)}' for {body_name}{has}",
         f"run another plan, such as dpmpp_2m:{evaluations}" + f", or {fit}" * can_be_fitted,
@@ -76,9 +76,9 @@ def find_fitted(
 def read_fitted_plans(bundle: Bundle, entries: Iterable[FittedPlan]) -> tuple[list[Plan], list[UserError]]:
     """Return the plans whose files can be read, and the errors of those that cannot."""
     plans, lost = [], []
-    for each in entries:
+    for entry in entries:
         try:
-            plans.append(decode(bundle.read(each.file), each.file))
+            plans.append(decode(bundle.read(entry.file), entry.file))
         except UserError as error:
             lost.append(error)
     return plans, lost
@@ -90,7 +90,7 @@ def find_unfittable_plan(bundle: Bundle) -> AnyPlan | None:
     UserError if the file of the plan is missing or damaged.
     """
     manifest = bundle.manifest
-    name = next((each.plan for each in manifest.bodies.values() if each.plan is not None), None)
+    name = next((body.plan for body in manifest.bodies.values() if body.plan is not None), None)
     file = manifest.plans.get(name or "")
     if name is None or file is None or split_plan_name(name).is_of_scheduler:
         return None
@@ -102,7 +102,7 @@ def graph_of_fit(manifest: Manifest, body: str) -> str | None:
     """Return the SHA-256 hash of a body's last graph. With several networks, it is a hash of the hashes of all. None if
     one of them has no such body."""
     bodies = [select_network(manifest, name).bodies.get(body) for name in networks(manifest)]
-    hashes = [manifest.files[each.graph.file] for each in bodies if each is not None]
+    hashes = [manifest.files[body.graph.file] for body in bodies if body is not None]
     if len(hashes) < len(bodies):
         return None
     return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()

@@ -151,7 +151,11 @@ def _load_network(
         prologue=None if manifest.prologue is None else load(PROLOGUE),
         conditioner=None if manifest.conditioner is None else load(CONDITIONER),
         earlier=tuple(load(f"{name}/{i}") for i in range(len(bundle.body(name).graphs) - 1)),
-        nulls={each.name: bundle.null(each) for each in manifest.conditions if each.null_file is not None},
+        nulls={
+            condition.name: bundle.null(condition)
+            for condition in manifest.conditions
+            if condition.null_file is not None
+        },
     )
 
 
@@ -198,7 +202,7 @@ def choose_body(bundle: Bundle, precision: str | None, backend: Backend) -> str:
     if "float32" not in bundle.manifest.bodies:  # `fewstep pack` left it out, so no body can be made from it
         bodies = bundle.manifest.bodies.values()
         others = " or ".join(sorted({body.precision for body in bodies}))
-        wanting = [(platform_of(each.target, each.platform), each) for each in bodies if each.precision == precision]
+        wanting = [(platform_of(body.target, body.platform), body) for body in bodies if body.precision == precision]
         engines = sorted({each.target if platform is None else platform.backend for platform, each in wanting})
         fix = f"run it on {' or '.join(engines)}, its target (--backend on the command line)"
         if not engines:

@@ -99,12 +99,14 @@ def _join_feeds(fed: Sequence[Arrays], shared: Sequence[str]) -> Arrays:
     """Concatenate the inputs of several calls for one call."""
     if len(fed) == 1:
         return fed[0]
-    return {name: fed[0][name] if name in shared else np.concatenate([each[name] for each in fed]) for name in fed[0]}
+    return {name: fed[0][name] if name in shared else np.concatenate([batch[name] for batch in fed]) for name in fed[0]}
 
 
 def collect(cohorts: Sequence[Cohort], samples: int) -> Float32:
     """Return the samples in the order of the batch."""
-    parts = [(each.places, finite_sample(each.plan, [each.last])) for each in cohorts if each.last is not None]
+    parts = [
+        (cohort.places, finite_sample(cohort.plan, [cohort.last])) for cohort in cohorts if cohort.last is not None
+    ]
     result = np.empty((samples, *parts[0][1].shape[1:]), np.float32)
     for places, values in parts:
         result[places] = values

@@ -82,7 +82,7 @@ class Network:
         """
         manifest, is_single = self.bundle.manifest, len(self._graphs) == 1
         graph, entry, x_name, output_name = self._graphs[0 if is_single else self.body.graph_index(group)]
-        others = fed if is_single else {each.name: fed[each.name] for each in entry.inputs if each.name in fed}
+        others = fed if is_single else {port.name: fed[port.name] for port in entry.inputs if port.name in fed}
         feeds = {x_name: np.ascontiguousarray(x, self._x_dtype), **others}
         returned = graph(feeds)
         output = returned.get(output_name)
@@ -99,8 +99,8 @@ class Network:
         """
         blocks = Blocks([block], [0], [block])
         fed = dict(self._feeds(blocks, [np.array([group], np.int64)], PairCache())(0))
-        for each in self.bundle.manifest.carried:
-            fed[CARRIED + each.name] = np.zeros((len(x), *each.shape), each.dtype)
+        for tensor in self.bundle.manifest.carried:
+            fed[CARRIED + tensor.name] = np.zeros((len(x), *tensor.shape), tensor.dtype)
         return self(x, fed, group).output
 
     def feeds(self, plan: AnyPlan, samples: int, values_of: BranchValues) -> Feeds:
@@ -126,7 +126,7 @@ class Network:
         branches = list(dict.fromkeys(step.branches for step in plan.steps))
         places = [branches.index(step.branches) for step in plan.steps]
         made = _Shared(plan, branches, places, times, groups, PairCache())
-        if sum(array.nbytes for each in times for array in each.values()) > LARGE:
+        if sum(array.nbytes for time in times for array in time.values()) > LARGE:
             return made
         with self._last_plans.lock:
             self._last_plans.pop(key, None)  # the key of another plan, which was freed

@@ -45,21 +45,21 @@ def make_row_source(
     both.
     """
     manifest, wanted = bundle.manifest, frozenset(wanted)
-    named = {each.input: each.name for each in manifest.conditions}
+    named = {condition.input: condition.name for condition in manifest.conditions}
     conditioner_rows: dict[str, NDArray[Any]] = {}
     places = Places([], [])
     pairs: Sequence[Index] = ()
     if conditioner is not None and manifest.conditioner is not None:
-        values, places = _distinct_conditions(blocks, sorted(named[each.name] for each in manifest.conditioner.inputs))
-        fed = {each.name: values[named[each.name]] for each in manifest.conditioner.inputs}
+        values, places = _distinct_conditions(blocks, sorted(named[port.name] for port in manifest.conditioner.inputs))
+        fed = {port.name: values[named[port.name]] for port in manifest.conditioner.inputs}
         count = len(next(iter(fed.values()), "1"))
         conditioner_rows = last.rows(fed, count, lambda: _run_graph(conditioner, CONDITIONER, fed, count, bundle))
     prologue_rows: dict[str, NDArray[Any]] = {}
     if prologue is not None and manifest.prologue is not None:
         takes = manifest.prologue.inputs
-        row_names = [each.name for each in takes if each.role == "row"]
-        seen = {each.name: named[each.name] for each in takes if each.role == "condition"}
-        times = {each.name: TIMES[each.role] for each in takes if each.role in TIMES}
+        row_names = [condition.name for condition in takes if condition.role == "row"]
+        seen = {condition.name: named[condition.name] for condition in takes if condition.role == "condition"}
+        times = {condition.name: TIMES[condition.role] for condition in takes if condition.role in TIMES}
         prologue_values, prologue_places = _distinct_conditions(blocks, sorted(seen.values()))
         keys = {IN_PROLOGUE: prologue_places} | ({IN_CONDITIONER: places} if row_names else {})
         distinct, pairs = last_pairs.pairs(keys, lambda: _distinct_pairs(blocks, keys, sorted(set(times.values()))))
@@ -202,18 +202,20 @@ def _distinct_conditions(blocks: Blocks, names: Sequence[str]) -> tuple[Rows, Pl
     counts = blocks.counts
     if not names:
         return {}, Places([np.zeros(count, np.intp) for count in counts], blocks.places)
-    values, place = _distinct({name: _concatenate([each[name] for each in blocks.conditions]) for name in names})
+    values, place = _distinct(
+        {name: _concatenate([condition[name] for condition in blocks.conditions]) for name in names}
+    )
     return values, Places(_split_places(place, counts), blocks.places)
 
 
 def _distinct_pairs(blocks: Blocks, places: Mapping[str, Places], times: Iterable[str]) -> Pairs:
     """Find the distinct combinations of times and condition rows among all samples of all blocks. Return them, and for
     each block the index of each sample's combination."""
-    joined = {key: np.concatenate([each[key] for each in blocks.times]) for key in times}
+    joined = {key: np.concatenate([time[key] for time in blocks.times]) for key in times}
     count = len(blocks.times)
     indexes = {key: np.concatenate([each.of_block(at) for at in range(count)]) for key, each in places.items()}
     distinct, place = _distinct({**joined, **indexes})
-    return distinct, [_as_slice(each) for each in _split_places(place, [len(each[TIME]) for each in blocks.times])]
+    return distinct, [_as_slice(places) for places in _split_places(place, [len(time[TIME]) for time in blocks.times])]
 
 
 def _concatenate(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -104,18 +104,18 @@ def denoiser_facts(manifest: Manifest) -> DenoiserFacts:
         manifest.towards,
         grid=manifest.grid or DenoiserFacts.grid,
         perturbed=any(condition.name == PERTURBED for condition in manifest.conditions)
-        and all(PERTURBED in each.inputs for each in manifest.networks.values()),
+        and all(PERTURBED in network.inputs for network in manifest.networks.values()),
         carried=manifest.carried,
         distilled=manifest.distilled,
         stairs=None if manifest.positions is None else manifest.positions.stairs(manifest),
         self_condition=manifest.self_condition,
         networks=tuple(
-            NetworkFacts(name, until, each.prediction, each.heads, each.steers)
+            NetworkFacts(name, until, network.prediction, network.heads, network.steers)
             for name, until in interval_ends(manifest).items()
-            for each in (manifest.networks[name],)
+            for network in (manifest.networks[name],)
         ),
         features=None if manifest.features is None else manifest.features.name,
-        without_null=tuple(each.name for each in manifest.conditions if not conditions.has_null(each)),
+        without_null=tuple(condition.name for condition in manifest.conditions if not conditions.has_null(condition)),
     )
 
 
@@ -299,7 +299,10 @@ def _plan_problems(plan: Plan, strength: Strength | None, renoise: float | None,
             yield f"was compiled with {name} {compiled}, not {wanted}"
     if not fits_stairs(plan, None if manifest.positions is None else manifest.positions.stairs(manifest)):
         yield f"does not match the positions that have their own times in {bundle.path}"
-    banks, carried = {bank.name for bank in plan.banks if bank.rolls is None}, {each.name for each in manifest.carried}
+    banks, carried = (
+        {bank.name for bank in plan.banks if bank.rolls is None},
+        {tensor.name for tensor in manifest.carried},
+    )
     features = set() if manifest.features is None else {manifest.features.name}
     if banks - features != carried:
         has, wants = (", ".join(sorted(names)) or "none" for names in (banks, carried))

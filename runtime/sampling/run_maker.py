@@ -145,7 +145,7 @@ class RunMaker:
             return mixed_plans.Cohort(plan, places, draws, mixed_plans.select_samples(places, given), feeds)
 
         cohorts = [cohort(each) for place, each in enumerate(compiled) if each not in compiled[:place]]
-        longest = max(len(each.steps) for each in compiled)
+        longest = max(len(step.steps) for step in compiled)
         steps = mixed_plans.run(cohorts, self.denoiser, self.denoiser.common_inputs)
         for _ in stop_on_cancel(steps, longest, settings.get("cancel")):
             pass
@@ -202,7 +202,7 @@ class RunMaker:
         """Return the network calls of a plan's steps with checked conditions, from the slots at the start of a run."""
         first_step = 0 if slots is None else slots.first_step(check_compiled(plan))
         manifest = self.plans.bundle.manifest
-        named = tuple(each.name for each in manifest.outputs)
+        named = tuple(output.name for output in manifest.outputs)
 
         def feeds_of(of: AnyPlan) -> Feeds:
             return self.denoiser.feeds(of, samples, values_of, first_step)

@@ -270,8 +270,8 @@ class Sampler(AbstractContextManager["Sampler"]):
 
     def forget(self) -> None:
         """Clear the cached outputs of conditioners, so that the next call runs each conditioner again."""
-        for each in self.denoiser.networks.values():
-            each.last_rows.forget()
+        for network in self.denoiser.networks.values():
+            network.last_rows.forget()
 
     def compile(
         self,

@@ -32,7 +32,7 @@ class SeparateBranches(StepCall):
             call = StepCall(self.call, self.apart[branch], self.slots, self.named, self.on_call)
             whole: Any = step  # a step of either type
             made.append(call.graph_call(index, replace(whole, branches=(branch,)), u, ports))
-        return made[-1]._replace(output=np.concatenate([each.output for each in made]))
+        return made[-1]._replace(output=np.concatenate([result.output for result in made]))
 
 
 def separate_branches(

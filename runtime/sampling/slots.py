@@ -92,9 +92,9 @@ def _places(samples: Sequence[int], count: int) -> list[int]:
     places = as_numbers(samples, "sample indexes", fix)
     if places.ndim != 1 or places.size and places.dtype.kind not in "iu":
         raise UserError(f"sample indexes are {samples!r}", fix)
-    if missing := [each for each in places.tolist() if not 0 <= each < count]:
+    if missing := [place for place in places.tolist() if not 0 <= place < count]:
         raise UserError(f"carried has {count} samples, none at index {missing[0]}", "count them from 0")
-    return [int(each) for each in places]
+    return [int(place) for place in places]
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def first_slots(plan: Plan, zeros: Callable[[str, int], Array], samples: int) ->
 
 def zero_slots(plan: Plan, manifest: Manifest, samples: int) -> Slots:
     """Return the values of carried tensors with which a first run begins: zeros."""
-    tensors = {each.name: each for each in manifest.carried}
+    tensors = {tensor.name: tensor for tensor in manifest.carried}
 
     def zeros(name: str, rows: int) -> NDArray[Any]:
         return np.zeros((rows, *tensors[name].shape), tensors[name].dtype)
@@ -156,7 +156,7 @@ def check_slots(slots: Slots, plan: Plan, like: Slots, samples: int) -> Slots:
         if not isinstance(carried, tuple) or len(carried) != len(bank):
             has = len(carried) if isinstance(carried, tuple) else "none"
             raise UserError(f"plan {plan.name!r} has {len(bank)} slots of {name!r}, but carried has {has}", fix)
-        banks[name] = tuple(_check_slot(name, *each, samples, fix) for each in zip(carried, bank, strict=True))
+        banks[name] = tuple(_check_slot(name, *pair, samples, fix) for pair in zip(carried, bank, strict=True))
     begins = {name: [None if slot is None else slot.branches for slot in bank] for name, bank in banks.items()}
     if problem := carry_problem(plan, begins):
         raise UserError(f"carried does not fit plan {plan.name!r}: {problem}", fix)

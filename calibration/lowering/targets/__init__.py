@@ -47,4 +47,4 @@ def load_target(name: str) -> Target:
 
 
 def _core_names() -> list[str]:
-    return [each.name for each in platforms.PLATFORMS]
+    return [platform.name for platform in platforms.PLATFORMS]

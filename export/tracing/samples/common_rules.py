@@ -51,15 +51,21 @@ def apply_pointwise(func: Callable[..., Any], args: Arguments, options: Options,
     name = name_of(func)
     given = [*args, *options.values()]
     tensors = args[:1] if name in LAST_AXES else given
-    rank = max(len(read_shape(each)) for each in tensors if isinstance(each, Tensor))
+    rank = max(len(read_shape(tensor)) for tensor in tensors if isinstance(tensor, Tensor))
     selection = _common_selection(name, given, rank)
     made = Sample(
-        func(*(align(each, rank) for each in args), **{key: align(each, rank) for key, each in options.items()}),
+        func(
+            *(align(argument, rank) for argument in args), **{key: align(each, rank) for key, each in options.items()}
+        ),
         selection,
     )
     # code may compute a mask again, as in y[mask == i] = f(x[mask == i])
-    if made.dtype == torch.bool and not options and all(isinstance(each, Sample | int | float) for each in args):
-        made.key = (name, *(each.key if isinstance(each, Sample) else each for each in args))
+    if (
+        made.dtype == torch.bool
+        and not options
+        and all(isinstance(argument, Sample | int | float) for argument in args)
+    ):
+        made.key = (name, *(argument.key if isinstance(argument, Sample) else argument for argument in args))
     if name in ("invert", "logical_not", "bitwise_not"):
         made.negated = args[0]
     return made
@@ -68,13 +74,13 @@ def apply_pointwise(func: Callable[..., Any], args: Arguments, options: Options,
 def _common_selection(name: str, given: Sequence[Any], rank: int) -> Selection | None:
     """Return the selection of all arguments, which all other tensors of samples have too. Weights follow its axis."""
     samples = list(find_samples(given))
-    own = next((each.selection for each in samples if each.selection is not None), None)
+    own = next((sample.selection for sample in samples if sample.selection is not None), None)
     if own is None:
         return None
-    is_same = all(each.selection is not None and own.is_same(each.selection) for each in samples)
-    weights = [each for each in given if isinstance(each, Tensor) and not isinstance(each, Sample)]
-    is_small = all(len(read_shape(each)) < rank - own.axis for each in weights) or own.axis < rank - 1
-    if not is_same or not is_small or len({len(read_shape(each)) for each in samples}) > 1:
+    is_same = all(sample.selection is not None and own.is_same(sample.selection) for sample in samples)
+    weights = [argument for argument in given if isinstance(argument, Tensor) and not isinstance(argument, Sample)]
+    is_small = all(len(read_shape(weight)) < rank - own.axis for weight in weights) or own.axis < rank - 1
+    if not is_same or not is_small or len({len(read_shape(sample)) for sample in samples}) > 1:
         raise UnknownFunctionError(f"{name} of different selections")
     return own
 
@@ -97,7 +103,7 @@ def apply_along(func: Callable[..., Any], args: Arguments, options: Options, bat
         x = Sample(hold(x, batch))
     if name_of(func) == "gather":
         others, options = [shift(given)], {"index": hold(others[1] if len(others) > 1 else options["index"], batch)}
-    elif any(isinstance(each, Sample) for each in [*others, *options.values()]):
+    elif any(isinstance(value, Sample) for value in [*others, *options.values()]):
         raise UnknownFunctionError(f"{name_of(func)} by numbers of a sample")
     return wrap(func(x.held, *others, **options))
 

@@ -40,7 +40,7 @@ def call_with_one_sample(module: nn.Module, creates: Functions = CREATES) -> Ite
     def forward(*inputs: Tensor) -> Any:
         batch = inputs[0].shape[0]
         with _Values(batch, creates):
-            returned = own(*(Sample(each.unsqueeze(1)) for each in inputs))
+            returned = own(*(Sample(value.unsqueeze(1)) for value in inputs))
             return pytree.tree_map_only(Tensor, lambda each: hold(each, batch)[:, 0], returned)
 
     with patch.object(module, "forward", forward):
@@ -55,14 +55,14 @@ def use_training_form(module: nn.Module, name: str | None) -> Iterator[None]:
     results. Their own submodules do not change.
     """
     kind = None if name is None else type(module.get_submodule(name))
-    changed = [each for each in module.modules() if type(each) is kind and not each.training]
-    for each in changed:
-        each.training = True
+    changed = [layer for layer in module.modules() if type(layer) is kind and not layer.training]
+    for sample in changed:
+        sample.training = True
     try:
         yield
     finally:
-        for each in changed:
-            each.training = False
+        for sample in changed:
+            sample.training = False
 
 
 class _Values(TorchFunctionMode):
@@ -77,7 +77,7 @@ class _Values(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
-        tensors = [each for each in pytree.tree_leaves([args, named]) if isinstance(each, Tensor)]
+        tensors = [leaf for leaf in pytree.tree_leaves([args, named]) if isinstance(leaf, Tensor)]
         makes_constant = func in self.creates and not any(map(_is_symbol, pytree.tree_leaves([args, named])))
         if (tensors or makes_constant) and all(map(_is_known, tensors)):
             with _disable_current_modes():
@@ -103,7 +103,7 @@ def _read_numbers(key: Any) -> Any:
     if not isinstance(key, slice):
         return key
     limits = (key.start, key.stop, key.step)
-    return slice(*(int(each) if isinstance(each, Tensor) and _is_known(each) else each for each in limits))
+    return slice(*(int(limit) if isinstance(limit, Tensor) and _is_known(limit) else limit for limit in limits))
 
 
 def _is_symbol(value: Any) -> bool:

@@ -48,6 +48,6 @@ def apply_rule(func: Callable[..., Any], args: Arguments, options: Options) -> A
     if rule is None:
         raise UnknownFunctionError(f"{name} of tensors of one sample")
     samples = list(find_samples([*args, *options.values()]))
-    if name not in WITH_SELECTIONS and any(each.selection is not None for each in samples):
+    if name not in WITH_SELECTIONS and any(sample.selection is not None for sample in samples):
         raise UnknownFunctionError(f"{name} of tokens that a mask selects")
     return rule(func, args, options, samples[0].held.shape[0])

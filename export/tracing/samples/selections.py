@@ -95,7 +95,7 @@ def move_to_front(x: Sample) -> Tensor:
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Any, batch: Any) -> tuple[Any, Selection | None]:
     """Return the mask for keys with a selection, and the selection of the output."""
-    keys, values = (each.selection if isinstance(each, Sample) else None for each in (k, v))
+    keys, values = (tensor.selection if isinstance(tensor, Sample) else None for tensor in (k, v))
     own = q.selection if isinstance(q, Sample) else None
     if keys is None and values is None:
         return mask, own

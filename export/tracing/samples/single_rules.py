@@ -41,7 +41,7 @@ def _repeat(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
 def _permute(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
     x, *axes = args
     rank = len(read_shape(x))
-    return Sample(x.held.permute(0, *(each % rank + 1 for each in as_list(axes, options.get("dims")))))
+    return Sample(x.held.permute(0, *(axis % rank + 1 for axis in as_list(axes, options.get("dims")))))
 
 
 def _move(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
@@ -69,13 +69,13 @@ def _squeeze(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
     x, *axes = args
     rank = len(read_shape(x))
     given = as_list(axes, options.get("dim")) if axes or options else range(rank)
-    chosen = [each % rank + 1 for each in ([given] if isinstance(given, int) else given)]
-    return Sample(x.held.squeeze([each for each in chosen if x.held.shape[each] == 1]))
+    chosen = [axis % rank + 1 for axis in ([given] if isinstance(given, int) else given)]
+    return Sample(x.held.squeeze([axis for axis in chosen if x.held.shape[axis] == 1]))
 
 
 def _matmul(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
-    one, other = (Sample(hold(each, batch)) if isinstance(each, Tensor) else each for each in args[:2])
-    ranks = [len(read_shape(each)) for each in (one, other)]
+    one, other = (Sample(hold(argument, batch)) if isinstance(argument, Tensor) else argument for argument in args[:2])
+    ranks = [len(read_shape(operand)) for operand in (one, other)]
     if min(ranks) < 2:
         raise UnknownFunctionError("matmul with a vector of a sample")
     return Sample(torch.matmul(align(one, max(ranks)), align(other, max(ranks))))
@@ -86,22 +86,22 @@ def _einsum(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
     tensors = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], Sequence) else tensors
     terms, result = equation.replace(" ", "").split("->")
     own = ["Z" * isinstance(each, Sample) + term for each, term in zip(tensors, terms.split(","), strict=True)]
-    held = [each.held if isinstance(each, Sample) else each for each in tensors]
+    held = [tensor.held if isinstance(tensor, Sample) else tensor for tensor in tensors]
     return Sample(torch.einsum(f"{','.join(own)}->Z{result}", *held))
 
 
 def _concat(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
     tensors, *axes = args if args else (options["tensors"],)
     axis = axes[0] if axes else options.get("dim", 0)
-    if any(isinstance(each, Sample) and each.selection is not None for each in tensors):
+    if any(isinstance(tensor, Sample) and tensor.selection is not None for tensor in tensors):
         return join(list(tensors), axis, batch)
-    return Sample(torch.cat([hold(each, batch) for each in tensors], shift(axis)))
+    return Sample(torch.cat([hold(tensor, batch) for tensor in tensors], shift(axis)))
 
 
 def _stack(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
     tensors, *axes = args if args else (options["tensors"],)
     return Sample(
-        torch.stack([hold(each, batch) for each in tensors], shift(axes[0] if axes else options.get("dim", 0)))
+        torch.stack([hold(tensor, batch) for tensor in tensors], shift(axes[0] if axes else options.get("dim", 0)))
     )
 
 
@@ -131,15 +131,15 @@ def _pad(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
 def _attention(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
     given = {**dict(zip(names, args, strict=False)), **options}
-    q, k, v = (given.pop(each) for each in names[:3])
+    q, k, v = (given.pop(name) for name in names[:3])
     mask, selection = attend(q, k, v, given.pop("attn_mask", None), batch)
     rank = len(read_shape(q))
-    held = [hold(each, batch) for each in (q, k, v)]
+    held = [hold(tensor, batch) for tensor in (q, k, v)]
     if mask is not None:
         mask = align(Sample(hold(mask, batch)), rank)
     if rank == 4:
-        size = max((each.shape[1] for each in held), key=lambda size: size if isinstance(size, int) else 0)
-        held = [each.flatten(0, 1) for each in held]
+        size = max((tensor.shape[1] for tensor in held), key=lambda size: size if isinstance(size, int) else 0)
+        held = [tensor.flatten(0, 1) for tensor in held]
         if mask is not None:
             mask = mask.expand(-1, size, *mask.shape[2:]).flatten(0, 1)
     made = func(*held, attn_mask=mask, **given)

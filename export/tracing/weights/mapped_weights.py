@@ -60,7 +60,7 @@ def find_mapped(array: Array) -> Array:
     if own is not None and own.itemsize == array.itemsize:
         own = own.view(array.dtype)
     forms = () if own is None else (own, own.T)
-    return next((each for each in forms if weights.memory_key(each) == weights.memory_key(array)), array)
+    return next((form for form in forms if weights.memory_key(form) == weights.memory_key(array)), array)
 
 
 def release(tensor: torch.Tensor) -> None:

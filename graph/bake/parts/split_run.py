@@ -78,7 +78,7 @@ def split_run(run: BakedRun) -> SplitRun:
     steps = tuple(_extract_loop_body(graph, node, types) for node in loops)
     first, last = loops[0], loops[-1]
     start = first.inputs[2:]
-    read = {name for each in steps for name in each.constant_inputs}
+    read = {name for step in steps for name in step.constant_inputs}
     last_nodes = _select_nodes(graph, [value.name for value in graph.outputs], last.outputs)
     unmade = {*graph.constants, *(value.name for value in graph.optional)}  # optional inputs default to zeros
     read |= {name for name in _free_names(last_nodes, unmade) if name not in last.outputs}
