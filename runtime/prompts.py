@@ -79,9 +79,10 @@ def _encode_negative(
     both recur."""
     if not text.has_lengths or not prompts:
         return encode_rows(text, negative, text.encode_negative, read)
-    pairs = [
-        (negative[place % len(negative)], prompts[place % len(prompts)])
-        for place in range(lcm(len(negative), len(prompts)))
-    ]
-    parts = [encode_rows(text, [away], partial(text.encode_negative, of=[prompt]), read) for away, prompt in pairs]
+    given = {name: values for name, values in read.items() if len(values)}
+    parts = []
+    for row in range(lcm(len(negative), len(prompts), *map(len, given.values()))):
+        encode = partial(text.encode_negative, of=[prompts[row % len(prompts)]])
+        own = {name: [values[row % len(values)]] for name, values in given.items()}
+        parts.append(encode_rows(text, [negative[row % len(negative)]], encode, own))
     return {name: [row for part in parts for row in part[name]] for name in parts[0]}

@@ -136,10 +136,11 @@ class RecordedText:
 
     @property
     def pictures(self) -> tuple[Condition, ...]:
-        """The features of pictures that encoders get, as conditions that the denoiser does not read."""
+        """The features of pictures that encoders get, as conditions that the denoiser does not read. Their default lets
+        a run without prompts leave them out."""
         rules = [rule for rule in self._all_rules if isinstance(rule, EmbeddedIds)]
-        names = [picture_name(self.encoders[rule.encoder].component) for rule in rules]
-        return tuple(Condition(name, name, rule.shape, "float32") for name, rule in zip(names, rules, strict=True))
+        shapes = {picture_name(self.encoders[rule.encoder].component): rule.shape for rule in rules}
+        return tuple(Condition(name, name, shape, "float32", default=(0.0,)) for name, shape in shapes.items())
 
     @property
     def inputs(self) -> tuple[TensorEntry, ...]:

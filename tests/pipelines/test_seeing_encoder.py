@@ -45,8 +45,14 @@ ENCODE = """
         return torch.cat([self.words(text.input_ids, text.attention_mask, pixels) for text in texts])
 
 """
-CALL = "__call__(self, image, prompt, num_inference_steps=10, guidance_scale=3.0, generator=None, output"
-TEXTS = 'self.encode(prompts, image), self.encode([""] * len(prompts), image)'
+CHANGES = {
+    "__call__(self, prompt": "__call__(self, image, prompt",
+    'self.encode(prompts), self.encode([""] * len(prompts))': (
+        'self.encode(prompts, image), self.encode([""] * len(prompts), image)'
+    ),
+    '"dog"]': '"dog", "#"]',
+    "TOKENS = 6 ": "TOKENS = 10 ",
+}
 
 
 def write_editor(path: Path) -> Path:
@@ -56,10 +62,10 @@ def write_editor(path: Path) -> Path:
     start = text.index("    def encode(")
     end = text.index("    @torch.no_grad()", start)
     text = text[:start] + ENCODE.lstrip("\n") + text[end:]
-    text = text.replace(CALL.replace("self, image,", "self,"), CALL)
-    text = text.replace('self.encode(prompts), self.encode([""] * len(prompts))', TEXTS)
-    text = text.replace("a red cat on big dog", "a red cat on big dog #")
-    path.write_text(text.replace("model_max_length=6", "model_max_length=10"))
+    for before, after in CHANGES.items():
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    path.write_text(text)
     return path
 
 
@@ -81,5 +87,8 @@ def test_a_device_takes_prompts_for_an_encoded_picture(tmp_path: Path, capsys: p
         patch.setitem(type(pipeline).__call__.__wrapped__.__globals__, "randn_tensor", lambda *_, **__: noise)
         own = pipeline(Image.open(picture), PROMPT, num_inference_steps=STEPS, output_type="latent")
     np.testing.assert_allclose(np.load(output), own.numpy(), rtol=1e-5, atol=1e-4)
+    encoded = EncodeOptions(options.source, (PROMPT,), image=options.image, output=tmp_path / "prompt.npz")
+    encode(encoded)
+    assert main(["run", str(bundle), "--conditions", str(encoded.output), "--plan", plan, "-o", str(output)]) == 0
     assert main(["run", str(bundle), *words]) == 1
     assert "encodes prompts with the condition 'words_picture', which is missing" in capsys.readouterr().err

@@ -192,6 +192,16 @@ def test_each_picture_is_for_a_prompt_in_turn(tiny_bundle: Path) -> None:
     assert [float(row[0, 0]) for row in away["text"]] == [TABLE[1, 0] + picture for picture in (100, 200, 300)]
 
 
+def test_a_negative_of_a_prompts_length_has_the_picture_of_its_sample(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TextEncoder, "has_lengths", property(lambda _: True))
+    bundle = open_bundle(with_seeing_encoder(tiny_bundle))
+    pictures = [np.array([n, 0], np.float32) for n in (100, 200)]
+    _, away = add_prompt_conditions(bundle, {"picture": pictures}, ["cat", "dog"], [""])
+    assert [float(row[0, 0]) for row in away["text"]] == [TABLE[1, 0] + picture for picture in (100, 200)]
+
+
 @pytest.mark.parametrize(
     ("pictures", "says"),
     [({}, "with the condition 'picture', which is missing"), ({"picture": [[1.0, 2.0, 3.0]]}, "has the shape")],
