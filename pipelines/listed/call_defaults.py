@@ -22,5 +22,8 @@ def call_default(pipeline: str, argument: str, usual: float) -> float:
     import diffusers
 
     made = getattr(diffusers, pipeline, None)
+    if backends := getattr(made, "_backends", ()):  # of a placeholder, in whose place diffusers imports the class
+        what = f"the {argument} that a {pipeline} passes to its network is read from diffusers"
+        raise UserError(f"{what}, which needs {' and '.join(backends)} for it", f"pip install {' '.join(backends)}")
     parameter = None if made is None else inspect.signature(made.__call__).parameters.get(argument)
     return usual if parameter is None else float(parameter.default)

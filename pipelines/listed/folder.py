@@ -3,7 +3,7 @@
 The denoiser's class and shape come from its config.json, its schedule and prediction from
 scheduler/scheduler_config.json. A ControlNet or an adapter in the folder becomes part of the denoiser. Weights are read
 only from safetensors, since a pickle runs code. A folder exported by optimum contains model.onnx instead, and needs
-neither torch nor diffusers.
+neither torch nor diffusers, unless a default of its pipeline's call is a condition (`call_defaults.py`).
 """
 
 from collections.abc import Mapping, Sequence

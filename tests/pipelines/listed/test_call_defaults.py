@@ -40,6 +40,13 @@ def test_without_diffusers_only_the_default_of_an_lcm_is_known(monkeypatch: pyte
         call_default("StableDiffusionXLPipeline", GUIDANCE, 8.5)
 
 
+def test_a_placeholder_of_diffusers_has_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    placeholder = type("FluxFillPipeline", (), {"_backends": ["torch", "transformers"]})
+    monkeypatch.setattr(diffusers, "FluxFillPipeline", placeholder)
+    with refuses("guidance_scale that a FluxFillPipeline passes", "pip install torch transformers"):
+        call_default("FluxFillPipeline", GUIDANCE, 3.5)
+
+
 def test_the_pipelines_that_raise_a_small_size_are_listed() -> None:
     listed = [name for name in PIPELINES if hasattr(diffusers, name) and name not in WITHOUT_CALL]
     raising = {name for name in listed if "sample_size_less_64" in inspect.getsource(getattr(diffusers, name).__init__)}
