@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ PERTURBATION = "pag_scale"  # the weight of perturbed attention, which replaces 
 def describe_failure(error: Exception, pipeline: object) -> str:
     """Return an error of a pipeline's call as one line, with the line of the pipeline's own file."""
     text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    return text + location_in_file(error, Path(inspect.getfile(type(pipeline))))
+    with suppress(OSError, TypeError):  # a class without a file, such as one of a notebook
+        text += location_in_file(error, Path(inspect.getfile(type(pipeline))))
+    return text
 
 
 def name_with_absent(name: str, pipeline: object) -> str:

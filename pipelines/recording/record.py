@@ -154,7 +154,8 @@ def _run_call(
         except _Stopped:
             watches = []  # a call may restore its network at its end
         except Exception as error:
-            if isinstance(error, NameError) and find_spec(error.name or "_") is None:  # imported only if installed
+            is_of_diffusers = type(pipeline).__module__.startswith("diffusers.")  # which imports what is installed
+            if is_of_diffusers and isinstance(error, NameError) and find_spec(error.name or "_") is None:
                 what = f"the code of {built.name} needs {error.name}, which is not installed"
                 raise UserError(what, f"pip install {error.name}") from error
             failure = describe_failure(error, pipeline)

@@ -92,7 +92,8 @@ class OutputShapes:
         if key not in self.known:
             self.known[key] = self._run(module, arguments)
             for watch in self.watches:
-                watch.accept()
+                if watch.network is module:
+                    watch.accept()
         return self.known[key]
 
     def _run(self, module: nn.Module, arguments: dict[str, Any]) -> Any:
@@ -112,7 +113,7 @@ class OutputShapes:
 def state_device(network: nn.Module, device: str) -> Iterator[None]:
     """While active, let networks of a class state a device, if the class has such a property: a pipeline puts its
     tensors on the device that a network states, and the parameters of a stand-in are on the device "meta"."""
-    if not hasattr(type(network), "device"):
+    if not isinstance(getattr(type(network), "device", None), property):
         yield
         return
     with patch.object(type(network), "device", property(lambda self: torch.device(device))):

@@ -161,11 +161,14 @@ def test_a_constructor_that_registers_other_names_is_refused(painter: Path) -> N
         load_source(f"{painter}:painter")
 
 
-def test_the_fix_of_a_failing_call_is_to_run_it(painter: Path) -> None:
-    painter.write_text(painter.read_text().replace("prompts = [prompt]", "int('a'); prompts = [prompt]"))
+@pytest.mark.parametrize(
+    ("statement", "error"), [("int('a')", "ValueError: invalid literal"), ("sclae", "NameError: name 'sclae' is not")]
+)
+def test_the_fix_of_a_failing_call_is_to_run_it(painter: Path, statement: str, error: str) -> None:
+    painter.write_text(painter.read_text().replace("prompts = [prompt]", f"{statement}; prompts = [prompt]"))
     run = "run it in Python first: pipeline(output_type='latent', prompt='a red cat on a mat', num_inference_steps=3)"
-    number = next(number for number, line in enumerate(painter.read_text().splitlines(), 1) if "int('a')" in line)
-    with refuses(["the call of Painter failed: ValueError: invalid literal", f"(painter.py:{number})"], run):
+    number = next(number for number, line in enumerate(painter.read_text().splitlines(), 1) if statement in line)
+    with refuses([f"the call of Painter failed: {error}", f"(painter.py:{number})"], run):
         load_source(f"{painter}:painter")
 
 
