@@ -8,7 +8,7 @@ from fewstep.measure.rollouts.plan_selection import MISFIT, describe_plan
 from fewstep.plans.any_plan import AnyPlan, shaping_of
 from fewstep.plans.errors import UserError
 from fewstep.plans.file import read_plan
-from fewstep.plans.guidance import Guidance, as_guidance, branch_weights, describe, to_text
+from fewstep.plans.guidance import UNCOND, Guidance, as_guidance, branch_weights, describe, needs_null, to_text
 from fewstep.plans.names.plan_name import with_grid
 from fewstep.plans.names.plan_reference import FileReference, NamedReference, TextReference
 from fewstep.plans.names.token_plan_name import parse_any_plan_name
@@ -54,6 +54,13 @@ def count_branches(reference: TextReference | None, guidance: float | Guidance |
     if isinstance(reference, FileReference):
         return max(len(step.branches) for step in read_plan(reference.path).steps)
     return len(branch_weights(as_guidance(guidance), 0, 0.0))
+
+
+def needs_negative(reference: TextReference | None, guidance: float | Guidance | None) -> bool:
+    """Return True if a step of a plan evaluates the unconditional branch."""
+    if isinstance(reference, FileReference):
+        return any(UNCOND in step.branches for step in read_plan(reference.path).steps)
+    return needs_null(as_guidance(guidance))
 
 
 def describe_defaults(

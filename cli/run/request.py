@@ -16,7 +16,7 @@ from fewstep.cli.run.pictures import check_latents, check_picture, find_image_sh
 from fewstep.cli.run.records import add_records, count_rows, names_of_files, sizes_of_records
 from fewstep.cli.run.tiles import Tiling, parse_tiling
 from fewstep.cli.run.token_options import check_token_options
-from fewstep.cli.run_plan import count_branches
+from fewstep.cli.run_plan import count_branches, needs_negative
 from fewstep.graph.files.output_files import check_writable
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
@@ -133,8 +133,8 @@ def _encode_prompts(
     without a negative prompt has that of the bundle, if there is one."""
     text, negatives = bundle.manifest.text, options.negatives
     if text is not None and text.nothing is not None and options.prompts and UNCOND not in branches:
-        is_guided = count_branches(options.plan, options.guidance) > 1
-        negatives = negatives or ((text.nothing,) if is_guided else ())
+        is_read = needs_negative(options.plan, options.guidance)
+        negatives = negatives or ((text.nothing,) if is_read else ())
     return add_prompt_conditions(bundle, own, options.prompts, negatives, options.threads)
 
 

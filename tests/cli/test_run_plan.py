@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from fewstep.cli.run_plan import check_reference, describe_calibration_mismatch
+from fewstep.cli.run_plan import check_reference, describe_calibration_mismatch, needs_negative
 from fewstep.measure.rollouts.plan_selection import select_plan
 from fewstep.plans.any_plan import shaping_of
 from fewstep.plans.file import encode
-from fewstep.plans.guidance import Branches, Cfg, Guidance, as_guidance
+from fewstep.plans.guidance import Branches, Cfg, Guidance, Pag, as_guidance
 from fewstep.plans.names.plan_reference import TextReference, parse_plan_text
 from fewstep.plans.shaping import Clip
 from fewstep.plans.transforms import tail
@@ -294,3 +294,19 @@ def test_renoise_of_a_program_that_names_no_plan_needs_a_strength(tiny_bundle: P
     calibrate_along(tiny_bundle, "ddim:3", 2.0)
     with load(tiny_bundle) as sampler, refuses("renoise needs a strength", "give one too"):
         sampler.compile(renoise=0.5)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "is_read"),
+    [
+        (None, False),
+        (1.0, False),
+        (3.0, True),
+        (as_guidance(Cfg(4.0, (1.0, 9.0))), True),  # in an interval that pure noise is outside of
+        (Pag(3.0), False),  # two branches, neither of which is the unconditional one
+    ],
+)
+def test_a_negative_prompt_is_read_where_a_step_evaluates_its_branch(
+    guidance: float | Guidance | None, is_read: bool
+) -> None:
+    assert needs_negative(None, guidance) == is_read
