@@ -9,7 +9,7 @@ makes of its latents: a call from noise does not run it. Seeds are added until o
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from statistics import fmean
@@ -268,25 +268,23 @@ class GraphReplacer:
         opened = open_graphs(graphs, target, True)  # both bodies have the same steps
         with closing(self.runs.record_further()) as further:
             for run in further:
-                fed = [self.with_graphs(graph.recipe.replaces, target, run) for graph in (body, tried)]
+                fed = [self.with_graphs(judged.recipe.replaces, target, run) for judged in (body, tried)]
                 before, after = (psnr(batch.final_samples(batch.run(opened)), run.sample).tolist() for batch in fed)
                 yield PairedQuality(before, after, after)
 
     def _forms(
         self, body: CalibratedBody[AnyRecipe], name: str, lost: Losses
     ) -> Iterator[tuple[str, Callable[[], OtherGraph]]]:
-        """Yield the forms of a graph for a body, the coarsest first, each with a function that makes it. It raises
-        UserError if no operation can be in int8. Weights alone are also tried where int8 loses too much, except those
-        of convolutions, which then take longer than in float32."""
+        """Yield the forms of a graph for a body, the coarsest first, each with a function that makes it, or raises
+        UserError if no operation can be in int8. Weights of convolutions alone would take longer than in float32."""
         target: Target = body.recipe.target
         graph, bits = self.exported[name], target.scheme.weight_bits
         if bits is None:
             own = target if name in RUN_ONCE else _companion_target(target)
-            choices = cache(partial(self._decoder_floats, own, body, lost) if name == DECODER else lambda: ((),))
-            yield "int8", lambda: self._lower(name, own, choices()[0])
-            with suppress(UserError):  # the first form has failed with it
-                for in_float in choices()[1:]:
-                    yield "int8", partial(self._lower, name, own, in_float)
+            choose = cache(partial(self._select_floats, name, own, body, lost))
+            yield "int8", lambda: self._lower(name, own, choose()[0])
+            for in_float in choose()[1:] if choose.cache_info().currsize else ():  # otherwise all have failed
+                yield "int8", partial(self._lower, name, own, in_float)
         if not has_weights_to_store(graph):
             return
         if bits == 4 and name == TEXT_ENCODER:
@@ -323,11 +321,13 @@ class GraphReplacer:
             self._tables[name] = graph, measure_ranges(self.task, graph, self._feeds(name))
         return self._tables[name]
 
-    def _decoder_floats(
-        self, target: Target, body: CalibratedBody[AnyRecipe], lost: Losses
+    def _select_floats(
+        self, name: str, target: Target, body: CalibratedBody[AnyRecipe], lost: Losses
     ) -> Sequence[tuple[str, ...]]:
-        """Return the names of the operations of the decoder that stay in float next to a body, and then more of them:
-        what it loses is estimated on few pictures."""
+        """Return the names of a graph's operations that stay in float: none but for a decoder next to a body. More of
+        them follow, since what a decoder loses is estimated on few pictures."""
+        if name != DECODER:
+            return [()]
         graph, table = self._measure_ranges_once(DECODER)
         samples = decode_first(graph, select_decodable(graph, self.samples), self._pictures.decode)
         policy, quality = self.task.policy, self._pictures.judge_body(body, None, target)
