@@ -92,11 +92,11 @@ def join_conditions(
     type is renamed to EXPERT_NAME, with the expert's name as the prefix.
     """
     known, inputs = {condition.name: condition for condition in conditions}, {}
-    for port in own:
-        there = known.get(port.name)
-        is_alike = there is None or all(getattr(there, field) == getattr(port, field) for field in SHARED)
-        name = port.name if is_alike else f"{expert.name}_{port.name}"
-        inputs[name] = port.input
+    for condition in own:
+        there = known.get(condition.name)
+        is_alike = there is None or all(getattr(there, field) == getattr(condition, field) for field in SHARED)
+        name = condition.name if is_alike else f"{expert.name}_{condition.name}"
+        inputs[name] = condition.input
         if name not in known:
-            known[name] = msgspec.structs.replace(port, name=name, input=f"{expert.name}.{port.input}")
+            known[name] = msgspec.structs.replace(condition, name=name, input=f"{expert.name}.{condition.input}")
     return tuple(known.values()), inputs

@@ -142,11 +142,11 @@ def _compare_engines(bundle: Bundle, progress: Progress, notes: list[str]) -> It
     """Compare each engine with onnxruntime. Append a note for each engine that could not be compared."""
     from fewstep.report.engines.compare_engines import compare_engines  # imports onnx, which only --engines needs
 
-    for engine in compare_engines(bundle, progress):
-        if isinstance(engine, NotCompared):
-            notes.append(engine.note)
+    for comparison in compare_engines(bundle, progress):
+        if isinstance(comparison, NotCompared):
+            notes.append(comparison.note)
         else:
-            yield engine
+            yield comparison
 
 
 def engine_damage(comparison: EngineComparison) -> Damage:

@@ -115,7 +115,7 @@ class CallRecord:
         return any(
             torch.equal(noised.flatten().sort().values, first.flatten().sort().values)
             or (noised.shape == first.shape and bool(moved.any()) and torch.equal(noised[moved], first[moved]))
-            for noised in (*self.noised, *(process.noised for process in self.own_noised))
+            for noised in (*self.noised, *(own.noised for own in self.own_noised))
         )
 
 

@@ -32,13 +32,13 @@ def check_own_noise(name: str, record: CallRecord, timesteps: int) -> None:
 
     timesteps: the number of the scheduler's timesteps.
     """
-    for process in record.own_noised:
+    for noised in record.own_noised:
         rule = OWN_NOISE.get(name)
         if rule is None:
             raise recording_error(f"{name} adds noise to its image by rules of its own, unlike its scheduler")
         alpha, sigma = rule.coefficients(1.0, timesteps)
         difference = (
-            alpha * process.image + sigma * process.noise - process.noised
-        ).abs().max() / process.noised.abs().max()
+            alpha * noised.image + sigma * noised.noise - noised.noised
+        ).abs().max() / noised.noised.abs().max()
         if not float(difference) <= TOLERANCE:
             raise recording_error(f"{name} adds other noise to its image than its rule, by {float(difference):.2g}")

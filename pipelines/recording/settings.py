@@ -117,9 +117,11 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     arrays = {each: torch.from_numpy(value) for each, value in given.items() if isinstance(value, np.ndarray)}
     usual |= (make_pictures(takes, given, 0, find_side(pipeline)) if forms.has_pictures else {}) | {**given, **arrays}
     needed = [
-        kind.name
-        for kind in list(takes.values())[1:]
-        if kind.default is kind.empty and kind.kind is kind.POSITIONAL_OR_KEYWORD and kind.name not in usual
+        argument.name
+        for argument in list(takes.values())[1:]
+        if argument.default is argument.empty
+        and argument.kind is argument.POSITIONAL_OR_KEYWORD
+        and argument.name not in usual
     ]
     if needed and not (forms.has_pictures or set(needed) - set(PICTURES)):
         return choose_settings(pipeline, given, replace(forms, has_pictures=True))
