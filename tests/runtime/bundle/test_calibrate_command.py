@@ -40,7 +40,7 @@ def test_a_refused_body_is_not_advised_again(plain: Path) -> None:
 
 def test_without_float32_no_calibration_is_advised(tiny_bundle: Path) -> None:
     """As after `export --precision int4`, whose calibration is refused."""
-    packed = open_bundle(with_bodies(tiny_bundle, PREFERRED))
+    packed = open_bundle(with_bodies(tiny_bundle, "int8-cpu-x86"))
     said = "export it again with float32, from which other bodies are made"
     assert calibrate_fix(packed) == calibrate_fix(packed, "int8-tensorrt") == said
 
