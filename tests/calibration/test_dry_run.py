@@ -89,7 +89,7 @@ def test_a_dry_run_counts_the_evaluations_that_calibrate_takes(bundle: Path, mon
             yield each
 
     monkeypatch.setattr("fewstep.calibration.task.roll_out", counting)
-    monkeypatch.setattr(cost, "LEAST_MEASURED", np.inf)  # on a busy machine the work is measured by evaluations of its own
+    monkeypatch.setattr(cost, "LEAST_MEASURED", np.inf)  # long work is measured by evaluations of its own
     options = replace(FIRST, bundle=bundle, trajectories=12)
     found = dry_run(options)
     assert found.value["evaluations"] == 12 * 3
