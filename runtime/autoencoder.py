@@ -17,14 +17,14 @@ from numpy.typing import ArrayLike
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32, as_finite, as_model_range
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import CompanionEngine, LoadedGraph
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bands.decoder import load_decoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
 from fewstep.runtime.bundle.manifest import GraphEntry, Role, Size
 from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
-from fewstep.runtime.kinds.companions import ENCODER, image_shape
+from fewstep.runtime.kinds.companions import DECODER, ENCODER, image_shape
 from fewstep.runtime.kinds.sizes import Dimension, describe_sizes, infer_sizes, resolve_dimension, sizes_in_range
 
 
@@ -98,7 +98,11 @@ class Autoencoder:
 
 
 def load_autoencoder(
-    bundle: Bundle | Path | str, threads: int = 0, encoder: bool = True, in_bands: bool = False
+    bundle: Bundle | Path | str,
+    threads: int = 0,
+    encoder: bool = True,
+    in_bands: bool = False,
+    engine: CompanionEngine | None = None,
 ) -> Autoencoder:
     """Load the autoencoder of a bundle on the CPU. Raises UserError if the bundle has none.
 
@@ -109,18 +113,20 @@ def load_autoencoder(
         encoder: also load the encoder, if there is one, for image-to-image.
         in_bands: decode in bands of rows whenever the decoder can, to take little memory. By default only decoders of
             large images do that are not in int8: those take as long in bands.
+        engine: an inference engine with its own threads, such as `OpenVino()`. It runs the decoder as one graph. None
+            is ONNX Runtime.
     """
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     described = bundle.manifest.autoencoder
     if described is None:
         raise UserError(f"{bundle.path} has no autoencoder", "export a folder that has vae/, or use x itself")
-    engine, has_encoder = OnnxRuntime(threads), encoder and described.encoder is not None
-    return Autoencoder(
-        bundle,
-        described,
-        load_decoder(bundle, described.decoder, threads, in_bands),
-        engine.load_companion(bundle, ENCODER) if has_encoder else None,
-    )
+    has_encoder = encoder and described.encoder is not None
+    if engine is None:
+        decoder = load_decoder(bundle, described.decoder, threads, in_bands)
+    else:
+        decoder = engine.load_companion(bundle, DECODER)
+    encode = (engine or OnnxRuntime(threads)).load_companion(bundle, ENCODER) if has_encoder else None
+    return Autoencoder(bundle, described, decoder, encode)
 
 
 def _check_values(

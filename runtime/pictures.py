@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Float32
 from fewstep.runtime.autoencoder import Autoencoder, load_autoencoder
+from fewstep.runtime.backends import CompanionEngine
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine.memory_pages import release_free_memory
 from fewstep.runtime.runs.tiled_images import decode_tiles
@@ -22,24 +23,32 @@ def pictures_of(
     tiles: Tiles | None = None,
     threads: int = 0,
     in_bands: bool = False,
+    engine: CompanionEngine | None = None,
 ) -> Float32:
     """Return images [N, channels, height, width], or videos [N, frames, channels, height, width], of samples [N,
-    *x_shape] with these conditions. `tiles` decodes larger samples to images. `in_bands`: see `load_autoencoder`."""
+    *x_shape] with these conditions. `tiles` decodes larger samples to images. `in_bands` and `engine`: see
+    `load_autoencoder`."""
     if bundle.manifest.autoencoder is None:
         return x
     release_free_memory()  # of the denoiser
-    decoder = load_autoencoder(bundle, threads, encoder=False, in_bands=in_bands)
+    decoder = load_autoencoder(bundle, threads, encoder=False, in_bands=in_bands, engine=engine)
     return decoder.decode(x, _rows_for(decoder, conditions)) if tiles is None else decode_tiles(decoder, x, tiles)
 
 
-def sound_of(bundle: Bundle, x: Float32, conditions: Mapping[str, Sequence[ArrayLike]], threads: int = 0) -> Float32:
-    """Return the sound [N, channels, samples] of samples [N, *x_shape] with these conditions. Raises UserError if the
-    bundle decodes none."""
+def sound_of(
+    bundle: Bundle,
+    x: Float32,
+    conditions: Mapping[str, Sequence[ArrayLike]],
+    threads: int = 0,
+    engine: CompanionEngine | None = None,
+) -> Float32:
+    """Return the sound [N, channels, samples] of samples [N, *x_shape] with these conditions. `engine`: see
+    `load_autoencoder`. Raises UserError if the bundle decodes none."""
     described = bundle.manifest.autoencoder
     if described is None or all(output.role != "sound" for output in described.decoder.outputs):
         raise UserError(f"{bundle.path} decodes no sound", "write the samples as an array (.npy)")
     release_free_memory()  # of the denoiser
-    decoder = load_autoencoder(bundle, threads, encoder=False)
+    decoder = load_autoencoder(bundle, threads, encoder=False, engine=engine)
     return decoder.decode_all(x, _rows_for(decoder, conditions))["sound"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Arrays
+from fewstep.runtime.backends import CompanionEngine
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.machine.memory_pages import release_free_memory
 from fewstep.runtime.text import TextEncoder, open_text_encoder
@@ -16,13 +17,19 @@ Values = Mapping[str, Sequence[Any]]  # condition -> its values, which the sampl
 
 
 def add_prompt_conditions(
-    bundle: Bundle, values: Values, prompts: Sequence[str], negative: Sequence[str] = (), threads: int = 0
+    bundle: Bundle,
+    values: Values,
+    prompts: Sequence[str],
+    negative: Sequence[str] = (),
+    threads: int = 0,
+    engine: CompanionEngine | None = None,
 ) -> tuple[Values, Values]:
     """Add the conditions that prompts encode to `values`. Returns them, and the conditions of the branch "uncond".
 
     values: a list of values for each condition. If there are fewer values than samples, they are used in turn.
     prompts: what the samples should show, as text.
     negative: what they should not show, as text.
+    engine: see `load_text_encoder`.
 
     Raises UserError if the bundle needs prompts and gets none, and for a condition that is given twice.
     """
@@ -32,7 +39,7 @@ def add_prompt_conditions(
         raise UserError(f"{bundle.path} needs a prompt", 'give one: --prompt "..."')
     if not prompts and not negative:
         return values, {}
-    text = open_text_encoder(bundle, threads)
+    text = open_text_encoder(bundle, threads, engine=engine)
     read = {name: values.get(name, ()) for name in text.reads}
     positive = encode_rows(text, prompts, text.encode, read) if prompts else {}
     twice = sorted(set(positive) & set(values))

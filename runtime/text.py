@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fewstep.plans.errors import UserError, first_line
 from fewstep.runtime.arrays import as_finite
-from fewstep.runtime.backends import LoadedGraph
+from fewstep.runtime.backends import CompanionEngine, LoadedGraph
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
@@ -298,16 +298,21 @@ def format_prompt(task: str, form: PromptForm | None, state: ArrayLike | None = 
     return form.template.replace("{state}", bins).replace("{task}", task)
 
 
-def load_text_encoder(bundle: Bundle | Path | str, threads: int = 0) -> TextEncoder:
+def load_text_encoder(
+    bundle: Bundle | Path | str, threads: int = 0, engine: CompanionEngine | None = None
+) -> TextEncoder:
     """Load the text encoder of a bundle on the CPU. Raises UserError if the bundle has none.
 
     A body may have its own text encoder: give the `bundle` of a sampler, or `open_bundle(path).with_graphs_of(body)`.
-    `threads` are per run; 0 means one per physical core.
+    `threads` are per run; 0 means one per physical core. `engine` is an inference engine with its own threads, such as
+    `OpenVino()`; None is ONNX Runtime.
     """
-    return open_text_encoder(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), threads)
+    return open_text_encoder(bundle if isinstance(bundle, Bundle) else open_bundle(bundle), threads, engine=engine)
 
 
-def open_text_encoder(bundle: Bundle, threads: int = 0, network: LoadedGraph | None = None) -> TextEncoder:
+def open_text_encoder(
+    bundle: Bundle, threads: int = 0, network: LoadedGraph | None = None, engine: CompanionEngine | None = None
+) -> TextEncoder:
     """Load the text encoder of an open bundle, as `load_text_encoder` does. Raises UserError if the bundle has none.
 
     `network` takes the place of the encoder's graph, which is then not loaded.
@@ -319,7 +324,7 @@ def open_text_encoder(bundle: Bundle, threads: int = 0, network: LoadedGraph | N
         bundle,
         text.tokens,
         tuple(_tokenizer(bundle, tokens) for tokens in text.tokens),
-        network or OnnxRuntime(threads).load_companion(bundle, TEXT_ENCODER),
+        network or (engine or OnnxRuntime(threads)).load_companion(bundle, TEXT_ENCODER),
     )
 
 

@@ -22,7 +22,7 @@ from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import UNCOND
 from fewstep.plans.tokens.plan import IDS
 from fewstep.report.choosing.saved_choice import SavedChoice
-from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.backends.registry import companion_engine, create_backend
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.hub import fetch_bundle, is_name
 from fewstep.runtime.kinds.companions import image_shape
@@ -135,7 +135,8 @@ def _encode_prompts(
     if text is not None and text.nothing is not None and options.prompts and UNCOND not in branches:
         is_read = needs_negative(options.plan, options.guidance)
         negatives = negatives or ((text.nothing,) if is_read else ())
-    return add_prompt_conditions(bundle, own, options.prompts, negatives, options.threads)
+    engine = companion_engine(options.backend, options.threads)
+    return add_prompt_conditions(bundle, own, options.prompts, negatives, options.threads, engine)
 
 
 def _plan_memory(options: RunOptions, bundle: Bundle, body: str, choice: SavedChoice | None) -> "MemoryPlan | None":

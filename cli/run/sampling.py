@@ -17,6 +17,7 @@ from fewstep.cli.run.whole_runs import batches_of, whole_run_sizes
 from fewstep.cli.run_plan import warn_of_mismatch
 from fewstep.plans.plan import Plan
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+from fewstep.runtime.backends.registry import companion_engine
 from fewstep.runtime.lora.option import split_network_of_file, split_strength
 from fewstep.runtime.machine.memory_pages import return_large_blocks
 from fewstep.runtime.pictures import pictures_of, sound_of
@@ -53,16 +54,17 @@ def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
         request.bundle.graph(autoencoder.decoder)  # damage is named before the steps, whose samples it would lose
     samples = sample_request(request, progress)
     conditions = _cycle_values(request.values, range(len(samples.x)))
+    engine = companion_engine(options.backend, options.threads)
     if options.is_picture:
         is_small = request.memory is not None
         tiles = None if request.tiled is None else request.tiled.tiles
-        pictures = pictures_of(request.bundle, samples.x, conditions, tiles, options.threads, is_small)
+        pictures = pictures_of(request.bundle, samples.x, conditions, tiles, options.threads, is_small, engine)
         samples = replace(samples, x=pictures)
         write_pictures(samples.x, options.output, options.columns, options.scale, request.rate)
     elif options.is_array:
         write_array(samples.x, options.output)
     else:
-        samples = replace(samples, x=sound_of(request.bundle, samples.x, conditions, options.threads))
+        samples = replace(samples, x=sound_of(request.bundle, samples.x, conditions, options.threads, engine))
         assert request.rate is not None, "it was checked"
         write_sounds(samples.x, options.output, request.rate, options.seed)
     for name, tensor in samples.named_outputs.items():

@@ -38,6 +38,14 @@ class Backend(Protocol):
         ...
 
 
+class CompanionEngine(Protocol):
+    """An inference engine that also runs the text encoder and the autoencoder of a bundle."""
+
+    def load_companion(self, bundle: Bundle, name: str) -> LoadedGraph:
+        """Load a graph of the text encoder or the autoencoder, by its name. Raises UserError if it cannot be loaded."""
+        ...
+
+
 def graph_names(name: str, body: Body) -> dict[str, StepGraph]:
     """Return the graphs of a body by name. The last one has the body's name, and those before it are "BODY/0",
     "BODY/1", ..."""

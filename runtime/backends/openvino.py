@@ -10,7 +10,7 @@ kernel: a step takes 0.8 of the time in float32, and half of it in int8. (Measur
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache as called_once
 from functools import partial
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.argument_checks import check_integer
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import RUN_ONCE, Arrays, LoadedGraph, find_graph
+from fewstep.runtime.backends import RUN_ONCE, Arrays, LoadedGraph, body_with_graph, find_graph
 from fewstep.runtime.backends.checks import call_error, check_names, check_threads, import_package, path_text
 from fewstep.runtime.backends.openvino_agreement import check
 from fewstep.runtime.backends.openvino_dft import dft_extension
@@ -84,8 +84,7 @@ class OpenVino:
         """For each precision, the names of the bodies that this backend runs well, the best first."""
         backend = OPENVINO_BF16.backend if self.float_type == "bf16" else OPENVINO.backend
         int8 = tuple(body_name("int8", platform.name) for platform in rank_platforms(backend, this_cpu()))
-        judged = self.float_type != "bf16"  # calibration judges bodies of weights in float32
-        only_weights = {precision: (precision,) for precision in WEIGHTS_ONLY if judged}
+        only_weights = {precision: (precision,) for precision in WEIGHTS_ONLY}
         return MappingProxyType({"float32": (body_name("float32"),), "int8": int8, **only_weights})
 
     def load(self, bundle: Bundle, name: str) -> LoadedGraph:
@@ -106,6 +105,17 @@ class OpenVino:
         check(self, bundle, name, load_float)
         return opened()
 
+    def load_companion(self, bundle: Bundle, name: str) -> LoadedGraph:
+        """Load a graph of the text encoder or the autoencoder, by its name. It is compiled for each size when that
+        first occurs. One in int8 was made for onnxruntime, which then runs it. Raises UserError as `load` does."""
+        body = body_with_graph(bundle, name)
+        if body is not None and body.precision == "int8":
+            from fewstep.runtime.backends.onnxruntime import OnnxRuntime  # seldom needed
+
+            return OnnxRuntime(self.threads).load_companion(bundle, name)
+        check(self, bundle, name, partial(replace(self, float_type="f32")._open_companion, bundle))
+        return self._open_companion(bundle, name)
+
     def check(self, bundle: Bundle) -> None:
         """Raise UserError if OpenVINO cannot load the float32 body, or computes it incorrectly.
 
@@ -121,9 +131,23 @@ class OpenVino:
     def open(self, bundle: Bundle, name: str) -> LoadedGraph:
         """Load a graph without comparing its results with those of onnxruntime."""
         graph = find_graph(bundle, name)
-        file = bundle.graph(graph)
+        compile_for = self._compiler(bundle, graph)
+        if name in RUN_ONCE:  # graphs that run once per sample take any number of rows
+            return compile_for(None)
+        network = ShapeCache(graph, compile_for)
+        network.graph_for_sizes(
+            {"batch": self.batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
+        )  # compiled now, so that it fails while loading if it fails
+        return network
+
+    def _open_companion(self, bundle: Bundle, name: str) -> LoadedGraph:
+        graph = find_graph(bundle, name)
+        return ShapeCache(graph, self._compiler(bundle, graph))
+
+    def _compiler(self, bundle: Bundle, graph: GraphEntry) -> Callable[[Mapping[str, int] | None], LoadedGraph]:
+        """Read a graph, and return a function that compiles it for sizes by name, or for any sizes."""
         core = self.core()
-        model = read_model(core, file)
+        model = read_model(core, bundle.graph(graph))
         inputs, outputs = partial(_ports, model.inputs, graph.inputs), partial(_ports, model.outputs, graph.outputs)
         check_ports(bundle, graph, inputs, outputs)
 
@@ -137,13 +161,7 @@ class OpenVino:
                 graph, ResourcePool([kind(made.create_infer_request(), graph) for _ in range(self.contexts)])
             )
 
-        if name in RUN_ONCE:  # graphs that run once per sample take any number of rows
-            return compile_for(None)
-        network = ShapeCache(graph, compile_for)
-        network.graph_for_sizes(
-            {"batch": self.batch, **default_sizes(bundle.manifest.x_shape, bundle.manifest.sizes)}
-        )  # compiled now, so that it fails while loading if it fails
-        return network
+        return compile_for
 
     def core(self) -> Any:
         """Return this process's `openvino.Core`, after checking that it has the device.

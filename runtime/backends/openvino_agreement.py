@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import RUN_ONCE, Arrays, LoadedGraph, body_with_graph, find_graph
+from fewstep.runtime.backends import Arrays, LoadedGraph, body_with_graph, find_graph
 from fewstep.runtime.backends.probe import (
     CALLS,
     agreement_key,
@@ -27,6 +27,7 @@ from fewstep.runtime.backends.probe import (
 )
 from fewstep.runtime.backends.probe import LARGEST as PROBE_LARGEST
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
+from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.sizes import default_sizes, resolve_dimension
 from fewstep.runtime.machine import cache
@@ -57,7 +58,8 @@ def check(engine: "OpenVino", bundle: Bundle, name: str, open: Callable[[str], L
     """
     body = body_with_graph(bundle, name)
     is_float = body is None or body.precision == FLOAT
-    judged = FLOAT if not is_float and name not in RUN_ONCE and FLOAT in bundle.manifest.bodies else name
+    is_shared = name in shared_graphs(bundle.manifest)
+    judged = FLOAT if not is_float and not is_shared and FLOAT in bundle.manifest.bodies else name
     graph = find_graph(bundle, judged)
     key = agreement_key(bundle, graph, "openvino", engine.version, engine.device)
     if cache.read("agreement", key) is not None:

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fewstep.plans.errors import UserError
-from fewstep.runtime.backends import Backend
+from fewstep.runtime.backends import Backend, CompanionEngine
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
+
+if TYPE_CHECKING:
+    from fewstep.runtime.backends.openvino import OpenVino
 
 
 def _cuda(threads: int) -> Backend:
@@ -21,7 +24,7 @@ def _rows(threads: int) -> Backend:
     return OnnxRuntimeRows(threads=threads)
 
 
-def _openvino(float_type: Literal["f32", "bf16"], threads: int) -> Backend:
+def _openvino(float_type: Literal["f32", "bf16"], threads: int) -> "OpenVino":
     from fewstep.runtime.backends.openvino import OpenVino
 
     return OpenVino(threads=threads, float_type=float_type)
@@ -39,12 +42,16 @@ def _tensorrt(package: Literal["tensorrt", "tensorrt-rtx"], threads: int) -> Bac
     return TensorRt(package)
 
 
+OPENVINO: dict[str, Callable[[int], "OpenVino"]] = {
+    "openvino": partial(_openvino, "f32"),
+    "openvino-bf16": partial(_openvino, "bf16"),
+}
+
 NAMED: dict[str, Callable[[int], Backend]] = {
     "onnxruntime": lambda threads: OnnxRuntime(threads=threads),
     "onnxruntime-rows": _rows,
     "onnxruntime-cuda": _cuda,
-    "openvino": partial(_openvino, "f32"),
-    "openvino-bf16": partial(_openvino, "bf16"),
+    **OPENVINO,
     "qnn": _qnn,
     "tensorrt": partial(_tensorrt, "tensorrt"),
     "tensorrt-rtx": partial(_tensorrt, "tensorrt-rtx"),
@@ -61,3 +68,9 @@ def create_backend(name: str, threads: int = 0) -> Backend:
     if name not in NAMED:
         raise UserError(f"unknown backend {name!r}", f"choose one of {', '.join(NAMED)}")
     return NAMED[name](threads)
+
+
+def companion_engine(name: str, threads: int = 0) -> CompanionEngine | None:
+    """Return the engine that runs the text encoder and the autoencoder next to the backend of that name: the same one,
+    or None for ONNX Runtime."""
+    return OPENVINO[name](threads) if name in OPENVINO else None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from benchmarks.whole.contenders.laps import PROMPT, STEPS, print_laps
 from fewstep.runtime.autoencoder import load_autoencoder
-from fewstep.runtime.backends.registry import create_backend
+from fewstep.runtime.backends.registry import companion_engine, create_backend
 from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.kinds.companions import ENCODER
@@ -31,10 +31,11 @@ def stored_bytes(path: str, body: str) -> int:
 
 
 def load() -> Callable[[], object]:
-    backend = create_backend(sys.argv[3] if len(sys.argv) > 3 else "onnxruntime")
-    sampler = load_body(open_bundle(sys.argv[1]), sys.argv[2], backend)
-    text = load_text_encoder(sampler.bundle)
-    decoder = load_autoencoder(sampler.bundle, encoder=False)
+    name = sys.argv[3] if len(sys.argv) > 3 else "onnxruntime"
+    engine = companion_engine(name)
+    sampler = load_body(open_bundle(sys.argv[1]), sys.argv[2], create_backend(name))
+    text = load_text_encoder(sampler.bundle, engine=engine)
+    decoder = load_autoencoder(sampler.bundle, encoder=False, engine=engine)
     plan = sampler.compile(PLAN, guidance=1.0)
     return lambda: decoder.decode(sampler.sample(plan, [0], text.encode([PROMPT])))
 

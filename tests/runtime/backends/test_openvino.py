@@ -82,7 +82,8 @@ def test_settings_that_make_no_sense_are_one_line(tiny_bundle: Path, options: di
 def test_bf16_asks_for_a_body_of_its_own_and_is_asked_for_by_name(tiny_bundle: Path) -> None:
     backend = create_backend("openvino-bf16", threads=1)
     assert backend == OpenVino(threads=1, float_type="bf16")
-    assert backend.bodies == {"float32": ("float32",), "int8": ("int8-openvino-bf16",)}
+    only_weights = {"int8-weights": ("int8-weights",), "int4-weights": ("int4-weights",)}
+    assert backend.bodies == {"float32": ("float32",), "int8": ("int8-openvino-bf16",), **only_weights}
     expected = fewstep.runtime.load(tiny_bundle).sample("dpmpp_2m:8", **SAMPLES)
     with fewstep.runtime.load(tiny_bundle, backend=backend) as sampler:
         np.testing.assert_allclose(sampler.sample("dpmpp_2m:8", **SAMPLES), expected, atol=0.1)
