@@ -113,6 +113,8 @@ def _with_text_length(folder: Folder, call: Mapping[str, Any], config: Config) -
     if others:
         what = f"{folder.path}: --call {others[0]} is for recorded pipelines, and {label} needs no recording"
         fix = f"leave it out: it takes --call {TEXT_LENGTH}=N" if takes_length else "leave --call out"
+        if others[0] in ("height", "width"):
+            fix += ", and give the sizes of latents as --size height=64:128:8 --size width=64:128:8"
         raise UserError(what, fix)
     return replace(folder, text_length=check_integer(f"--call {TEXT_LENGTH}", call[TEXT_LENGTH], 1, MOST_TOKENS))
 

@@ -143,6 +143,7 @@ def test_a_caller_chooses_the_length_of_texts_where_the_pipeline_lets_it(publish
         ("FluxTransformer2DModel", {"height": 512}, ("--call height is for recorded", "--call max_sequence_length=N")),
         ("FluxTransformer2DModel", {"max_sequence_length": 513}, ("max_sequence_length 513", "from 1 to 512")),
         ("FluxTransformer2DModel", {"max_sequence_length": True}, ("max_sequence_length True", "from 1 to 512")),
+        ("DiTTransformer2DModel", {"height": 512}, ("--call height is for recorded", "--size height=64:128:8")),
         ("DiTTransformer2DModel", {"max_sequence_length": 64}, ("is for recorded pipelines", "leave --call out")),
     ],
 )
