@@ -154,8 +154,8 @@ def _build_component(
     loaded = None if load is None or is_denoiser else load(home, made)
     if loaded is not None:
         return loaded.eval().requires_grad_(False)
-    build = _builder(made, home)
     try:
+        build = _builder(made, home)
         network = build_on_meta(build)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]

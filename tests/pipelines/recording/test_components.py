@@ -45,3 +45,11 @@ def test_a_denoiser_whose_config_names_another_class_is_refused(tmp_path: Path) 
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     with refuses("says that transformer is a WanTransformer3DModel", "name the same class in both"):
         build_pipeline(Folder(tmp_path))
+
+
+def test_a_network_without_its_config_is_refused(tmp_path: Path) -> None:
+    entries = {"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(entries))
+    (tmp_path / "unet").mkdir()
+    with refuses("unet is not the config of a UNet2DModel"):
+        build_pipeline(Folder(tmp_path))
