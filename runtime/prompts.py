@@ -1,7 +1,6 @@
 """Encode prompts as conditions with the text encoder of a bundle."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from math import lcm
 from types import MappingProxyType
 from typing import Any
@@ -45,7 +44,8 @@ def add_prompt_conditions(
     twice = sorted(set(positive) & set(values))
     if twice:
         raise UserError(f"condition {twice[0]!r} is given twice: the prompts set it too", "give it once")
-    away_from = _encode_negative(text, prompts, negative, read) if negative else {}
+    of = prompts if text.has_lengths else ()
+    away_from = encode_rows(text, negative, text.encode_negative, read, of) if negative else {}
     del text
     release_free_memory()  # before the denoiser needs it
     values, away = {**values, **positive}, {f"negative_{name}": rows for name, rows in away_from.items()}
@@ -57,39 +57,25 @@ def add_prompt_conditions(
 
 
 def encode_rows(
-    text: TextEncoder, prompts: Sequence[str], encode: Callable[..., Arrays], read: Values = MappingProxyType({})
+    text: TextEncoder,
+    prompts: Sequence[str],
+    encode: Callable[..., Arrays],
+    read: Values = MappingProxyType({}),
+    of: Sequence[str] = (),
 ) -> dict[str, list[Any]]:
-    """Return the rows of each condition. Prompts whose conditions may differ in length are encoded one by one. `read`
-    has the values of the conditions that the text encoder reads: there is then a row for each sample until prompts and
-    values recur."""
-    prompts, read = _in_turn(prompts, read)
-    rows = range(len(prompts))
+    """Return the rows of each condition. Prompts whose conditions may differ in length are encoded one by one.
+
+    encode: `text.encode` or `text.encode_negative`.
+    read: the values of the conditions that the text encoder reads. The prompts take them in turn: there is a row for
+        each sample until all recur.
+    of: the prompts whose length negative ones have, also in turn.
+    """
+    read = {name: values for name, values in read.items() if len(values)}
+    columns = [prompts, *read.values(), *([of] if of else [])]
+    rows = range(lcm(*map(len, columns)))
     parts = []
-    for group in [[row] for row in rows] if text.has_lengths else [[*rows]]:
-        own = {name: [value[row] for row in group] for name, value in read.items()}
-        parts.append(encode([prompts[row] for row in group], **({"conditions": own} if own else {})))
-    return {name: [row for part in parts for row in part[name]] for name in parts[0]}
-
-
-def _in_turn(prompts: Sequence[str], read: Values) -> tuple[list[str], Values]:
-    """Return prompts and values of conditions in as many rows as it takes until all recur."""
-    given = {name: own for name, own in read.items() if len(own)}
-    count = lcm(len(prompts), *map(len, given.values()))
-    repeated = {name: [own[row % len(own)] for row in range(count)] for name, own in given.items()}
-    return [prompts[row % len(prompts)] for row in range(count)], repeated
-
-
-def _encode_negative(
-    text: TextEncoder, prompts: Sequence[str], negative: Sequence[str], read: Values
-) -> dict[str, list[Any]]:
-    """Return the rows of negative prompts. If they have the length of their prompts, there is one for each sample until
-    both recur."""
-    if not text.has_lengths or not prompts:
-        return encode_rows(text, negative, text.encode_negative, read)
-    given = {name: values for name, values in read.items() if len(values)}
-    parts = []
-    for row in range(lcm(len(negative), len(prompts), *map(len, given.values()))):
-        encode = partial(text.encode_negative, of=[prompts[row % len(prompts)]])
-        own = {name: [values[row % len(values)]] for name, values in given.items()}
-        parts.append(encode_rows(text, [negative[row % len(negative)]], encode, own))
+    for group in [[row] for row in rows] if text.has_lengths else [rows]:
+        texts, *others = ([column[row % len(column)] for row in group] for column in columns)
+        own = {"of": others.pop()} if of else {}
+        parts.append(encode(texts, conditions=dict(zip(read, others, strict=True)), **own))
     return {name: [row for part in parts for row in part[name]] for name in parts[0]}
