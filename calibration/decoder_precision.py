@@ -85,7 +85,7 @@ def select_decoder_floats(
 ) -> list[tuple[str, ...]]:
     """Return the names of the operations of a decoder that stay in float, without repetitions: for each of
     `most_losses`, those by the rule for the steps, or more if it then loses no more than that in dB, up to the time of
-    `CalibrationPolicy.furthest`. Raises UserError if all stay in float.
+    `CalibrationPolicy.furthest`. The first may be all: then no int8 of the decoder is worth its loss.
 
     body_psnr: the PSNR in dB of the pictures that float32's decoder makes of a body's samples, [pictures], whose errors
         add to that of the decoder. steps: the multiply-accumulates of all steps of a call. runs: how many runs may
@@ -106,12 +106,11 @@ def select_decoder_floats(
         enough = np.flatnonzero((lost <= most) & is_fast)
         count = usual if lost[usual] <= most or not len(enough) else int(enough[0])
         names = ranking.first_operations(count)
-        if names in chosen or len(names) == len(errors.operations) or (chosen and lost[count] > most):
+        has_int8 = len(names) < len(errors.operations)  # `lower_graph` refuses a decoder without
+        if names in chosen or (chosen and not (has_int8 and lost[count] <= most)):
             continue
         chosen.append(names)
         added, gained = 100 * ranking.time[count], ranking.quality[count] - ranking.quality[0]
         what = "%s: %d of %d operations of the decoder in float gain %.1f dB of the pictures, and add %.2f %% of a call"
         LOG.info(what, target.name, count, len(errors.operations), gained, added)
-    if not chosen:
-        raise UserError("each of its operations loses more in int8 than its time is worth", "leave it in float32")
     return chosen
