@@ -62,14 +62,14 @@ def _list_contents(value: Any, depth: int) -> tuple[object, ...]:
     one of the same contents. What is compared by identity follows its number: tuples are compared in order, so that
     the `==` of two tensors is never called."""
     if type(value) in SIMPLE:
-        return (value,)
+        return type(value), value  # 1, 1.0 and True are equal
     if isinstance(value, Tensor):
         return id(value), value, 0 if value.is_inference() else value._version
     if depth and isinstance(value, dict | list | tuple):
         keys, values = (value.keys(), value.values()) if isinstance(value, dict) else ((), value)
         contents = (content for own in values for content in _list_contents(own, depth - 1))
         return type(value), len(value), *map(repr, keys), *contents
-    return (value,) if isinstance(value, EQUAL) else (id(value), value)
+    return (type(value), value) if isinstance(value, EQUAL) else (id(value), value)
 
 
 def find_changes(before: State, now: State) -> list[Place]:

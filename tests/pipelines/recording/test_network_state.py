@@ -249,3 +249,12 @@ def test_the_state_of_an_unchanged_network_is_equal() -> None:
     now = read_state(network)
     changes = [describe_change(place, now) for place in find_changes(before, now)]
     assert changes == ["the buffer 1.num_batches_tracked"]
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 1.0), (1, True), ([0], [False]), ({"a": 2}, {"a": 2.0})])
+def test_equal_numbers_of_two_types_are_two_states(before: object, now: object) -> None:
+    network = nn.Linear(2, 2)
+    network.scale = before
+    state = read_state(network)
+    network.scale = now
+    assert find_changes(state, read_state(network)) == [("", "scale")]
