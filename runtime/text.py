@@ -34,11 +34,10 @@ from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
 from fewstep.runtime.captions import QUOTES, clean_caption, clean_html_caption
 from fewstep.runtime.kinds.companions import TEXT_ENCODER, Cleaning, ZerosForEmpty
 from fewstep.runtime.kinds.policies import state_words
-from fewstep.runtime.token_ids import Cut, Ids, TokenIds, token_ids
+from fewstep.runtime.token_ids import Cut, Ids, TokenIds, refuse_places, shorten, token_ids
 
 LOG = logging.getLogger("fewstep")
 BATCH = 8  # prompts per run; with more, only the memory would grow
-SHOWN = 80  # characters of a prompt in a message
 
 CLEANINGS: Mapping[Cleaning, Callable[[str], str]] = {
     "entities": lambda text: unescape(unescape(text)),  # pipelines of diffusers do it twice
@@ -228,6 +227,8 @@ class TextEncoder:
             fed[tokens.input] = encoded.ids
             if tokens.mask is not None:
                 fed[tokens.mask] = encoded.mask
+            if tokens.picture is not None:
+                refuse_places(prompts, encoded.ids, *tokens.picture)
             texts = [complete_text(prompt, tokens, is_negative) for prompt in prompts]
             cuts = [
                 (prompt, encoded.dropped[text])
@@ -237,14 +238,14 @@ class TextEncoder:
             dropped |= {prompt: max(dropped.get(prompt, cut), cut) for prompt, cut in cuts}
         for prompt, (lost, kept, text) in dropped.items():
             if self.reads:  # the tokens of the picture may follow those of the prompt
-                what = f"prompt {_shorten(prompt)} is too long by {lost} tokens, which cannot be cut off for a picture"
+                what = f"prompt {shorten(prompt)} is too long by {lost} tokens, which cannot be cut off for a picture"
                 raise UserError(what, "give a shorter one")
             LOG.warning(
                 "prompt %s is too long: %d tokens are kept, %d are dropped: %s",
-                _shorten(prompt),
+                shorten(prompt),
                 kept,
                 lost,
-                _shorten(text),
+                shorten(text),
             )
         return fed
 
@@ -394,7 +395,3 @@ def report_tokenizer_errors(what: str, fix: str) -> Iterator[None]:
 
 def _report_file_errors(bundle: Bundle, tokens: Tokens) -> AbstractContextManager[None]:
     return report_tokenizer_errors(f"{bundle.path}: {tokens.tokenizer}", EXPORT_AGAIN)
-
-
-def _shorten(text: str) -> str:
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 3] + "...")

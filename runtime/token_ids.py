@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewstep.plans.errors import UserError
+
+SHOWN = 80  # characters of a prompt in a message
 Ids = NDArray[np.int64]
 Cut = tuple[int, int, str]  # tokens dropped, tokens kept, the text dropped
 
@@ -56,3 +59,17 @@ def token_ids(
         place = slice(length - len(row), length) if pads_first else slice(len(row))
         ids[index, place], mask[index, place] = row, 1
     return TokenIds(ids, mask, dropped)
+
+
+def refuse_places(prompts: Sequence[str], ids: Ids, token: int, count: int) -> None:
+    """Raise UserError for a prompt whose ids [N, length] have the token of a picture more often than the `count` places
+    that features of the picture take."""
+    for prompt, row in zip(prompts, ids, strict=True):
+        if int((row == token).sum()) > count:
+            what = f"prompt {shorten(prompt)} contains the token {token}, which stands for a part of the picture"
+            raise UserError(what, "leave it out")
+
+
+def shorten(text: str) -> str:
+    """Return the start of a text, in quotes."""
+    return repr(text if len(text) <= SHOWN else text[: SHOWN - 3] + "...")

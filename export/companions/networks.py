@@ -186,4 +186,5 @@ def _add_tokenizer(writer: Writer, tokens: TokenInput) -> Tokens:
         tokens.negative,
         tokens.negative_cleaning,
         tokens.tokenizer.empty,
+        tokens.picture,
     )

@@ -37,6 +37,7 @@ class TokenInput:
     cleaning: tuple[Cleaning, ...] = ()
     negative: tuple[str, str] | None = None
     negative_cleaning: tuple[Cleaning, ...] | None = None
+    picture: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,10 @@ class RecordedText:
         return [*self.rules.values(), *(rule for encoder in self.encoders for rule in encoder.inputs.values())]
 
     @property
+    def _embedded(self) -> list[EmbeddedIds]:
+        return [rule for rule in self._all_rules if isinstance(rule, EmbeddedIds)]
+
+    @property
     def _all_blocks(self) -> list[OutputBlock]:
         return [block for rule in self._all_rules if isinstance(rule, BlockGrid) for block in rule.blocks]
 
@@ -138,8 +142,7 @@ class RecordedText:
     def pictures(self) -> tuple[Condition, ...]:
         """The features of pictures that encoders get, as conditions that the denoiser does not read. Their default lets
         a run without prompts leave them out."""
-        rules = [rule for rule in self._all_rules if isinstance(rule, EmbeddedIds)]
-        shapes = {picture_name(self.encoders[rule.encoder].component): rule.shape for rule in rules}
+        shapes = {picture_name(self.encoders[rule.encoder].component): rule.shape for rule in self._embedded}
         return tuple(Condition(name, name, shape, "float32", default=(0.0,)) for name, shape in shapes.items())
 
     @property
@@ -161,10 +164,11 @@ class RecordedText:
     def token_inputs(self, converts: bool) -> tuple[TokenInput, ...]:
         """Return the inputs of token ids with their tokenizers. `converts`: tokens of several embeddings are
         replaced."""
-        inputs = []
+        inputs, pictures = [], {rule.encoder: (rule.token, rule.shape[0]) for rule in self._embedded}
         for number, (ids, mask) in self.names.items():
             tokens = self.tokens[number]
             replaced = tokens_of_several_embeddings(tokens.file) if converts else {}
             form = tokens.before, tokens.after, tokens.cleaning, tokens.negative, tokens.negative_cleaning
-            inputs.append(TokenInput(ids, tokens.file, tokens.length, mask, replaced, *form))
+            picture = pictures.get(number)
+            inputs.append(TokenInput(ids, tokens.file, tokens.length, mask, replaced, *form, picture))
         return tuple(inputs)

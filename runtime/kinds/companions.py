@@ -44,7 +44,8 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     captions instead, which remove addresses, codes and most punctuation, and `html captions` the same after removing
     tags, twice. The tokenizer reads it between the texts `before` and `after`, such as those of a chat template.
     `negative` has these two for negative prompts, if they have others, and `negative_cleaning` other changes of these.
-    `empty` has the ids of an empty text, if the tokenizer does not make them.
+    `empty` has the ids of an empty text, if the tokenizer does not make them. `picture` is the id whose places features
+    of a picture take, and the number of these places: a prompt has none of its own.
     """
 
     input: str
@@ -60,6 +61,7 @@ class Tokens(Strict, frozen=True, omit_defaults=True):
     negative: tuple[str, str] | None = None
     negative_cleaning: tuple[Cleaning, ...] | None = None
     empty: tuple[int, ...] | None = None
+    picture: tuple[int, int] | None = None
 
 
 class StateWords(Strict, frozen=True):

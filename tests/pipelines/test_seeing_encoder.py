@@ -90,5 +90,8 @@ def test_a_device_takes_prompts_for_an_encoded_picture(tmp_path: Path, capsys: p
     encoded = EncodeOptions(options.source, (PROMPT,), image=options.image, output=tmp_path / "prompt.npz")
     encode(encoded)
     assert main(["run", str(bundle), "--conditions", str(encoded.output), "--plan", plan, "-o", str(output)]) == 0
+    own_place = ["-p", "a # on a cat", *words[2:]]
+    assert main(["run", str(bundle), "--conditions", str(options.output), *own_place]) == 1
+    assert "'a # on a cat' contains the token 8, which stands for a part of the picture" in capsys.readouterr().err
     assert main(["run", str(bundle), *words]) == 1
     assert "encodes prompts with the condition 'words_picture', which is missing" in capsys.readouterr().err

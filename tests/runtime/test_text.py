@@ -15,7 +15,8 @@ from fewstep.runtime.kinds.graph_entry import DType
 from fewstep.runtime.prompts import add_prompt_conditions
 from fewstep.runtime.text import TextEncoder, complete_text, load_text_encoder
 from tests.bundles import change_bundle
-from tests.runtime.text_bundle import LENGTH, TABLE, with_companions, with_seeing_encoder
+from tests.refusals import refuses
+from tests.runtime.text_bundle import LENGTH, TABLE, WORDS, with_companions, with_seeing_encoder
 
 
 @pytest.fixture
@@ -210,6 +211,14 @@ def test_a_prompt_without_its_picture_is_refused(tiny_bundle: Path, pictures: di
     text = load_text_encoder(with_seeing_encoder(tiny_bundle))
     with pytest.raises(UserError, match=says):
         text.encode(["cat"], conditions=pictures)
+
+
+def test_a_prompt_with_a_place_of_the_picture_is_refused(tiny_bundle: Path) -> None:
+    text = load_text_encoder(with_seeing_encoder(tiny_bundle, places=(WORDS["dog"], 1)))
+    picture = [[0.0, 0.0]]
+    assert text.encode(["a dog"], conditions={"picture": picture})["text"].shape == (1, LENGTH, 2)
+    with refuses("prompt 'a dog dog' contains the token 6, which stands for a part of the picture", "leave it out"):
+        text.encode(["a dog dog"], conditions={"picture": picture})
 
 
 def test_a_prompt_that_is_too_long_for_a_picture_is_refused(tiny_bundle: Path) -> None:

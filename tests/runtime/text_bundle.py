@@ -62,13 +62,13 @@ def seeing_graph() -> Graph:
     return small([ids, mask, value("picture", "batch", 2)], [value("text", "batch", LENGTH, 2)], nodes, **constants)
 
 
-def with_seeing_encoder(bundle: Path) -> Path:
+def with_seeing_encoder(bundle: Path, places: tuple[int, int] | None = None) -> Path:
     """Add a text encoder that also reads the condition `picture` [2], and both conditions, which no other graph
-    takes."""
+    takes. `places`: as in `Tokens.picture`."""
     graph, name = seeing_graph(), "graphs/seeing.onnx"
     (label,) = open_bundle(bundle).manifest.conditions
     more = (Condition("text", "text", (LENGTH, 2), "float32"), Condition("picture", "picture", (2,), "float32"))
-    tokens = (Tokens("ids", "graphs/tokenizer.json", LENGTH, PAD, "mask"),)
+    tokens = (Tokens("ids", "graphs/tokenizer.json", LENGTH, PAD, "mask", picture=places),)
     return change_bundle(
         bundle,
         {name: content_of(graph), "graphs/tokenizer.json": tokenizer()},
