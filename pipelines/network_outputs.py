@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep, select_rows
-from fewstep.pipelines.recording.stand_ins import recording_error
+from fewstep.pipelines.recording.stand_ins import UNRECORDED, recording_error
 from fewstep.pipelines.relations.adapter import RecordedNetwork
 from fewstep.pipelines.relations.arguments import Argument, branch_names, branch_values, rows_first
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.relations import branch_calls, same
 from fewstep.pipelines.rounding import OF_TIMES, TOLERANCE
+from fewstep.plans.errors import UserError
 from fewstep.plans.plan import Step
 
 Array = NDArray[np.floating[Any]]
@@ -66,7 +67,8 @@ def evaluate(module: nn.Module, given: Sequence[Tensor]) -> Array:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         what = f"a network fails for {len(given[0])} samples with the arguments that its pipeline passes for one"
-        raise recording_error(f"{what} ({reason})") from error
+        fix = f"let its forward take one time for each sample; or {UNRECORDED}"
+        raise UserError(f"{what} ({reason})", fix) from error
     return output
 
 

@@ -1,5 +1,6 @@
 """The denoiser of a pipeline's folder whose class fewstep does not list: recorded, checked, and wrapped."""
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from fewstep.pipelines.stored_steps import find_scheduler
 from fewstep.pipelines.usual_guidance import describe_guidance, find_weight
 from fewstep.plans.configs.pipelines import PIPELINE
 from fewstep.plans.configs.recorded import with_guidance
+from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
 LOG = logging.getLogger("fewstep")
@@ -59,6 +61,13 @@ def record_in_memory(
     denoisers."""
     if getattr(pipeline, "scheduler", None) is None:
         raise recording_error(f"{label}: {type(pipeline).__name__} has no scheduler")
+    if not hasattr(pipeline.scheduler, "config"):
+        what = f"{label}: {type(pipeline.scheduler).__name__}, its scheduler, has no config"
+        raise UserError(what, "let it derive from SchedulerMixin and ConfigMixin of diffusers")
+    takes = inspect.signature(type(pipeline).__call__).parameters.values()
+    if not any(argument.name == "generator" or argument.kind is argument.VAR_KEYWORD for argument in takes):
+        what = f"the call of {type(pipeline).__name__} takes no generator"
+        raise UserError(what, "let it take generator=None and draw noise from it")
     for name, component in find_components(pipeline, label).items():
         if isinstance(component, nn.Module):
             refuse_cache(component, f"{label}: its network {name}")

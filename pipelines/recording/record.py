@@ -309,7 +309,8 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], ending: Endin
         bound = signature.bind(self, *args, **kwargs).arguments
         output, time, sample = (bound.get(name) for name in ("model_output", "timestep", "sample"))
         if not isinstance(output, Tensor) or not isinstance(sample, Tensor) or time is None:
-            raise recording_error(f"the step of {type(self).__name__} takes no model_output and sample")
+            what = f"the step of {type(self).__name__} takes no model_output, timestep and sample"
+            raise UserError(what, "give its arguments these names, as schedulers of diffusers do")
         times = torch.as_tensor(time).flatten()  # some pipelines pass one for each sample
         if not bool((times == times[0]).all()):
             raise recording_error(f"the step of {type(self).__name__} has several times")

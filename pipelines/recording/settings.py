@@ -127,7 +127,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
         return choose_settings(pipeline, given, replace(forms, has_pictures=True))
     if needed:
         what = f"the call of {name} needs {', '.join(needed)}, which a recording cannot make"
-        raise UserError(what, f"if it is an array, give it: --call {needed[0]}=@FILE.npy; otherwise {UNRECORDED}")
+        raise UserError(what, _fix_of_needed(needed[0], takes))
     if forms.guided_by is not None:
         usual |= [forms.guided_by]
     variants = _variants(takes, usual)
@@ -174,6 +174,12 @@ def _change_array(name: str, value: Tensor) -> Tensor:
 def _join(value: Any, other: Any) -> Any:
     """Return two images as a list, or two arrays as one array with the rows of both."""
     return torch.cat([value, other]) if isinstance(value, Tensor) and value.dim() else [value, other]
+
+
+def _fix_of_needed(argument: str, takes: Mapping[str, Any]) -> str:
+    """Return the fix for a call that needs an argument, and takes these."""
+    prompt = "" if PROMPT in takes else f"if it is the prompt, name it {PROMPT}; "
+    return f"{prompt}if it is an array, give it: --call {argument}=@FILE.npy; otherwise {UNRECORDED}"
 
 
 def _check_given(name: str, takes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
