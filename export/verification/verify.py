@@ -6,7 +6,7 @@ Two steps, so that the denoiser and its graphs need not be in memory together: r
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal
@@ -28,7 +28,7 @@ from fewstep.export.verification.bisect import (
 )
 from fewstep.export.verification.difference import differs, measure_difference
 from fewstep.export.verification.float_types import explain_load_errors
-from fewstep.export.verification.points import ComparisonPoint, Scope, comparison_points, mix_times
+from fewstep.export.verification.points import QUICK_BATCH, ComparisonPoint, Scope, comparison_points, mix_times
 from fewstep.graph.cuts.prologue import PreparedDenoiser
 from fewstep.graph.files.weights import collect_garbage
 from fewstep.graph.graph import OUTPUT, Array, Graph
@@ -86,7 +86,8 @@ class ReferenceOutputs:
     `scope` selects the points. `other_outputs` are the named outputs and the carried tensors at each. `mixed` are the
     feeds of the last point with different times in the batch, and the denoiser's output for each sample alone. If
     samples depend on others of their batch, `dependence` is the error that says so. It is raised only after the graphs
-    agree with the denoiser. A quick verification has neither: there, `outputs` are those of each sample alone.
+    agree with the denoiser. A quick verification has neither: there, `outputs` are those of each sample alone, and the
+    last point is the first sample of the first one if no other has a batch of 1.
     """
 
     spec: Spec
@@ -138,6 +139,9 @@ def record_reference(
             continue
         outputs.append(output)
         compared.append(point)
+    if needs_single(compared):  # its output is known, so only the graphs run once more
+        compared.append(_select_first(compared[0]))
+        outputs.append(outputs[0][:1])
     mixed: tuple[Mapping[str, Array], Array] | None = None
     dependence = None
     if scope == "full":
@@ -246,13 +250,25 @@ def count_samples(spec: Spec, scope: Scope) -> int:
     batches = [point.batch for point in every]
     rounded = sum(point.batch for point in every if _is_rounded(point, every[0], scope))
     if scope == "quick":
-        return 2 * sum(batches) + rounded
+        return 2 * sum(batches) + rounded + needs_single(every)
     return 3 * sum(batches) + 3 * batches[-1] + rounded
 
 
 def _is_rounded(point: ComparisonPoint, first: ComparisonPoint, scope: Scope) -> bool:
     """Return True if the graph is also compared at this point with each result rounded to float16."""
-    return point.batch == 1 if scope == "full" else not point.edge and point.sizes == first.sizes
+    if scope == "full":
+        return point.batch == 1
+    return point.batch == QUICK_BATCH and not point.edge and point.sizes == first.sizes
+
+
+def needs_single(points: Sequence[ComparisonPoint]) -> bool:
+    """Return True if no point has a batch of 1, in which most callers run a network."""
+    return all(point.batch > 1 for point in points)
+
+
+def _select_first(point: ComparisonPoint) -> ComparisonPoint:
+    """Return the point with the first sample of its batch alone."""
+    return replace(point, feeds={name: array[:1] for name, array in point.feeds.items()})
 
 
 def warn_of_time(spec: Spec, scope: Scope, seconds: float) -> None:

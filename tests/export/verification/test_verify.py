@@ -184,13 +184,15 @@ def test_large_attention_is_verified_in_parts(
     [
         (Node("ReduceMean", ("made", "axis"), ("output",), {"keepdims": 1}), "prepared graph differs .* batch 2"),
         (Node("Reshape", ("made", "one"), ("output",)), "cannot run the graph: .*Reshape"),
+        (Node("Expand", ("made", "two"), ("output",)), "prepared graph differs .* batch 1"),
     ],
-    ids=["mixed", "frozen"],
+    ids=["mixed", "frozen", "of two"],
 )
 def test_a_quick_verification_finds_a_wrong_batch_axis(attending: Exported, last: Node, said: str) -> None:
     body = attending.prepared.body
     nodes = [replace(n, outputs=("made",)) if n.output == "output" else n for n in body.nodes]
     constants = {"axis": np.array([0], np.int64), "one": np.array([1, 2, 4, 4], np.int64)}
+    constants["two"] = np.array([2, 1, 1, 1], np.int64)
     wrong = replace(attending.prepared, body=body.with_nodes([*nodes, last], constants))
     with pytest.raises(UserError, match=said):
         verify(attending.source.spec, attending.traced, wrong, "quick")
