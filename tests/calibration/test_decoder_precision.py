@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 
 from fewstep.calibration import decoder_precision
-from fewstep.calibration.decoder_precision import DecodedSamples, select_decoder_floats
+from fewstep.calibration.decoder_precision import DecodedSamples, select_decodable, select_decoder_floats
 from fewstep.calibration.lowering.quantize import select_measured_ops
 from fewstep.calibration.lowering.targets import load_target
 from fewstep.calibration.policy import POLICY
 from fewstep.calibration.precision.operation_errors import OperationErrors, measure_operation_errors
+from fewstep.calibration.second_moments import FloatSample
 from fewstep.graph.graph import Graph
 from fewstep.graph.session import open_session
 from tests.calibration.latent_bundle import convolutions
 from tests.calibration.lowering.bodies.small_body import table
+from tests.onnx_text import graph_of_text
+from tests.refusals import refuses
 
 LATENTS = np.random.default_rng(1).standard_normal((2, 32, 8, 8)).astype(np.float32)
 STEPS = 10**8  # multiply-accumulates of the steps; the decoder has 1.2 million
@@ -76,3 +79,23 @@ def test_more_operations_stay_in_float_if_pictures_lose_too_much(monkeypatch: py
 def test_all_operations_may_lose_more_than_they_are_worth(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_precision, "float_times", lambda *_: np.array([1e-3, 1e-3]))
     assert select([1.0, 1.0], [1.5], monkeypatch) == [2]
+
+
+def of_size(height: int, width: int) -> FloatSample:
+    return FloatSample(np.zeros((1, 32, height, width), np.float32), {})
+
+
+def test_samples_of_other_sizes_are_left_out() -> None:
+    small, tall = of_size(8, 8), of_size(16, 8)
+    assert select_decodable(decoder(), [tall, small, tall]) == [small]
+
+
+def test_a_decoder_of_a_free_height_takes_samples_of_each() -> None:
+    free = graph_of_text("(float[batch, 32, height, 8] z) => (float[batch, 32, height, 8] y) { y = Identity(z) }")
+    small, tall, wide = of_size(8, 8), of_size(16, 8), of_size(8, 16)
+    assert select_decodable(free, [small, tall, wide]) == [small, tall]
+
+
+def test_samples_of_other_sizes_alone_are_refused() -> None:
+    with refuses("samples that give its ranges have another size", "calibrate without --size"):
+        select_decodable(decoder(), [of_size(16, 16)])
