@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from fewstep.export.verification.points import sizes_to_verify
 from fewstep.pipelines.compared_size import are_comparable, few_steps
 from fewstep.pipelines.comparison import check_updates, compare_call
-from fewstep.pipelines.recorded_pipeline import Part, RecordedPipeline, find_form
+from fewstep.pipelines.layout import find_form
+from fewstep.pipelines.recorded_pipeline import Part, RecordedPipeline
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall
 from fewstep.pipelines.recording.call_sizes import CallSizes, find_call_sizes
 from fewstep.pipelines.recording.components import BuiltPipeline
@@ -73,7 +74,7 @@ class RecordedSizes:
         sizes of x and is not a condition of the shape in `takes`, and for other steps than those of the plan."""
         shape, settings = takes.x_shape, self.recorded.settings.of(None, sizes.settings(takes.x_shape))
         name, form = self.recorded.built.name, self.recorded.built.form
-        built = replace(self.recorded.built, form=None)
+        built = self.recorded.built.at(shape)
         if form is not None:
             built = find_form(built, record(built, settings, 0), record(built, settings, 1))
             if not form.has_free_sizes or built.form is None or built.form.paths != form.paths:
@@ -91,13 +92,18 @@ class RecordedSizes:
             if len(calls[0]) != len(calls[1]):
                 raise recording_error(f"{name} calls {component} {len(calls[1])} times in a step for x {list(shape)}")
             for pair in zip(*calls, strict=True):
-                self._check_arguments(component, *pair, shapes)
+                self._check_arguments(component, *pair, shapes, shape)
         self._check_weights(base, resized)
         check_updates(built, self.modules, settings, self.scheduler)
         return built
 
     def _check_arguments(
-        self, component: str, call: NetworkCall, resized: NetworkCall, shapes: Mapping[str, Sequence[int]]
+        self,
+        component: str,
+        call: NetworkCall,
+        resized: NetworkCall,
+        shapes: Mapping[str, Sequence[int]],
+        x_shape: Sequence[int],
     ) -> None:
         """Raise UserError for an argument of a call that follows the size of x, and is no condition of its shape in
         `shapes`."""
@@ -105,7 +111,9 @@ class RecordedSizes:
         leaves, others = rows_first(call, part.relations), rows_first(resized, part.relations)
         for path in dict.fromkeys((*leaves, *others)):
             is_known = path in leaves and path in others
-            if path != part.relations.x and not (is_known and _fits(part, path, leaves[path], others[path], shapes)):
+            if path == part.relations.x:
+                continue
+            if not (is_known and _fits(part, path, leaves[path], others[path], shapes, x_shape)):
                 raise recording_error(
                     f"{self.recorded.built.name}: the network's argument {path} follows the size of x"
                 )
@@ -128,12 +136,17 @@ class RecordedSizes:
         return compare_call(built, self.modules, settings, self.scheduler)
 
 
-def _fits(part: Part, path: str, value: Any, resized: Any, shapes: Mapping[str, Sequence[int]]) -> bool:
-    """Return True if an argument at another size is what it was at the usual one, or is a condition of another shape,
-    that in `shapes`. Pictures are encoded with noise of their own in each recording."""
+def _fits(
+    part: Part, path: str, value: Any, resized: Any, shapes: Mapping[str, Sequence[int]], x_shape: Sequence[int]
+) -> bool:
+    """Return True if an argument at another size is what it was at the usual one, follows its rule, or is a condition
+    of another shape, that in `shapes`. Pictures are encoded with noise of their own in each recording."""
     argument = part.arguments.arguments.get(path)
     if argument is None:  # a time
         return torch.as_tensor(resized).shape == torch.as_tensor(value).shape
+    if argument.of_size is not None:
+        expected = argument.of_size.value(x_shape[-2], x_shape[-1])
+        return same(expected.expand(resized.shape) if argument.repeats else expected, resized)
     condition = argument.condition
     if condition is None or not isinstance(value, Tensor) or not isinstance(resized, Tensor):
         return same(value, resized)

@@ -9,11 +9,12 @@ import torch
 from msgspec.structs import replace as with_fields
 from torch import nn
 
+from fewstep.pipelines.companions.stored_network import ReadNetwork
+from fewstep.pipelines.layout import find_layout
 from fewstep.pipelines.recording.added_x import adds_x, remove_x
 from fewstep.pipelines.recording.call_record import LEARNED, CallRecord, select_rows
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.inverted_flow import without_inversion
-from fewstep.pipelines.recording.network_form import find_forms
 from fewstep.pipelines.recording.network_state import ChangedNetworkError
 from fewstep.pipelines.recording.record import CallError, record, record_times
 from fewstep.pipelines.recording.settings import (
@@ -34,7 +35,7 @@ from fewstep.pipelines.relations.combination import CombinationError
 from fewstep.pipelines.relations.held_part import find_held_part, is_kept_clean
 from fewstep.pipelines.relations.networks import RecordedNetworks, check_parts, find_boundary, find_parts, split_record
 from fewstep.pipelines.relations.projection import SMALL
-from fewstep.pipelines.relations.relations import Relations, branch_calls, gets_x
+from fewstep.pipelines.relations.relations import Relations, branch_calls
 from fewstep.pipelines.relations.row_lists import find_row_lists, shorten_lists
 from fewstep.pipelines.relations.schedule_rules import find_rules
 from fewstep.plans.configs.pipelines import RECORDED
@@ -302,21 +303,22 @@ def record_pipeline(
     other: BuiltPipeline,
     given: Mapping[str, Any],
     scheduler: Mapping[str, Any],
+    read: ReadNetwork,
     pads_texts: bool = True,
 ) -> RecordedPipeline:
     """Choose the usual call of a pipeline, and record it with all settings. `given` are arguments that the user chose,
-    and `other` is the pipeline with encoders that return other values. Texts of other lengths than the longest are
-    padded if `pads_texts`. Raises LengthError if the network takes no padded ones."""
+    `other` is the pipeline with encoders that return other values, and `read` loads its autoencoder. Texts of other
+    lengths than the longest are padded if `pads_texts`. Raises LengthError if the network takes no padded ones."""
     try:
         settings, first = record_usual_call(built, given, pads_texts)
         try:
-            return _record_settings(built, other, settings, scheduler, first)
+            return _record_settings(built, other, settings, scheduler, first, read)
         except CombinationError:
             if STEP_COUNT in given or settings.usual.get(STEP_COUNT) != STEPS:
                 raise
             # guidance may change at a later step than those of the usual call
             settings = choose_settings(built.pipeline, given, replace(settings.forms, steps=STEPS_OF_TWO))
-            return _record_settings(built, other, settings, scheduler, record(built, settings.of(), 0))
+            return _record_settings(built, other, settings, scheduler, record(built, settings.of(), 0), read)
     except LengthError:
         raise
     except UserError as error:
@@ -324,15 +326,20 @@ def record_pipeline(
 
 
 def _record_settings(
-    built: BuiltPipeline, other: BuiltPipeline, settings: CallSettings, scheduler: Mapping[str, Any], first: CallRecord
+    built: BuiltPipeline,
+    other: BuiltPipeline,
+    settings: CallSettings,
+    scheduler: Mapping[str, Any],
+    first: CallRecord,
+    read: ReadNetwork,
 ) -> RecordedPipeline:
     """Record a pipeline with these settings. `first` is the recording of the usual call."""
-    if not gets_x(first):
-        built = find_form(built, first, record(built, settings.of(), 1))
-        first = first if built.form is None else built.form.rewrite(built.name, first)
+    built = find_layout(built, settings, first, read)
+    first = first if built.packing is None else built.packing.unpack_record(first)
+    first = first if built.form is None else built.form.rewrite(built.name, first)
     if adds_x(first):
         built, first = replace(built, converts=True), remove_x(first)
-    other = replace(other, form=built.form, converts=built.converts)
+    other = replace(other, form=built.form, converts=built.converts, packing=built.packing)
     pair = first, record(built, settings.of(), 1, deviation=SMALL)
     relations = find_parts(built.name, *pair)
     records = record_all(built, other, settings, pair)
@@ -347,27 +354,6 @@ def name_guider(error: UserError, built: BuiltPipeline) -> UserError:
         return error
     fix = f"return the pipeline from a function, with guider={LINEAR_GUIDER}(): docs/export/diffusers.md, A pipeline of"
     return UserError(f"{error.what}: its guider is {type(guider).__name__}", f"{fix} your class")
-
-
-def find_form(built: BuiltPipeline, base: CallRecord, reseeded: CallRecord) -> BuiltPipeline:
-    """Return the pipeline with the `NetworkForm` that describes in which layout its network receives x; unchanged if no
-    argument of the network contains x. The recordings differ only in their seed. Raises UserError if no layout explains
-    its steps."""
-    if not base.steps[0].calls or not reseeded.steps[0].calls:
-        return built
-    error: UserError | None = None
-    for form in find_forms(built.name, base, reseeded):
-        if form.output is None:  # as much as is known without the combination of the outputs
-            return replace(built, form=form)
-        try:
-            find_parts(built.name, *(form.rewrite(built.name, recording) for recording in (base, reseeded)))
-        except UserError as own:
-            error = error or own
-        else:
-            return replace(built, form=form)
-    if error is not None:
-        raise error
-    return built
 
 
 def _name_change(error: ChangedNetworkError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:

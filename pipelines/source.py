@@ -35,6 +35,7 @@ from fewstep.pipelines.recording.settings import STRENGTH, CallSettings
 from fewstep.pipelines.recording.stand_ins import LengthError, recording_error
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
+from fewstep.pipelines.size_search import follow_sizes
 from fewstep.pipelines.stored_steps import find_scheduler
 from fewstep.pipelines.usual_guidance import describe_guidance, find_weight
 from fewstep.plans.configs.pipelines import PIPELINE
@@ -51,7 +52,8 @@ def record_folder(
     """Record the pipeline of a folder. `given` are arguments of its call. No weights are loaded. Without `pads_texts`,
     shorter texts are not padded."""
     with silence_libraries():
-        return _record(build_pipeline(folder), build_pipeline(folder, seed=1), given, scheduler, pads_texts)
+        built, other = build_pipeline(folder), build_pipeline(folder, seed=1)
+        return _record(built, other, given, scheduler, partial(read_stored, folder), pads_texts)
 
 
 def record_in_memory(
@@ -76,7 +78,7 @@ def record_in_memory(
     with silence_libraries():
         encoders = find_own_encoders(pipeline, label, given)
         built, other = (build_from_pipeline(pipeline, label, seed, encoders) for seed in range(2))
-        return _record(built, other, given, scheduler, pads_texts), encoders
+        return _record(built, other, given, scheduler, partial(read_from_memory, pipeline), pads_texts), encoders
 
 
 def _record(
@@ -84,14 +86,15 @@ def _record(
     other: BuiltPipeline,
     given: Mapping[str, Any],
     scheduler: Mapping[str, Any],
+    read: ReadNetwork,
     pads_texts: bool,
 ) -> RecordedPipeline:
     try:
-        return record_pipeline(built, other, given, scheduler, pads_texts)
+        return follow_sizes(record_pipeline(built, other, given, scheduler, read, pads_texts))
     except LengthError:
         if not pads_texts:
             raise
-    return record_pipeline(built, other, given, scheduler, False)
+    return follow_sizes(record_pipeline(built, other, given, scheduler, read, False))
 
 
 def load_recorded_folder(

@@ -17,10 +17,10 @@ from fewstep.export.options.call_option import parse_call
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.pipelines.comparison import Array, compare_run, run_networks
 from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.layout import find_form
 from fewstep.pipelines.listed.folder import load_diffusers_folder
 from fewstep.pipelines.listed.interface import ADDED, IMAGE
 from fewstep.pipelines.listed.network import ConditionedNetwork, Flux, pack_latents, unpack_latents
-from fewstep.pipelines.recorded_pipeline import find_form
 from fewstep.pipelines.recording.call_record import CallRecord, SchedulerStep
 from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
 from fewstep.pipelines.recording.element_map import AFTER, BEFORE

@@ -1,7 +1,7 @@
 """The arguments of a pipeline's call that choose the sizes of x, found by what they do to its shape."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -50,7 +50,7 @@ def find_call_sizes(
         name = IMAGE_AXES.get(axis - len(x_shape), FRAMES)
         for argument, length in product(_possible_arguments(name), dict.fromkeys((*lengths, 2 * x_shape[axis]))):
             resized = (*x_shape[:axis], length, *x_shape[axis + 1 :])
-            if length != x_shape[axis] and _x_shape(built, {**usual, name: argument.value(length)}) == resized:
+            if length != x_shape[axis] and _makes(built, {**usual, name: argument.value(length)}, resized):
                 arguments[axis] = argument
                 break
         else:
@@ -65,9 +65,9 @@ def _possible_arguments(name: str) -> Iterator[SizeArgument]:
         yield SizeArgument(name, factor)
 
 
-def _x_shape(built: BuiltPipeline, settings: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Return the shape of a sample of x in a call with these arguments. None if the call refuses them."""
+def _makes(built: BuiltPipeline, settings: Mapping[str, Any], x_shape: tuple[int, ...]) -> bool:
+    """Return whether a call with these arguments makes x of this shape; False if it refuses them."""
     try:
-        return tuple(record(replace(built, form=None), settings, 0, stops=True).steps[0].sample.shape[1:])
+        return tuple(record(built.at(x_shape), settings, 0, stops=True).steps[0].sample.shape[1:]) == x_shape
     except UserError:
-        return None
+        return False

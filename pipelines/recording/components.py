@@ -3,8 +3,8 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from fewstep.export.sources.remote_code import NO_CODE, refuse_remote_code, stay
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import read_network_config
 from fewstep.pipelines.recording.network_form import NetworkForm
+from fewstep.pipelines.recording.packed_form import PackedForm
+from fewstep.pipelines.recording.packing import Packing
 from fewstep.pipelines.recording.stand_ins import (
     OutputShapes,
     build_on_meta,
@@ -40,16 +42,23 @@ class BuiltPipeline:
 
     form: how the networks receive x if it is not one tensor with the scheduler's shape of x; otherwise None.
     converts: the pipeline adds a multiple of x to the networks' outputs. Recordings are rewritten without it.
+    packing: how the pipeline packs latents into the tokens that its scheduler steps, or None. Recordings are rewritten
+        so that x is the latents.
     """
 
     pipeline: Any
     denoisers: dict[str, OutputShapes]
-    form: NetworkForm | None = None
+    form: NetworkForm | PackedForm | None = None
     converts: bool = False
+    packing: Packing | None = None
 
     @property
     def name(self) -> str:
         return type(self.pipeline).__name__
+
+    def at(self, x_shape: Sequence[int]) -> "BuiltPipeline":
+        """Return it for x of another shape, without a form."""
+        return replace(self, form=None, packing=None if self.packing is None else self.packing.at(x_shape))
 
 
 LoadNetwork = Callable[[Path, Any], nn.Module | None]

@@ -106,6 +106,14 @@ class ElementMap(nn.Module):
             chosen = torch.where(self.order >= 0, chosen, around.flatten(1))
         return chosen.reshape(-1, *self.target_shape)
 
+    def select(self, target: Tensor) -> Tensor:
+        """Return the source [rows, *source_shape] in a target, of a map that joins it with other elements or none."""
+        if (axis := self._axis()) is None:
+            return target
+        assert self.inserts is not None, "there is an axis"
+        start, stop = self.inserts[axis - 1]
+        return target.narrow(axis, start, stop - start)
+
     def others(self, target: Tensor) -> dict[str, Tensor]:
         """Return the elements of a target that do not come from a source: those before and after it along an axis, or
         the target with zeros for the other elements."""

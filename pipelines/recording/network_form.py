@@ -82,8 +82,8 @@ class NetworkForm(nn.Module):
         arguments = pytree.tree_unflatten(list(leaves.values()), structure)
         arguments |= {**others, X: x.reshape(rows, *self.x_shape)}
         if self.output is None:
-            return NetworkCall(call.component, *_flatten(arguments), call.output)
-        return NetworkCall(call.component, *_flatten(arguments), self._read_output((call.output, *call.more)))
+            return NetworkCall(call.component, *flatten(arguments), call.output)
+        return NetworkCall(call.component, *flatten(arguments), self._read_output((call.output, *call.more)))
 
     def _maps(self) -> Iterator[tuple[str, ElementMap]]:
         for path, elements in zip(self.paths, self.inputs, strict=True):
@@ -98,7 +98,7 @@ class NetworkForm(nn.Module):
         rest = {
             path: {prefix: given.pop(prefix + path) for prefix in REST if prefix + path in given} for path in self.paths
         }
-        leaves, structure = _flatten(given)
+        leaves, structure = flatten(given)
         leaves |= {path: elements(x, rest[path]) for path, elements in self._maps()}
         given = pytree.tree_unflatten(list(leaves.values()), structure)
         given |= {name: list(given[name].unbind(0)) for name in self.lists}
@@ -177,9 +177,10 @@ def _stack_lists(name: str, call: NetworkCall, lists: tuple[str, ...]) -> tuple[
         if len({tensor.shape for tensor in arguments[path]}) != 1:
             raise LengthError(f"{name} passes tensors of different shapes to its network in the list {path}")
         arguments[path] = torch.stack(arguments[path])
-    return _flatten(arguments)
+    return flatten(arguments)
 
 
-def _flatten(arguments: dict[str, Any]) -> tuple[Leaves, pytree.TreeSpec]:
+def flatten(arguments: dict[str, Any]) -> tuple[Leaves, pytree.TreeSpec]:
+    """Return nested arguments by path, and their structure."""
     flat, structure = pytree.tree_flatten_with_path(arguments)
     return {pytree.keystr(path): leaf for path, leaf in flat}, structure

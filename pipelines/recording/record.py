@@ -4,7 +4,7 @@ networks and the steps of its scheduler."""
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from importlib.util import find_spec
 from typing import Any
@@ -30,6 +30,7 @@ from fewstep.pipelines.recording.failed_call import advise_run, describe_failure
 from fewstep.pipelines.recording.inverted_flow import is_inverted, turn_around
 from fewstep.pipelines.recording.network_state import Watch
 from fewstep.pipelines.recording.own_noise import record_own_noise
+from fewstep.pipelines.recording.packing import Packing
 from fewstep.pipelines.recording.stand_ins import (
     UNRECORDED,
     OutputShapes,
@@ -52,7 +53,7 @@ class Ending:
 
     begin: called when the scheduler has computed that step. calls: the number of calls of the scheduler's `step` before
     it; several may make one step. is_whole: a single one makes the last step, so that it returns x, of any size. aside:
-    entered while the scheduler computes the others of these, from zeros.
+    entered while the scheduler computes the others of these, from zeros. packing: how x is packed for the scheduler.
     """
 
     x: Tensor
@@ -60,6 +61,7 @@ class Ending:
     is_whole: bool = False
     begin: Callable[[], object] = lambda: None
     aside: Callable[[], AbstractContextManager[object]] = nullcontext
+    packing: Packing | None = None
 
 
 class _Recorder:
@@ -107,7 +109,9 @@ def record(
         the scheduler's last step, and ChangedNetworkError if it changes a denoiser.
     """
     recorder, returned, failure = _run_call(built, settings, seed, networks or {}, None, deviation, stops)
-    scheduler, call_record = built.pipeline.scheduler, split_ragged(drop_copies(recorder.finish(returned, failure)))
+    scheduler, call_record = built.pipeline.scheduler, drop_copies(recorder.finish(returned, failure))
+    call_record = call_record if built.packing is None else built.packing.unpack_record(call_record)
+    call_record = split_ragged(call_record)
     call_record = call_record if built.form is None else built.form.rewrite(built.name, call_record)
     call_record = remove_x(call_record) if built.converts else call_record
     if is_inverted(scheduler):
@@ -118,7 +122,7 @@ def record(
 def finish_call(built: BuiltPipeline, settings: Mapping[str, Any], ending: Ending, seed: int = 0) -> Any:
     """Return what a pipeline's call returns if its last step results in the x of `ending`. Raises CallError if its code
     fails."""
-    _, returned, failure = _run_call(built, settings, seed, {}, ending)
+    _, returned, failure = _run_call(built, settings, seed, {}, replace(ending, packing=built.packing))
     if failure is not None:
         raise CallError(f"its call fails after the last step: {failure}", UNRECORDED)
     return returned
@@ -333,7 +337,8 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], ending: Endin
             return returned
         if recorder.step_calls == ending.calls + 1:
             ending.begin()
-        x = ending.x * self.config.sigma_data if is_trigflow(self) else ending.x
+        x = ending.x if ending.packing is None else ending.packing.pack(ending.x)  # after `begin`: it may be traced
+        x = x * self.config.sigma_data if is_trigflow(self) else x
         part = x
         if not ending.is_whole:
             part = x.flatten(1)[:, start : start + sample[0].numel()].reshape(-1, *sample.shape[1:])

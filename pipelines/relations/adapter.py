@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fewstep.pipelines.recording.network_form import NetworkForm
+from fewstep.pipelines.recording.packed_form import PackedForm
 from fewstep.pipelines.relations.arguments import Argument, NetworkArguments
 from fewstep.pipelines.relations.relations import Relations
 
@@ -22,7 +23,7 @@ class RecordedNetwork(nn.Module):
         found: Relations,
         arguments: NetworkArguments,
         heads: int = 1,
-        form: NetworkForm | None = None,
+        form: NetworkForm | PackedForm | None = None,
         unread: int = 0,
     ) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class RecordedNetwork(nn.Module):
             elif path in found.times:
                 leaves[path] = self._scale_time(path, end if path in found.seconds else time)
             else:
-                value = self._value(path, given, x.shape[0])
+                value = self._value(path, given, x)
                 leaves[path] = value.movedim(0, 1) if path in found.second_axes else value
         return leaves
 
@@ -70,7 +71,7 @@ class RecordedNetwork(nn.Module):
         still = self.found.still_times.get(path)
         return time if still is None else torch.where(still.isnan(), time, still)
 
-    def _value(self, path: str, given: dict[str, Tensor], batch: int) -> Any:
+    def _value(self, path: str, given: dict[str, Tensor], x: Tensor) -> Any:
         argument: Argument = self.arguments.arguments[path]
         value = given.get(path)
         if argument.counts is not None:
@@ -79,10 +80,11 @@ class RecordedNetwork(nn.Module):
             if argument.has_zeros:  # a trace cannot read the values
                 return places.new_zeros(count, *places.shape[1:])
             return torch.arange(count, dtype=argument.dtype)
+        constant = argument.value if argument.of_size is None else argument.of_size.value(*x.shape[-2:])
         if value is None and not argument.repeats:
-            return argument.value
+            return constant
         if value is None:
-            value = argument.value.expand(batch, *argument.value.shape[1:]).contiguous()  # networks may call `view`
+            value = constant.expand(x.shape[0], *constant.shape[1:]).contiguous()  # networks may call `view`
         value = value if value.dtype == argument.dtype else value.to(argument.dtype)
         if argument.repeats > 1:
             value = value.unsqueeze(1).expand(-1, argument.repeats, *value.shape[1:]).flatten(0, 1)

@@ -14,6 +14,7 @@ from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, Sch
 from fewstep.pipelines.recording.settings import ALONE, LENGTH, OTHER, OTHER_SHORTNESS, SHORTNESS, STEP_NUMBER
 from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.relations.relations import Relations, branch_calls, is_part, same
+from fewstep.pipelines.relations.size_rules import SizeRule
 from fewstep.pipelines.relations.text_lengths import find_lengths, is_zeros
 from fewstep.plans.guidance import COND, UNCOND
 from fewstep.runtime.bundle.manifest import Condition, Size
@@ -34,6 +35,7 @@ class Argument:
     condition: None for a constant.
     counts: the path and the axis of the argument whose length it counts from 0, or has zeros for; None for any other.
     has_zeros: it has zeros for that length.
+    of_size: the rule by which it follows the height and width of x; None for any other. `value` is for the usual size.
     """
 
     path: str
@@ -42,6 +44,7 @@ class Argument:
     condition: Condition | None = None
     counts: tuple[str, int] | None = None
     has_zeros: bool = False
+    of_size: SizeRule | None = None
 
     @property
     def dtype(self) -> torch.dtype | None:

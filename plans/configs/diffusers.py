@@ -169,7 +169,7 @@ def _request(
         sigmas = recorded.sigmas_of(steps)
         if recorded.even or sigmas is not None:
             _check_takes_sigmas(config, "the pipeline")
-        passed = {**recorded.arguments(steps), **_eta_argument(config, recorded.eta), **arguments}
+        passed = {**recorded.arguments(steps, x_shape), **_eta_argument(config, recorded.eta), **arguments}
         return ScheduleRequest(steps, passed, recorded.even and sigmas is None, sigmas=sigmas, shaping=recorded.shaping)
     if pipeline is None:
         return ScheduleRequest(steps, arguments)

@@ -1,8 +1,8 @@
 """What a recorded pipeline passes to its scheduler, as export stores it in the config of a bundle's scheduler."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
-from math import isfinite
+from math import isfinite, prod
 from typing import Annotated, Any
 
 import msgspec
@@ -48,6 +48,15 @@ class RecordedSteps(Strict, frozen=True):
         return tuple(sorted({number for step in self.steps for number, _ in step.noise}))
 
 
+class ShiftOfSize(Strict, frozen=True):
+    """What is added to mu for x of another size: (a + b N) (n - usual), where n is the number of its positions, such as
+    height * width."""
+
+    usual: int
+    a: float
+    b: float
+
+
 class Recorded(Strict, frozen=True, omit_defaults=True):
     """What a recorded pipeline passes to its scheduler.
 
@@ -58,6 +67,7 @@ class Recorded(Strict, frozen=True, omit_defaults=True):
     shaping: the shaping of the network's guided output, or None.
     steps: recorded steps by their number, which replace the rules of a scheduler that has none.
     guidance: the default guidance weight of its call; None if it has none, or more than one.
+    mu_of_size: how mu changes with the size of x; None if it does not.
     """
 
     even: bool = False
@@ -67,10 +77,17 @@ class Recorded(Strict, frozen=True, omit_defaults=True):
     shaping: GuidedShaping | None = None
     steps: dict[int, RecordedSteps] = {}
     guidance: float | None = None
+    mu_of_size: ShiftOfSize | None = None
 
-    def arguments(self, steps: int) -> dict[str, float]:
-        """Return the arguments of the scheduler for a number of steps, by name."""
-        return {} if self.mu is None else {"mu": self.mu[0] + self.mu[1] * steps}
+    def arguments(self, steps: int, x_shape: Sequence[int] | None = None) -> dict[str, float]:
+        """Return the arguments of the scheduler for a number of steps and x of this shape, by name. None stands for the
+        usual shape."""
+        if self.mu is None:
+            return {}
+        mu, size = self.mu[0] + self.mu[1] * steps, self.mu_of_size
+        if size is not None and x_shape is not None:
+            mu += (size.a + size.b * steps) * (prod(x_shape[1:]) - size.usual)
+        return {"mu": mu}
 
     def sigmas_of(self, steps: int) -> tuple[float, ...] | None:
         """Return the sigmas for a number of steps, or None if they follow from rules. Raises UserError for a number for
@@ -147,7 +164,9 @@ def _with_shaping(stored: object) -> object:
 def _numbers_problem(recorded: Recorded) -> str | None:
     """Return what is wrong with the numbers, as text, or None if nothing is."""
     listed = [number for sigmas in recorded.sigmas for number in sigmas]
-    numbers = (*(recorded.mu or ()), recorded.eta or 0.0, recorded.guidance or 0.0, *listed)
+    size = recorded.mu_of_size
+    of_size = () if size is None else (size.a, size.b)
+    numbers = (*(recorded.mu or ()), *of_size, recorded.eta or 0.0, recorded.guidance or 0.0, *listed)
     if not all(map(isfinite, numbers)):
         return "has a number that is not finite"
     if not all(len(sigmas) in (0, number) for number, sigmas in enumerate(recorded.sigmas, 1)):

@@ -129,7 +129,7 @@ def flux2_klein(folder: Path) -> Path:
     return write(
         folder,
         "Flux2KleinPipeline",
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=vae,
         text_encoder=text,
         tokenizer=tokenizer,

@@ -89,13 +89,14 @@ def test_constant_axes_of_a_scale_are_not_stored() -> None:
     assert (latents.scale.shape, latents.shift.shape) == ((1, 2, 1, 1), (1, 1, 1, 1))
 
 
-def test_packed_latents_are_unpacked_scaled_and_shifted(tmp_path: Path) -> None:
+def test_latents_that_a_pipeline_packs_are_scaled_and_shifted(tmp_path: Path) -> None:
     recorded = record(tmp_path, "bria")
     recorded_decoding, pipeline = find(recorded), recorded.built.pipeline
     assert isinstance(recorded_decoding, RecordedDecoding)
     x = torch.randn(1, *recorded.x_shape, generator=torch.Generator().manual_seed(1))
-    unpacked = pipeline._unpack_latents(x, 16, 16, pipeline.vae_scale_factor)
-    torch.testing.assert_close(map_of(recorded_decoding, pipeline.vae)(x), unpacked / 0.18215 + 0.1)
+    latents = map_of(recorded_decoding, pipeline.vae)
+    torch.testing.assert_close(latents(x), x / 0.18215 + 0.1)
+    assert latents.is_of_any_size
 
 
 def test_a_decoder_does_what_the_call_does_with_a_decoded_picture(tmp_path: Path) -> None:
@@ -318,7 +319,9 @@ def test_the_output_of_a_bundle_is_that_of_the_pipeline(
     noise = torch.from_numpy(sampler.draws([0])(0).copy())
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
     settings = {"negative_prompt": "a dog", "guidance_scale": 4.0, "num_inference_steps": 3, "return_dict": False}
-    expected = pipeline("a cat", latents=noise, output_type="pt", **settings, **call)[0].numpy()
+    packing = record(tmp_path / "recorded", name).built.packing
+    latents = noise if packing is None else packing.pack(noise)
+    expected = pipeline("a cat", latents=latents, output_type="pt", **settings, **call)[0].numpy()
     autoencoder = load_autoencoder(bundle)
     assert (autoencoder.described.decoder.outputs[0].role, len(autoencoder.described.decoder.outputs)) == (role, 1)
     assert (autoencoder.described.frame_rate, autoencoder.described.sample_rate) == rates

@@ -9,7 +9,14 @@ import pytest
 import fewstep.runtime
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED
-from fewstep.plans.configs.recorded import Recorded, RecordedStep, RecordedSteps, read_recorded, read_steps
+from fewstep.plans.configs.recorded import (
+    Recorded,
+    RecordedStep,
+    RecordedSteps,
+    ShiftOfSize,
+    read_recorded,
+    read_steps,
+)
 from fewstep.plans.errors import UserError
 from fewstep.plans.shaping import GuideChannels, GuidedShaping, GuideFrames, MatchNorm, Project
 from tests.bundles import change_bundle
@@ -33,6 +40,8 @@ WRONG = [
     ({"eta": float("inf")}, "not finite"),
     ({"eta": 10**400}, ""),
     ({"mu": [0.5, 10**400]}, ""),
+    ({"mu_of_size": {"usual": 4, "a": float("inf"), "b": 0.0}}, "not finite"),
+    ({"mu_of_size": 3}, r"\$.mu_of_size"),
     ({"shaping": {"type": "clip", "low": -1, "high": 1}}, r"\$.shaping"),
     ({"shaping": {"type": "match_norm", "axis": 1}}, "matches norms along axis 1"),
     ({"norm_axis": 1}, "matches norms along axis 1"),
@@ -58,6 +67,12 @@ def test_what_is_stored_is_read_again() -> None:
     fields = msgspec.json.decode(msgspec.json.encode({RECORDED: stored.to_config()}))
     assert read_recorded(fields) == stored
     assert (stored.arguments(2), stored.sigmas_of(2)) == ({"mu": 1.0}, (1.0, 0.5))
+
+
+def test_the_shift_follows_the_size_of_x() -> None:
+    stored = Recorded(mu=(0.5, 0.25), mu_of_size=ShiftOfSize(16, 0.125, 0.5))
+    assert stored.arguments(2) == stored.arguments(2, (3, 4, 4)) == {"mu": 1.0}
+    assert stored.arguments(2, (3, 4, 6)) == {"mu": 1.0 + (0.125 + 2 * 0.5) * 8}
 
 
 @pytest.mark.parametrize(("recorded", "said"), WRONG, ids=str)

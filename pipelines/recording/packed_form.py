@@ -1,0 +1,101 @@
+"""Networks that receive latents as the tokens that their pipeline's scheduler steps."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall
+from fewstep.pipelines.recording.element_map import ElementMap, find
+from fewstep.pipelines.recording.network_form import PLACEHOLDER, REST, X, flatten
+from fewstep.pipelines.recording.packing import Packing
+from fewstep.pipelines.recording.stand_ins import recording_error
+
+WIDTH = 2  # the axis of the elements of a token
+
+
+class PackedForm(nn.Module):
+    """Where the tokens of x are in an argument of a network, and in the single tensor that it returns.
+
+    path: the path of the argument. elements: the map from the tokens to it: all of it, or a part along one axis.
+    at_end: the network returns them after other tokens, not before them.
+    """
+
+    has_free_sizes = True
+
+    def __init__(self, packing: Packing, path: str, elements: ElementMap, at_end: bool) -> None:
+        super().__init__()
+        self.packing, self.paths, self.elements, self.at_end = packing, (path,), elements, at_end
+
+    def rewrite(self, name: str, record: CallRecord) -> CallRecord:
+        """Return the recording as that of a network that gets latents as its only argument with x, and returns latents.
+        Raises UserError if a call cannot be rewritten in this way."""
+        steps = [
+            replace(step, calls=tuple(self._rewrite_call(name, call) for call in step.calls)) for step in record.steps
+        ]
+        return replace(record, steps=tuple(steps))
+
+    def _rewrite_call(self, name: str, call: NetworkCall) -> NetworkCall:
+        (path,) = self.paths
+        leaf = call.leaves.get(path)
+        if not isinstance(leaf, Tensor) or tuple(leaf.shape[1:]) != self.elements.target_shape:
+            raise recording_error(f"{name} passes {path} to its network with a different type or shape in some calls")
+        others = {prefix + path: self._unpack_part(part) for prefix, part in self.elements.others(leaf).items()}
+        arguments: dict[str, Any] = pytree.tree_unflatten(
+            list({**call.leaves, path: PLACEHOLDER}.values()), call.structure
+        )
+        arguments |= {**others, X: self.packing.unpack(self.elements.select(leaf))}
+        output = self.packing.unpack(self._cut(call.output, self.packing.tokens[0]))
+        return NetworkCall(call.component, *flatten(arguments), output)
+
+    def forward(self, network: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
+        """Call a network with the arguments of a rewritten call. Returns the prediction [rows, channels, *sizes]."""
+        given, (path,) = dict(arguments), self.paths
+        x = given.pop(X)
+        rest = {prefix: self._pack_part(given.pop(prefix + path)) for prefix in REST if prefix + path in given}
+        tokens = self.packing.pack(x)
+        leaves, structure = flatten(given)
+        leaves[path] = self.elements(tokens, rest) if rest else tokens
+        returned = network(**pytree.tree_unflatten(list(leaves.values()), structure))
+        (output,) = (
+            leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor) and leaf.is_floating_point()
+        )
+        return self.packing.unpack(self._cut(output, tokens.shape[1]), x.shape[2:])
+
+    @property
+    def _shares_tokens(self) -> bool:
+        """Whether the tokens have other elements besides those of x, such as channels of an encoded picture."""
+        width = self.packing.tokens[1]
+        return self.elements.target_shape[1] > width and not self.elements.target_shape[1] % prod(self.packing.block)
+
+    def _unpack_part(self, part: Tensor) -> Tensor:
+        return self.packing.unpack(part) if self._shares_tokens else part
+
+    def _pack_part(self, part: Tensor) -> Tensor:
+        return self.packing.pack(part) if self._shares_tokens else part
+
+    def _cut(self, output: Tensor, count: int) -> Tensor:
+        if self.elements.target_shape[0] == self.packing.tokens[0]:
+            return output
+        return output[:, output.shape[1] - count :] if self.at_end else output[:, :count]
+
+
+def find_packed_forms(packing: Packing, base: CallRecord, reseeded: CallRecord) -> Iterator[PackedForm]:
+    """Yield the possible forms of a network, in the order in which they should be tried. The recordings differ only in
+    their seed, and their schedulers step latents."""
+    step, other = base.steps[0], reseeded.steps[0]
+    call, second = step.calls[0], other.calls[0]
+    tokens = packing.pack(torch.stack([step.sample[0], other.sample[0]]))
+    for path, leaf in call.leaves.items():
+        pair = [leaf, second.leaves.get(path)]
+        if not all(isinstance(value, Tensor) and value.dtype == torch.float32 for value in pair):
+            continue
+        if pair[0].shape != pair[1].shape or pair[0].dim() != 3 or len(pair[0]) != len(call.output):
+            continue
+        elements = find(tokens, torch.stack([value[0] for value in pair]))
+        if elements is not None and (elements.joins or elements.is_sorted):
+            yield from (PackedForm(packing, path, elements, at_end) for at_end in (False, True))
