@@ -23,7 +23,7 @@ from fewstep.plans.errors import UserError
 TENSORS = "pt"  # a type of output that is decoded
 
 
-def find_layout(built: BuiltPipeline, settings: CallSettings, first: CallRecord, read: ReadNetwork) -> BuiltPipeline:
+def find_layout(read: ReadNetwork, built: BuiltPipeline, settings: CallSettings, first: CallRecord) -> BuiltPipeline:
     """Return the pipeline with the packing of its latents and the form of its network, or None for each that it has
     not. `first` is the recording of its usual call, and `read` loads its autoencoder. A packing is left out if no form
     of the network explains the steps with it."""

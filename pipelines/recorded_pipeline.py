@@ -1,6 +1,6 @@
 """A pipeline with what its recordings show: relations, arguments and the rules of its scheduler."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,8 +9,6 @@ import torch
 from msgspec.structs import replace as with_fields
 from torch import nn
 
-from fewstep.pipelines.companions.stored_network import ReadNetwork
-from fewstep.pipelines.layout import find_layout
 from fewstep.pipelines.recording.added_x import adds_x, remove_x
 from fewstep.pipelines.recording.call_record import LEARNED, CallRecord, select_rows
 from fewstep.pipelines.recording.components import BuiltPipeline
@@ -45,6 +43,8 @@ from fewstep.plans.shaping import GuidedShaping
 
 SAME_START = 1e-4  # largest difference of two first x, relative to the deviation of one
 LINEAR_GUIDER = "ClassifierFreeGuidance"  # of diffusers
+
+FindLayout = Callable[[BuiltPipeline, CallSettings, CallRecord], BuiltPipeline]
 
 
 @dataclass(frozen=True)
@@ -303,22 +303,23 @@ def record_pipeline(
     other: BuiltPipeline,
     given: Mapping[str, Any],
     scheduler: Mapping[str, Any],
-    read: ReadNetwork,
+    find_layout: FindLayout,
     pads_texts: bool = True,
 ) -> RecordedPipeline:
     """Choose the usual call of a pipeline, and record it with all settings. `given` are arguments that the user chose,
-    `other` is the pipeline with encoders that return other values, and `read` loads its autoencoder. Texts of other
-    lengths than the longest are padded if `pads_texts`. Raises LengthError if the network takes no padded ones."""
+    `other` is the pipeline with encoders that return other values, and `find_layout` finds how the usual call, of which
+    it gets the recording, packs latents and feeds them to the network. Texts of other lengths than the longest are
+    padded if `pads_texts`. Raises LengthError if the network takes no padded ones."""
     try:
         settings, first = record_usual_call(built, given, pads_texts)
         try:
-            return _record_settings(built, other, settings, scheduler, first, read)
+            return _record_settings(built, other, settings, scheduler, first, find_layout)
         except CombinationError:
             if STEP_COUNT in given or settings.usual.get(STEP_COUNT) != STEPS:
                 raise
             # guidance may change at a later step than those of the usual call
             settings = choose_settings(built.pipeline, given, replace(settings.forms, steps=STEPS_OF_TWO))
-            return _record_settings(built, other, settings, scheduler, record(built, settings.of(), 0), read)
+            return _record_settings(built, other, settings, scheduler, record(built, settings.of(), 0), find_layout)
     except LengthError:
         raise
     except UserError as error:
@@ -331,15 +332,15 @@ def _record_settings(
     settings: CallSettings,
     scheduler: Mapping[str, Any],
     first: CallRecord,
-    read: ReadNetwork,
+    find_layout: FindLayout,
 ) -> RecordedPipeline:
     """Record a pipeline with these settings. `first` is the recording of the usual call."""
-    built = find_layout(built, settings, first, read)
+    built = find_layout(built, settings, first)
     first = first if built.packing is None else built.packing.unpack_record(first)
     first = first if built.form is None else built.form.rewrite(built.name, first)
     if adds_x(first):
         built, first = replace(built, converts=True), remove_x(first)
-    other = replace(other, form=built.form, converts=built.converts, packing=built.packing)
+    other = other.with_layout_of(built)
     pair = first, record(built, settings.of(), 1, deviation=SMALL)
     relations = find_parts(built.name, *pair)
     records = record_all(built, other, settings, pair)

@@ -26,6 +26,7 @@ from fewstep.pipelines.comparison import LONG, compare_samples
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network, outline_network
 from fewstep.pipelines.free_sizes import RecordedSizes
+from fewstep.pipelines.layout import find_layout
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline, record_pipeline
 from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
 from fewstep.pipelines.recording.live import build_from_pipeline, find_components, find_own_encoders
@@ -90,11 +91,11 @@ def _record(
     pads_texts: bool,
 ) -> RecordedPipeline:
     try:
-        return follow_sizes(record_pipeline(built, other, given, scheduler, read, pads_texts))
+        return follow_sizes(record_pipeline(built, other, given, scheduler, partial(find_layout, read), pads_texts))
     except LengthError:
         if not pads_texts:
             raise
-    return follow_sizes(record_pipeline(built, other, given, scheduler, read, False))
+    return follow_sizes(record_pipeline(built, other, given, scheduler, partial(find_layout, read), False))
 
 
 def load_recorded_folder(

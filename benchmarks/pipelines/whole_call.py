@@ -3,7 +3,7 @@ what the call returns. All networks have the weights of the folder.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def compare_whole_call(folder: Path, bundle: Path, settings: Mapping[str, Any]) 
     recorded = record_folder(read, read_recorded_scheduler(read), parse_call(write_call(settings)), pads_texts)
     with silence_libraries():
         built = build_pipeline(read, load=partial(_load, open_bundle(bundle).manifest.text is not None))
-        built = replace(built, form=recorded.built.form, converts=recorded.built.converts)
+        built = built.with_layout_of(recorded.built)
         networks = {name: load_network(folder / name)[0].float().eval() for name in recorded.parts}
         modules, manifest = recorded.wrap(networks), open_bundle(bundle).manifest
         has_text = manifest.text is not None

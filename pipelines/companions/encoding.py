@@ -2,7 +2,6 @@
 recorded from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ def encode_conditions(
     call |= {} if negative is None else {NEGATIVE: negative}
     rows: list[Conditions] = []
     with silence_libraries():
-        built = replace(built, form=recorded.built.form, converts=recorded.built.converts)
+        built = built.with_layout_of(recorded.built)
         if PROMPT in recorded.settings.usual and not prompts:
             rows.append(_encode_pictures(built, recorded, call))
         for prompt in prompts or ((None,) if not rows else ()):

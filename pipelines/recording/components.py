@@ -56,6 +56,10 @@ class BuiltPipeline:
     def name(self) -> str:
         return type(self.pipeline).__name__
 
+    def with_layout_of(self, other: "BuiltPipeline") -> "BuiltPipeline":
+        """Return it with the form and the packing that were found for another one of its class, and what it adds."""
+        return replace(self, form=other.form, converts=other.converts, packing=other.packing)
+
     def at(self, x_shape: Sequence[int]) -> "BuiltPipeline":
         """Return it for x of another shape, without a form."""
         return replace(self, form=None, packing=None if self.packing is None else self.packing.at(x_shape))
