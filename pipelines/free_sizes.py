@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -25,11 +26,13 @@ from fewstep.pipelines.relations.arguments import rows_first
 from fewstep.pipelines.relations.networks import RecordedNetworks, check_parts, split_record
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.relations.relations import is_part, same
+from fewstep.pipelines.size_search import counts_of_steps, read_shift
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Description
 from fewstep.runtime.kinds.sizes import apply_sizes
 
 LOG = logging.getLogger("fewstep")
+SHIFT_TOLERANCE = 1e-6  # of the argument mu of a scheduler
 LEAVE_OUT = "leave --size out, and export once per size, by the arguments of its call that choose it: --call NAME=64"
 
 
@@ -50,6 +53,7 @@ class RecordedSizes:
         scheduler's plan makes the steps of these calls, and samples agree with its own at one of them."""
         recorded, usual = self.recorded, self.recorded.settings.of()
         axes = [size.axis for size in takes.sizes if size.axis is not None]
+        self._check_blocks(takes)
         resized = {own.x_shape: own for own in (apply_sizes(takes, sizes) for sizes in sizes_to_verify(takes)[1:])}
         if not resized:  # the ranges have the usual size only
             return
@@ -58,6 +62,7 @@ class RecordedSizes:
             with silence_libraries():
                 lengths = {axis: [shape[axis] for shape in reversed(resized)] for axis in axes}
                 sizes = find_call_sizes(recorded.built, usual, recorded.x_shape, lengths)
+                self._check_shift(sizes, takes)
                 base = record(recorded.built, usual, 0)
                 built = {shape: self._check_call(base, sizes, own) for shape, own in resized.items()}
                 difference = self._compare(built[compared], sizes.settings(compared))
@@ -68,6 +73,33 @@ class RecordedSizes:
             LOG.warning("%s: the network is too large to compare its samples at other sizes", self.label)
         else:
             LOG.warning("%s: samples of x %s agree within %.1g of their range", self.label, x, difference)
+
+    def _check_shift(self, sizes: CallSizes, takes: Description) -> None:
+        """Raise UserError if the scheduler gets another shift than that of its plan at the least or greatest sizes. No
+        network runs, so that these are checked however large they are."""
+        recorded, free = self.recorded, [size for size in takes.sizes if size.axis is not None]
+        if recorded.rules.mu is None:
+            return
+        for lengths in product(*((size.low, size.high) for size in free)):
+            shape = list(recorded.x_shape)
+            for size, length in zip(free, lengths, strict=True):
+                shape[size.axis or 0] = length
+            for count in counts_of_steps(recorded):
+                steps, mu = read_shift(recorded, sizes, tuple(shape), count)
+                expected = recorded.rules.arguments(steps, shape)["mu"]
+                if mu is None or abs(mu - expected) > SHIFT_TOLERANCE * max(1.0, abs(mu)):
+                    what = f"{recorded.built.name} shifts its times by another rule for x {shape}"
+                    raise recording_error(f"{what}: its mu is {mu}, and by the rule of other sizes {expected:.6g}")
+
+    def _check_blocks(self, takes: Description) -> None:
+        """Raise UserError for sizes that are no multiples of the latents in one token."""
+        packing = self.recorded.built.packing
+        for size in takes.sizes if packing is not None else ():
+            side = 1 if size.axis is None or packing is None else packing.block[size.axis - 1]
+            if size.multiple % side:
+                what = f"--size {size.name}: {self.recorded.built.name} makes a token of {side} latents along it"
+                low, high = -(-size.low // side) * side, size.high // side * side
+                raise UserError(what, f"give multiples of {side}: {size.name}={low}:{high}:{side}")
 
     def _check_call(self, base: CallRecord, sizes: CallSizes, takes: Description) -> BuiltPipeline:
         """Return the pipeline for x of another shape. Raises UserError for an argument of a network that follows the

@@ -1,5 +1,7 @@
 """The layout of x in a pipeline: how its scheduler steps latents, and how its network receives them."""
 
+import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +14,7 @@ from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.network_form import NetworkForm, find_forms
-from fewstep.pipelines.recording.packed_form import find_packed_forms
+from fewstep.pipelines.recording.packed_form import PackedForm, find_packed_forms
 from fewstep.pipelines.recording.packing import Packing, find_packing
 from fewstep.pipelines.recording.record import Ending, finish_call, record
 from fewstep.pipelines.recording.settings import OUTPUT, CallSettings
@@ -20,6 +22,7 @@ from fewstep.pipelines.relations.networks import find_parts
 from fewstep.pipelines.relations.relations import gets_x
 from fewstep.plans.errors import UserError
 
+LOG = logging.getLogger("fewstep")
 TENSORS = "pt"  # a type of output that is decoded
 
 
@@ -32,7 +35,8 @@ def find_layout(read: ReadNetwork, built: BuiltPipeline, settings: CallSettings,
         packed = replace(built, packing=packing)
         try:
             packed = find_form(packed, packing.unpack_record(first), record(packed, settings.of(), 1))
-        except UserError:
+        except UserError as error:
+            LOG.info("%s: x is its tokens, since latents do not explain its steps: %s", built.name, error.what)
             packed = built
         if packed.form is not None:
             return packed
@@ -78,8 +82,10 @@ def find_form(built: BuiltPipeline, base: CallRecord, reseeded: CallRecord) -> B
     if not base.steps[0].calls or not reseeded.steps[0].calls:
         return built
     error: UserError | None = None
-    forms = find_forms(built.name, base, reseeded)
-    for form in forms if built.packing is None else find_packed_forms(built.packing, base, reseeded):
+    forms: Iterator[NetworkForm | PackedForm] = find_forms(built.name, base, reseeded)
+    if built.packing is not None:
+        forms = find_packed_forms(built.packing, base, reseeded)
+    for form in forms:
         if isinstance(form, NetworkForm) and form.output is None:  # the output is found with its combination
             return replace(built, form=form)
         try:

@@ -15,8 +15,6 @@ from fewstep.pipelines.recording.network_form import PLACEHOLDER, REST, X, flatt
 from fewstep.pipelines.recording.packing import Packing
 from fewstep.pipelines.recording.stand_ins import recording_error
 
-WIDTH = 2  # the axis of the elements of a token
-
 
 class PackedForm(nn.Module):
     """Where the tokens of x are in an argument of a network, and in the single tensor that it returns.
@@ -25,7 +23,7 @@ class PackedForm(nn.Module):
     at_end: the network returns them after other tokens, not before them.
     """
 
-    has_free_sizes = True
+    has_free_sizes = True  # packing follows the size of x
 
     def __init__(self, packing: Packing, path: str, elements: ElementMap, at_end: bool) -> None:
         super().__init__()
@@ -98,4 +96,5 @@ def find_packed_forms(packing: Packing, base: CallRecord, reseeded: CallRecord) 
             continue
         elements = find(tokens, torch.stack([value[0] for value in pair]))
         if elements is not None and (elements.joins or elements.is_sorted):
-            yield from (PackedForm(packing, path, elements, at_end) for at_end in (False, True))
+            ends = (False, True) if elements.target_shape[0] != packing.tokens[0] else (False,)
+            yield from (PackedForm(packing, path, elements, at_end) for at_end in ends)

@@ -78,7 +78,8 @@ class Packing:
         return replace(record, steps=steps, returned=returned, noised=noised, own_noised=own)
 
     def _unpack_step(self, step: SchedulerStep) -> SchedulerStep:
-        if tuple(step.sample.shape[1:]) != self.tokens or step.joined > 1:
+        is_whole = not any(size % side for size, side in zip(self.shape[1:], self.block, strict=True))
+        if not is_whole or tuple(step.sample.shape[1:]) != self.tokens or step.joined > 1:
             what = f"tokens {list(step.sample.shape[1:])} are not latents {list(self.shape)}"
             raise recording_error(what)
         fields = {name: self._unpack_if_tokens(getattr(step, name)) for name in ("model_output", "sample", "result")}

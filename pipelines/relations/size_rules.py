@@ -21,15 +21,17 @@ class NumbersOfSize:
     """Numbers factor * height^a * width^b.
 
     terms: (factor, a, b) for each number. shape, dtype: those of a tensor; None for a single number of Python.
+    is_whole: the numbers are integers.
     """
 
     terms: tuple[tuple[Fraction, int, int], ...]
     shape: tuple[int, ...]
     dtype: torch.dtype | None
+    is_whole: bool
 
     def value(self, height: int, width: int) -> Any:
         """Return the argument for x of a size, which may be symbolic."""
-        numbers = [_evaluate(term, height, width) for term in self.terms]
+        numbers = [_evaluate(term, height, width, self.is_whole) for term in self.terms]
         if self.dtype is None:
             return numbers[0]
         dtype = self.dtype
@@ -99,10 +101,9 @@ def _fit_numbers(values: Mapping[Sizes, Any]) -> NumbersOfSize | None:
             return None
         terms.append(term)
     value = next(iter(values.values()))
-    is_tensor = isinstance(value, Tensor)
-    if not is_tensor and isinstance(value, float) and all(factor.denominator == 1 for factor, _, _ in terms):
-        return None  # a float of Python would become an integer
-    return NumbersOfSize(tuple(terms), tuple(value.shape) if is_tensor else (), value.dtype if is_tensor else None)
+    if isinstance(value, Tensor):
+        return NumbersOfSize(tuple(terms), tuple(value.shape), value.dtype, not value.is_floating_point())
+    return NumbersOfSize(tuple(terms), (), None, isinstance(value, int))
 
 
 def _complexity(powers: tuple[int, int]) -> tuple[int, int]:
@@ -115,14 +116,12 @@ def _fit_term(sizes: Sequence[Sizes], numbers: Sequence[Fraction], a: int, b: in
     return (factor, a, b) if all(factor * power == own for power, own in zip(powers, numbers, strict=True)) else None
 
 
-def _evaluate(term: tuple[Fraction, int, int], height: int, width: int) -> Any:
-    """Return the number of a term. It is an integer unless it divides, so that a trace can keep it symbolic."""
+def _evaluate(term: tuple[Fraction, int, int], height: int, width: int, is_whole: bool) -> Any:
+    """Return the number of a term. An integer that a trace keeps symbolic stays one."""
     factor, a, b = term
     above = factor.numerator * (height if a > 0 else 1) * (width if b > 0 else 1)
     below = factor.denominator * (height if a < 0 else 1) * (width if b < 0 else 1)
-    if type(below) is int and below == 1:
-        return above
-    return above // below if max(a, b) > 0 and min(a, b) >= 0 else above / below
+    return above // below if is_whole else above / below
 
 
 def _numbers(value: Any) -> list[Fraction] | None:
@@ -131,13 +130,17 @@ def _numbers(value: Any) -> list[Fraction] | None:
         return None
     if not isinstance(value, Tensor):
         return [Fraction(value)] if value == value and abs(value) != float("inf") else None
-    if value.dtype == torch.bool or not 0 < value.numel() <= MOST_NUMBERS or not bool(torch.isfinite(value).all()):
+    if value.dtype == torch.bool or value.is_complex() or not 0 < value.numel() <= MOST_NUMBERS:
+        return None
+    if not bool(torch.isfinite(value).all()):
         return None
     return [Fraction(number) for number in value.flatten().tolist()]
 
 
 def _positions(value: Tensor, sizes: Sizes, block: Sizes | None) -> bool:
-    if block is None or value.dim() < 2 or value.dtype == torch.bool or value.shape[-1] > MOST_AXES:
+    if value.dtype == torch.bool or value.is_complex():
+        return False
+    if block is None or value.dim() < 2 or value.shape[-1] > MOST_AXES:
         return False
     tokens = (sizes[0] // block[0]) * (sizes[1] // block[1])
     return value.shape[-2] == tokens and value.numel() == tokens * value.shape[-1]

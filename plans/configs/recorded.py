@@ -49,10 +49,10 @@ class RecordedSteps(Strict, frozen=True):
 
 
 class ShiftOfSize(Strict, frozen=True):
-    """What is added to mu for x of another size: (a + b N) (n - usual), where n is the number of its positions, such as
-    height * width."""
+    """What is added to mu for x of another size: (a + b N) (n - usual_count), where n is the number of its positions,
+    such as height * width."""
 
-    usual: int
+    usual_count: int
     a: float
     b: float
 
@@ -86,7 +86,7 @@ class Recorded(Strict, frozen=True, omit_defaults=True):
             return {}
         mu, size = self.mu[0] + self.mu[1] * steps, self.mu_of_size
         if size is not None and x_shape is not None:
-            mu += (size.a + size.b * steps) * (prod(x_shape[1:]) - size.usual)
+            mu += (size.a + size.b * steps) * (prod(x_shape[1:]) - size.usual_count)
         return {"mu": mu}
 
     def sigmas_of(self, steps: int) -> tuple[float, ...] | None:

@@ -17,23 +17,24 @@ from fewstep.pipelines.relations.size_rules import GridOfSize
 from fewstep.pipelines.source import load_recorded_folder
 from fewstep.plans.configs.recorded import ShiftOfSize, read_recorded
 from tests.recorded_pipelines import CALLS
+from tests.refusals import refuses
 
 pytest.importorskip("diffusers")
 
 SIZES = ("height=8:24:2", "width=8:24:2")
 
 
-def load(folder: Path, name: str) -> TorchSource:
-    """Load a pipeline whose scheduler shifts its times by the number of tokens."""
+def load(folder: Path, **call: int) -> TorchSource:
+    """Load FLUX.2, whose scheduler shifts its times by the number of tokens."""
     read = Folder(folder)
     scheduler = read_scheduler(folder, read.pipeline)
     assert scheduler is not None
-    return load_recorded_folder(read, scheduler, CALLS[name])
+    return load_recorded_folder(read, scheduler, {**CALLS["flux2_klein"], **call})
 
 
 @pytest.mark.slow
 def test_the_graph_of_flux2_takes_latents_of_any_size(pipeline_folder: Callable[[str], Path]) -> None:
-    source = with_sizes(load(pipeline_folder("flux2_klein"), "flux2_klein"), SIZES)
+    source = with_sizes(load(pipeline_folder("flux2_klein")), SIZES)
     module, graph = source.module, open_session(source.trace().graph)
     assert isinstance(module, RecordedNetwork)
     rng = np.random.default_rng(0)
@@ -51,8 +52,27 @@ def test_the_graph_of_flux2_takes_latents_of_any_size(pipeline_folder: Callable[
 def test_samples_of_flux2_are_those_of_its_pipeline_at_another_size(
     pipeline_folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    source = load(pipeline_folder("flux2_klein"), "flux2_klein")
+    source = load(pipeline_folder("flux2_klein"))
     recorded = read_recorded(source.scheduler or {})
     assert recorded is not None and isinstance(recorded.mu_of_size, ShiftOfSize)
     with_sizes(source, SIZES)
     assert "samples of x [1, 8, 24] agree within" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_shift_that_is_not_linear_up_to_the_greatest_size_is_refused(
+    pipeline_folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Up to 4300 tokens the shift of FLUX.2 is linear, here of 2 x 2 latents. Larger calls are above that."""
+    source = load(pipeline_folder("flux2_klein"), height=100, width=100)
+    with refuses("shifts its times by another rule for x [1, 160, 160]: its mu is 1.5"):
+        with_sizes(source, ("height=80:160:2", "width=80:160:2"))
+    with_sizes(source, ("height=80:110:2", "width=80:110:2"))
+    assert "samples of x [1, 80, 110] agree within" in caplog.text
+
+
+@pytest.mark.slow
+def test_sizes_that_split_a_token_are_refused(pipeline_folder: Callable[[str], Path]) -> None:
+    source = load(pipeline_folder("flux2_klein"))
+    with refuses("makes a token of 2 latents along it", "height=8:24:2"):
+        with_sizes(source, ("height=8:24", "width=8:24"))

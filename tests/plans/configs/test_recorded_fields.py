@@ -40,7 +40,7 @@ WRONG = [
     ({"eta": float("inf")}, "not finite"),
     ({"eta": 10**400}, ""),
     ({"mu": [0.5, 10**400]}, ""),
-    ({"mu_of_size": {"usual": 4, "a": float("inf"), "b": 0.0}}, "not finite"),
+    ({"mu_of_size": {"usual_count": 4, "a": float("inf"), "b": 0.0}}, "not finite"),
     ({"mu_of_size": 3}, r"\$.mu_of_size"),
     ({"shaping": {"type": "clip", "low": -1, "high": 1}}, r"\$.shaping"),
     ({"shaping": {"type": "match_norm", "axis": 1}}, "matches norms along axis 1"),
