@@ -223,6 +223,20 @@ def test_a_bundle_of_nothing_else_says_why_it_cannot_be_judged(int8_bundle: Path
         int8_bodies(open_bundle(int8_bundle))
 
 
+def test_a_graph_with_integer_weights_may_differ_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines round the inputs of its products in different ways."""
+    bundle = open_bundle(write_bundle(tmp_path / "bundle", denoiser()))
+    file = bundle.graph(openvino_agreement.find_graph(bundle, "float32"))
+    monkeypatch.setattr(openvino_agreement, "_measure_difference", lambda *_: 0.04)
+    with refuses("differs from onnxruntime by 0.04"):
+        openvino_agreement.check(OpenVino(cached=False), bundle, "float32", never)  # type: ignore[arg-type]
+    monkeypatch.setattr(openvino_agreement, "INTEGER_WEIGHTS", (file.read_bytes()[8:40],))  # as if it had such weights
+    openvino_agreement.check(OpenVino(cached=False), bundle, "float32", never)  # type: ignore[arg-type]
+    monkeypatch.setattr(openvino_agreement, "_measure_difference", lambda *_: 0.06)
+    with refuses("differs from onnxruntime by 0.06"):
+        openvino_agreement.check(OpenVino(cached=False), bundle, "float32", never)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def large(int8_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """The calibrated bundle, as if the weights of its float body were in files."""
