@@ -54,7 +54,10 @@ CHANNELS = 8  # most of a sound
 FRAME_RATES = ("frame_rate", "fps")  # arguments of calls
 SAMPLE_RATES = ("output_sampling_rate", "sampling_rate", "sample_rate")  # fields of autoencoders and vocoders
 NONE = "its call decodes nothing after the last step"
-
+OUT_OF_RANGE = (
+    "its call returns pictures that are not in [0, 1]; let it end with"
+    " self.image_processor.postprocess(picture, output_type=output_type), which clips them"
+)
 NO_OUTPUT = "%s: its output is left out, so that the bundle returns x: %s"
 
 LOG = logging.getLogger("fewstep")
@@ -283,7 +286,7 @@ def _describe(tensors: Sequence[Tensor], is_raw: bool) -> tuple[TensorEntry, ...
             what = f"its call returns {tensor.dtype} {list(tensor.shape)}, which is not a picture, a video or sound"
             raise _CannotDecodeError(what)
         if not is_sound and not is_raw and not _is_picture(tensor):
-            raise _CannotDecodeError("its call returns pictures that are not in [0, 1]")
+            raise _CannotDecodeError(OUT_OF_RANGE)
         entries.append(TensorEntry(IMAGE if role == "image" else role, role, shape))
     if len({entry.role for entry in entries}) < len(entries):
         raise _CannotDecodeError(f"its call returns {len(entries)} tensors of one kind")

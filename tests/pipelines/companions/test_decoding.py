@@ -20,6 +20,7 @@ from fewstep.graph.files.commit import open_for_update
 from fewstep.pipelines.companions import decoding
 from fewstep.pipelines.companions.decoding import (
     NONE,
+    OUT_OF_RANGE,
     RecordedDecoder,
     RecordedDecoding,
     find_decoding,
@@ -186,7 +187,7 @@ def test_pictures_outside_their_range_are_refused_without_arrays_to_compare(tmp_
     recorded = record(tmp_path, "cogview3")
     processor = recorded.built.pipeline.image_processor
     processor.postprocess = lambda image, output_type: {"pt": 3 * image}[output_type]
-    assert find(recorded) == "its call returns pictures that are not in [0, 1]"
+    assert find(recorded) == OUT_OF_RANGE
 
 
 def test_a_pipeline_without_an_autoencoder_returns_x(tmp_path: Path) -> None:
