@@ -22,7 +22,7 @@ from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.stand_ins import recording_error
-from fewstep.pipelines.relations.arguments import rows_first
+from fewstep.pipelines.relations.argument_rows import rows_first
 from fewstep.pipelines.relations.networks import RecordedNetworks, check_parts, split_record
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.relations.relations import is_part, same

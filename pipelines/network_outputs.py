@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep, select_rows
 from fewstep.pipelines.recording.stand_ins import UNRECORDED, recording_error
 from fewstep.pipelines.relations.adapter import RecordedNetwork
-from fewstep.pipelines.relations.arguments import Argument, branch_names, branch_values, rows_first
+from fewstep.pipelines.relations.argument_rows import branch_values, rows_first
+from fewstep.pipelines.relations.arguments import Argument, branch_names
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.relations import branch_calls, same
 from fewstep.pipelines.rounding import OF_TIMES, TOLERANCE

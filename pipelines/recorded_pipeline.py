@@ -28,9 +28,11 @@ from fewstep.pipelines.recording.settings import (
 from fewstep.pipelines.recording.stand_ins import UNRECORDED, LengthError, recording_error
 from fewstep.pipelines.recording.usual_call import record_usual_call
 from fewstep.pipelines.relations.adapter import RecordedNetwork, read_variance
-from fewstep.pipelines.relations.arguments import BATCH, ENCODERS, NetworkArguments, find_second_axes, sort_arguments
+from fewstep.pipelines.relations.argument_rows import find_second_axes
+from fewstep.pipelines.relations.arguments import BATCH, ENCODERS, NetworkArguments, sort_arguments
 from fewstep.pipelines.relations.combination import CombinationError
 from fewstep.pipelines.relations.held_part import find_held_part, is_kept_clean
+from fewstep.pipelines.relations.labels import Labels
 from fewstep.pipelines.relations.networks import RecordedNetworks, check_parts, find_boundary, find_parts, split_record
 from fewstep.pipelines.relations.projection import SMALL
 from fewstep.pipelines.relations.relations import Relations, branch_calls
@@ -207,7 +209,7 @@ def relate(
         relations = {component: replace(own, second_axes=second) for component, own in relations.items()}
         row_lists = find_row_lists(first, base, larger)
     weights = tuple(row for longer in records.longer for row in check_parts(name, relations, longer, STEP_NUMBER))
-    parts = _sort_arguments(name, relations, records, row_lists)
+    parts = _sort_arguments(built, relations, records, row_lists)
     mask = find_held_part(name, base)
     return RecordedPipeline(
         built,
@@ -229,9 +231,10 @@ def relate(
 
 
 def _sort_arguments(
-    name: str, found: Mapping[str, Relations], records: Records, row_lists: frozenset[str]
+    built: BuiltPipeline, found: Mapping[str, Relations], records: Records, row_lists: frozenset[str]
 ) -> dict[str, Part]:
     """Return the relations and the sorted arguments of each network, as found in the steps that call it."""
+    name, settings = built.name, list(built.settings.values())
 
     def part(record: CallRecord, component: str) -> CallRecord:
         return shorten_lists(split_record(name, record)[component], row_lists)
@@ -239,7 +242,10 @@ def _sort_arguments(
     parts = {}
     for component, relations in found.items():
         variants = {setting: part(variant, component) for setting, variant in records.variants.items()}
-        parts[component] = Part(relations, sort_arguments(name, relations, part(records.base, component), variants))
+        embeddings = built.denoisers[component].embeddings.items()
+        labels = {path: Labels(name, count, settings) for path, count in embeddings}
+        own = sort_arguments(name, relations, part(records.base, component), variants, labels)
+        parts[component] = Part(relations, own)
     return parts
 
 

@@ -18,7 +18,8 @@ from fewstep.pipelines.recording.fit import ROUNDING, fit
 from fewstep.pipelines.recording.record import record, record_times
 from fewstep.pipelines.recording.settings import STEP_COUNT
 from fewstep.pipelines.recording.stand_ins import recording_error
-from fewstep.pipelines.relations.arguments import Argument, rows_first
+from fewstep.pipelines.relations.argument_rows import rows_first
+from fewstep.pipelines.relations.arguments import Argument
 from fewstep.pipelines.relations.size_rules import Sizes, find_size_rule, may_follow
 from fewstep.plans.configs.recorded import ShiftOfSize
 from fewstep.plans.errors import UserError

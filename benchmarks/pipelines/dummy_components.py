@@ -20,7 +20,7 @@ from fewstep.pipelines.recording.failed_call import PERTURBATION
 from fewstep.pipelines.recording.settings import GUIDANCES, PROMPT
 from tests.tiny_pipelines import randomize  # before the checkout's package of the same name is imported
 
-CHOSEN = ("num_inference_steps", "output_type", "return_dict", "generator", "strength")  # by the recorder
+CHOSEN = ("num_inference_steps", "timesteps", "output_type", "return_dict", "generator", "strength")  # by the recorder
 TOO_SHORT = ("max_text_length",)  # for a prompt of single characters after its template
 TEXTS = ("prompt", "negative_prompt")
 

@@ -30,7 +30,8 @@ from fewstep.pipelines.recording.settings import GUIDANCES, MORE_STEPS, STEP_COU
 from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.recording.usual_call import record_usual_call
 from fewstep.pipelines.relations.adapter import RecordedNetwork
-from fewstep.pipelines.relations.arguments import NetworkArguments, branch_names, branch_values
+from fewstep.pipelines.relations.argument_rows import branch_values
+from fewstep.pipelines.relations.arguments import NetworkArguments, branch_names
 from fewstep.pipelines.relations.networks import RecordedNetworks, find_parts
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.relations.relations import Relations, gets_x

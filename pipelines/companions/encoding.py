@@ -24,7 +24,8 @@ from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.recording.settings import LONGER, NEGATIVE, PROMPT, PROMPTS, pad_texts
 from fewstep.pipelines.recording.stand_ins import AUTOENCODERS
 from fewstep.pipelines.recording.text_calls import record_texts
-from fewstep.pipelines.relations.arguments import Argument, branch_names, branch_values
+from fewstep.pipelines.relations.argument_rows import branch_values
+from fewstep.pipelines.relations.arguments import Argument, branch_names
 from fewstep.pipelines.relations.relations import same
 from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.plans.errors import UserError, first_line

@@ -12,7 +12,8 @@ from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import LONGER, LONGEST, NEGATIVE, OTHERS, PROMPT, PROMPTS, SHORT, pad_texts
 from fewstep.pipelines.recording.text_calls import Outputs, TextRecord, record_texts
-from fewstep.pipelines.relations.arguments import branch_names, branch_values
+from fewstep.pipelines.relations.argument_rows import branch_values
+from fewstep.pipelines.relations.arguments import branch_names
 from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.pipelines.relations.text_forms import UNCLEAN, TextError
 from fewstep.pipelines.relations.text_search import TextSample

@@ -37,7 +37,8 @@ from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.settings import LONGEST, NEGATIVE, PICTURE, PROMPT, PROMPTS
 from fewstep.pipelines.recording.stand_ins import LengthError, is_small
 from fewstep.pipelines.recording.text_calls import TextRecord, find_tokenizers
-from fewstep.pipelines.relations.arguments import branch_values, condition_name
+from fewstep.pipelines.relations.argument_rows import branch_values
+from fewstep.pipelines.relations.arguments import condition_name
 from fewstep.pipelines.relations.relations import same
 from fewstep.pipelines.relations.row_lists import shorten_lists
 from fewstep.pipelines.relations.text_forms import TextError, UnknownIdsError, find_text

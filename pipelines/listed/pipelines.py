@@ -9,7 +9,8 @@ from fewstep.pipelines.listed.interface import IMAGE, SCORED, Interface
 from fewstep.plans.configs.pipelines import PIPELINES, UNHELD_START
 
 LOG = logging.getLogger("fewstep")
-TO_RECORD = ("FluxKontext", "IF")  # prefixes of pipelines of a listed network that are recorded nevertheless
+# Prefixes of pipelines of a listed network that are recorded nevertheless
+TO_RECORD = ("ConsistencyModel", "DiT", "FluxKontext", "IF")
 PERTURBED = "PAG"  # in the names of pipelines that replace attention processors in a branch of their guidance
 MASKED_KANDINSKY = ("KandinskyV22InpaintCombinedPipeline", "KandinskyV22InpaintPipeline")
 TWO_WEIGHTS = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")

@@ -3,7 +3,7 @@
 import logging
 
 from fewstep.export.sources.model_files import Config
-from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.folder import INDEX, Folder
 from fewstep.pipelines.listed.call_defaults import FLUX_GUIDANCE, GUIDANCE, call_default
 from fewstep.pipelines.listed.interface import (
     HIDDEN_STATES,
@@ -15,7 +15,7 @@ from fewstep.pipelines.listed.interface import (
     read_x_shape,
     vector_condition,
 )
-from fewstep.pipelines.listed.labels import read_labels
+from fewstep.pipelines.relations.labels import name_labels
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition
 
@@ -30,7 +30,8 @@ MILLI = 1e-3  # the network reads t in [0, 1], while its schedule has timesteps 
 def DiTTransformer2DModel(config: Config, folder: Folder) -> Interface:
     """DiT (Peebles & Xie 2023). Its condition is a label; one more label means "none"."""
     count = config["num_embeds_ada_norm"]
-    label = Condition("class", "class_labels", null=count, low=0, high=count - 1, labels=read_labels(folder, count))
+    named = folder.index.get("id2label") if (folder.path / INDEX).is_file() else None
+    label = Condition("class", "class_labels", null=count, low=0, high=count - 1, labels=name_labels(named, count))
     return make_interface(config, read_x_shape(config), [(label, "class_labels")], x=HIDDEN_STATES)
 
 

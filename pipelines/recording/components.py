@@ -3,8 +3,8 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class BuiltPipeline:
     converts: the pipeline adds a multiple of x to the networks' outputs. Recordings are rewritten without it.
     packing: how the pipeline packs latents into the tokens that its scheduler steps, or None. Recordings are rewritten
         so that x is the latents.
+    settings: what its folder has besides components, such as the names of labels.
     """
 
     pipeline: Any
@@ -51,6 +52,7 @@ class BuiltPipeline:
     form: NetworkForm | PackedForm | None = None
     converts: bool = False
     packing: Packing | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -82,19 +84,18 @@ def build_pipeline(folder: Folder, seed: int = 0, load: LoadNetwork | None = Non
     if not is_pipeline(folder.pipeline):
         what = f"{folder.path}: diffusers {diffusers.__version__} has no pipeline {folder.pipeline or 'without a name'}"
         raise UserError(what, "pip install -U diffusers; code from a folder is never run")
-    built: dict[str, Any] = {}
-    denoisers: dict[str, OutputShapes] = {}
-    for name, entry in folder.index.items():
-        if name.startswith("_"):
+    entries = {name: entry for name, entry in folder.index.items() if not name.startswith("_")}
+    settings = {name: entry for name, entry in entries.items() if not _is_component(entry)}  # such as boundary_ratio
+    built, denoisers = dict[str, Any](settings), dict[str, OutputShapes]()
+    for name, entry in entries.items():
+        if name in settings:
             continue
-        if not _is_component(entry):  # a setting of the pipeline, such as boundary_ratio
-            built[name] = entry
-        elif name in LEFT_OUT or not folder.has(name):
+        if name in LEFT_OUT or not folder.has(name):
             built[name] = None
         else:
             built[name] = _build_component(folder, name, tuple(entry), denoisers, seed, load)
     pipeline = construct_pipeline(made, built, str(folder.path))
-    return finish_pipeline(pipeline, built, denoisers, str(folder.path))
+    return replace(finish_pipeline(pipeline, built, denoisers, str(folder.path)), settings=settings)
 
 
 def finish_pipeline(

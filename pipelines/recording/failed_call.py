@@ -29,12 +29,13 @@ def name_with_absent(name: str, pipeline: object) -> str:
 
 
 def advise_run(settings: Mapping[str, Any]) -> str:
-    """Return the fix for a call that fails: the same call in Python."""
+    """Return the fix for a call that fails: the same call in Python. If that fails too, as where a pipeline passes no
+    labels to a network that needs them, a function does without it."""
     shown = {
         name: repr(value) if isinstance(value, str | int | float | None) else "" for name, value in settings.items()
     }
     given = (f"{name}={text if 0 < len(text) < LONGEST_SHOWN else '...'}" for name, text in shown.items())
-    return f"run it in Python first: pipeline({', '.join(given)})"
+    return f"run it in Python first: pipeline({', '.join(given)}); if no call runs, {UNRECORDED}"
 
 
 def fix_of_change(pipeline: Any, layers: Sequence[str]) -> str:

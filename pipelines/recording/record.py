@@ -342,6 +342,8 @@ def _recording_step(recorder: _Recorder, step: Callable[..., Any], ending: Endin
         part = x
         if not ending.is_whole:
             part = x.flatten(1)[:, start : start + sample[0].numel()].reshape(-1, *sample.shape[1:])
+        copies = len(sample) // len(part)  # one for each branch, as in DiT's pipeline
+        part = torch.cat([part] * copies) if copies > 1 else part
         if not isinstance(returned, tuple):
             return type(returned)(prev_sample=part)
         return tuple(part if isinstance(value, Tensor) and value.shape == sample.shape else value for value in returned)

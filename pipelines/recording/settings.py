@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.pipelines.recording.label_arguments import LABELS, change_labels, join_labels, make_labels
 from fewstep.pipelines.recording.pictures import PICTURES, find_side, make_pictures
 from fewstep.pipelines.recording.prompt_forms import put_text, read_prompt
 from fewstep.pipelines.recording.stand_ins import UNRECORDED
@@ -114,6 +115,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     _check_given(name, takes, given)
     usual = {each: value for each, value in USUAL.items() if each in takes}
     usual |= {STEP_COUNT: forms.steps} if STEP_COUNT in takes else {}
+    usual |= make_labels(pipeline, takes)
     arrays = {each: torch.from_numpy(value) for each, value in given.items() if isinstance(value, np.ndarray)}
     usual |= (make_pictures(takes, given, 0, find_side(pipeline)) if forms.has_pictures else {}) | {**given, **arrays}
     needed = [
@@ -135,10 +137,12 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
         variants[LENGTH] = {PROMPT: put_text(usual[PROMPT], LONGEST)}
     if forms.has_pictures:
         variants[PICTURE] = make_pictures(takes, given, 1, find_side(pipeline))
+    variants |= change_labels(usual, make_labels(pipeline, takes))
     if arrays:
         variants |= _change_arrays(arrays, variants.get(PICTURE, {}))
     texts = {name: variants[each][name] for name, each in ((PROMPT, PROMPT), (NEGATIVE, OTHER)) if name in usual}
-    batches = tuple(_batches(takes, usual, texts, variants.get(PICTURE, {})))
+    labels = join_labels(usual, variants.get(LABELS, {}))
+    batches = tuple({**labels, **batch} for batch in _batches(takes, usual, texts, variants.get(PICTURE, {}), labels))
     without = tuple(picture for picture in PICTURES if picture in takes and picture not in usual)
     if not forms.is_padded:
         return CallSettings(usual, variants, batches, without, forms)
@@ -204,13 +208,17 @@ def pad_texts(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _batches(
-    takes: Mapping[str, Any], usual: Mapping[str, Any], texts: Mapping[str, str], others: Mapping[str, Any]
+    takes: Mapping[str, Any],
+    usual: Mapping[str, Any],
+    texts: Mapping[str, str],
+    others: Mapping[str, Any],
+    labels: Mapping[str, Any],
 ) -> Iterator[Mapping[str, Any]]:
-    """Yield call arguments that give two samples: first with two prompts, then with two prompts and two images, then
-    with one prompt and an argument such as num_images_per_prompt."""
+    """Yield call arguments that give two samples: first with two labels or two prompts, then with two prompts and two
+    images, then with one prompt and an argument such as num_images_per_prompt."""
     prompts: dict[str, Any] = {each: [usual[each], other] for each, other in texts.items()}
     pictures = {name: _join(usual[name], other) for name, other in others.items()}
-    yield from (each for each in (prompts, {**prompts, **pictures}) if each)
+    yield from (each for each in (labels, prompts, {**prompts, **pictures}) if each)
     yield from ({name: 2} for name in PER_PROMPT if name in takes)
 
 

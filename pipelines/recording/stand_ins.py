@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 from unittest.mock import patch
 from zlib import crc32
@@ -78,12 +78,14 @@ def is_small(module: nn.Module) -> bool:
 @dataclass
 class OutputShapes:
     """Returns the outputs of a network without values, for arguments of any shape. Runs it once for each combination
-    of shapes. `watches` are those of the stand-in and of its copy in the last recording."""
+    of shapes. `watches` are those of the stand-in and of its copy in the last recording. `embeddings` are the sizes of
+    the tables in which the network looks up arguments that are integers, by their path."""
 
     name: str
     build: Callable[[], nn.Module]
     known: dict[str, Any] = field(default_factory=dict)
     watches: list[Watch] = field(default_factory=list)
+    embeddings: dict[str, int] = field(default_factory=dict)
 
     def infer(self, module: nn.Module, arguments: dict[str, Any]) -> Any:
         """Return outputs of a network on the device "meta", which have shapes and no values. Raises UserError for a
@@ -101,12 +103,23 @@ class OutputShapes:
         with torch.no_grad(), _masks_without_values():
             try:
                 with state_device(module, "meta"):
-                    return forward(module, **pytree.tree_map(_to_meta, arguments))
+                    return self._forward(partial(forward, module), pytree.tree_map(_to_meta, arguments))
             except Exception as error:
                 if not is_small(module):
                     what = f"{self.name} ({type(module).__name__}) reads the values of its inputs: {_line(error)}"
                     raise recording_error(what) from error
-            return pytree.tree_map(_to_meta, forward(build_on_cpu(self.build), **arguments))
+            return pytree.tree_map(_to_meta, self._forward(partial(forward, build_on_cpu(self.build)), arguments))
+
+    def _forward(self, forward: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """Return what a network returns, and keep the sizes of the tables in which it looks up its arguments."""
+        look_up, flat = nn.Embedding.forward, pytree.tree_flatten_with_path(arguments)[0]
+
+        def watch(table: nn.Embedding, numbers: torch.Tensor) -> torch.Tensor:
+            self.embeddings.update({pytree.keystr(path): table.num_embeddings for path, own in flat if own is numbers})
+            return look_up(table, numbers)
+
+        with patch.object(nn.Embedding, "forward", watch):
+            return forward(**arguments)
 
 
 @contextmanager

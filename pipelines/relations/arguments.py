@@ -1,8 +1,9 @@
 """Sort the arguments of a recorded denoiser into conditions and constants, by recordings that differ in one setting."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,9 +11,12 @@ from msgspec.structs import replace as with_fields
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep, select_rows
+from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall
+from fewstep.pipelines.recording.label_arguments import LABELS
 from fewstep.pipelines.recording.settings import ALONE, LENGTH, OTHER, OTHER_SHORTNESS, SHORTNESS, STEP_NUMBER
 from fewstep.pipelines.recording.stand_ins import recording_error
+from fewstep.pipelines.relations.argument_rows import branch_values, find_repeats, rows_first
+from fewstep.pipelines.relations.labels import Labels
 from fewstep.pipelines.relations.relations import Relations, branch_calls, is_part, same
 from fewstep.pipelines.relations.size_rules import SizeRule
 from fewstep.pipelines.relations.text_lengths import find_lengths, is_zeros
@@ -21,7 +25,16 @@ from fewstep.runtime.bundle.manifest import Condition, Size
 
 BATCH = "batch"  # a variant of settings
 ENCODERS = "weights of the encoders"
-BY_CONTENT = ("prompt", LENGTH, SHORTNESS, OTHER, OTHER_SHORTNESS, ENCODERS, "image")  # variants that change conditions
+BY_CONTENT = (
+    "prompt",
+    LENGTH,
+    SHORTNESS,
+    OTHER,
+    OTHER_SHORTNESS,
+    ENCODERS,
+    "image",
+    LABELS,
+)  # variants that change conditions
 MOST_VALUES = 2**24  # largest number of elements of one condition
 MOST_DEFAULTS = 64  # largest number of elements of a default, such as the weight of a distilled guidance
 
@@ -76,9 +89,14 @@ class NetworkArguments:
 
 
 def sort_arguments(
-    name: str, found: Relations, base: CallRecord, variants: Mapping[str, CallRecord]
+    name: str,
+    found: Relations,
+    base: CallRecord,
+    variants: Mapping[str, CallRecord],
+    labels: Mapping[str, Labels] = MappingProxyType({}),
 ) -> NetworkArguments:
-    """Sort the arguments of a network. `variants` are recordings by the setting that they change.
+    """Sort the arguments of a network. `variants` are recordings by the setting that they change, and `labels` are
+    those of the arguments that the network looks up in a table.
 
     Raises UserError if the recordings do not show what an argument depends on, or if it cannot be one value per sample.
     """
@@ -86,7 +104,7 @@ def sort_arguments(
     if BATCH in variants and variants[BATCH].steps[0].calls[0].structure != base.steps[0].calls[0].structure:
         raise recording_error(f"{name} passes different arguments to its network for two samples than for one")
     repeats = find_repeats(name, found, base, variants.get(BATCH))
-    recordings = Recordings(name, found, base, variants, repeats)
+    recordings = Recordings(name, found, base, variants, repeats, labels)
     lengths = find_lengths(name, recordings.tensors(), repeats)
     conditional, unconditional = recordings.name_branches()
     call, _ = recordings.branch(conditional)
@@ -107,10 +125,16 @@ def sort_arguments(
         arguments[path] = _follow(name, arguments[path], axes, largest)
     if unconditional is not None:
         arguments = {path: recordings.with_null(each, unconditional) for path, each in arguments.items()}
+    arguments = {path: _describe_labels(each, labels) for path, each in arguments.items()}
     shapes = {path: tuple(torch.as_tensor(call.leaves[path]).shape[1:]) for path in found.times}
     return NetworkArguments(
         paths, call.structure, arguments, repeats, conditional, unconditional, shapes, lengths.sizes
     )
+
+
+def _describe_labels(argument: Argument, labels: Mapping[str, Labels]) -> Argument:
+    own, condition = labels.get(argument.path), argument.condition
+    return argument if own is None or condition is None else replace(argument, condition=own.describe(condition))
 
 
 def _follow(name: str, argument: Argument, axes: Mapping[int, str], largest: Mapping[str, int]) -> Argument:
@@ -120,68 +144,6 @@ def _follow(name: str, argument: Argument, axes: Mapping[int, str], largest: Map
         raise recording_error(f"{name}: the length of the network's argument {argument.path} follows a setting")
     shape = tuple(largest[axes[axis]] if axis in axes else size for axis, size in enumerate(condition.shape))
     return replace(argument, condition=with_fields(condition, shape=shape, follows=dict(axes)))
-
-
-def rows_first(call: NetworkCall, relations: Relations) -> dict[str, Any]:
-    """Return a call's arguments by path, each with its rows along the first axis."""
-    return {path: leaf.movedim(1, 0) if path in relations.second_axes else leaf for path, leaf in call.leaves.items()}
-
-
-def branch_values(step: SchedulerStep, found: Relations, path: str, repeats: int) -> Iterator[Any]:
-    """Yield each branch's value of an argument: its rows, without their repetitions, or else the argument."""
-    for call, branch in branch_calls(step, found.x):
-        value = rows_first(call, found).get(path)
-        if repeats and isinstance(value, Tensor):
-            value = select_rows(value, branch, len(step.sample) * repeats)[::repeats]
-        yield value
-
-
-def find_repeats(name: str, found: Relations, base: CallRecord, larger: CallRecord | None) -> dict[str, int]:
-    """Return, for each argument with rows, how many rows it has per row of x: 1, or more if these are equal, such as
-    for a text that is repeated for each frame. Raises UserError for an argument whose shape depends on the number of
-    samples in another way.
-
-    larger: a recording with more samples; without one, an argument with as many rows as x is assumed to have one for
-        each, and a vector of more equal elements to have none, such as a weight for each layer (Wan VACE).
-    """
-    first = base.steps[0].calls[0]
-    other = first if larger is None else larger.steps[0].calls[0]
-    rows, more = len(first.leaves[found.x]), len(other.leaves[found.x])
-    leaves, larger_leaves = rows_first(first, found), rows_first(other, found)
-    repeats = {}
-    for path, value in leaves.items():
-        grown = larger_leaves.get(path)
-        if path in (found.x, *found.times) or not isinstance(value, Tensor) or not isinstance(grown, Tensor):
-            continue
-        count = len(value) // rows if value.dim() and grown.dim() else 0
-        if larger is None and value.dim() == 1 and count > 1:
-            continue
-        if count and (len(value), len(grown)) == (rows * count, more * count) and _recur(grown, count):
-            repeats[path] = count
-        elif value.shape != grown.shape:
-            what = f"its shape is {tuple(value.shape)} for {rows} rows of x, and {tuple(grown.shape)} for {more}"
-            raise recording_error(f"{name}: the network's argument {path} does not grow with the rows of x: {what}")
-    return repeats
-
-
-def find_second_axes(found: Relations, base: CallRecord, larger: CallRecord) -> frozenset[str]:
-    """Return the arguments that have a row for each row of x along their second axis. `larger` has more samples."""
-    first, other = base.steps[0].calls[0].leaves, larger.steps[0].calls[0].leaves
-    rows, more = len(first[found.x]), len(other[found.x])
-
-    def has_rows(value: Any, grown: Any) -> bool:
-        if not (isinstance(value, Tensor) and isinstance(grown, Tensor)) or min(value.dim(), grown.dim()) < 2:
-            return False
-        others = (value.shape[:1] + value.shape[2:], grown.shape[:1] + grown.shape[2:])
-        return others[0] == others[1] and (value.shape[1], grown.shape[1]) == (rows, more)
-
-    paths = (path for path in first if path not in (found.x, *found.times))
-    return frozenset(path for path in paths if has_rows(first[path], other.get(path)))
-
-
-def _recur(value: Tensor, count: int) -> bool:
-    """Return True if the rows of a tensor are equal in consecutive groups of `count`."""
-    return bool(torch.equal(value, value[::count].repeat_interleave(count, dim=0)))
 
 
 def _common_paths(name: str, found: Relations, base: CallRecord) -> tuple[str, ...]:
@@ -196,13 +158,15 @@ def _common_paths(name: str, found: Relations, base: CallRecord) -> tuple[str, .
 
 @dataclass(frozen=True)
 class Recordings:
-    """A recording of a pipeline, and further recordings, each with one setting changed, by the name of the setting."""
+    """A recording of a pipeline, and further recordings, each with one setting changed, by the name of the setting.
+    `labels` are those of the arguments that the network looks up in a table."""
 
     name: str
     found: Relations
     base: CallRecord
     variants: Mapping[str, CallRecord]
     repeats: Mapping[str, int]
+    labels: Mapping[str, Labels]
 
     def tensors(self) -> dict[str, list[list[Tensor]]]:
         """Return the values of the arguments that are tensors, in each branch of each recording but that with more
@@ -233,8 +197,8 @@ class Recordings:
 
     def name_branches(self) -> tuple[int, int | None]:
         """Return the numbers of the branches with and without the caller's conditions. The first changes with the
-        prompt (or with the image, if there is no prompt; or with one array alone, such as `image_embeds` but not
-        `negative_image_embeds`); the second does not. It is None if no branch, or more than one, ignores the
+        prompt (or with the image or the labels, if there is no prompt; or with one array alone, such as `image_embeds`
+        but not `negative_image_embeds`); the second does not. It is None if no branch, or more than one, ignores the
         conditions. Raises UserError if no recording tells the branches apart."""
         if self.found.branches == 1:
             return 0, None
@@ -243,7 +207,7 @@ class Recordings:
             for variant in self.variants
             if variant.startswith(ALONE) and not variant.startswith(ALONE + "negative")
         ]
-        for setting in ("prompt", "image", *arrays):
+        for setting in ("prompt", "image", LABELS, *arrays):
             changes = [self._changes_with(setting, branch) for branch in range(self.found.branches)]
             if any(changes) and not all(changes):
                 conditional = changes.index(True)
@@ -251,7 +215,7 @@ class Recordings:
                 return conditional, others[0] if len(others) == 1 else None
         raise recording_error(
             f"{self.name} calls its network for {self.found.branches} branches, and neither the prompt, nor an "
-            "image, nor an array changes exactly one of them"
+            "image, nor a label, nor an array changes exactly one of them"
         )
 
     def _changes_with(self, setting: str, branch: int) -> bool:
@@ -332,6 +296,8 @@ class Recordings:
             )
         is_mask = all(bool(((tensor == 0) | (tensor == 1)).all()) for tensor in seen)
         if not value.is_floating_point():
+            if path in self.labels:
+                return Condition(label, label, shape, "int64")
             if not is_mask:
                 what = f"the network's argument {path} has integers whose range the recordings do not show"
                 raise recording_error(f"{self.name}: {what}")

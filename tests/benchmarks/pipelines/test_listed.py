@@ -17,6 +17,12 @@ diffusers = pytest.importorskip("diffusers")
 SETTINGS = {"class_labels": [1], "guidance_scale": 4.0}
 
 
+@pytest.fixture(autouse=True)
+def read_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the folder as that of a listed pipeline."""
+    monkeypatch.setattr("fewstep.pipelines.listed.folder.is_recorded", lambda folder: False)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """DiT, whose output has a learned variance, and which steps a copy of x for each branch of guidance."""

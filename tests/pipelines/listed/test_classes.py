@@ -138,20 +138,16 @@ def test_a_caller_chooses_the_length_of_texts_where_the_pipeline_lets_it(publish
 
 
 @pytest.mark.parametrize(
-    ("network", "call", "says"),
+    ("call", "says"),
     [
-        ("FluxTransformer2DModel", {"height": 512}, ("--call height is for recorded", "--call max_sequence_length=N")),
-        ("FluxTransformer2DModel", {"max_sequence_length": 513}, ("max_sequence_length 513", "from 1 to 512")),
-        ("FluxTransformer2DModel", {"max_sequence_length": True}, ("max_sequence_length True", "from 1 to 512")),
-        ("DiTTransformer2DModel", {"height": 512}, ("--call height is for recorded", "--size height=64:128:8")),
-        ("DiTTransformer2DModel", {"max_sequence_length": 64}, ("is for recorded pipelines", "leave --call out")),
+        ({"height": 512}, ("--call height is for recorded", "--call max_sequence_length=N")),
+        ({"max_sequence_length": 513}, ("max_sequence_length 513", "from 1 to 512")),
+        ({"max_sequence_length": True}, ("max_sequence_length True", "from 1 to 512")),
     ],
 )
-def test_another_argument_of_a_call_is_refused(
-    network: str, call: dict[str, Any], says: tuple[str, ...], tmp_path: Path
-) -> None:
-    pipeline = {"FluxTransformer2DModel": "FluxPipeline"}.get(network, "DiTPipeline")
-    index = {"_class_name": pipeline, "transformer": ["diffusers", network]}
+def test_another_argument_of_a_call_is_refused(call: dict[str, Any], says: tuple[str, ...], tmp_path: Path) -> None:
+    network = "FluxTransformer2DModel"
+    index = {"_class_name": "FluxPipeline", "transformer": ["diffusers", network]}
     folder(tmp_path, index, {"transformer/config.json": {"_class_name": network}})
     with refuses(*says):
         load_diffusers_folder(tmp_path, call)

@@ -28,6 +28,7 @@ from tests.export.verify_export import verify_source
 from tests.families import tiny
 from tests.graph.bake.run_baked import run_file
 from tests.refusals import refuses
+from tests.tiny_pipelines import autoencoder
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -219,8 +220,9 @@ def test_two_classes_of_a_network_are_refused(unet: Path, tmp_path: Path) -> Non
 def test_a_network_by_its_former_name_is_read(file: str, tmp_path: Path) -> None:
     """Folders published for DiT call its network Transformer2DModel."""
     sizes = {"num_attention_heads": 2, "attention_head_dim": 4, "num_layers": 1, "norm_num_groups": 4}
-    network = diffusers.DiTTransformer2DModel(sample_size=8, num_embeds_ada_norm=5, in_channels=3, **sizes)
-    home = Path(tiny.diffusers_folder(tmp_path, network, "transformer", pipeline="DiTPipeline"))
+    network = diffusers.DiTTransformer2DModel(sample_size=8, in_channels=4, out_channels=8, **sizes)
+    home = tmp_path / "dit"
+    diffusers.DiTPipeline(network, autoencoder(), diffusers.DDIMScheduler()).save_pretrained(home)
     former = {
         "model_index.json": {"transformer": ["diffusers", "Transformer2DModel"]},
         "transformer/config.json": {"_class_name": "Transformer2DModel", "norm_type": "ada_norm_zero"},
@@ -231,7 +233,7 @@ def test_a_network_by_its_former_name_is_read(file: str, tmp_path: Path) -> None
     source = load_source(str(home))
     assert isinstance(source, TorchSource)
     assert type(source.module.network).__name__ == "DiTTransformer2DModel"  # type: ignore[union-attr]
-    assert source.spec.conditions[0].name == "class"
+    assert source.spec.conditions[0].name == "class_labels"
 
 
 def test_the_scheduler_is_that_of_the_index(unet: Path, tmp_path: Path) -> None:

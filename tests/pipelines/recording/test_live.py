@@ -166,7 +166,7 @@ def test_a_constructor_that_registers_other_names_is_refused(painter: Path) -> N
 )
 def test_the_fix_of_a_failing_call_is_to_run_it(painter: Path, statement: str, error: str) -> None:
     painter.write_text(painter.read_text().replace("prompts = [prompt]", f"{statement}; prompts = [prompt]"))
-    run = "run it in Python first: pipeline(output_type='latent', prompt='a red cat on a mat', num_inference_steps=3)"
+    run = "run it in Python first: pipeline(output_type='latent', prompt='a red cat on a mat', num_inference_steps=3);"
     number = next(number for number, line in enumerate(painter.read_text().splitlines(), 1) if statement in line)
     with refuses([f"the call of Painter failed: {error}", f"(painter.py:{number})"], run):
         load_source(f"{painter}:painter")

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("diffusers")
+from fewstep.pipelines.recording.label_arguments import LABELS
 from fewstep.pipelines.recording.pictures import find_side
 from fewstep.pipelines.recording.prompt_forms import put_text, read_prompt
 from fewstep.pipelines.recording.settings import (
@@ -71,6 +73,33 @@ def test_each_of_two_arrays_is_also_changed_alone() -> None:
     settings = choose_settings(PipeOfTwoArrays(), arrays)
     both = settings.variants["image"]
     assert [settings.variants[f"argument {name}"] for name in arrays] == [{name: both[name]} for name in arrays]
+
+
+class PipeOfLabels:
+    def __init__(self) -> None:
+        self.net = Net()
+
+    def __call__(
+        self, labels: list[int], words: list[int] | None = None, timesteps: list[int] | None = None
+    ) -> None: ...
+
+
+class Net(nn.Module):
+    def forward(self, x: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_labels_are_made_where_a_call_needs_them_or_its_network_takes_them() -> None:
+    settings = choose_settings(PipeOfLabels(), {})
+    assert settings.usual == {"labels": [0], "words": [0]}
+
+
+def test_other_labels_are_those_of_a_variant() -> None:
+    assert choose_settings(PipeOfLabels(), {"words": [7]}).variants[LABELS] == {"labels": [1], "words": [0]}
+
+
+def test_two_samples_have_a_label_each() -> None:
+    assert choose_settings(PipeOfLabels(), {"words": 7}).batches == ({"labels": [0, 1], "words": [7, 0]},)
 
 
 def test_an_argument_that_is_needed_is_named_with_the_option_that_gives_it() -> None:

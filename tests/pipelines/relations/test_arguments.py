@@ -13,13 +13,8 @@ from torch.utils import _pytree as pytree
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.pipelines.recording.network_form import find_forms
 from fewstep.pipelines.recording.settings import OTHER_SHORTNESS
-from fewstep.pipelines.relations.arguments import (
-    BATCH,
-    NetworkArguments,
-    find_second_axes,
-    rows_first,
-    sort_arguments,
-)
+from fewstep.pipelines.relations.argument_rows import find_second_axes, rows_first
+from fewstep.pipelines.relations.arguments import BATCH, NetworkArguments, sort_arguments
 from fewstep.pipelines.relations.relations import find_relations, gets_x
 from tests.refusals import refuses
 
