@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 CIRCULAR = "circular"
+PAD = torch.ops.aten.pad.default
 
 
 def is_circular(node: torch.fx.Node) -> bool:
     """Return True if a node pads circularly."""
-    return node.target == torch.ops.aten.pad.default and CIRCULAR in (*node.args[2:3], node.kwargs.get("mode"))
+    return node.target == PAD and CIRCULAR in (*node.args[2:3], node.kwargs.get("mode"))
 
 
 def pad_circularly(x: Tensor, pad: Sequence[Any]) -> Tensor:

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.export.tracing.elementwise import atan2
-
 ATEN = torch.ops.aten
 
 
@@ -26,31 +24,6 @@ def _index_select(z: Tensor, dim: int, index: Tensor) -> Any:
 
 def _split(z: Tensor, sizes: int | list[int], dim: int = 0) -> Any:
     return [_to_complex(part) for part in _to_pairs(z).split(sizes, dim % z.dim())]
-
-
-def _chunk(z: Tensor, chunks: int, dim: int = 0) -> Any:
-    return [_to_complex(part) for part in _to_pairs(z).chunk(chunks, dim % z.dim())]
-
-
-def _unbind(z: Tensor, dim: int = 0) -> Any:
-    return [_to_complex(part) for part in _to_pairs(z).unbind(dim % z.dim())]
-
-
-def _pad(z: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
-    """Pad with zeros. Other padding is rare, and not supported."""
-    if mode != "constant" or value:
-        return NotImplemented
-    return _to_complex(ATEN.constant_pad_nd.default(_to_pairs(z), [0, 0, *pad]))
-
-
-def _zeros_like(z: Tensor, **options: Any) -> Any:
-    return NotImplemented if options.get("dtype") else _to_complex(torch.zeros_like(_to_pairs(z)))
-
-
-def _angle(z: Tensor) -> Any:
-    """Return the angle of complex numbers. It is pi for negative real numbers."""
-    pairs = _to_pairs(z)
-    return atan2(pairs[..., 1], pairs[..., 0])
 
 
 def _where(condition: Tensor, z: Tensor, other: Tensor) -> Any:
@@ -95,13 +68,8 @@ ON_PAIRS: dict[Any, Callable[..., Any]] = {
         (ATEN.unsqueeze.default, lambda z, dim: _to_complex(_to_pairs(z).unsqueeze(dim % (z.dim() + 1)))),
         (ATEN.split.Tensor, _split),
         (ATEN.split_with_sizes.default, _split),
-        (ATEN.chunk.default, _chunk),
-        (ATEN.unbind.int, _unbind),
         (ATEN.expand.default, lambda z, size, **_: _to_complex(_to_pairs(z).expand(*size, 2))),
         (ATEN.repeat.default, lambda z, repeats: _to_complex(_to_pairs(z).repeat(*repeats, 1))),
-        (ATEN.pad.default, _pad),
-        (ATEN.angle.default, _angle),
-        (ATEN.zeros_like.default, _zeros_like),
         (ATEN.where.self, _where),
     )
 }

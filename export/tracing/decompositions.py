@@ -4,7 +4,6 @@ are applied before torch.onnx writes the graph.
 A decomposition returns NotImplemented to keep the operation.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -15,15 +14,13 @@ from torch.utils._pytree import tree_leaves
 
 from fewstep.export.error_text import MissingForm
 from fewstep.export.tracing.attention import ATTENTION, EXPORTED_RANK, decompose_attention
-from fewstep.export.tracing.circular_padding import CIRCULAR, is_circular, pad_circularly
+from fewstep.export.tracing.circular_padding import CIRCULAR, PAD, is_circular, pad_circularly
 from fewstep.export.tracing.complex_pairs import ON_PAIRS, has_complex_input
 from fewstep.export.tracing.distances import DISTANCES
 from fewstep.export.tracing.elementwise import ELEMENTWISE
 from fewstep.export.tracing.float_division import FLOAT_DIVISION
 from fewstep.export.tracing.order_statistics import ORDER_STATISTICS
 from fewstep.export.tracing.refused_operations import REFUSED_OPERATIONS
-from fewstep.export.tracing.scatter import SCATTER_REDUCTIONS
-from fewstep.export.tracing.stacking import STACKS
 
 WHERE = torch.ops.aten.where.self
 INDEX = torch.ops.aten.index.Tensor
@@ -36,30 +33,6 @@ def _repeat_interleave(x: torch.Tensor, repeats: Any, dim: int | None = None, *,
     x, axis = (x.flatten(), 0) if dim is None else (x, dim % x.dim())
     shape = (*x.shape[: axis + 1], repeats, *x.shape[axis + 1 :])
     return x.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)
-
-
-def _diagonal(x: torch.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
-    """Return a diagonal of fixed length. torch.onnx sums products with 0 and 1, which are NaN for infinities."""
-    last = x.movedim((dim1, dim2), (-2, -1))
-    height, width = last.shape[-2:]
-    if not isinstance(height, int) or not isinstance(width, int):
-        return NotImplemented
-    first = offset if offset >= 0 else -offset * width
-    length = max(0, min(height + min(offset, 0), width - max(offset, 0)))
-    places = torch.arange(length, device=x.device) * (width + 1) + first
-    return last.flatten(-2).index_select(-1, places)
-
-
-def _arange(start: Any, end: Any, step: Any = 1, *, dtype: torch.dtype | None = None, **layout: Any) -> Any:
-    """Return a range with a fractional step as multiples of the step, with torch's number of elements. ONNX's Range may
-    round to one element more."""
-    numbers = (start, end, step)
-    if not all(isinstance(number, int | float) for number in numbers) or all(
-        isinstance(number, int) for number in numbers
-    ):
-        return NotImplemented
-    places = torch.arange(math.ceil((end - start) / step), dtype=torch.float64, device=layout.get("device"))
-    return (start + places * step).to(dtype or torch.get_default_dtype())
 
 
 def _squeeze(x: torch.Tensor, dim: int) -> Any:
@@ -77,10 +50,8 @@ def _squeeze_all(x: torch.Tensor) -> Any:
 
 
 def _pad(x: torch.Tensor, pad: Sequence[Any], mode: str = "constant", value: float | None = None) -> Any:
-    """Pad with operations that both ONNX Runtime and OpenVINO support, including for complex tensors."""
-    if mode == CIRCULAR:
-        return pad_circularly(x, pad)
-    return ON_PAIRS[torch.ops.aten.pad.default](x, pad, mode, value)
+    """Pad circularly with operations that both ONNX Runtime and OpenVINO support."""
+    return pad_circularly(x, pad) if mode == CIRCULAR else NotImplemented
 
 
 def _where(condition: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> Any:
@@ -142,26 +113,8 @@ def _as_int64(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | Non
     return [index.long() if index is not None and index.dtype == torch.int32 else index for index in indices]
 
 
-def _average_pool(
-    x: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int] = (),
-    padding: Sequence[int] = (0,),
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Any:
-    """Refuse a divisor, which torch.onnx ignores."""
-    if divisor_override is None:
-        return NotImplemented
-    raise MissingForm(" with divisor_override", "multiply the mean by the elements of a window / divisor")
-
-
 DECOMPOSED: dict[Any, Callable[..., Any]] = {
     ATTENTION: decompose_attention,
-    torch.ops.aten.arange.default: lambda end, **options: _arange(0, end, **options),
-    torch.ops.aten.arange.start: _arange,
-    torch.ops.aten.arange.start_step: _arange,
     torch.ops.aten.repeat_interleave.self_int: _repeat_interleave,
     torch.ops.aten.squeeze.dim: _squeeze,
     torch.ops.aten.squeeze.default: _squeeze_all,
@@ -171,20 +124,15 @@ DECOMPOSED: dict[Any, Callable[..., Any]] = {
     **FLOAT_DIVISION,
     **ORDER_STATISTICS,
     **REFUSED_OPERATIONS,
-    **SCATTER_REDUCTIONS,
-    **STACKS,
-    torch.ops.aten.diagonal.default: _diagonal,
     INDEX: _index,
     torch.ops.aten.index_put.default: _index_put,
     torch.ops.aten.index_add.default: _index_add,
-    torch.ops.aten.pad.default: _pad,
+    PAD: _pad,
     torch.ops.aten.masked_fill.Scalar: _masked_fill,
     WHERE: _where,
     torch.ops.aten.where.Scalar: _where_number,
     torch.ops.aten.where.ScalarOther: _where_number,
     torch.ops.aten.where.ScalarSelf: _where_number,
-    torch.ops.aten.avg_pool2d.default: _average_pool,
-    torch.ops.aten.avg_pool3d.default: _average_pool,
 }
 
 
@@ -205,8 +153,10 @@ def is_decomposed(node: torch.fx.Node) -> bool:
     indices: Any = node.args[1] if node.target == INDEX else ()
     if any(index is not None and index.meta["val"].dtype == torch.int32 for index in indices):
         return True
-    if node.target in ON_PAIRS and not is_circular(node):
+    if node.target in ON_PAIRS:
         return has_complex_input(node)  # a trial call outside of torch's tracing could fix the batch
+    if node.target == PAD:  # for the same reason
+        return is_circular(node)
     if node.target == ATTENTION:  # for the same reason
         return bool(node.meta["val"].dim() != EXPORTED_RANK)
     decomposition = DECOMPOSED.get(_out_of_place(node.target))

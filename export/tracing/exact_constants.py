@@ -1,10 +1,10 @@
 """Keep constants as torch computes them when torch.onnx writes them, and while onnxscript's optimizer folds and removes
 them.
 
-torch.onnx writes a number among float64 tensors as float32, whose pi is off by 9e-8, and its linspace differs from
-torch's in the last bit. The optimizer's patterns accept 0 within 1e-8 and 1 within 1e-5, so x / (norm(x) + 1e-8) would
-lose what protects it from 0 / 0. It folds constants with numpy, whose float32 exp differs from torch's in the last bit.
-The cosine of a time of 10000 multiplied by such a frequency differs by 1e-4.
+torch.onnx writes a number among float64 tensors as float32, whose pi is off by 9e-8, and its linspace and arange differ
+from torch's in the last bit. The optimizer's patterns accept 0 within 1e-8 and 1 within 1e-5, so x / (norm(x) + 1e-8)
+would lose what protects it from 0 / 0. It folds constants with numpy, whose float32 exp differs from torch's in the
+last bit. The cosine of a time of 10000 multiplied by such a frequency differs by 1e-4.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from onnxscript import COMPLEX64, COMPLEX128, DOUBLE, FLOAT, ir
 from onnxscript import opset20 as op
-from onnxscript.function_libs.torch_lib.ops.core import aten_linspace, aten_scalar_tensor
+from onnxscript.function_libs.torch_lib.ops.core import aten_arange_start_step, aten_linspace, aten_scalar_tensor
 
 FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "Cos": torch.cos,
@@ -87,10 +87,22 @@ def _write_number(number: Any, dtype: int = FLOAT.dtype, **layout: Any) -> Any:
 
 def _write_linspace(start: Any, end: Any, steps: Any, dtype: int = FLOAT.dtype, **layout: Any) -> Any:
     """Write evenly spaced numbers as torch computes them, if they are known."""
+    return _write_range(torch.linspace, (start, end, steps), dtype) or aten_linspace(start, end, steps, dtype)
+
+
+def _write_arange(start: Any, end: Any, step: Any = 1, dtype: int = -1, **layout: Any) -> Any:
+    """Write a range with a fraction as torch computes it, if it is known: ONNX's may have one element more."""
+    has_fraction = any(isinstance(number, float) for number in (start, end, step))
+    made = _write_range(torch.arange, (start, end, step), dtype) if has_fraction else None
+    return made or aten_arange_start_step(start, end, step, dtype)
+
+
+def _write_range(function: Callable[..., torch.Tensor], numbers: tuple[Any, ...], dtype: int | None) -> Any:
+    """Write what a function of torch returns; None if a number is unknown, or the type has no fractions."""
     kind = FLOATS.get(FLOAT.dtype if dtype in (-1, None) else dtype)
-    if kind is None or not all(isinstance(number, int | float) for number in (start, end, steps)):
-        return aten_linspace(start, end, steps, dtype)
-    value: Any = ir.tensor(torch.linspace(start, end, steps, dtype=kind).numpy())
+    if kind is None or not all(isinstance(number, int | float) for number in numbers):
+        return None
+    value: Any = ir.tensor(function(*numbers, dtype=kind).numpy())
     return op.Constant(value=value)
 
 
@@ -98,5 +110,6 @@ FLOATS = {int(FLOAT.dtype): torch.float32, int(DOUBLE.dtype): torch.float64}
 NUMBERS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.scalar_tensor.default: _write_number,
     torch.ops.aten.linspace.default: _write_linspace,
+    torch.ops.aten.arange.start_step: _write_arange,
 }
 """What torch.onnx writes for numbers that stand among tensors."""

@@ -1,7 +1,7 @@
-"""Remainders and floor division of floats, as torch computes them: from the exact remainder, that of C's fmod.
+"""Refuse remainders and floor division of floats whose quotient torch.onnx rounds.
 
-torch.onnx writes floor(a / b), whose rounded quotient may reach the next whole number: it computes 1 // 0.1 as 10.
-torch's result is 9, since 0.1 in float32 is a little more than a tenth.
+It writes floor(a / b), whose rounded quotient may reach the next whole number: it computes 1 // 0.1 as 10. torch's
+result is 9, since 0.1 in float32 is a little more than a tenth.
 """
 
 from collections.abc import Callable
@@ -11,64 +11,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.export.error_text import MissingForm
+
 ATEN = torch.ops.aten
+REST = "rest = torch.fmod(a, b); rest = torch.where((rest != 0) & ((rest < 0) != (b < 0)), rest + b, rest)"
+FIX = f"write a % b as {REST}, and a // b as torch.round((a - rest) / b)"
 
 
-def _remainder(a: Any, b: Any) -> Any:
-    """Return the remainder of floor division, with the sign of b."""
-    if _is_exact(a, b):
+def _divide_down(a: Any, b: Any, *, rounding_mode: str | None = "floor") -> Any:
+    """Return NotImplemented, which keeps the operation, if floor(a / b) is right: the operands are integers, or a is
+    finite and b is a power of two, which only changes the exponent of a."""
+    if rounding_mode != "floor" or not torch.result_type(a, b).is_floating_point:
         return NotImplemented
-    a, b = _as_tensors(a, b)
-    rest = torch.fmod(a, b)
-    return torch.where(_is_below(rest, b), rest + b, rest)
-
-
-def _floor_divide(a: Any, b: Any) -> Any:
-    """Return floor(a / b) of the exact quotient. The remainder is subtracted from a before the division, so the
-    quotient is a whole number up to rounding."""
-    if _is_exact(a, b):
+    if not isinstance(b, Tensor) and bool(b) and isfinite(b) and abs(frexp(b)[0]) == 0.5:
         return NotImplemented
-    a, b = _as_tensors(a, b)
-    rest = torch.fmod(a, b)
-    whole = torch.round((a - rest) / b)
-    return torch.where(b == 0, a / b, torch.where(_is_below(rest, b), whole - 1, whole))
+    raise MissingForm(" of floats", FIX)
 
 
-def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
-    return _floor_divide(a, b) if rounding_mode == "floor" else NotImplemented
-
-
-def _is_exact(a: Any, b: Any) -> bool:
-    """Return whether floor(a / b) is right: the operands are integers, or a is finite and b is a power of two, which
-    only changes the exponent of a."""
-    if not torch.result_type(a, b).is_floating_point:
-        return True
-    return not isinstance(b, Tensor) and bool(b) and isfinite(b) and abs(frexp(b)[0]) == 0.5
-
-
-def _as_tensors(a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    """Return both operands as tensors of the type that torch gives to a result of the two."""
-    kind = torch.result_type(a, b)
-    device = next(operand.device for operand in (a, b) if isinstance(operand, Tensor))
-    first, second = (
-        operand.to(kind) if isinstance(operand, Tensor) else torch.full((), operand, dtype=kind, device=device)
-        for operand in (a, b)
-    )
-    return first, second
-
-
-def _is_below(rest: Tensor, b: Tensor) -> Tensor:
-    """Return whether the floor is one below the truncated quotient: the remainder `rest` is not 0, and its sign differs
-    from b's."""
-    return (rest != 0) & ((rest < 0) != (b < 0))
-
-
-FLOAT_DIVISION: dict[Any, Callable[..., Any]] = {
-    ATEN.remainder.Tensor: _remainder,
-    ATEN.remainder.Scalar: _remainder,
-    ATEN.remainder.Scalar_Tensor: _remainder,
-    ATEN.floor_divide.default: _floor_divide,
-    ATEN.floor_divide.Scalar: _floor_divide,
-    ATEN.div.Tensor_mode: _divide,
-    ATEN.div.Scalar_mode: _divide,
-}
+FLOAT_DIVISION: dict[Any, Callable[..., Any]] = dict.fromkeys(
+    (
+        ATEN.remainder.Tensor,
+        ATEN.remainder.Scalar,
+        ATEN.remainder.Scalar_Tensor,
+        ATEN.floor_divide.default,
+        ATEN.floor_divide.Scalar,
+        ATEN.div.Tensor_mode,
+        ATEN.div.Scalar_mode,
+    ),
+    _divide_down,
+)

@@ -1,6 +1,6 @@
-"""torch.linspace and torch.logspace with a number of steps that depends on a free size.
+"""torch.linspace with a number of steps that depends on a free size.
 
-torch.export treats their number of steps as a constant, so coordinates computed with them would fix the size.
+torch.export treats the number of steps as a constant, so coordinates computed with it would fix the size.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class FreeSteps(TorchFunctionMode):
-    """While active, `linspace` and `logspace` with a free number of steps are replaced by arithmetic on `arange`.
+    """While active, `linspace` with a free number of steps is replaced by arithmetic on `arange`.
 
         linspace(start, end, n)      ==>      start + i (end - start) / (n - 1)  for i = 0 .. n - 1
 
@@ -23,12 +23,11 @@ class FreeSteps(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
-        if func in (torch.linspace, torch.logspace):
-            form = _linspace if func is torch.linspace else _logspace
-            given = dict(zip(("start", "end", "steps", "base"), args, strict=False)) | named
+        if func is torch.linspace:
+            given = dict(zip(("start", "end", "steps"), args, strict=False)) | named
             dtype = given.get("dtype") or torch.get_default_dtype()
             if isinstance(given.get("steps"), torch.SymInt) and dtype.is_floating_point and given.get("out") is None:
-                return form(**{**given, "dtype": dtype})
+                return _linspace(**{**given, "dtype": dtype})
         return func(*args, **named)
 
 
@@ -38,7 +37,3 @@ def _linspace(start: Any, end: Any, steps: Any, dtype: torch.dtype, device: Any 
     last = torch.sym_max(steps - 1, 1)
     from_end = end - (steps - 1 - places) * (end - start) / last
     return torch.where(2 * places < steps, start + places * (end - start) / last, from_end)
-
-
-def _logspace(start: Any, end: Any, steps: Any, base: float = 10.0, **options: Any) -> Tensor:
-    return torch.pow(base, _linspace(start, end, steps, **options))

@@ -36,25 +36,6 @@ def _sort_stably(x: Tensor, *, stable: bool | None, dim: int = -1, descending: b
     return _sort(x, dim, descending)
 
 
-def _searchsorted(
-    edges: Tensor,
-    x: Tensor,
-    *,
-    out_int32: bool = False,
-    right: bool = False,
-    side: str | None = None,
-    sorter: Tensor | None = None,
-) -> Tensor:
-    """Return, for each x, the number of edges below x, or with `right` up to x. Edges are in ascending order. NaN is
-    above all edges."""
-    if sorter is not None:
-        edges = edges.gather(-1, sorter)
-    rows, places = edges.unsqueeze(-2) if edges.dim() > 1 else edges, x.unsqueeze(-1)
-    before = rows <= places if right or side == "right" else rows < places
-    before = before | torch.isnan(places) if x.is_floating_point() else before
-    return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
-
-
 def _isin(x: Tensor, elements: Tensor, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Return, for each x, whether it is one of the elements (or is not, with `invert`)."""
     found = (x.unsqueeze(-1) == elements.flatten()).any(-1)
@@ -64,6 +45,5 @@ def _isin(x: Tensor, elements: Tensor, *, assume_unique: bool = False, invert: b
 ORDER_STATISTICS: dict[Any, Callable[..., Any]] = {
     ATEN.sort.default: _sort,
     ATEN.sort.stable: _sort_stably,
-    ATEN.searchsorted.Tensor: _searchsorted,
     ATEN.isin.Tensor_Tensor: _isin,
 }

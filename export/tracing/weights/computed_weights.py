@@ -1,4 +1,4 @@
-"""Compute an operation that ONNX lacks when the graph is written, if it depends on weights alone, as the QR
+"""Compute an operation that ONNX lacks when the graph is written, if it depends on weights and numbers alone, as the QR
 decomposition of a parameter does."""
 
 import operator
@@ -13,8 +13,8 @@ COMPUTED = "computed_weight"  # beginning of the names of the results
 
 
 def compute_from_weights(program: torch.export.ExportedProgram, operation: Any) -> bool:
-    """Replace, in place, the results of an operation by constants wherever it depends on weights alone. Returns False
-    if it does nowhere."""
+    """Replace, in place, the results of an operation by constants wherever it depends on weights and numbers alone.
+    Returns False if it does nowhere."""
     values = _read_inputs(program)
     calls = [node for node in program.graph.nodes if node.target == operation]
     found = {node: value for node in calls if (value := _compute(node, values)) is not None}
@@ -48,7 +48,7 @@ def _call(node: Node, values: dict[Node, Any]) -> Any:
     if not callable(node.target) or torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return None
     inputs = {each: _compute(each, values) for each in node.all_input_nodes}
-    if not inputs or any(value is None for value in inputs.values()):
+    if any(value is None for value in inputs.values()):
         return None
     args, options = torch.fx.node.map_arg((node.args, dict(node.kwargs)), inputs.__getitem__)
     with torch.no_grad():

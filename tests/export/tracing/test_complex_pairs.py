@@ -32,11 +32,10 @@ class Moving(Tiny):
         z = torch.complex(h, 0.5 * h.flip(1))
         z = z[:, [1, 0]] + z[:, 1].unsqueeze(1) * 2
         first, second = z.split(1, dim=-3)
-        (third, fourth), (fifth, _) = z.chunk(2, 1), z.split([1, 1], 1)
-        z = torch.cat([first * third, second, fourth - fifth, *(each[:, None] for each in z.unbind(1))], 1)
+        third, fourth = z.split([1, 1], 1)
+        z = torch.cat([first * third, second, fourth - third], 1)
         z = z[:, None, -2:].expand(-1, 2, -1, -1, -1).repeat(1, 1, 1, 2, 1).select(-4, 1)
-        z = nn.functional.pad(z, (1, 0, 0, 0))[..., :4]
-        z = torch.where(z.abs() > 0.1, z, torch.zeros_like(z)).index_select(-2, torch.tensor([7, 0, 2, 5]))
+        z = torch.where(z.abs() > 0.1, z, 2 * z).index_select(-2, torch.tensor([7, 0, 2, 5]))
         return z.real - z.imag
 
 

@@ -1,26 +1,9 @@
-"""Operations with fewstep's own form or without a form: diagonals, and operations whose form in torch.onnx differs."""
+"""Operations whose form in torch.onnx differs from torch."""
 
 import torch
 from torch import Tensor
 
 from tests.export.tracing.operations import Functions, assert_equal_to_torch
-
-INFINITY, NAN = float("inf"), float("nan")
-MATRICES = torch.tensor([[[INFINITY, 1.0, 2.0], [NAN, 3.0, -INFINITY], [4.0, 5.0, 6.0]]] * 3)
-
-
-def test_a_diagonal_has_no_part_of_the_other_elements() -> None:
-    diagonals: Functions = {
-        "square": lambda x: x.diagonal(dim1=1, dim2=2),
-        "below": lambda x: x.diagonal(-1, 1, 2),
-        "above": lambda x: x.diagonal(2, 1, 2),
-        "wide": lambda x: x[:, :2].diagonal(1, -2, -1),
-        "tall": lambda x: x[:, :, :2].diagonal(-1, 1, 2),
-        "axes_exchanged": lambda x: x.diagonal(1, 2, 1),
-        "sum": lambda x: torch.einsum("bii->b", x[:, 1:, 1:].nan_to_num(posinf=1.0)),
-    }
-    assert diagonals["below"](MATRICES)[0, 1].item() == 5.0
-    assert_equal_to_torch(diagonals, MATRICES, 0.0)
 
 
 def test_indices_may_be_int32() -> None:

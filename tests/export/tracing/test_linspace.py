@@ -1,4 +1,4 @@
-"""Coordinates by linspace and logspace leave a size free, and equal torch's."""
+"""Coordinates by linspace leave a size free, and equal torch's."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +20,6 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "of_a_size": lambda x: torch.linspace(0.5, x.shape[-1] - 0.5, steps=x.shape[-1], dtype=x.dtype, device=x.device),
     "of_tensors": lambda x: torch.linspace(x.new_tensor(0.25), x.new_tensor(3), x.shape[-1]),
     "of_another_size": lambda x: torch.linspace(-1, 1, 2 * x.shape[-1] - 1)[::2],
-    "logspace": lambda x: torch.logspace(0, -2, x.shape[-1]),
-    "to_base_2": lambda x: torch.logspace(0, 3, x.shape[-1], base=2),
 }
 
 

@@ -1,4 +1,4 @@
-"""Operations that ONNX lacks are computed when the graph is written, if they depend on weights alone."""
+"""Operations that ONNX lacks are computed when the graph is written, if they depend on weights and numbers alone."""
 
 import numpy as np
 import pytest
@@ -63,6 +63,21 @@ def test_a_weight_that_is_changed_in_place_stays() -> None:
     program, x = torch.export.export(module, (torch.randn(2, 3, 4),), dynamic_shapes=BATCH), torch.randn(5, 3, 4)
     assert not compute_from_weights(program, QR)
     torch.testing.assert_close(program.module()(x), module(x))
+
+
+class Sawtooth(nn.Module):
+    """Adds the rests of numbers that are no weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.arange(4) * 0.5 % 0.7
+
+
+@pytest.mark.slow
+def test_numbers_alone_are_computed_too() -> None:
+    x = torch.zeros(5, 3, 4)
+    graph, _ = capture(Sawtooth(), (x[:2],), BATCH, ["x"], ["y"])
+    found = run(graph, {"x": x.numpy()})["y"]
+    assert found[0, 0].tolist() == pytest.approx([0.0, 0.5, 0.3, 0.1], abs=1e-6)
 
 
 @pytest.mark.slow
