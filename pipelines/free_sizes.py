@@ -25,7 +25,7 @@ from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.relations.argument_rows import rows_first
 from fewstep.pipelines.relations.networks import RecordedNetworks, check_parts, split_record
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
-from fewstep.pipelines.relations.relations import is_part, same
+from fewstep.pipelines.relations.relations import may_be_encoded, same
 from fewstep.pipelines.size_search import counts_of_steps, read_shift
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Description
@@ -186,4 +186,4 @@ def _fits(
     has_shape = len(described) == resized.dim() - 1 and all(
         size == described[axis] for axis, size in enumerate(resized.shape[1:]) if axis not in texts
     )
-    return has_shape and (resized.shape != value.shape or is_part(path) or same(value, resized))
+    return has_shape and (resized.shape != value.shape or may_be_encoded(path) or same(value, resized))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from fewstep.export.sources.folder_kinds import FolderKind, ObjectOrigin
 from fewstep.export.sources.model_files import CONFIG, FP16, WEIGHTS, index_name, read_json, shard_names
 from fewstep.export.spec import Source, with_spec
-from fewstep.pipelines.files.folder import INDEX, Folder, is_component
-from fewstep.pipelines.listed.control import ADAPTER, CONTROLNET
+from fewstep.pipelines.files.folder import CONTROLNET, INDEX, Folder, is_component
+from fewstep.pipelines.listed.control import ADAPTER
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from msgspec.structs import replace as with_fields
 from torch import nn
 
+from fewstep.pipelines.given_arguments import explain_given
 from fewstep.pipelines.recording.added_x import adds_x, remove_x
-from fewstep.pipelines.recording.call_record import LEARNED, CallRecord, select_rows
+from fewstep.pipelines.recording.call_record import LEARNED, CallRecord, Joint, select_rows
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.inverted_flow import without_inversion
-from fewstep.pipelines.recording.network_state import ChangedNetworkError
-from fewstep.pipelines.recording.record import CallError, record, record_times
+from fewstep.pipelines.recording.joined_networks import JoinedNetwork, find_joint
+from fewstep.pipelines.recording.record import record, record_times
 from fewstep.pipelines.recording.settings import (
     MORE_STEPS,
     PROMPT,
@@ -25,7 +25,7 @@ from fewstep.pipelines.recording.settings import (
     CallSettings,
     choose_settings,
 )
-from fewstep.pipelines.recording.stand_ins import UNRECORDED, LengthError, recording_error
+from fewstep.pipelines.recording.stand_ins import LengthError, recording_error
 from fewstep.pipelines.recording.usual_call import record_usual_call
 from fewstep.pipelines.relations.adapter import RecordedNetwork, read_variance
 from fewstep.pipelines.relations.argument_rows import find_second_axes
@@ -51,10 +51,12 @@ FindLayout = Callable[[BuiltPipeline, CallSettings, CallRecord], BuiltPipeline]
 
 @dataclass(frozen=True)
 class Part:
-    """What was derived from the recordings about one of the networks."""
+    """What was derived from the recordings about one of the networks. `joint`: how it is joined with a second one that
+    runs before it, or None."""
 
     relations: Relations
     arguments: NetworkArguments
+    joint: Joint | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,11 @@ class RecordedPipeline:
     def arguments(self) -> NetworkArguments:
         """The arguments of the network of the last steps."""
         return list(self.parts.values())[-1].arguments
+
+    def load(self, component: str, load: Callable[[str], nn.Module]) -> nn.Module:
+        """Return one of the networks as `load` returns it, joined with the second network that runs before it."""
+        network, joint = load(component), self.parts[component].joint
+        return network if joint is None else JoinedNetwork(network, load(joint.component), joint)
 
     def wrap(self, networks: Mapping[str, nn.Module]) -> RecordedNetworks:
         """Return the networks with the signature of a denoiser."""
@@ -244,8 +251,9 @@ def _sort_arguments(
         variants = {setting: part(variant, component) for setting, variant in records.variants.items()}
         embeddings = built.denoisers[component].embeddings.items()
         labels = {path: Labels(name, count, settings) for path, count in embeddings}
-        own = sort_arguments(name, relations, part(records.base, component), variants, labels)
-        parts[component] = Part(relations, own)
+        base = part(records.base, component)
+        own = sort_arguments(name, relations, base, variants, labels)
+        parts[component] = Part(relations, own, find_joint(name, base))
     return parts
 
 
@@ -361,32 +369,3 @@ def name_guider(error: UserError, built: BuiltPipeline) -> UserError:
         return error
     fix = f"return the pipeline from a function, with guider={LINEAR_GUIDER}(): docs/export/diffusers.md, A pipeline of"
     return UserError(f"{error.what}: its guider is {type(guider).__name__}", f"{fix} your class")
-
-
-def _name_change(error: ChangedNetworkError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
-    """Return the error of a call that changes its network. The fix is to leave a given argument out, if the call does
-    not change its network without that one."""
-    for name in given:
-        try:
-            record_usual_call(built, {key: value for key, value in given.items() if key != name})
-        except UserError:
-            continue
-        return UserError(error.what, f"leave out --call {name}={given[name]}, without which it does not")
-    return error
-
-
-def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
-    """Return the error of a recording. If the pipeline's call failed, and its usual call without the given arguments
-    runs or fails in another way, the fix names these arguments. Whether the usual call can be recorded is not tested.
-    If the call changed the network, the fix names a given argument without which it does not."""
-    if isinstance(error, ChangedNetworkError):
-        return _name_change(error, built, given)
-    if not given or not isinstance(error, CallError):
-        return error
-    values = {name: "@FILE.npy" if isinstance(value, np.ndarray) else value for name, value in given.items()}
-    options = " ".join(f"--call {name}={value}" for name, value in values.items())
-    try:
-        record_usual_call(built, {})
-    except UserError as other:
-        return error if other.what == error.what else UserError(error.what, f"check {options}, or {UNRECORDED}")
-    return UserError(error.what, f"the call works without {options}: give another value, or leave it out")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -137,18 +138,23 @@ def _load_folder(
 ) -> TorchSource:
     recorded = record_folder(folder, scheduler, given, pads_texts)
     _refuse_unknown_padding(recorded)  # before gigabytes are read
-    loaded = {name: load_network(folder.path / name) for name in recorded.parts}
+    configs, files = list[Path](), list[Path]()
+
+    def load(name: str) -> nn.Module:
+        network, own = load_network(folder.path / name)
+        configs.append(folder.path / name / CONFIG)
+        files.extend(own)
+        return network
+
+    networks = {name: recorded.load(name, load) for name in recorded.parts}
     companions, label, read = None, str(folder.path), partial(read_stored, folder)
     with silence_libraries():
         if not any(folder.class_of(name).startswith("Autoencoder") for name in without):
             companions = read_companions(label, recorded, read)
         companions = _add_text(companions, label, recorded, read, without)
     more = () if companions is None else companions.files
-    configs = [folder.path / name / CONFIG for name in loaded]
-    files = [file for _, own in loaded.values() for file in own]
     digest = hash_files([*configs, folder.path / "scheduler" / "scheduler_config.json", *files, *more])
     origin = PipelineOrigin(folder.path.resolve().name, str(folder.path), digest)
-    networks = {name: network for name, (network, _) in loaded.items()}
     stored = StoredNetworks(
         lambda name: load_network(folder.path / name)[0], lambda name: outline_network(folder.path / name)
     )
@@ -173,7 +179,7 @@ def _load_in_memory(pipeline: Any, label: str, sha256: str, given: Mapping[str, 
         network: nn.Module = getattr(pipeline, name)
         return network
 
-    networks = {name: load(name) for name in recorded.parts}
+    networks = {name: recorded.load(name, load) for name in recorded.parts}
     return _make_source(
         recorded, networks, PipelineOrigin(label, label, sha256), companions, StoredNetworks(load, load)
     )
@@ -243,7 +249,7 @@ def _make_source(
         return replace(source, batch_least=least, loops_over_samples=True)
 
     def load_expert(component: str) -> TorchSource:
-        return replace(wrap(component, to_float32(stored.load(component)).eval()), companions=None)
+        return replace(wrap(component, to_float32(recorded.load(component, stored.load)).eval()), companions=None)
 
     until = recorded.until or inf
     experts = tuple(

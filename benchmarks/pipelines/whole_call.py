@@ -68,7 +68,7 @@ def compare_whole_call(folder: Path, bundle: Path, settings: Mapping[str, Any]) 
     with silence_libraries():
         built = build_pipeline(read, load=partial(_load, open_bundle(bundle).manifest.text is not None))
         built = built.with_layout_of(recorded.built)
-        networks = {name: load_network(folder / name)[0].float().eval() for name in recorded.parts}
+        networks = {name: recorded.load(name, partial(_load_denoiser, folder)) for name in recorded.parts}
         modules, manifest = recorded.wrap(networks), open_bundle(bundle).manifest
         has_text = manifest.text is not None
         from_text = max(_compare_text(bundle, built, recorded, modules, texts) for texts in TEXTS) if has_text else None
@@ -76,6 +76,10 @@ def compare_whole_call(folder: Path, bundle: Path, settings: Mapping[str, Any]) 
         returns = manifest.autoencoder is not None or is_picture
         from_x = _compare_output(bundle, built, recorded, networks) if returns else None
     return WholeCall(from_text, from_x)
+
+
+def _load_denoiser(folder: Path, name: str) -> nn.Module:
+    return load_network(folder / name)[0].float().eval()
 
 
 def _load(has_text: bool, home: Path, network_class: Any) -> nn.Module | None:

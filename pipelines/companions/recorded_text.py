@@ -111,7 +111,8 @@ def find_text_rules(recorded: RecordedPipeline) -> RecordedText | None:
 
 
 def _find_text_rules(recorded: RecordedPipeline, all_samples: Sequence[TextSample]) -> RecordedText | None:
-    names = list_text_conditions(all_samples)
+    shared = {condition.name for condition in recorded.arguments.conditions if condition.shared}
+    names = [name for name in list_text_conditions(all_samples) if name not in shared]  # such as an encoded picture
     samples = [sample for sample in all_samples if not is_zero(sample, names)]
     sees_picture = PICTURE in recorded.settings.variants and bool(find_features(samples[0].record))
     others = record_samples(recorded, *TEXTS[0], variant=PICTURE) if sees_picture else []

@@ -9,6 +9,7 @@ from fewstep.export.sources.model_files import CONFIG, GIVE_PIPELINE, ONNX, TOKE
 from fewstep.export.sources.model_files import INDEX as INDEX
 from fewstep.plans.errors import UserError
 
+CONTROLNET = "controlnet"  # a component that runs in each step, before the denoiser
 DIFFUSERS = "diffusers"  # the library of a component
 FORMER_CLASS = "Transformer2DModel"
 PRESENT_CLASSES = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}

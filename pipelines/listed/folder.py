@@ -1,7 +1,7 @@
 """Read a diffusers pipeline's folder, with model_index.json, as written by `save_pretrained`, without network access.
 
 The denoiser's class and shape come from its config.json, its schedule and prediction from
-scheduler/scheduler_config.json. A ControlNet or an adapter in the folder becomes part of the denoiser. Weights are read
+scheduler/scheduler_config.json. An adapter in the folder becomes part of the denoiser. Weights are read
 only from safetensors, since a pickle runs code. A folder exported by optimum contains model.onnx instead, and needs
 neither torch nor diffusers, unless a default of its pipeline's call is a condition (`call_defaults.py`).
 """
@@ -19,9 +19,9 @@ from fewstep.export.sources.model_files import CONFIG, GIVE_PIPELINE, ONNX, Conf
 from fewstep.export.sources.onnx_file import OnnxSource
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.export.spec import Spec
-from fewstep.pipelines.files.folder import INDEX, Folder, read_config
+from fewstep.pipelines.files.folder import CONTROLNET, INDEX, Folder, read_config
 from fewstep.pipelines.listed.classes import CLASSES
-from fewstep.pipelines.listed.control import add_control, find_control
+from fewstep.pipelines.listed.control import ADAPTER, add_control, has_adapter
 from fewstep.pipelines.listed.interface import IMAGE, WRITE_IT, Interface
 from fewstep.pipelines.listed.pipelines import is_listed, warn_of_pipeline, with_unheld_start
 from fewstep.pipelines.listed.students import warn_of_student
@@ -53,6 +53,9 @@ def load_diffusers_folder(
     folder = Folder(path)
     if is_recorded(folder):
         return _record(folder, call or {}, without)
+    if folder.has(CONTROLNET):
+        what = f"{path}: only the recording of a pipeline joins its {CONTROLNET} with its denoiser"
+        raise UserError(what, "export the original folder of a pipeline of diffusers, with its text encoders")
     folder = replace(folder, without=frozenset(without))
     component = _find_denoiser(folder)
     home = path / component
@@ -64,10 +67,10 @@ def load_diffusers_folder(
     interface = read_interface(config, folder, home)
     folder.check_class(component)
     _refuse_experts(folder, component)
-    control = find_control(folder, config["_class_name"])
-    if control is not None:
-        folder.check_class(control)
-        interface = add_control(interface, control, folder)
+    is_adapted = has_adapter(folder, config["_class_name"])
+    if is_adapted:
+        folder.check_class(ADAPTER)
+        interface = add_control(interface, folder)
     scheduler = read_recorded_scheduler(folder)
     warn_of_pipeline(folder)
     warn_of_student(folder, scheduler)
@@ -76,21 +79,18 @@ def load_diffusers_folder(
     spec = Spec(name, interface.x_shape, interface.conditions, prediction, schedule, heads=interface.heads)
     read = [home / CONFIG, path / SCHEDULER]
     if (home / ONNX).is_file():
-        if control is not None:
-            raise UserError(f"{home / ONNX} does not contain the {control}", "export the original pipeline's folder")
+        if is_adapted:
+            raise UserError(f"{home / ONNX} does not contain the {ADAPTER}", "export the original pipeline's folder")
         return make_onnx_source(home, spec, interface, scheduler, read)
     from fewstep.pipelines.companions.networks import read_pipeline
     from fewstep.pipelines.files.loading import load_network
-    from fewstep.pipelines.listed.network import ControlledUNet, wrap_network
+    from fewstep.pipelines.listed.network import AdaptedUNet, wrap_network
 
     network, files = load_network(home)
     module = wrap_network(network, interface)
-    if control is not None:
-        control_net, more = load_network(path / control)
-        module, files = (
-            ControlledUNet(network, control_net, control, interface),
-            [*files, path / control / CONFIG, *more],
-        )
+    if is_adapted:
+        adapter, more = load_network(path / ADAPTER)
+        module, files = AdaptedUNet(network, adapter, interface), [*files, path / ADAPTER / CONFIG, *more]
     pipeline = read_pipeline(folder, config["_class_name"], spec.x_shape, spec.conditions)
     files = [*files, *(() if pipeline is None else pipeline.files)]
     digest = hash_files([*read, *files])
@@ -122,7 +122,8 @@ def _with_text_length(folder: Folder, call: Mapping[str, Any], config: Config) -
 def is_recorded(folder: Folder) -> bool:
     """Return True for a pipeline of diffusers that fewstep does not list, or whose network it does not list."""
     names = {form.__name__ for form in CLASSES}
-    if is_listed(folder.pipeline) and any(folder.class_of(name) in names for name in DENOISERS):
+    has_second = folder.has(CONTROLNET)  # which only a recording joins with the denoiser
+    if not has_second and is_listed(folder.pipeline) and any(folder.class_of(name) in names for name in DENOISERS):
         return False
     if not folder.pipeline or any(map(folder.is_onnx, DENOISERS)):
         return False

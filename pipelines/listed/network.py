@@ -5,12 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.pipelines.listed.control import CONTROL, CONTROL_SCALE, CONTROLNET
+from fewstep.pipelines.listed.control import CONTROL, CONTROL_SCALE
 from fewstep.pipelines.listed.interface import ADDED, AESTHETIC_SCORE, IMAGE, TIME_IDS, Interface
 
 NetworkArguments = dict[str, Any]  # the network's arguments except x and time
 TEXT, ADDED_ARGUMENT = "encoder_hidden_states", "added_cond_kwargs"
-READ_BY_CONTROL = (TEXT, ADDED_ARGUMENT)  # arguments that pipelines pass to a ControlNet too
 
 
 class ConditionedNetwork(nn.Module):
@@ -43,27 +42,16 @@ class ConditionedNetwork(nn.Module):
         return prediction
 
 
-class ControlledUNet(ConditionedNetwork):
-    """A U-Net to which a ControlNet (Zhang et al. 2023) or a T2I-Adapter (Mou et al. 2023) adds residuals.
+class AdaptedUNet(ConditionedNetwork):
+    """A U-Net to which a T2I-Adapter (Mou et al. 2023) adds residuals, which it computes from an image."""
 
-    A ControlNet also takes x and the time, so all but its first layers run at each step. An adapter takes only its
-    image.
-    """
-
-    def __init__(self, network: nn.Module, control: nn.Module, component: str, interface: Interface) -> None:
+    def __init__(self, network: nn.Module, adapter: nn.Module, interface: Interface) -> None:
         super().__init__(network, interface)
-        self.control, self.component = control, component
+        self.adapter = adapter
 
     def predict(self, x: Tensor, time: Tensor, arguments: NetworkArguments) -> Tensor:
         picture, scale = arguments.pop(CONTROL), arguments.pop(CONTROL_SCALE)[:, None, None, None]
-        if self.component == CONTROLNET:
-            shared = {name: value for name, value in arguments.items() if name in READ_BY_CONTROL}
-            down, middle = self.control(
-                x, time, controlnet_cond=picture, conditioning_scale=scale, **shared, return_dict=False
-            )
-            arguments |= {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-        else:
-            arguments["down_intrablock_additional_residuals"] = [scale * residual for residual in self.control(picture)]
+        arguments["down_intrablock_additional_residuals"] = [scale * residual for residual in self.adapter(picture)]
         return super().predict(x, time, arguments)
 
 

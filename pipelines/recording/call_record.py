@@ -11,14 +11,41 @@ from torch.utils import _pytree as pytree
 
 from fewstep.plans.errors import UserError
 
+INPUTS_OF = "inputs of "  # before the name of a second network, in the name of an argument of joined calls
 LEARNED = ("learned", "learned_range")  # values of `variance_type` with which DDPM reads a second half of the channels
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How the call of a second network belongs to that of the denoiser. The arguments of the second network are in a
+    dict, which is the argument `inputs` of the joined call.
+
+    component: the second network.
+    fed: for each argument of the denoiser that is an output of the second network, the number of that output.
+    shared: for each argument of the second network that the denoiser gets too, the path of the denoiser's, and how many
+        of its channels the second network gets, or None for all of the tensor.
+    numbers: the numbers among the arguments of the second network, such as the weight of the control. In the joined
+        call each is a tensor [rows].
+    dimensions: the number of dimensions of the second network's outputs.
+    """
+
+    component: str
+    fed: Mapping[str, int]
+    shared: Mapping[str, tuple[str, int | None]]
+    numbers: tuple[str, ...]
+    dimensions: int
+
+    @property
+    def inputs(self) -> str:
+        return INPUTS_OF + self.component
 
 
 @dataclass(frozen=True)
 class NetworkCall:
     """A call of a denoiser. `leaves` are its arguments by path, such as "['hidden_states']"; `structure` rebuilds the
     nested arguments from them. `output` is the tensor that the network returned, or the random probe that replaced it.
-    `more` are further tensors that it returned. A list of tensors, one for each row, is stacked (`is_list`)."""
+    `more` are further tensors that it returned. A list of tensors, one for each row, is stacked (`is_list`). `joint`
+    says how it was joined with the call of a second network, or is None."""
 
     component: str
     leaves: Mapping[str, Any]
@@ -26,6 +53,7 @@ class NetworkCall:
     output: Tensor
     more: tuple[Tensor, ...] = ()
     is_list: bool = False
+    joint: Joint | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -63,6 +91,11 @@ class SchedulerStep:
             result=flat(self.result, other.result),
             joined=self.joined + 1,
         )
+
+
+def is_of_second(path: str) -> bool:
+    """Return True for the path of an argument of a second network, such as the picture of a ControlNet."""
+    return path.startswith(f"['{INPUTS_OF}")
 
 
 def select_rows(value: Tensor, branch: int, samples: int) -> Tensor:

@@ -29,6 +29,7 @@ from fewstep.pipelines.recording.stand_ins import (
 from fewstep.plans.errors import UserError
 
 DENOISER_MODULES = ("diffusers.models.transformers.", "diffusers.models.unets.")
+SECOND_MODULES = "diffusers.models.controlnets."  # networks that run in each step, before the denoiser
 OWN_DENOISERS = ("unet", "transformer")  # names of networks that pipelines define themselves, as AudioLDM 2 does
 NOT_DENOISERS = ("MotionAdapter",)  # defined in a U-Net's module, and never called
 PRIOR = "PriorTransformer"  # makes a condition before the loop, in a pipeline that also has a U-Net
@@ -45,6 +46,7 @@ class BuiltPipeline:
     packing: how the pipeline packs latents into the tokens that its scheduler steps, or None. Recordings are rewritten
         so that x is the latents.
     settings: what its folder has besides components, such as the names of labels.
+    seconds: those of `denoisers` that run before another one, which takes their outputs, such as a ControlNet.
     """
 
     pipeline: Any
@@ -53,6 +55,7 @@ class BuiltPipeline:
     converts: bool = False
     packing: Packing | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    seconds: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -110,7 +113,8 @@ def finish_pipeline(
                 "and other components"
             )
     pipeline.set_progress_bar_config(disable=True)
-    return BuiltPipeline(pipeline, denoisers)
+    seconds = frozenset(name for name in denoisers if type(built[name]).__module__.startswith(SECOND_MODULES))
+    return BuiltPipeline(pipeline, denoisers, seconds=seconds)
 
 
 def is_pipeline(name: str) -> bool:
@@ -186,7 +190,8 @@ def _build_component(
 def _is_denoiser(name: str, made: Any) -> bool:
     """Return True for a network that may be called in the loop. Some pipelines define their own."""
     is_own = made.__module__.startswith("diffusers.pipelines.") and name in OWN_DENOISERS
-    return (is_own or made.__module__.startswith(DENOISER_MODULES)) and made.__name__ not in NOT_DENOISERS
+    is_known = made.__module__.startswith((*DENOISER_MODULES, SECOND_MODULES))
+    return (is_own or is_known) and made.__name__ not in NOT_DENOISERS
 
 
 def _builder(made: Any, home: Any) -> Callable[[], nn.Module]:

@@ -81,9 +81,11 @@ class NetworkForm(nn.Module):
             leaves[path] = PLACEHOLDER
         arguments = pytree.tree_unflatten(list(leaves.values()), structure)
         arguments |= {**others, X: x.reshape(rows, *self.x_shape)}
+        leaves, structure = flatten(arguments)
         if self.output is None:
-            return NetworkCall(call.component, *flatten(arguments), call.output)
-        return NetworkCall(call.component, *flatten(arguments), self._read_output((call.output, *call.more)))
+            return replace(call, leaves=leaves, structure=structure)
+        output = self._read_output((call.output, *call.more))
+        return replace(call, leaves=leaves, structure=structure, output=output, more=(), is_list=False)
 
     def _maps(self) -> Iterator[tuple[str, ElementMap]]:
         for path, elements in zip(self.paths, self.inputs, strict=True):

@@ -47,8 +47,9 @@ class PackedForm(nn.Module):
             list({**call.leaves, path: PLACEHOLDER}.values()), call.structure
         )
         arguments |= {**others, X: self.packing.unpack(self.elements.select(leaf))}
+        leaves, structure = flatten(arguments)
         output = self.packing.unpack(self._cut(call.output, self.packing.tokens[0]))
-        return NetworkCall(call.component, *flatten(arguments), output)
+        return replace(call, leaves=leaves, structure=structure, output=output)
 
     def forward(self, network: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
         """Call a network with the arguments of a rewritten call. Returns the prediction [rows, channels, *sizes]."""

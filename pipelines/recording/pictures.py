@@ -27,9 +27,9 @@ def find_side(pipeline: Any) -> int:
 
 def make_pictures(takes: Mapping[str, Any], given: Mapping[str, Any], seed: int, side: int = SIDE) -> dict[str, Any]:
     """Return a random image, mask or video for each image argument of a call that is not given. They depend on the
-    seed. `side` is their size in pixels if the call takes no height."""
+    seed. `side` is their size in pixels unless the call has a height by default: without one, the picture has it."""
     random = np.random.default_rng(seed)
-    side = SIDE if "height" in takes else side
+    side = SIDE if getattr(takes.get("height"), "default", None) is not None else side
     height, width = int(given.get("height") or side), int(given.get("width") or side)
     made: dict[str, Any] = {}
     for name in PICTURES:

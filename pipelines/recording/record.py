@@ -28,6 +28,7 @@ from fewstep.pipelines.recording.call_record import (
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.failed_call import advise_run, describe_failure, fix_of_change, name_with_absent
 from fewstep.pipelines.recording.inverted_flow import is_inverted, turn_around
+from fewstep.pipelines.recording.joined_networks import join_calls, split_joined
 from fewstep.pipelines.recording.network_state import Watch
 from fewstep.pipelines.recording.own_noise import record_own_noise
 from fewstep.pipelines.recording.packing import Packing
@@ -111,7 +112,7 @@ def record(
     recorder, returned, failure = _run_call(built, settings, seed, networks or {}, None, deviation, stops)
     scheduler, call_record = built.pipeline.scheduler, drop_copies(recorder.finish(returned, failure))
     call_record = call_record if built.packing is None else built.packing.unpack_record(call_record)
-    call_record = split_ragged(call_record)
+    call_record = join_calls(built.name, split_ragged(call_record), built.seconds)
     call_record = call_record if built.form is None else built.form.rewrite(built.name, call_record)
     call_record = remove_x(call_record) if built.converts else call_record
     if is_inverted(scheduler):
@@ -184,7 +185,7 @@ def _watch_networks(
 
     networks: the denoisers that run. The others are copies of the stand-ins, and `probe` answers in their place.
     """
-    watches = []
+    watches, networks = [], split_joined(networks)
     for name, shapes in built.denoisers.items():
         stand_in: nn.Module = getattr(built.pipeline, name)
         fix = partial(fix_of_change, built.pipeline)
@@ -200,7 +201,7 @@ def _watch_networks(
             answer = partial(probe, pair[1].network, shapes)
         stack.enter_context(place(built.pipeline, {name: pair[1].network}))
         for watch in pair:  # the pipeline may have kept the first one elsewhere too
-            forward = _recording_forward(recorder, built.name, name, watch, answer)
+            forward = _recording_forward(recorder, built, name, watch, answer)
             stack.enter_context(patch.object(watch.network, "forward", forward, create=True))
         watches += pair
     return watches
@@ -273,7 +274,7 @@ def _run_on_cpu(built: BuiltPipeline) -> Iterator[None]:
 
 
 def _recording_forward(
-    recorder: _Recorder, label: str, name: str, watch: Watch, answer: Callable[[dict[str, Any]], Any]
+    recorder: _Recorder, built: BuiltPipeline, name: str, watch: Watch, answer: Callable[[dict[str, Any]], Any]
 ) -> Callable[..., Any]:
     """Return a `forward` that records the calls of a network, and compares its state at each."""
     network = watch.network
@@ -285,7 +286,7 @@ def _recording_forward(
         flat, structure = pytree.tree_flatten_with_path(arguments)
         leaves = {pytree.keystr(path): _copy(leaf) for path, leaf in flat}
         outputs = answer(arguments)
-        tensors, is_list = _read_outputs(f"the network {name} of {label}", outputs)
+        tensors, is_list = _read_outputs(f"the network {name} of {built.name}", outputs, name in built.seconds)
         first, *more = (tensor.clone() for tensor in tensors)
         recorder.pending.append(NetworkCall(name, leaves, structure, first, tuple(more), is_list))
         return outputs
@@ -293,13 +294,13 @@ def _recording_forward(
     return forward
 
 
-def _read_outputs(label: str, outputs: Any) -> tuple[list[Tensor], bool]:
+def _read_outputs(label: str, outputs: Any, is_second: bool) -> tuple[list[Tensor], bool]:
     """Return the floating-point tensors that a network returned, and whether it returned a list with one tensor per
-    row, whose tensors are then stacked. Raises UserError if there are none, or if the tensors of a list differ in
-    shape."""
+    row, whose tensors are then stacked. The lists of a second network, such as a ControlNet, have a tensor for each
+    block. Raises UserError if there are none, or if the tensors of a list differ in shape."""
     tensors = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     values = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, tuple) else ()
-    is_list = isinstance(next(iter(values), None), list)
+    is_list = isinstance(next(iter(values), None), list) and not is_second
     if not tensors or (is_list and len({tensor.shape for tensor in tensors}) > 1):
         what = "a list of tensors of different shapes" if tensors else "no tensors"
         raise recording_error(f"{label} returns {what}")

@@ -32,6 +32,7 @@ PICTURE = "image"  # a variant, of pictures and of arrays
 ALONE = "argument "  # before the name of an array, in the name of a variant that changes this array alone
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
 GUIDANCES = ("guidance_scale", "true_cfg_scale", "audio_guidance_scale", "embedded_guidance_scale", "guidance_scale_2")
+SCALES = ("controlnet_conditioning_scale",)  # weights of what a second network adds
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
 OUTPUT, STEP_COUNT, STRENGTH = "output_type", "num_inference_steps", "strength"
 WHOLE = ("height", "width", "num_frames", STEP_COUNT)  # arguments that are positive whole numbers
@@ -230,7 +231,7 @@ def _variants(takes: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
     if NEGATIVE in takes:
         variants[OTHER] = {NEGATIVE: OTHERS[1]}
         variants[OTHER_SHORTNESS] = {NEGATIVE: ""}
-    for each in GUIDANCES:
+    for each in (*GUIDANCES, *SCALES):
         default = usual.get(each, takes[each].default if each in takes else None)
         if isinstance(default, int | float) and not isinstance(default, bool):
             variants[each] = {each: default + 0.5}

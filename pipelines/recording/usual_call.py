@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewstep.pipelines.recording.call_record import CallRecord, SchedulerStep
 from fewstep.pipelines.recording.components import BuiltPipeline
+from fewstep.pipelines.recording.joined_networks import joins_alike
 from fewstep.pipelines.recording.record import CallError, record
 from fewstep.pipelines.recording.settings import (
     GUIDANCES,
@@ -46,7 +47,8 @@ def record_usual_call(
             raise
         given = {**given, OUTPUT: default.default}  # such as Marigold, which returns no latents
         settings, first = _record_with_pictures_if_needed(built, given)
-    if len(built.denoisers) > 1 and STEP_COUNT in settings.usual:  # so that each may run several steps
+    has_two = len(built.denoisers.keys() - built.seconds) > 1
+    if has_two and STEP_COUNT in settings.usual:  # so that each may run several steps
         settings = choose_settings(built.pipeline, given, replace(settings.forms, steps=STEPS_OF_TWO))
         first = record(built, settings.of(), 0)
     settings, first = _record_with_guidance(built, given, settings, first)
@@ -84,15 +86,15 @@ def _record_with_pictures_if_needed(built: BuiltPipeline, given: Mapping[str, An
 def _record_with_guidance(
     built: BuiltPipeline, given: Mapping[str, Any], settings: CallSettings, first: CallRecord
 ) -> tuple[CallSettings, CallRecord]:
-    """Return the call with the first guidance weight that adds a branch, if the usual call has no guidance, and the
-    user chose none."""
+    """Return the call with the first guidance weight that adds a branch which can be joined, if the usual call has no
+    guidance, and the user chose none."""
     if _count_rows(first.steps[0]) > len(first.steps[0].sample):
         return settings, first
     for name in GUIDANCES:
         if name not in settings.variants or name in given:
             continue
         other = record(built, settings.of(name), 0)
-        if _count_rows(other.steps[0]) > _count_rows(first.steps[0]):
+        if _count_rows(other.steps[0]) > _count_rows(first.steps[0]) and joins_alike(other):
             weight = float(settings.variants[name][name])
             return choose_settings(built.pipeline, given, _guide(settings.forms, name, weight)), other
     return settings, first

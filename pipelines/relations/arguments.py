@@ -11,13 +11,21 @@ from msgspec.structs import replace as with_fields
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall
+from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, is_of_second
 from fewstep.pipelines.recording.label_arguments import LABELS
-from fewstep.pipelines.recording.settings import ALONE, LENGTH, OTHER, OTHER_SHORTNESS, SHORTNESS, STEP_NUMBER
+from fewstep.pipelines.recording.settings import (
+    ALONE,
+    LENGTH,
+    OTHER,
+    OTHER_SHORTNESS,
+    PICTURE,
+    SHORTNESS,
+    STEP_NUMBER,
+)
 from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.relations.argument_rows import branch_values, find_repeats, rows_first
 from fewstep.pipelines.relations.labels import Labels
-from fewstep.pipelines.relations.relations import Relations, branch_calls, is_part, same
+from fewstep.pipelines.relations.relations import Relations, branch_calls, is_part, may_be_encoded, same
 from fewstep.pipelines.relations.size_rules import SizeRule
 from fewstep.pipelines.relations.text_lengths import find_lengths, is_zeros
 from fewstep.plans.guidance import COND, UNCOND
@@ -32,7 +40,7 @@ BY_CONTENT = (
     OTHER,
     OTHER_SHORTNESS,
     ENCODERS,
-    "image",
+    PICTURE,
     LABELS,
 )  # variants that change conditions
 MOST_VALUES = 2**24  # largest number of elements of one condition
@@ -225,7 +233,7 @@ class Recordings:
         call, _ = self.branch(branch)
         paths = [path for path in rows_first(call, self.found) if path not in (self.found.x, *self.found.times)]
         if setting == "prompt":  # an encoded picture has noise of its own in each recording
-            paths = [path for path in paths if not is_part(path)]
+            paths = [path for path in paths if not may_be_encoded(path)]
         pairs = ((self.values(self.base, path)[branch], self.values(other, path)[branch]) for path in paths)
         return any(not same(*_cut_equally(*pair)) for pair in pairs)
 
@@ -265,27 +273,29 @@ class Recordings:
             raise recording_error(f"{self.name}: {what}")
         is_setting = bool(changing) and not set(changing) & set(BY_CONTENT)
         condition = self._condition(path, value[0], seen, is_setting)
-        if condition.shared:
-            self._check_shared(path, changing[0])
+        if condition.shared and not self._is_shared(path):
+            what = f"the network's argument {path} changes with the {changing[0]}, and between the branches of guidance"
+            raise recording_error(f"{self.name}: {what}")
+        has_noise = STEP_NUMBER in changing  # of its encoding, which may also differ between branches
+        if is_of_second(path) and PICTURE in changing and (has_noise or self._is_shared(path)):
+            is_picture = all(float(tensor.min()) >= 0 and float(tensor.max()) <= 1 for tensor in seen)
+            condition = with_fields(condition, shared=True, typical=(0.0, 1.0) if is_picture else None)
         return Argument(path, value[:1], repeats, condition)
 
     def _check_number_of_steps(self, path: str, changing: Sequence[str]) -> None:
         """Raise UserError if an argument depends on the number of steps in any branch, because the bundle would always
         use its value in the recording."""
         variant = self.variants.get(STEP_NUMBER)
-        if variant is None or (is_part(path) and "image" in changing):
+        if variant is None or (may_be_encoded(path) and PICTURE in changing):
             return  # an encoded picture has noise of its own in each recording
         pairs = zip(self.values(self.base, path), self.values(variant, path), strict=False)
         if not all(same(own, other) for own, other in pairs):
             raise recording_error(f"{self.name}: the network's argument {path} changes with the {STEP_NUMBER}")
 
-    def _check_shared(self, path: str, setting: str) -> None:
-        """Raise UserError if an argument that changes only with a setting differs between branches."""
-        for record in (self.base, *self.variants.values()):
-            first, *others = self.values(record, path)
-            if not all(same(first, other) for other in others):
-                what = f"the network's argument {path} changes with the {setting}, and between the branches of guidance"
-                raise recording_error(f"{self.name}: {what}")
+    def _is_shared(self, path: str) -> bool:
+        """Return whether an argument has one value in all branches of each recording."""
+        branches = (self.values(record, path) for record in (self.base, *self.variants.values()))
+        return all(same(first, other) for first, *others in branches for other in others)
 
     def _condition(self, path: str, value: Tensor, seen: list[Tensor], is_setting: bool) -> Condition:
         """Return the condition of an argument, from the values that recordings have shown."""

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep, select_rows
+from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep, is_of_second, select_rows
 from fewstep.pipelines.recording.element_map import is_multiple
 from fewstep.pipelines.recording.network_form import REST
 from fewstep.pipelines.recording.stand_ins import recording_error
@@ -151,11 +151,7 @@ def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) ->
     first, other = base.steps[0].calls[0].leaves, reseeded.steps[0].calls[0].leaves
     if set(first) != set(other):
         raise recording_error(f"{name} passes different arguments to its network with another seed")
-    moving = [
-        path
-        for path, value in first.items()
-        if not same(value, other[path]) and not is_part(path)  # an encoded picture has noise of its own
-    ]
+    moving = [path for path, value in first.items() if not same(value, other[path]) and not may_be_encoded(path)]
     if len(moving) != 1:
         listed = ", ".join(moving) or "none"
         raise recording_error(
@@ -177,6 +173,12 @@ def is_part(path: str) -> bool:
     """Return True for the path of other elements of a network argument with x, such as channels with an encoded
     image."""
     return any(prefix in path for prefix in REST)
+
+
+def may_be_encoded(path: str) -> bool:
+    """Return True for the path of an argument that may be an encoded picture, which has noise of its own in each
+    recording. It does not contain x: what a second network shares with the denoiser is an argument of that one."""
+    return is_part(path) or is_of_second(path)
 
 
 def _recurs(path: str, value: Any, step: SchedulerStep) -> bool:

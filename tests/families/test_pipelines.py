@@ -28,6 +28,7 @@ SEEDS, STEPS, WEIGHT = [3, 4], 3, 2.5  # two steps would leave a multistep solve
 NETWORKS = ("unet", "transformer", "controlnet", "adapter")
 ARGUMENTS = {  # condition -> the pipelines' name for it; that of the negative prompt begins with "negative_"
     "text": "prompt_embeds",
+    "encoder_hidden_states": "prompt_embeds",
     "pooled_text": "pooled_prompt_embeds",
 }
 
@@ -46,7 +47,8 @@ class Case:
 
 
 CONTROL = np.random.default_rng(1).uniform(0, 1, (2, 3, 16, 16)).astype(np.float32)
-CONTROLLED = {"control": CONTROL, "control_scale": [0.7, 0.7]}
+ADAPTED = {"control": CONTROL, "control_scale": [0.7, 0.7]}
+CONTROLLED = {"controlnet_cond": CONTROL, "conditioning_scale": [0.7, 0.7]}
 WEIGHTED = {"guidance_scale": WEIGHT}
 CASES = [
     Case("unet_2d_condition", "StableDiffusionPipeline", 64, WEIGHTED, {}),
@@ -63,7 +65,7 @@ CASES = [
         "StableDiffusionAdapterPipeline",
         16,
         WEIGHTED | {"image": torch.from_numpy(CONTROL), "adapter_conditioning_scale": 0.7},
-        CONTROLLED,
+        ADAPTED,
     ),
     Case("flux", "FluxPipeline", 16, {"guidance_scale": 4.0, "true_cfg_scale": WEIGHT}, {"guidance": [4.0, 4.0]}),
 ]

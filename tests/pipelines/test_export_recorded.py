@@ -15,7 +15,7 @@ from tests import recorded_pipelines
 from tests.recorded_pipelines import CALLS
 
 pytest.importorskip("diffusers")
-from fewstep.pipelines import recorded_pipeline
+from fewstep.pipelines import given_arguments
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.stand_ins import UNRECORDED, recording_error
 from tests.refusals import refuses
@@ -81,16 +81,16 @@ def test_the_given_arguments_of_a_call_that_fails_are_named_if_it_fails_otherwis
         if without is not None:
             raise recording_error(without)
 
-    monkeypatch.setattr(recorded_pipeline, "record_usual_call", record_usual_call)
+    monkeypatch.setattr(given_arguments, "record_usual_call", record_usual_call)
     failed = CallError("it failed", UNRECORDED)
-    explained = recorded_pipeline.explain_given(failed, Mock(), {"height": 13})
+    explained = given_arguments.explain_given(failed, Mock(), {"height": 13})
     assert explained.what == "it failed" and explained.fix.startswith(fix)
-    assert recorded_pipeline.explain_given(failed, Mock(), {}).fix.startswith("write a function")
+    assert given_arguments.explain_given(failed, Mock(), {}).fix.startswith("write a function")
 
 
 def test_a_relation_that_is_not_found_is_refused_without_another_recording() -> None:
     refused = recording_error("x changes")
-    assert recorded_pipeline.explain_given(refused, Mock(), {"height": 13}) is refused
+    assert given_arguments.explain_given(refused, Mock(), {"height": 13}) is refused
 
 
 @pytest.mark.slow

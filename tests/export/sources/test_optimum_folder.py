@@ -58,8 +58,8 @@ def test_a_folder_that_optimum_wrote_needs_no_torch(tmp_path: Path) -> None:
         (
             "unet",
             {"_class_name": "UNet2DConditionModel", "in_channels": 4, "sample_size": 8, "cross_attention_dim": 6},
-            {"controlnet": {"_class_name": "ControlNetModel"}},
-            "does not contain the controlnet",
+            {"adapter": {"_class_name": "T2IAdapter"}},
+            "does not contain the adapter",
         ),
         (
             "unet",

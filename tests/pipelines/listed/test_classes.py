@@ -11,7 +11,7 @@ import pytest
 
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.listed.classes import CLASSES
-from fewstep.pipelines.listed.control import ADAPTER, CONTROLNET, add_control, find_control
+from fewstep.pipelines.listed.control import ADAPTER, add_control, has_adapter
 from fewstep.pipelines.listed.folder import load_diffusers_folder
 from fewstep.pipelines.listed.interface import Interface
 from fewstep.plans.errors import UserError
@@ -179,17 +179,11 @@ def test_a_flux_gets_times_up_to_one(tmp_path: Path) -> None:
     assert read("FluxTransformer2DModel", FLUX, folder(tmp_path, {}, {})).time_scale == 1e-3
 
 
-@pytest.mark.parametrize(
-    ("component", "config"),
-    [
-        (CONTROLNET, {"_class_name": "ControlNetModel", "conditioning_embedding_out_channels": [16, 32, 96, 256]}),
-        (ADAPTER, {"_class_name": "T2IAdapter", "adapter_type": "full_adapter"}),
-    ],
-)
-def test_a_control_picture_is_as_large_as_the_sample(component: str, config: dict[str, Any], tmp_path: Path) -> None:
-    of = folder(tmp_path, {component: ["diffusers", config["_class_name"]]}, {f"{component}/config.json": config})
-    assert find_control(of, UNET) == component
-    found = add_control(read(UNET, SD, of), component, of)
+def test_a_control_picture_is_as_large_as_the_sample(tmp_path: Path) -> None:
+    config = {"_class_name": "T2IAdapter", "adapter_type": "full_adapter"}
+    of = folder(tmp_path, {ADAPTER: ["diffusers", "T2IAdapter"]}, {f"{ADAPTER}/config.json": config})
+    assert has_adapter(of, UNET)
+    found = add_control(read(UNET, SD, of), of)
     assert found.conditions[-2].name == "control" and found.conditions[-2].shape == (3, 512, 512)
     assert found.conditions[-1].default == (1.0,) and found.arguments[-1] == "conditioning_scale"
 
@@ -197,23 +191,17 @@ def test_a_control_picture_is_as_large_as_the_sample(component: str, config: dic
 @pytest.mark.parametrize(
     ("network", "named", "config", "says"),
     [
-        ("FluxTransformer2DModel", "ControlNetModel", {"_class_name": "ControlNetModel"}, "a FluxTransformer2DModel"),
-        ("UNet2DConditionModel", "MultiControlNetModel", None, "with a MultiControlNetModel"),
-        (
-            "UNet2DConditionModel",
-            "ControlNetModel",
-            {"_class_name": "ControlNetModel", "global_pool_conditions": True},
-            "global_pool_conditions",
-        ),
+        ("FluxTransformer2DModel", "T2IAdapter", {"_class_name": "T2IAdapter"}, "a FluxTransformer2DModel"),
+        ("UNet2DConditionModel", "MultiAdapter", None, "with a MultiAdapter"),
     ],
 )
 def test_a_control_network_of_another_kind_is_one_line(
     network: str, named: str, config: dict[str, Any] | None, says: str, tmp_path: Path
 ) -> None:
-    files = {} if config is None else {"controlnet/config.json": config}
-    (tmp_path / "controlnet").mkdir()
+    files = {} if config is None else {"adapter/config.json": config}
+    (tmp_path / "adapter").mkdir()
     with pytest.raises(UserError, match=f"{says}.*; write a function that returns"):
-        find_control(folder(tmp_path, {"controlnet": ["diffusers", named]}, files), network)
+        has_adapter(folder(tmp_path, {"adapter": ["diffusers", named]}, files), network)
 
 
 @pytest.mark.parametrize(

@@ -32,14 +32,14 @@ class Output:
     ],
 )
 def test_tensors_are_read_from_tuples_and_dicts(outputs: Any, count: int, is_list: bool) -> None:
-    tensors, found = _read_outputs("the network", outputs)
+    tensors, found = _read_outputs("the network", outputs, is_second=False)
     assert (len(tensors), found) == (count, is_list)
 
 
 @pytest.mark.parametrize("outputs", [None, (), Output(ONE)])
 def test_outputs_without_tensors_are_refused(outputs: object) -> None:
     with pytest.raises(UserError, match="the network returns no tensors"):
-        _read_outputs("the network", outputs)
+        _read_outputs("the network", outputs, is_second=False)
 
 
 OUTPUT, X = torch.arange(12.0).reshape(1, 6, 2), torch.zeros(1, 3, 2)
@@ -88,3 +88,9 @@ def test_copies_with_different_results_are_kept() -> None:
     x = torch.randn(1, 3, 4)
     record = record_of(torch.cat([x, x]), torch.cat([x, 2 * x]))
     assert drop_copies(record) is record
+
+
+def test_a_second_network_returns_a_tensor_for_each_block() -> None:
+    blocks = [torch.ones(1, 2), torch.ones(1, 3)]
+    tensors, is_list = _read_outputs("the network", (blocks, torch.ones(1, 4)), is_second=True)
+    assert [tensor.shape[1] for tensor in tensors] == [2, 3, 4] and not is_list

@@ -186,3 +186,34 @@ def test_a_vector_of_equal_weights_has_no_rows_if_the_pipeline_takes_one_sample(
     variants = {"prompt": recording((OTHER,), weights=weights)}
     argument = sort((PICTURE,), variants, weights=weights).arguments["['weights']"]
     assert argument.repeats == 0 and torch.equal(argument.value, weights)
+
+
+SECOND = "inputs of control"
+
+
+def of_second(*, picture: torch.Tensor, seed: int = 0) -> CallRecord:
+    """A recording in which the second network gets a picture in both branches."""
+    rows = torch.stack([picture, picture])
+    return recording((EMPTY, PICTURE), seed=seed, **{SECOND: {"picture": rows}})
+
+
+def sort_second(base: CallRecord, other: CallRecord, image: CallRecord, **variants: CallRecord) -> NetworkArguments:
+    variants |= {"prompt": recording((EMPTY, OTHER), **{SECOND: {"picture": base_picture(base)}}), "image": image}
+    return sort_arguments("Pipe", find_relations("Pipe", base, other), base, variants)
+
+
+def base_picture(record: CallRecord) -> torch.Tensor:
+    picture: torch.Tensor = record.steps[0].calls[0].arguments[SECOND]["picture"]
+    return picture
+
+
+def test_the_picture_of_a_second_network_is_a_shared_condition_in_the_range_of_pictures() -> None:
+    base, other = of_second(picture=PICTURE), of_second(picture=PICTURE, seed=1)
+    (_, condition) = sort_second(base, other, of_second(picture=PICTURE / 2)).conditions
+    assert condition.name == "picture" and condition.shared and condition.typical == (0.0, 1.0)
+
+
+def test_an_encoded_picture_of_a_second_network_may_have_noise_of_its_own() -> None:
+    base, other = of_second(picture=OTHER), of_second(picture=OTHER + 0.1, seed=1)
+    sorted_arguments = sort_second(base, other, of_second(picture=OTHER + 0.3))
+    assert sorted_arguments.conditions[1].shared and sorted_arguments.conditions[1].typical is None
