@@ -233,9 +233,13 @@ class Recordings:
         call, _ = self.branch(branch)
         paths = [path for path in rows_first(call, self.found) if path not in (self.found.x, *self.found.times)]
         if setting == "prompt":  # an encoded picture has noise of its own in each recording
-            paths = [path for path in paths if not may_be_encoded(path)]
+            paths = [path for path in paths if not self._may_have_noise(path)]
         pairs = ((self.values(self.base, path)[branch], self.values(other, path)[branch]) for path in paths)
         return any(not same(*_cut_equally(*pair)) for pair in pairs)
+
+    def _may_have_noise(self, path: str) -> bool:
+        """Return whether an argument may have noise of its own in each recording."""
+        return may_be_encoded(path) or path in self.found.drawn
 
     def plain_argument(self, path: str, value: Any) -> Argument:
         """Return an argument that is not a tensor. Raises UserError if it changes with a setting or branch."""
@@ -286,7 +290,7 @@ class Recordings:
         """Raise UserError if an argument depends on the number of steps in any branch, because the bundle would always
         use its value in the recording."""
         variant = self.variants.get(STEP_NUMBER)
-        if variant is None or (may_be_encoded(path) and PICTURE in changing):
+        if variant is None or path in self.found.drawn or (may_be_encoded(path) and PICTURE in changing):
             return  # an encoded picture has noise of its own in each recording
         pairs = zip(self.values(self.base, path), self.values(variant, path), strict=False)
         if not all(same(own, other) for own, other in pairs):

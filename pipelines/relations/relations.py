@@ -36,6 +36,7 @@ class Relations:
         such as those of a given first frame, and NaN for the others.
     seconds: the arguments of `times` that are functions of the time at which a step ends.
     second_axes: the arguments that have rows along their second axis, such as states of an encoder stacked by layer.
+    drawn: the arguments to which the pipeline adds noise once in a call, such as the picture's embedding of unCLIP.
     """
 
     component: str
@@ -45,6 +46,7 @@ class Relations:
     second_axes: frozenset[str] = frozenset()
     still_times: Mapping[str, Tensor] = field(default_factory=dict)
     seconds: frozenset[str] = frozenset()
+    drawn: frozenset[str] = frozenset()
 
     @property
     def branches(self) -> int:
@@ -57,7 +59,7 @@ def find_relations(name: str, base: CallRecord, reseeded: CallRecord) -> Relatio
     pipeline that does not have this form."""
     component = _one_component(name, (base, reseeded))
     check_steps(name, base)
-    x, by_step = _find_moving_arguments(name, base, reseeded)
+    x, by_step, drawn = _find_moving_arguments(name, base, reseeded)
     _check_x(name, x, base)
     fits, seconds = fit_times(name, by_step, (base, reseeded))
     times = {path: fit.line for path, fit in fits.items()}
@@ -65,7 +67,7 @@ def find_relations(name: str, base: CallRecord, reseeded: CallRecord) -> Relatio
     for record in (base, reseeded):
         _check_arguments(name, (x, *times), record)
     combination = find_combination(name, base, reseeded)
-    return Relations(component, x, times, combination, still_times=still, seconds=frozenset(seconds))
+    return Relations(component, x, times, combination, still_times=still, seconds=frozenset(seconds), drawn=drawn)
 
 
 def check_relations(name: str, found: Relations, record: CallRecord, setting: str) -> tuple[tuple[float, ...], ...]:
@@ -145,28 +147,32 @@ def _one_component(name: str, records: Sequence[CallRecord]) -> str:
     return components.pop()
 
 
-def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) -> tuple[str, list[str]]:
-    """Return the path of the network argument that changes with the noise (x), and the paths of those that change only
-    with the step (the times)."""
+def _find_moving_arguments(name: str, base: CallRecord, reseeded: CallRecord) -> tuple[str, list[str], frozenset[str]]:
+    """Return the path of the network argument that changes with the noise (x), the paths of those that change only with
+    the step (the times), and of those that change with the noise, but not with the step."""
     first, other = base.steps[0].calls[0].leaves, reseeded.steps[0].calls[0].leaves
     if set(first) != set(other):
         raise recording_error(f"{name} passes different arguments to its network with another seed")
     moving = [path for path, value in first.items() if not same(value, other[path]) and not may_be_encoded(path)]
+    changing = {
+        path
+        for step in base.steps[1:]
+        for call in step.calls
+        for path, value in call.leaves.items()
+        if not is_part(path) and not _recurs(path, value, base.steps[0])
+    }
+    drawn = frozenset(moving) - changing
+    if len(moving) > 1:
+        moving = [path for path in moving if path in changing]
     if len(moving) != 1:
         listed = ", ".join(moving) or "none"
         raise recording_error(
             f"{name}: arguments of its network that change with the noise should be x alone, but are {listed}"
         )
-    by_step = {
-        path
-        for step in base.steps[1:]
-        for call in step.calls
-        for path, value in call.leaves.items()
-        if path not in moving and not is_part(path) and not _recurs(path, value, base.steps[0])
-    }
     if not isinstance(first[moving[0]], Tensor):
         raise recording_error(f"{name}: x is passed as {type(first[moving[0]]).__name__}")
-    return moving[0], sorted(by_step)
+    (x,) = moving
+    return x, sorted(changing - {x}), drawn - {x}
 
 
 def is_part(path: str) -> bool:
