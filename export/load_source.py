@@ -115,7 +115,7 @@ def _refuse_options(text: str, given: "dict[Option, Any]", takes: "Sequence[Opti
     """Raise UserError for an option that a source does not take."""
     reasons: dict[Option, tuple[str, str]] = {
         "call": ("has no pipeline to call", "diffusers pipelines"),
-        "spec": ("has its own spec", ".onnx files and folders of one diffusers component"),
+        "spec": ("has its own spec", ".onnx files"),
         "statistics": ("stores no statistics by data set", "folders of LeRobot"),
         "without": ("has no cameras of a robot", "folders of LeRobot"),
     }

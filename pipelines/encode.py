@@ -16,7 +16,6 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.options import Options
 
 if TYPE_CHECKING:
-    from fewstep.pipelines.files.folder import Folder
     from fewstep.pipelines.recorded_pipeline import RecordedPipeline
     from fewstep.pipelines.recording.components import BuiltPipeline
 
@@ -87,34 +86,15 @@ def _open_function(options: EncodeOptions, call: Mapping[str, Any]) -> "tuple[Bu
 
 def _open_folder(options: EncodeOptions, call: Mapping[str, Any]) -> "tuple[BuiltPipeline, RecordedPipeline]":
     """Return the pipeline of a folder with its encoders, and its recording."""
-    from fewstep.pipelines.files.folder import Folder
-    from fewstep.pipelines.listed.folder import is_recorded, read_recorded_scheduler
-
-    folder = Folder(Path(options.source))
-    if not is_recorded(folder):
-        if _has_exported_encoders(folder):
-            what = f"{options.source} needs no encode: export puts the text encoder into its bundle"
-            raise UserError(what, 'encode and sample in one: fewstep run BUNDLE --prompt "..."')
-        what = f"{options.source}: export does not record {folder.pipeline or 'a pipeline without a name'}"
-        raise UserError(what, f"encode texts with the pipeline itself, and give them: {GIVE_ENCODED}")
     import torch  # takes seconds, and --help does not need it
 
     from fewstep.pipelines.companions.encoding import load_encoders
+    from fewstep.pipelines.files.folder import Folder
     from fewstep.pipelines.source import record_folder
 
-    recorded = record_folder(folder, read_recorded_scheduler(folder), call)
+    folder = Folder(Path(options.source))
+    recorded = record_folder(folder, call)
     return load_encoders(folder, getattr(torch, options.dtype), bool(options.image)), recorded
-
-
-def _has_exported_encoders(folder: "Folder") -> bool:
-    """Return whether export puts the text encoders of a folder into the bundle."""
-    from fewstep.pipelines.companions.text import RECIPES
-
-    denoisers = {folder.class_of("unet"), folder.class_of("transformer")}
-    return any(
-        recipe.denoiser in denoisers and all(folder.class_of(name) == kind for name, kind in recipe.encoders.items())
-        for recipe in RECIPES
-    )
 
 
 def _parse_pictures(texts: tuple[str, ...]) -> dict[str, Path]:

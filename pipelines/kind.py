@@ -1,25 +1,25 @@
-"""The folders of diffusers that `fewstep export` reads: a pipeline's, and one network's. Loading imports torch."""
+"""The folders of diffusers' pipelines that `fewstep export` reads. Loading imports torch."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fewstep.export.sources.folder_kinds import FolderKind, ObjectOrigin
 from fewstep.export.sources.model_files import CONFIG, FP16, WEIGHTS, index_name, read_json, shard_names
 from fewstep.export.spec import Source, with_spec
-from fewstep.pipelines.files.folder import CONTROLNET, INDEX, Folder, is_component
-from fewstep.pipelines.listed.control import ADAPTER
+from fewstep.pipelines.files.folder import INDEX, Folder, is_component
+from fewstep.plans.errors import UserError, quote_path
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fewstep.export.sources.torch_module import TorchSource
 
-NETWORKS = ("unet", "transformer", "vae", CONTROLNET, ADAPTER)  # components of a pipeline whose weights are read
 DENOISERS = ("transformer_2", "transformer", "unet")  # the usual components, that of the last steps first
-ENCODER, ENCODER_WEIGHTS = "text_encoder", "model"  # prefixes of the names of their folders and weight files
+TRANSFORMERS, TRANSFORMERS_WEIGHTS = "transformers", "model"  # the library, and the stem of its weight files
+NOT_READ = ("safety_checker",)  # a network that export leaves out
 
 
 def _is_pipeline(folder: Path) -> bool:
@@ -27,23 +27,27 @@ def _is_pipeline(folder: Path) -> bool:
 
 
 def _load_pipeline(folder: Path, call: Mapping[str, Any] | None = None) -> Source:
-    from fewstep.pipelines.listed.folder import load_diffusers_folder
+    from fewstep.pipelines.source import load_diffusers_folder
 
     return load_diffusers_folder(folder, call)
 
 
 def _load_file(file: Path, config: Path, call: Mapping[str, Any] | None = None) -> Source:
-    from fewstep.pipelines.listed.folder import load_diffusers_folder
     from fewstep.pipelines.single_file import convert_file
+    from fewstep.pipelines.source import load_diffusers_folder
 
     converted = convert_file(file.absolute(), config.absolute())
     return with_spec(load_diffusers_folder(converted.folder, call, converted.without), str(file), name=file.stem)
 
 
-def _load_network(folder: Path, spec: Path | None = None) -> Source:
-    from fewstep.pipelines.listed.component import load_component
-
-    return load_component(folder, spec)
+def _refuse_network(folder: Path) -> NoReturn:
+    """Raise UserError for the folder of one network."""
+    name = read_json(folder / CONFIG)["_class_name"]
+    what = f"{folder} is only a {name}, and the call of its pipeline shows what it is given"
+    if (folder.parent / INDEX).is_file():
+        raise UserError(what, f"give the folder of the pipeline: {quote_path(folder.parent)}")
+    fix = "put it into the folder of its pipeline and give that, or write a function that returns (module, Spec)"
+    raise UserError(what, fix)
 
 
 def _load_object(value: object, origin: ObjectOrigin) -> "TorchSource | None":
@@ -62,7 +66,7 @@ def _outline_denoisers(folder: Path) -> "dict[str, Callable[[], nn.Module]]":
     names = [name for name in DENOISERS if read.index.get(name) not in (None, [None, None])]
     if len(names) > 1 and read.index.get("boundary_ratio") is None:
         return {}
-    built = [name for name in names if read.class_of_diffusers(name) is not None and not read.is_onnx(name)]
+    built = [name for name in names if read.class_of_diffusers(name) is not None]
     return {name: partial(_outline, folder / name) for name in built if (folder / name / CONFIG).is_file()}
 
 
@@ -94,12 +98,11 @@ def _files_of_networks(folder: Path, variant: str | None) -> Iterator[list[str]]
 
 
 def _network_folders(folder: Path) -> dict[str, str]:
-    """Return the folders of diffusers' networks, each with the stem of its weight files."""
-    if not _is_pipeline(folder):
-        return {"": WEIGHTS}
-    index = read_json(folder / INDEX)
-    stems = {name: ENCODER_WEIGHTS if name.startswith(ENCODER) else WEIGHTS for name in index}
-    return {f"{name}/": stem for name, stem in stems.items() if name in NETWORKS or name.startswith(ENCODER)}
+    """Return the folders of a pipeline's networks, each with the stem of its weight files."""
+    index = {name: entry for name, entry in read_json(folder / INDEX).items() if name not in NOT_READ}
+    named = {name: entry for name, entry in index.items() if (folder / name / CONFIG).is_file()}
+    is_encoder = {name: isinstance(entry, list) and entry[:1] == [TRANSFORMERS] for name, entry in named.items()}
+    return {f"{name}/": TRANSFORMERS_WEIGHTS if is_encoder[name] else WEIGHTS for name in named}
 
 
 def _has_files(folder: Path, files: list[str]) -> bool:
@@ -118,4 +121,4 @@ PIPELINE = FolderKind(
     load_file=_load_file,
     outlines=_outline_denoisers,
 )
-NETWORK = FolderKind(is_component, _load_network, _weight_files, _half_weight_files, takes=("spec",))
+NETWORK = FolderKind(is_component, _refuse_network, lambda _: [])

@@ -24,7 +24,6 @@ from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.gguf_file import GGUF, read_gguf
 from fewstep.pipelines.files.scaled_weights import find_scaled_weights
 from fewstep.pipelines.files.weight_entries import DEQUANTIZE, FLOATS, read_entries
-from fewstep.pipelines.listed.folder import DENOISERS
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends.checks import import_package
@@ -40,6 +39,7 @@ PREFIXES = (LDM, "diffusion_model.")
 BARE = "input_blocks."  # begins the name of a layer of a UNet without a prefix
 CLIP = "text_encoders.clip_l."  # begins the names of the first text encoder's weights in ComfyUI's files
 PROJECTION = f"{CLIP}transformer.text_projection.weight"
+DENOISERS = ("unet", "transformer")  # names of the component whose weights the file has
 GIVE_CONFIG = "give --config FOLDER, a folder of the pipeline that the file was trained for"
 
 

@@ -1,4 +1,4 @@
-"""The denoiser of a pipeline's folder whose class fewstep does not list: recorded, checked, and wrapped."""
+"""The denoiser of a pipeline of diffusers, in a folder or in memory: recorded, checked, and wrapped."""
 
 import inspect
 import logging
@@ -24,8 +24,9 @@ from fewstep.pipelines.companions.recorded_text import read_recorded_text
 from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_memory, read_stored
 from fewstep.pipelines.compared_size import are_comparable
 from fewstep.pipelines.comparison import LONG, compare_samples
-from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.folder import Folder, refuse_onnx
 from fewstep.pipelines.files.loading import load_network, outline_network
+from fewstep.pipelines.files.scheduler import SCHEDULER, read_scheduler
 from fewstep.pipelines.free_sizes import RecordedSizes
 from fewstep.pipelines.layout import find_layout
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline, record_pipeline
@@ -39,6 +40,7 @@ from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.size_search import follow_sizes
 from fewstep.pipelines.stored_steps import find_scheduler
+from fewstep.pipelines.students import warn_of_student
 from fewstep.pipelines.usual_guidance import describe_guidance, find_weight
 from fewstep.plans.configs.pipelines import PIPELINE
 from fewstep.plans.configs.recorded import with_guidance
@@ -48,11 +50,12 @@ from fewstep.runtime.bundle.manifest import Condition
 LOG = logging.getLogger("fewstep")
 
 
-def record_folder(
-    folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any], pads_texts: bool = True
-) -> RecordedPipeline:
+def record_folder(folder: Folder, given: Mapping[str, Any], pads_texts: bool = True) -> RecordedPipeline:
     """Record the pipeline of a folder. `given` are arguments of its call. No weights are loaded. Without `pads_texts`,
-    shorter texts are not padded."""
+    shorter texts are not padded. Raises UserError for a folder that no pipeline of diffusers can be built from, and for
+    what no recording describes."""
+    refuse_onnx(folder)
+    scheduler = read_scheduler(folder)
     with silence_libraries():
         built, other = build_pipeline(folder), build_pipeline(folder, seed=1)
         return _record(built, other, given, scheduler, partial(read_stored, folder), pads_texts)
@@ -99,12 +102,17 @@ def _record(
     return follow_sizes(record_pipeline(built, other, given, scheduler, partial(find_layout, read), False))
 
 
-def load_recorded_folder(
-    folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any], without: Sequence[str] = ()
+def load_diffusers_folder(
+    path: Path, call: Mapping[str, Any] | None = None, without: Sequence[str] = ()
 ) -> TorchSource:
-    """Load the denoiser of a folder as its pipeline calls it, compared with the pipeline's own samples. `without` are
-    components without weights: if one is an autoencoder, the source has none."""
-    return _with_free_lengths(partial(_load_folder, folder, scheduler, given, without))
+    """Load the denoiser of a pipeline's folder as the pipeline calls it, compared with the pipeline's own samples.
+
+    call: arguments of the pipeline's call. without: components without weights; if one is an autoencoder, the source
+        has none. Raises UserError as `record_folder`, and for weights that are missing or do not fit.
+    """
+    folder = Folder(path)
+    warn_of_student(folder, read_scheduler(folder))
+    return _with_free_lengths(partial(_load_folder, folder, call or {}, without))
 
 
 def _with_free_lengths(load: Callable[[bool], TorchSource]) -> TorchSource:
@@ -133,10 +141,8 @@ def _with_free_lengths(load: Callable[[bool], TorchSource]) -> TorchSource:
     return load(False)
 
 
-def _load_folder(
-    folder: Folder, scheduler: Mapping[str, Any], given: Mapping[str, Any], without: Sequence[str], pads_texts: bool
-) -> TorchSource:
-    recorded = record_folder(folder, scheduler, given, pads_texts)
+def _load_folder(folder: Folder, given: Mapping[str, Any], without: Sequence[str], pads_texts: bool) -> TorchSource:
+    recorded = record_folder(folder, given, pads_texts)
     _refuse_unknown_padding(recorded)  # before gigabytes are read
     configs, files = list[Path](), list[Path]()
 
@@ -153,7 +159,7 @@ def _load_folder(
             companions = read_companions(label, recorded, read)
         companions = _add_text(companions, label, recorded, read, without)
     more = () if companions is None else companions.files
-    digest = hash_files([*configs, folder.path / "scheduler" / "scheduler_config.json", *files, *more])
+    digest = hash_files([folder.path / SCHEDULER, *configs, *files, *more])
     origin = PipelineOrigin(folder.path.resolve().name, str(folder.path), digest)
     stored = StoredNetworks(
         lambda name: load_network(folder.path / name)[0], lambda name: outline_network(folder.path / name)

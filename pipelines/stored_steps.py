@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fewstep.pipelines.comparison import check_updates
@@ -13,7 +14,7 @@ from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
 from fewstep.pipelines.relations.step_fit import fit_steps
 from fewstep.plans.configs.classes import CLASSES, schedule_from_scheduler_config
-from fewstep.plans.configs.pipelines import RECORDED
+from fewstep.plans.configs.pipelines import RECORDED, UNHELD_START
 from fewstep.plans.configs.recorded import Recorded, RecordedSteps, read_steps
 from fewstep.plans.configs.schedules import Described
 from fewstep.plans.errors import UserError
@@ -30,7 +31,7 @@ def find_scheduler(recorded: RecordedPipeline, modules: RecordedNetworks, label:
     """
     calls = _calls(recorded)
     try:
-        return _check(recorded, modules, calls, _read_rules(recorded))
+        return _check_rules(recorded, modules, calls, _read_rules(recorded))
     except UserError as reason:
         try:
             found = _check(recorded, modules, calls, _store_steps(recorded, calls))
@@ -66,6 +67,22 @@ def _read_rules(recorded: RecordedPipeline) -> PipelineScheduler:
     if recorded.built.converts:
         raise recording_error(f"{recorded.built.name} converts what its network predicts, with x")
     return PipelineScheduler(recorded.scheduler, schedule_from_scheduler_config(recorded.scheduler))
+
+
+def _check_rules(
+    recorded: RecordedPipeline,
+    modules: RecordedNetworks,
+    calls: Sequence[Mapping[str, Any]],
+    scheduler: PipelineScheduler,
+) -> PipelineScheduler:
+    """Return the scheduler, as `_check` does. A pipeline that keeps a part of x may set it before the first step, or
+    begin with noise everywhere: the recorded steps show which."""
+    try:
+        return _check(recorded, modules, calls, scheduler)
+    except UserError:
+        if not recorded.holds:
+            raise
+        return _check(recorded, modules, calls, replace(scheduler, config={**scheduler.config, UNHELD_START: True}))
 
 
 def _check(

@@ -19,7 +19,6 @@ from typing import Any
 from benchmarks.options import add_only, parser_of, positive
 from benchmarks.pipelines.denominator import read_classes
 from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
-from benchmarks.pipelines.listed import compare_listed
 from benchmarks.pipelines.public_configs import find_config, read_configs
 from benchmarks.pipelines.variants import Variant, find_sides, read_fields, write_call
 from benchmarks.pipelines.whole_call import WholeCall, compare_whole_call
@@ -30,8 +29,6 @@ from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.export.load_source import load_source
 from fewstep.pipelines.companions.decoding import NO_OUTPUT
-from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.folder import is_recorded
 from fewstep.pipelines.recording.failed_call import PERTURBATION
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.reading import open_bundle
@@ -132,13 +129,12 @@ def try_pipeline(
     whole, int8 = WholeCall(None, None), WholeInt8({})
     try:
         with _limit(seconds):
-            remarks += export_pipeline(folder, bundle, settings) + listened.remarks[-2:]
+            export_pipeline(folder, bundle, settings)
+            remarks += listened.remarks[-2:]
             outputs = "" if bundle is None else _output_roles(bundle)
-            compared, more = NOT_COMPARED, list[str]()
+            more = list[str]()
             if in_int8:
                 int8, more = (WholeInt8({}), []) if bundle is None else _run_int8(bundle)
-            elif not is_recorded(Folder(folder)):
-                compared, more = _compare_listed(folder, settings, variant.scale)
             elif bundle is not None:
                 whole, more = _compare_whole(folder, bundle, settings)
     except UserError as error:
@@ -151,7 +147,7 @@ def try_pipeline(
         logger.removeHandler(listened)
         if bundle is not None:
             shutil.rmtree(bundle, ignore_errors=True)
-    difference, steps = next(iter(listened.found), compared)
+    difference, steps = next(iter(listened.found), NOT_COMPARED)
     result, reason = LOADED if loads_only else EXPORTED, "; ".join(remarks + more)
     measured = listened.decoded, listened.encoded, whole.from_text, whole.from_x, int8.networks, int8.psnr
     return Outcome(pipeline.name, result, difference, reason, steps, outputs, *measured)
@@ -183,26 +179,12 @@ def _output_roles(bundle: Path) -> str:
     return "" if described is None else " and ".join(output.role for output in described.decoder.outputs)
 
 
-def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> list[str]:
-    """Export a folder, or load it if there is no bundle. Returns remarks."""
-    is_listed = not is_recorded(Folder(folder))
-    call = write_call({} if is_listed else settings)  # listed pipelines take no arguments of a call
+def export_pipeline(folder: Path, bundle: Path | None, settings: dict[str, Any]) -> None:
+    """Export a folder, or load it if there is no bundle."""
     if bundle is None:
-        load_source(str(folder), call=call)
+        load_source(str(folder), call=write_call(settings))
     else:
-        export(ExportOptions(str(folder), bundle, call=call, verify="quick"))
-    return ["listed"] * is_listed
-
-
-def _compare_listed(folder: Path, settings: Mapping[str, Any], scale: int) -> tuple[Compared, list[str]]:
-    """Return the difference of a listed pipeline's samples, with remarks."""
-    try:
-        found = compare_listed(folder, settings, scale)
-    except Exception as error:
-        what = error.what if isinstance(error, UserError) else _line(error)
-        return NOT_COMPARED, [f"not compared: {what}"]
-    led = f"x differs by more than 1e-4; with the pipeline's own x at each step, by {found.difference:.1g}"
-    return (None if found.is_led else found.difference, found.steps), [led] * found.is_led
+        export(ExportOptions(str(folder), bundle, call=write_call(settings), verify="quick"))
 
 
 @contextmanager

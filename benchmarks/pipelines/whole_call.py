@@ -19,7 +19,6 @@ from fewstep.pipelines.companions.recorded_conditions import find_features, read
 from fewstep.pipelines.comparison import SEED, ComparedRun, run_networks, sample_plan
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_component, load_network
-from fewstep.pipelines.listed.folder import read_recorded_scheduler
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
@@ -64,7 +63,7 @@ def compare_whole_call(folder: Path, bundle: Path, settings: Mapping[str, Any]) 
     """Compare a bundle with the call of the recorded pipeline in a folder. Raises UserError if the call fails."""
     read = Folder(folder)
     pads_texts = all(size.axis is not None for size in open_bundle(bundle).manifest.sizes)
-    recorded = record_folder(read, read_recorded_scheduler(read), parse_call(write_call(settings)), pads_texts)
+    recorded = record_folder(read, parse_call(write_call(settings)), pads_texts)
     with silence_libraries():
         built = build_pipeline(read, load=partial(_load, open_bundle(bundle).manifest.text is not None))
         built = built.with_layout_of(recorded.built)

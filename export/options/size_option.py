@@ -1,6 +1,5 @@
 """`fewstep export --size height=32:128:8`: make axes of x dynamic that the source's spec fixes."""
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,8 +12,6 @@ from fewstep.export.spec import Source, Spec, with_spec
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Condition, Description, Size
 
-LOG = logging.getLogger("fewstep")
-TIME_IDS = "time_ids"  # the condition of Stable Diffusion XL that has the size of the picture
 FORM = re.compile(r"([A-Za-z_]\w*)(?:@(\d{1,2}))?=(\d{1,8}):(\d{1,8})(?::(\d{1,8}))?", re.ASCII)
 FIX = "write NAME=LOW:HIGH:MULTIPLE, like height=32:128:8, or NAME@AXIS=... for any axis, like frames@1=2:21"
 AXES = {"height": -2, "width": -1, "length": -1}  # the axis that each name stands for, counted from the end
@@ -37,12 +34,6 @@ def with_sizes(source: Source, texts: Sequence[str]) -> Source:
     conditions = tuple(_follow_sizes(condition, spec, sizes) for condition in spec.conditions)
     if isinstance(source, TorchSource) and source.check_sizes is not None:
         source.check_sizes(msgspec.structs.replace(described, conditions=conditions))
-    if any(condition.name == TIME_IDS and condition.default is not None for condition in spec.conditions):
-        LOG.warning(
-            "--size: the default of %s is that of the default size, but a pipeline computes it from the size: at other "
-            "sizes give -c %s=@FILE.npy",
-            *(TIME_IDS, TIME_IDS),
-        )
     return with_spec(_release_pipeline(source), sizes=sizes, conditions=conditions)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fewstep.export.sources.model_files import CONFIG, GIVE_PIPELINE, ONNX, TOKENIZER_CONFIG, Config, read_json
 from fewstep.export.sources.model_files import INDEX as INDEX
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, quote_path
 
 CONTROLNET = "controlnet"  # a component that runs in each step, before the denoiser
 DIFFUSERS = "diffusers"  # the library of a component
@@ -17,15 +17,9 @@ PRESENT_CLASSES = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": 
 
 @dataclass(frozen=True)
 class Folder:
-    """A pipeline's folder, with model_index.json and a folder for each component.
-
-    text_length: the number of tokens of a text, if the caller chooses it.
-    without: components whose weights are missing, which count as absent.
-    """
+    """A pipeline's folder, with model_index.json and a folder for each component."""
 
     path: Path
-    text_length: int | None = None
-    without: frozenset[str] = frozenset()
 
     @cached_property
     def index(self) -> Config:
@@ -43,12 +37,7 @@ class Folder:
     def has(self, component: str) -> bool:
         """Return True if the pipeline has such a component: model_index.json lists absent ones as [null, null]."""
         named = self.index.get(component)
-        is_listed = bool(named) and named != [None, None] and component not in self.without
-        return is_listed and (self.path / component).is_dir()
-
-    def is_onnx(self, component: str) -> bool:
-        """Return True for a component that optimum exported."""
-        return (self.path / component / ONNX).is_file()
+        return bool(named) and named != [None, None] and (self.path / component).is_dir()
 
     def class_of(self, component: str) -> str:
         """Return the class name of a component from model_index.json, which stores [library, class]."""
@@ -76,17 +65,14 @@ class Folder:
         file = next((home / name for name in (CONFIG, TOKENIZER_CONFIG) if (home / name).is_file()), None)
         return {} if file is None else rename_class(read_json(file))
 
-    def token_length(self, component: str, most: int) -> int:
-        """Return the maximum length of texts in a tokenizer's config, up to `most`."""
-        length = self.config(component).get("model_max_length", most)
-        if not isinstance(length, int | float) or isinstance(length, bool) or length < 1:
-            raise UserError(f"{self.path / component} has model_max_length {length!r}", "give a number of tokens")
-        return int(min(length, most))
 
-    @property
-    def pixels_per_latent(self) -> int:
-        """The image pixels per latent pixel along each axis."""
-        return 2 ** (len(self.config("vae").get("block_out_channels") or (0,) * 4) - 1)
+def refuse_onnx(folder: Folder) -> None:
+    """Raise UserError for a folder that optimum exported, whose denoiser is an ONNX file."""
+    file = next((path for name in folder.index if (path := folder.path / name / ONNX).is_file()), None)
+    if file is not None:
+        what = f"{folder.path} contains {file.relative_to(folder.path)}, and a recording needs the network itself"
+        fix = f"give the folder that was exported to it, or describe the file: {quote_path(file)} --spec SPEC.json"
+        raise UserError(what, fix)
 
 
 def is_component(path: Path) -> bool:

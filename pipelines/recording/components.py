@@ -86,7 +86,8 @@ def build_pipeline(folder: Folder, seed: int = 0, load: LoadNetwork | None = Non
     made = getattr(diffusers, folder.pipeline, None)
     if not is_pipeline(folder.pipeline):
         what = f"{folder.path}: diffusers {diffusers.__version__} has no pipeline {folder.pipeline or 'without a name'}"
-        raise UserError(what, "pip install -U diffusers; code from a folder is never run")
+        fix = "pip install -U diffusers, or return the pipeline from a function: code from a folder is never run"
+        raise UserError(what, fix)
     entries = {name: entry for name, entry in folder.index.items() if not name.startswith("_")}
     settings = {name: entry for name, entry in entries.items() if not _is_component(entry)}  # such as boundary_ratio
     built, denoisers = dict[str, Any](settings), dict[str, OutputShapes]()
@@ -169,6 +170,8 @@ def _build_component(
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{home} cannot be read as a {class_name} ({reason})", GIVE_PIPELINE) from error
     is_denoiser = _is_denoiser(name, made) and not (made.__name__ == PRIOR and folder.has(OWN_DENOISERS[0]))
+    if is_denoiser:
+        folder.check_class(name)
     loaded = None if load is None or is_denoiser else load(home, made)
     if loaded is not None:
         return loaded.eval().requires_grad_(False)
@@ -179,7 +182,6 @@ def _build_component(
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{home} is not the config of a {class_name} ({reason})", GIVE_PIPELINE) from error
     if is_denoiser:
-        folder.check_class(name)
         denoisers[name] = OutputShapes(name, build)
         return network
     if is_small(network):

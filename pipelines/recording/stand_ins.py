@@ -25,7 +25,7 @@ from fewstep.plans.errors import UserError
 
 AUTOENCODERS = "diffusers.models.autoencoders."
 SMALL = 64 * 10**6  # weights of a network that may run on the CPU during a recording
-UNRECORDED = "write a function that returns (module, Spec): docs/export/diffusers.md, A class that is not in the table"
+UNRECORDED = "write a function that returns (module, Spec): docs/export/diffusers.md, A network without its pipeline"
 
 
 class LengthError(UserError):

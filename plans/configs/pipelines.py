@@ -1,7 +1,7 @@
 """What pipelines of diffusers do with their scheduler, besides passing a number of steps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from fewstep.plans.errors import UserError
@@ -26,8 +26,6 @@ class PipelineRules:
         instead.
     rounds_up: of N steps, a strength runs N - int(N - N x strength) instead of int(N x strength).
     passes_eta: the pipeline passes its eta, 0 by default, to a scheduler that takes one.
-    unheld_start: if the pipeline keeps a part of an image, it sets this part of x after each step, and begins with
-        noise everywhere (unless it has a strength below 1).
     unit_noise: the pipeline begins with noise of deviation 1, whatever its scheduler asks for. It is not set for those
         whose only schedulers are flows, which ask for 1.
     """
@@ -40,7 +38,6 @@ class PipelineRules:
     shortens: bool = False
     rounds_up: bool = False
     passes_eta: bool = False
-    unheld_start: bool = False
     unit_noise: bool = False
 
 
@@ -51,30 +48,13 @@ UNIT_NOISE_WITH_ETA = PipelineRules(passes_eta=True, unit_noise=True)
 STABLE_DIFFUSION = PipelineRules({"steps_offset": 1, "clip_sample": False}, passes_eta=True)
 STABLE_DIFFUSION_3 = PipelineRules(patch=2, max_shift=1.16, rounds_up=True)
 WITHOUT_MU = PipelineRules(rounds_up=True)  # pipelines of Stable Diffusion 3 that pass no mu
-INPAINTING_WITH_ETA = PipelineRules(passes_eta=True, unheld_start=True)
 LATENT_CONSISTENCY = PipelineRules(shortens=True)
 FLUX = PipelineRules(even=True, own_flow_sigmas=True, patch=2, rounds_up=True)
 EVEN = PipelineRules(even=True, patch=2, rounds_up=True)  # other pipelines of FLUX, and those of Qwen-Image
 PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in diffusers 0.42.1
     "DDIMPipeline": PipelineRules({"_class_name": "DDIMScheduler"}),
     "PNDMPipeline": PipelineRules({"_class_name": "PNDMScheduler"}),
-    "StableDiffusionInpaintPipeline": PipelineRules(
-        {"steps_offset": 1, "skip_prk_steps": True}, passes_eta=True, unheld_start=True
-    ),
-    "StableDiffusionPAGInpaintPipeline": replace(STABLE_DIFFUSION, unheld_start=True),
-    **dict.fromkeys(
-        ("KandinskyV22InpaintCombinedPipeline", "KandinskyV22InpaintPipeline"), PipelineRules(unheld_start=True)
-    ),
-    **dict.fromkeys(
-        (
-            "StableDiffusionControlNetInpaintPipeline",
-            "StableDiffusionControlNetPAGInpaintPipeline",
-            "StableDiffusionXLControlNetInpaintPipeline",
-            "StableDiffusionXLInpaintPipeline",
-            "StableDiffusionXLPAGInpaintPipeline",
-        ),
-        INPAINTING_WITH_ETA,
-    ),
+    "StableDiffusionInpaintPipeline": PipelineRules({"steps_offset": 1, "skip_prk_steps": True}, passes_eta=True),
     "FluxPipeline": FLUX,
     **dict.fromkeys(
         (
@@ -83,6 +63,7 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "StableDiffusionImg2ImgPipeline",
             "StableDiffusionInpaintPipelineLegacy",
             "StableDiffusionPAGImg2ImgPipeline",
+            "StableDiffusionPAGInpaintPipeline",
             "StableDiffusionPAGPipeline",
             "StableDiffusionPipeline",
             "StableDiffusionPipelineSafe",
@@ -156,6 +137,8 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "KandinskyV22ControlnetPipeline",
             "KandinskyV22Img2ImgCombinedPipeline",
             "KandinskyV22Img2ImgPipeline",
+            "KandinskyV22InpaintCombinedPipeline",
+            "KandinskyV22InpaintPipeline",
             "KandinskyV22Pipeline",
         ),
         PLAIN,
@@ -184,6 +167,8 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "PixArtSigmaPipeline",
             "StableDiffusionAdapterPipeline",
             "StableDiffusionControlNetImg2ImgPipeline",
+            "StableDiffusionControlNetInpaintPipeline",
+            "StableDiffusionControlNetPAGInpaintPipeline",
             "StableDiffusionControlNetPAGPipeline",
             "StableDiffusionControlNetPipeline",
             "StableDiffusionDepth2ImgPipeline",
@@ -193,12 +178,15 @@ PIPELINES: Mapping[str, PipelineRules] = {  # from the source of each class in d
             "StableDiffusionUpscalePipeline",
             "StableDiffusionXLAdapterPipeline",
             "StableDiffusionXLControlNetImg2ImgPipeline",
+            "StableDiffusionXLControlNetInpaintPipeline",
             "StableDiffusionXLControlNetPAGImg2ImgPipeline",
             "StableDiffusionXLControlNetPAGPipeline",
             "StableDiffusionXLControlNetPipeline",
             "StableDiffusionXLImg2ImgPipeline",
+            "StableDiffusionXLInpaintPipeline",
             "StableDiffusionXLInstructPix2PixPipeline",
             "StableDiffusionXLPAGImg2ImgPipeline",
+            "StableDiffusionXLPAGInpaintPipeline",
             "StableDiffusionXLPAGPipeline",
             "StableDiffusionXLPipeline",
             "StableUnCLIPImg2ImgPipeline",

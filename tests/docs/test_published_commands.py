@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fewstep.cli.main import main
 from fewstep.plans.guidance import CfgPlusPlus
@@ -18,9 +19,8 @@ from fewstep.plans.names.plan_name import parse_plan_name
 from fewstep.plans.names.plan_reference import SchedulerReference, parse_plan_text
 from fewstep.runtime import load
 from fewstep.runtime.sampling.request import RunSettings
-from tests.docs import verbs_page
+from tests.docs import depth_networks, verbs_page
 from tests.docs.docs_blocks import blocks
-from tests.pipelines.listed import test_picture_first as picture_first
 
 ROOT = Path(__file__).parents[2]
 PAGE, ZOO = ROOT / "docs/samplers.md", ROOT / "zoo"
@@ -53,9 +53,10 @@ COMMANDS = [(row[0], command) for row in ROWS for command in re.findall(r"`(fews
 @pytest.mark.parametrize(("method", "command"), COMMANDS)
 def test_the_command_of_a_method_is_understood(method: str, command: str) -> None:
     words = shlex.split(command)
-    assert words[1] == "run"
     options = [word for word in words if re.match(r"--?[a-z]", word)]
-    assert {*options} <= verbs_page.flags("run")
+    assert words[1] in ("run", "encode") and {*options} <= verbs_page.flags(words[1])
+    if words[1] == "encode":
+        return
     values = dict(zip(words, words[1:]))
     if not isinstance(parse_plan_text(values["--plan"]), SchedulerReference):
         assert parse_plan_name(values["--plan"]).solver  # UserError for a solver that is not known
@@ -67,7 +68,7 @@ def test_the_table_has_a_command_for_each_kind_of_method() -> None:
     names = " ".join(row[0] for row in ROWS)
     for kind in ("CFG++", "guided", "Lotus-G", "Lotus-D", "Marigold", "one step", "two to four", "StoRM"):
         assert kind in names
-    assert len(COMMANDS) == 9
+    assert len(COMMANDS) == 10
 
 
 def test_storm_samples_without_corrections() -> None:
@@ -91,9 +92,9 @@ def run_commands(method: str, replaced: Mapping[str, str] = MappingProxyType({})
 
 
 def write_latents(folder: Path) -> None:
-    """Write the arrays of Lotus and Marigold, for a tiny U-Net."""
+    """Write the arrays of Lotus, for a tiny U-Net."""
     latents = np.random.default_rng(1).uniform(-1, 1, (1, 4, 8, 8)).astype(np.float32)
-    arrays = {"latents": latents, "text": picture_first.TEXT, "task": picture_first.DEPTH}
+    arrays = {"latents": latents, "text": depth_networks.TEXT, "task": depth_networks.DEPTH}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
 
@@ -110,7 +111,7 @@ def test_the_arrays_of_a_picture_are_made_as_printed(
     made: dict[str, Any] = {"picture": np.zeros((1, *IMAGE), np.float32)}
     exec(code, made)
     assert np.load("latents.npy").shape == (1, *X_SHAPE) and made["text"].shape == (1, LENGTH, 2)
-    np.testing.assert_array_equal(np.load("task.npy"), picture_first.DEPTH)
+    np.testing.assert_array_equal(np.load("task.npy"), depth_networks.DEPTH)
 
 
 @pytest.mark.slow
@@ -124,26 +125,28 @@ def test_a_command_of_a_method_runs(method: str, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "pipeline", "takes_task"),
-    [("Lotus-G", "LotusGPipeline", True), ("Marigold", "MarigoldDepthPipeline", False)],
-)
-def test_a_command_of_depth_runs(
-    method: str, pipeline: str, takes_task: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_of_lotus_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_latents(tmp_path)
-    if method == "Marigold":  # its empty prompt has two tokens
-        np.save("text.npy", picture_first.TEXT[:, :2])
-    picture_first.open_folder(tmp_path, pipeline, 8, takes_task=takes_task)
-    run_commands(method, {'-p ""': "-c text=@text.npy", "depth.png": "depth.npy"})  # a folder of the U-Net alone
+    depth_networks.export_denoiser(tmp_path / "bundle", takes_picture=True)
+    run_commands("Lotus-G", {"depth.png": "depth.npy"})  # a bundle without an autoencoder
     assert np.isfinite(np.load("depth.npy")).all()
+
+
+@pytest.mark.slow
+def test_the_command_of_marigold_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (16, 16), (200, 100, 0)).save("in.png")
+    depth_networks.write_marigold(tmp_path / "marigold")
+    assert main(["export", "marigold", "-o", "bundle", "-q"]) == 0
+    run_commands("Marigold")
+    assert Path("depth.png").stat().st_size > 0
 
 
 @pytest.mark.slow
 def test_the_line_of_lotus_d_runs(tmp_path: Path) -> None:
     write_latents(tmp_path)
-    picture_first.open_folder(tmp_path, "LotusDPipeline", 4)
+    depth_networks.export_denoiser(tmp_path / "bundle", takes_picture=False)
     (text,) = (row[1] for row in ROWS if row[0].startswith("Lotus-D"))
     (line,) = re.findall(r"`(sampler[^`]+)`", text)
     arrays = {name: np.load(tmp_path / f"{name}.npy") for name in ("text", "task", "latents")}

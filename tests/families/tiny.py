@@ -1,9 +1,9 @@
 """Folders of diffusers with tiny networks and random weights."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tests.tiny_pipelines import WITHOUT_CHECKER, clip_components, write_clip_tokenizer
 
 UNET: dict[str, Any] = {
     "layers_per_block": 1,
@@ -42,36 +42,28 @@ def randomize(network: Any) -> Any:
     return network.eval()
 
 
-def diffusers_folder(
-    folder: Path,
-    network: Any,
-    component: str = "unet",
-    scheduler: Any = None,
-    text_tokens: int | None = None,
-    *,
-    pipeline: str | None = None,
-    more: Mapping[str, Any] | None = None,
-    configs: Mapping[str, Mapping[str, Any]] | None = None,
+def stable_diffusion_folder(
+    folder: Path, network: Any, scheduler: Any = None, pipeline: str = "StableDiffusionPipeline", **more: Any
 ) -> str:
-    """Write the parts of `pipeline.save_pretrained` that export reads; returns the folder's path.
+    """Write the folder of a pipeline with a UNet of Stable Diffusion, a CLIP and an autoencoder. Return its path.
 
-    `more` are further networks (a ControlNet), `configs` the contents of other components' files, by path.
+    `more` are further components, such as a ControlNet.
     """
-    home = folder / "model"
-    networks = {component: network, **(more or {})}
-    for name, each in networks.items():
-        randomize(each).save_pretrained(home / name)
-    scheduler = scheduler or v_scheduler()
-    scheduler.save_pretrained(home / "scheduler")
-    configs = dict(configs or {})
-    if text_tokens is not None:
-        configs["text_encoder/config.json"] = {"max_position_embeddings": text_tokens}
-    for path, content in configs.items():
-        (home / path).parent.mkdir(parents=True, exist_ok=True)
-        (home / path).write_text(json.dumps(content))
-    index = {name: ["diffusers", type(each).__name__] for name, each in networks.items()}
-    (home / "model_index.json").write_text(json.dumps({"_class_name": pipeline, **index}))
-    return str(home)
+    import diffusers
+
+    files = write_clip_tokenizer(folder / "vocabulary")
+    parts = {**clip_components(files, network), "unet": randomize(network), "scheduler": scheduler or v_scheduler()}
+    getattr(diffusers, pipeline)(**parts, **WITHOUT_CHECKER, **more).save_pretrained(folder / "model")
+    return str(folder / "model")
+
+
+def unconditional_folder(folder: Path, network: Any, scheduler: Any = None, pipeline: str = "DDIMPipeline") -> str:
+    """Write the folder of a pipeline with a UNet2DModel alone. Return its path."""
+    import diffusers
+
+    parts = {"unet": randomize(network), "scheduler": scheduler or v_scheduler()}
+    getattr(diffusers, pipeline)(**parts).save_pretrained(folder / "model")
+    return str(folder / "model")
 
 
 def v_scheduler() -> Any:
@@ -81,8 +73,3 @@ def v_scheduler() -> Any:
     import diffusers
 
     return diffusers.DDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False)
-
-
-def tokenizers(**lengths: int) -> dict[str, dict[str, int]]:
-    """Return the files that give the length of texts, for tokenizers of these names."""
-    return {f"{name}/tokenizer_config.json": {"model_max_length": length} for name, length in lengths.items()}

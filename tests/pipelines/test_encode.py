@@ -19,7 +19,6 @@ from fewstep.runtime.sampling.loading import load
 from tests import recorded_pipelines
 from tests.recorded_pipelines import CALLS, TEXT, TOKENS
 from tests.refusals import refuses
-from tests.tiny_pipelines import stable_diffusion
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -98,25 +97,11 @@ def test_what_the_call_does_not_take_is_refused(more: dict[str, Any], says: str,
     assert not (tmp_path / "p.npz").exists()
 
 
-def test_a_folder_whose_bundle_has_text_encoders_is_refused(tmp_path: Path) -> None:
-    stable_diffusion(tmp_path / "sd")
-    with refuses("sd needs no encode", "fewstep run BUNDLE --prompt"):
-        encode(EncodeOptions(str(tmp_path / "sd"), prompt=("a",), output=tmp_path / "p.npz"))
-
-
-def test_a_folder_that_is_not_recorded_is_refused_with_the_way_to_give_texts(tmp_path: Path) -> None:
-    (tmp_path / "unet").mkdir()
-    index = {"_class_name": "LDMTextToImagePipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
-    (tmp_path / "model_index.json").write_text(json.dumps(index))
-    with refuses("LDMTextToImagePipeline", "--conditions FILE.npz"):
-        encode(EncodeOptions(str(tmp_path), prompt=("a",), output=tmp_path / "p.npz"))
-
-
 def test_a_folder_may_be_named_like_a_file_of_python(tmp_path: Path) -> None:
     (tmp_path / "own.py" / "unet").mkdir(parents=True)
     index = {"_class_name": "LDMTextToImagePipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
     (tmp_path / "own.py" / "model_index.json").write_text(json.dumps(index))
-    with refuses("LDMTextToImagePipeline", "--conditions FILE.npz"):
+    with refuses("own.py has no scheduler/scheduler_config.json"):
         encode(EncodeOptions(str(tmp_path / "own.py"), prompt=("a",), output=tmp_path / "p.npz"))
 
 

@@ -12,7 +12,6 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.pipelines import source as pipelines_source
 from fewstep.pipelines.encode import EncodeOptions, encode
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.folder import read_recorded_scheduler
 from fewstep.pipelines.recording.record import record
 from fewstep.pipelines.source import record_folder
 from fewstep.plans.configs.pipelines import RECORDED
@@ -61,7 +60,7 @@ def test_a_step_of_several_tensors_has_several_calls(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(code, "ftfy", SimpleNamespace(fix_text=str), raising=False)
     folder = Folder(recorded_pipelines.skyreels_forcing(tmp_path / "folder"))
-    recorded = record_folder(folder, read_recorded_scheduler(folder), CALLS["skyreels_forcing"])
+    recorded = record_folder(folder, CALLS["skyreels_forcing"])
     assert record(recorded.built, recorded.settings.of(), 0).step_calls == (3, 3, 3)  # frames
 
 

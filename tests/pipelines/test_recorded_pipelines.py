@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from fewstep.export.load_source import load_source
 from fewstep.export.options.size_option import with_sizes
+from fewstep.pipelines import source as source_module
 from fewstep.pipelines.comparison import check_updates
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.folder import read_scheduler
+from fewstep.pipelines.files.scheduler import read_scheduler
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.relations.adapter import RecordedNetwork
 from fewstep.pipelines.relations.pipeline_scheduler import PipelineScheduler
-from fewstep.pipelines.source import load_recorded_folder, record_folder
+from fewstep.pipelines.source import load_diffusers_folder, record_folder
 from fewstep.plans.configs.classes import schedule_from_scheduler_config
 from fewstep.plans.configs.diffusers import plan_from_scheduler_config
 from fewstep.plans.configs.pipelines import RECORDED
@@ -28,7 +28,6 @@ from fewstep.plans.shaping import MatchNorm
 from tests import recorded_pipelines
 from tests.recorded_pipelines import CALLS, TEXT, TOKENS
 from tests.refusals import refuses
-from tests.tiny_pipelines import stable_diffusion
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -38,9 +37,7 @@ Recordings = Callable[[str], RecordedPipeline]
 
 def record(folder: Path, name: str) -> RecordedPipeline:
     read = Folder(folder)
-    scheduler = read_scheduler(folder, read.pipeline)
-    assert scheduler is not None
-    return record_folder(read, scheduler, CALLS[name])
+    return record_folder(read, CALLS[name])
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +153,7 @@ def test_an_edit_of_a_picture_is_recorded_from_noise(recordings: Recordings) -> 
 def compare_samples(name: str, folder: Path) -> str:
     """Load a pipeline, which compares its samples. Returns its class."""
     read = Folder(folder)
-    scheduler = read_scheduler(read.path, read.pipeline)
-    assert scheduler is not None
-    load_recorded_folder(read, scheduler, CALLS[name])
+    load_diffusers_folder(folder, CALLS[name])
     return read.pipeline
 
 
@@ -200,22 +195,6 @@ def test_samples_are_those_of_the_pipeline(pipeline_folder: PipelineFolder, capl
     assert "the default guidance of its pipeline is --guidance 5" in caplog.text
 
 
-@pytest.mark.slow
-def test_a_listed_pipeline_is_recorded_as_it_is_listed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    stable_diffusion(tmp_path / "sd")
-    read = Folder(tmp_path / "sd")
-    scheduler = read_scheduler(read.path, read.pipeline)
-    assert scheduler is not None
-    recorded, listed = load_recorded_folder(read, scheduler, {}).spec, load_source(str(read.path)).spec
-    assert "samples of StableDiffusionPipeline agree within" in caplog.text
-    assert (recorded.x_shape, recorded.prediction, recorded.schedule) == (
-        listed.x_shape,
-        listed.prediction,
-        listed.schedule,
-    )
-    assert [each.shape for each in recorded.conditions] == [each.shape for each in listed.conditions] == [(77, 12)]
-
-
 def test_a_network_that_returns_zeros_makes_the_comparison_empty(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -224,20 +203,18 @@ def test_a_network_that_returns_zeros_makes_the_comparison_empty(
     torch.nn.init.zeros_(network.proj_out.weight)
     torch.nn.init.zeros_(network.proj_out.bias)
     network.save_pretrained(folder / "transformer")
-    scheduler = read_scheduler(folder, "WanPipeline")
-    assert scheduler is not None
-    load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
+    load_diffusers_folder(folder, CALLS["wan"])
     assert "the network of WanPipeline returns zeros: the comparison of its samples shows nothing" in caplog.text
 
 
 @pytest.mark.slow
 def test_steps_that_differ_from_the_rules_are_stored(
-    pipeline_folder: PipelineFolder, caplog: pytest.LogCaptureFixture
+    pipeline_folder: PipelineFolder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = pipeline_folder("wan")
-    scheduler = read_scheduler(folder, "WanPipeline")
-    assert scheduler is not None
-    source = load_recorded_folder(Folder(folder), {**scheduler, "shift": 5.0}, CALLS["wan"])
+    scheduler = {**read_scheduler(Folder(folder)), "shift": 5.0}
+    monkeypatch.setattr(source_module, "read_scheduler", lambda _: scheduler)
+    source = load_diffusers_folder(folder, CALLS["wan"])
     reason = r"WanPipeline steps at time 9\d\d\.\d+, and the plan of its scheduler at 9\d\d\.\d+"
     says = f"stores the steps of FlowMatchEulerDiscreteScheduler as recorded, since {reason}. It has scheduler:8 and"
     assert re.search(says, caplog.text)
@@ -260,9 +237,7 @@ def test_perturbed_attention_is_recorded_without_its_perturbed_branch(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = recorded_pipelines.perturbed_attention(tmp_path / "pag")
-    scheduler = read_scheduler(folder, "StableDiffusionPAGPipeline")
-    assert scheduler is not None
-    load_recorded_folder(Folder(folder), scheduler, {"pag_scale": 0})
+    load_diffusers_folder(folder, {"pag_scale": 0})
     assert "samples of StableDiffusionPAGPipeline agree within" in caplog.text
 
 
@@ -271,9 +246,7 @@ def test_a_norm_that_guidance_keeps_is_that_of_the_plan(
     pipeline_folder: PipelineFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     read = Folder(pipeline_folder("lumina2"))
-    scheduler = read_scheduler(read.path, read.pipeline)
-    assert scheduler is not None
-    source = load_recorded_folder(read, scheduler, CALLS["lumina2"])
+    source = load_diffusers_folder(read.path, CALLS["lumina2"])
     assert "samples of Lumina2Pipeline agree within" in caplog.text
     assert source.scheduler is not None
     plan = plan_from_scheduler_config(source.scheduler, steps=2, guidance=4.0)
@@ -283,9 +256,7 @@ def test_a_norm_that_guidance_keeps_is_that_of_the_plan(
 @pytest.mark.slow
 def test_texts_of_any_length_are_padded_with_a_mask(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read = Folder(recorded_pipelines.qwen_image(tmp_path / "qwen_image"))
-    scheduler = read_scheduler(read.path, read.pipeline)
-    assert scheduler is not None
-    source = load_recorded_folder(read, scheduler, CALLS["qwen_image"])
+    source = load_diffusers_folder(read.path, CALLS["qwen_image"])
     assert [(each.name, each.shape, each.dtype) for each in source.spec.conditions] == [
         ("encoder_hidden_states", (224, TEXT), "float32"),
         ("encoder_hidden_states_mask", (224,), "int64"),
@@ -297,7 +268,7 @@ def test_texts_of_any_length_are_padded_with_a_mask(tmp_path: Path, caplog: pyte
 def test_an_argument_that_the_call_does_not_take_is_refused(pipeline_folder: PipelineFolder) -> None:
     read = Folder(pipeline_folder("wan"))
     with refuses(("WanPipeline", "'size'"), "prompt"):
-        record_folder(read, {}, {"size": 4})
+        record_folder(read, {"size": 4})
 
 
 def test_a_text_encoder_stored_in_bfloat16_is_recorded(tmp_path: Path) -> None:
@@ -312,16 +283,14 @@ def test_a_text_encoder_stored_in_bfloat16_is_recorded(tmp_path: Path) -> None:
 def test_a_size_that_is_no_whole_number_is_refused(value: object, pipeline_folder: PipelineFolder) -> None:
     read = Folder(pipeline_folder("wan"))
     with refuses("--call height=", "whole number"):
-        record_folder(read, read_scheduler(read.path, read.pipeline) or {}, {**CALLS["wan"], "height": value})
+        record_folder(read, {**CALLS["wan"], "height": value})
 
 
 def test_free_sizes_of_a_recorded_pipeline_are_those_of_its_own_call(
     pipeline_folder: PipelineFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = pipeline_folder("wan")
-    scheduler = read_scheduler(folder, "WanPipeline")
-    assert scheduler is not None
-    source = load_recorded_folder(Folder(folder), scheduler, CALLS["wan"])
+    source = load_diffusers_folder(folder, CALLS["wan"])
     sized = with_sizes(source, ["height=2:8:2"])
     assert [(size.name, size.axis, size.low, size.high) for size in sized.spec.sizes] == [("height", 2, 2, 8)]
     assert f"{folder}: samples of x [8, 2, 4, 2] agree within" in caplog.text
@@ -347,7 +316,7 @@ def test_large_encoders_are_recorded_from_their_configs(tmp_path: Path) -> None:
             weights.unlink()
     read = Folder(folder)
     call = {**CALLS["chroma_image_to_image"], "height": 64, "width": 64}
-    recorded = record_folder(read, read_scheduler(folder, read.pipeline) or {}, call)
+    recorded = record_folder(read, call)
     assert recorded.x_shape == (16, 8)
     assert [each.name for each in recorded.arguments.conditions] == ["encoder_hidden_states", "attention_mask"]
 

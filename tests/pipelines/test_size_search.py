@@ -10,11 +10,9 @@ import torch
 from fewstep.export.options.size_option import with_sizes
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.session import open_session
-from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.folder import read_scheduler
 from fewstep.pipelines.relations.adapter import RecordedNetwork
 from fewstep.pipelines.relations.size_rules import GridOfSize
-from fewstep.pipelines.source import load_recorded_folder
+from fewstep.pipelines.source import load_diffusers_folder
 from fewstep.plans.configs.recorded import ShiftOfSize, read_recorded
 from tests.recorded_pipelines import CALLS
 from tests.refusals import refuses
@@ -26,10 +24,7 @@ SIZES = ("height=8:24:2", "width=8:24:2")
 
 def load(folder: Path, **call: int) -> TorchSource:
     """Load FLUX.2, whose scheduler shifts its times by the number of tokens."""
-    read = Folder(folder)
-    scheduler = read_scheduler(folder, read.pipeline)
-    assert scheduler is not None
-    return load_recorded_folder(read, scheduler, {**CALLS["flux2_klein"], **call})
+    return load_diffusers_folder(folder, {**CALLS["flux2_klein"], **call})
 
 
 @pytest.mark.slow

@@ -7,9 +7,7 @@ import pytest
 from fewstep.export.batches import batch_range
 from fewstep.export.load_source import load_source
 from fewstep.graph.graph import BATCH
-from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.folder import read_scheduler
-from fewstep.pipelines.source import load_recorded_folder
+from fewstep.pipelines.source import load_diffusers_folder
 from tests.recorded_pipelines import text_to_video
 from tests.tiny_pipelines import randomize
 
@@ -57,9 +55,7 @@ def test_frames_are_rows(frames: int, limits: tuple[int | None, int]) -> None:
 @pytest.mark.parametrize("frames", [4, 24])
 def test_a_network_of_videos_is_traced_on_one_side_of_64_rows(tmp_path: Path, frames: int) -> None:
     folder = text_to_video(tmp_path / "video")
-    scheduler = read_scheduler(folder, "AnimateDiffPipeline")
-    assert scheduler is not None
-    source = load_recorded_folder(Folder(folder), scheduler, {"height": 16, "width": 16, "num_frames": frames})
+    source = load_diffusers_folder(folder, {"height": 16, "width": 16, "num_frames": frames})
     assert source.spec.x_shape[1] == frames
     assert source.trace().graph.outputs[0].shape == (BATCH, *source.spec.x_shape)
 

@@ -51,14 +51,12 @@ def test_the_sum_counts_the_bundles_that_agree_with_the_whole_call() -> None:
 def test_why_a_bundle_takes_encoded_texts_is_a_remark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The warning is that of an export."""
 
-    def warn(*_: object) -> list[str]:
+    def warn(*_: object) -> None:
         logging.getLogger("fewstep").warning(recorded_text.NO_PROMPTS_OF, "A", "its prompt is a JSON object")
-        return ["texts of one length"]
 
     monkeypatch.setattr(coverage, "export_pipeline", warn)
-    monkeypatch.setattr(coverage, "is_recorded", lambda folder: True)
     outcome = try_pipeline(Pipeline(), tmp_path, 10, True)  # type: ignore[arg-type]
-    assert outcome.reason == "texts of one length; no prompts: its prompt is a JSON object"
+    assert outcome.reason == "no prompts: its prompt is a JSON object"
 
 
 def test_a_run_resumes_after_the_classes_of_an_earlier_one(tmp_path: Path) -> None:

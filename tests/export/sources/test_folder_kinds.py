@@ -127,7 +127,7 @@ def test_the_name_of_a_shipped_one_is_no_folder(
     (tmp_path / "cifar10" / "config.json").write_text('{"_class_name": "UNet2DModel"}')
     assert load_source("cifar10").sha256 == cifar10().sha256
     assert caplog.messages == ["cifar10 is the shipped model; for the folder of that name give ./cifar10"]
-    with pytest.raises(UserError, match="config.json"):
+    with pytest.raises(UserError, match="is only a UNet2DModel"):
         load_source("./cifar10")
 
 

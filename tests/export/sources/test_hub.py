@@ -50,10 +50,10 @@ def pipeline(tmp_path: Path) -> Path:
     """A folder like a pipeline's, including files that must not be fetched."""
     contents = {
         "model_index.json": json.dumps(
-            {"_class_name": "P", "unet": ["diffusers", "U"], "text_encoder": ["t", "T"], "vae": ["v", "V"]}
+            {"_class_name": "P", "unet": ["diffusers", "U"], "text_encoder": ["transformers", "T"], "vae": ["v", "V"]}
         ),
         "README.md": "---\nlicense: mit\ntags:\n- a\n---\n# card\n",
-        "unet/config.json": "{}",
+        **{f"{name}/config.json": json.dumps({"name": name}) for name in ("unet", "text_encoder", "vae")},
         "unet/diffusion_pytorch_model.safetensors": "weights",
         "unet/diffusion_pytorch_model.fp16.safetensors": "half",
         "unet/diffusion_pytorch_model.bin": "pickle",
@@ -114,6 +114,7 @@ def test_what_export_reads_is_fetched_once_and_nothing_else(hub: tuple[str, list
     assert files == [
         "README.md",
         "model_index.json",
+        "text_encoder/config.json",
         "text_encoder/model-00001.safetensors",
         "text_encoder/model-00002.safetensors",
         "text_encoder/model.safetensors.index.fp16.json",
@@ -121,6 +122,7 @@ def test_what_export_reads_is_fetched_once_and_nothing_else(hub: tuple[str, list
         "tokenizer/merges.txt",
         "unet/config.json",
         "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
         "vae/diffusion_pytorch_model.fp16.safetensors",
     ]
     assert sorted(requests) == files and again == [label, files]
@@ -234,14 +236,15 @@ def test_a_gated_model_is_distinguished(pipeline: Path, tmp_path: Path) -> None:
 
 
 def test_pickles_alone_are_refused(tmp_path: Path) -> None:
-    named = {"org/one": "diffusion_pytorch_model.bin", "org/other": "pytorch_model.bin"}
+    named = {"org/one": "unet/diffusion_pytorch_model.bin", "org/other": "unet/pytorch_model.bin"}
+    index = json.dumps({"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]})
     for model, name in named.items():
-        write(tmp_path / model, {"config.json": json.dumps({"_class_name": "UNet2DModel"}), name: "pickle"})
+        write(tmp_path / model, {"model_index.json": index, "unet/config.json": "{}", name: "pickle"})
     with serve({model: tmp_path / model for model in named}) as (address, requests):
         said = each_fetched([*named], address, tmp_path / "cache")
     for (model, name), text in zip(named.items(), map(str, said), strict=True):
         assert text.startswith(f"{model} has its weights only as pickles ({name})") and "safetensors" in text
-    assert requests == ["config.json"] * 2
+    assert sorted(requests) == ["model_index.json"] * 2 + ["unet/config.json"] * 2
 
 
 @pytest.mark.slow

@@ -1,33 +1,28 @@
 """FLUX.1: packed latents, rotary embeddings, the weight of guidance as a condition, a dynamic shift."""
 
 from pathlib import Path
+from typing import Any
 
-from tests.families.tiny import diffusers_folder, tokenizers
+from tests.families.tiny import randomize
+from tests.tiny_pipelines import autoencoder, clip, flux_transformer, t5, t5_tokenizer, write_clip_tokenizer
 
 NAME = "FluxTransformer2DModel (diffusers folder)"
 PLAN = "scheduler:2"
 
 
-def make(folder: Path) -> str:
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+def make(folder: Path) -> dict[str, Any]:
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+    from transformers import CLIPTokenizer
 
-    network = FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=12,
-        pooled_projection_dim=10,
-        guidance_embeds=True,
-        axes_dims_rope=(4, 6, 6),
+    files = write_clip_tokenizer(folder / "vocabulary")
+    pipeline = FluxPipeline(
+        transformer=randomize(flux_transformer(16, 16, 12, guidance_embeds=True)),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=autoencoder(shift_factor=0.06),
+        text_encoder=clip(files),
+        tokenizer=CLIPTokenizer.from_pretrained(files),
+        text_encoder_2=t5(16),
+        tokenizer_2=t5_tokenizer(24),
     )
-    vae = {"vae/config.json": {"sample_size": 16, "block_out_channels": [4, 4]}}
-    return diffusers_folder(
-        folder,
-        network,
-        "transformer",
-        FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        pipeline="FluxPipeline",
-        configs=tokenizers(tokenizer_2=5) | vae,
-    )
+    pipeline.save_pretrained(folder / "model")
+    return {"source": str(folder / "model"), "call": ("max_sequence_length=24", "height=16", "width=16")}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tests.families.tiny import diffusers_folder, stable_diffusion_unet
+from tests.families.tiny import stable_diffusion_folder, stable_diffusion_unet
 
 NAME = "UNet2DConditionModel with LoRA, Skip-Tuning and FreeU"
 PLAN = "dpmpp_2m:2@trailing"
@@ -15,7 +15,7 @@ def make(folder: Path) -> dict[str, Any]:
     from safetensors.torch import save_file
 
     network = stable_diffusion_unet()
-    source = diffusers_folder(folder, network, text_tokens=5)
+    source = stable_diffusion_folder(folder, network)
     tensors = {}
     for name, layer in network.named_modules():
         if isinstance(layer, (torch.nn.Linear, torch.nn.Conv2d)):

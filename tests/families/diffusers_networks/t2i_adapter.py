@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.families.tiny import diffusers_folder, stable_diffusion_unet
+from tests.families.tiny import randomize, stable_diffusion_folder, stable_diffusion_unet
 
 NAME = "T2IAdapter (diffusers folder)"
 PLAN = "scheduler:2"
@@ -11,13 +11,7 @@ PLAN = "scheduler:2"
 def make(folder: Path) -> str:
     from diffusers import T2IAdapter
 
-    network = stable_diffusion_unet()
     adapter = T2IAdapter(in_channels=3, channels=[16, 32], num_res_blocks=1, downscale_factor=2)
-    return diffusers_folder(
-        folder,
-        network,
-        text_tokens=7,
-        pipeline="StableDiffusionAdapterPipeline",
-        more={"adapter": adapter},
-        configs={"vae/config.json": {"block_out_channels": [4, 4]}},
+    return stable_diffusion_folder(
+        folder, stable_diffusion_unet(), pipeline="StableDiffusionAdapterPipeline", adapter=randomize(adapter)
     )

@@ -1,15 +1,28 @@
 """A one-dimensional UNet, as of Diffuser (Janner et al. 2022)."""
 
-from pathlib import Path
+from torch import nn
 
-from tests.families.tiny import diffusers_folder
+from fewstep.export import ScheduleSpec, Spec
 
-NAME = "UNet1DModel (diffusers folder)"
+NAME = "UNet1DModel (diffusers)"
 PLAN = "ddim:2@trailing"
 
 
-def make(folder: Path) -> str:
+class Trajectories(nn.Module):
+    """Calls the network with the arguments of a denoiser."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x, time):
+        return self.network(x, time).sample
+
+
+def make():
     from diffusers import UNet1DModel
+
+    from tests.families.tiny import randomize
 
     network = UNet1DModel(
         sample_size=16,
@@ -28,4 +41,4 @@ def make(folder: Path) -> str:
         flip_sin_to_cos=False,
         freq_shift=1,
     )
-    return diffusers_folder(folder, network)
+    return Trajectories(randomize(network)), Spec("trajectories", (6, 16), (), "v", ScheduleSpec("linear"))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.families.tiny import UNET, diffusers_folder
+from tests.families.tiny import UNET, unconditional_folder
 
 NAME = "UNet2DModel (diffusers folder)"
 PLAN = "dpmpp_2m:2@trailing"
@@ -18,4 +18,4 @@ def make(folder: Path) -> str:
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         **UNET,
     )
-    return diffusers_folder(folder, network)
+    return unconditional_folder(folder, network)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from tests.families.tiny import diffusers_folder, stable_diffusion_unet
+from tests.families.tiny import stable_diffusion_folder, stable_diffusion_unet
 
 NAME = "UNet2DConditionModel (diffusers folder)"
 PLAN = "dpmpp_2m:2@trailing"
 
 
 def make(folder: Path) -> str:
-    return diffusers_folder(folder, stable_diffusion_unet(), text_tokens=7)
+    return stable_diffusion_folder(folder, stable_diffusion_unet())

@@ -32,7 +32,6 @@ from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_m
 from fewstep.pipelines.encode import EncodeOptions, encode
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network
-from fewstep.pipelines.listed.folder import read_recorded_scheduler
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording import components
 from fewstep.pipelines.recording.element_map import ElementMap
@@ -52,7 +51,7 @@ diffusers = pytest.importorskip("diffusers")
 
 def record(folder: Path, name: str) -> RecordedPipeline:
     read = Folder(getattr(recorded_pipelines, name)(folder / name))
-    return record_folder(read, read_recorded_scheduler(read), CALLS[name])
+    return record_folder(read, CALLS[name])
 
 
 def find(recorded: RecordedPipeline, read: ReadNetwork | None = None) -> RecordedDecoding | str:

@@ -13,7 +13,6 @@ from fewstep.export.export import export
 from fewstep.export.export_options import ExportOptions
 from fewstep.pipelines.companions.recorded_text import RecordedText, find_text_rules
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.folder import read_recorded_scheduler
 from fewstep.pipelines.relations.text_rules import BlockGrid
 from fewstep.pipelines.source import record_folder
 from fewstep.runtime.sampling.loading import load
@@ -27,7 +26,7 @@ PipelineFolder = Callable[[str], Path]
 
 def find(folder: Path, name: str) -> RecordedText:
     read = Folder(folder)
-    text = find_text_rules(record_folder(read, read_recorded_scheduler(read), CALLS[name]))
+    text = find_text_rules(record_folder(read, CALLS[name]))
     assert text is not None
     return text
 

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from fewstep.export.sources.model_files import find_weights
-from fewstep.pipelines.companions.text import read_text
+from fewstep.pipelines.companions.stored_network import read_stored
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network
 from fewstep.plans.errors import UserError
-from tests.pipelines.companions.test_text import conditions
 from tests.refusals import refuses
 from tests.tiny_pipelines import clip, text_encoders, write_clip_tokenizer
 
@@ -190,8 +189,7 @@ def text_folder(home: Path, change: Callable[[Tensors], Tensors]) -> tuple[Any, 
     text_encoders(home, "StableDiffusionPipeline", **components)
     file = home / "text_encoder" / "model.safetensors"
     safetensors.save_file(change(safetensors.load_file(file)), file, {"format": "pt"})
-    text: Any = read_text(Folder(home), "UNet2DConditionModel", conditions(text=(77, 12)))
-    return encoder, text.load(()).encoder
+    return encoder, read_stored(Folder(home), "text_encoder", transformers.CLIPTextModel).load()
 
 
 def test_a_prefix_of_a_text_encoder_is_removed(tmp_path: Path) -> None:

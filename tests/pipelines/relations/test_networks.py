@@ -21,10 +21,9 @@ from fewstep.export.network_sources import load_sources, read_changes
 from fewstep.export.sources.torch_module import TorchSource
 from fewstep.pipelines.files.folder import Folder
 from fewstep.pipelines.files.loading import load_network
-from fewstep.pipelines.listed.folder import read_scheduler
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep
 from fewstep.pipelines.relations.networks import find_boundary, split_record
-from fewstep.pipelines.source import load_recorded_folder
+from fewstep.pipelines.source import load_diffusers_folder
 from fewstep.plans.errors import UserError
 from fewstep.runtime.sampling.loading import load
 from tests.recorded_pipelines import CALLS, TEXT, TOKENS, wan_with_two_networks
@@ -34,7 +33,7 @@ from tests.refusals import refuses
 @pytest.mark.slow
 def test_each_network_runs_its_own_steps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read = Folder(wan_with_two_networks(tmp_path / "wan"))
-    source = load_recorded_folder(read, read_scheduler(read.path, read.pipeline) or {}, CALLS["wan"])
+    source = load_diffusers_folder(read.path, CALLS["wan"])
     assert "samples of WanPipeline agree within" in caplog.text
     (expert,) = source.experts
     assert (expert.name, expert.until) == ("transformer", pytest.approx(log(0.125 / 0.875), abs=1e-5))
@@ -98,8 +97,7 @@ def test_a_file_that_does_not_fit_an_expert_is_refused_before_the_denoiser_is_ex
 def load_with_index(folder: Path, **fields: object) -> TorchSource:
     index = folder / "model_index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), **fields}))
-    read = Folder(folder)
-    return load_recorded_folder(read, read_scheduler(folder, read.pipeline) or {}, CALLS["wan"])
+    return load_diffusers_folder(folder, CALLS["wan"])
 
 
 @pytest.mark.slow

@@ -128,7 +128,6 @@ def rules_of(source: str) -> PipelineRules:
         max_shift=1.16 if has_own_limit else 1.15,
         shortens="original_inference_steps=original_inference_steps" in source,
         rounds_up="int(max(num_inference_steps - init_timestep, 0))" in source,
-        unheld_start="scheduler.add_noise(init_latents_proper, noise, torch.tensor([noise_timestep]))" in source,
         unit_noise=not re.search("init_noise_sigma|def get_timesteps", source),
         passes_eta="self.prepare_extra_step_kwargs(generator, eta)" in source or "extra_kwargs['eta'] = eta" in source,
     )

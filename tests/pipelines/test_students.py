@@ -9,7 +9,7 @@ import pytest
 
 from fewstep.export.sources.card import read_tags
 from fewstep.pipelines.files.folder import Folder
-from fewstep.pipelines.listed.students import warn_of_student
+from fewstep.pipelines.students import warn_of_student
 from fewstep.plans.configs.student_signs import find_signs, find_words, unread_fields
 
 UNIPC = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "flow_shift": 8.0, "solver_p": None}

@@ -1,6 +1,5 @@
 """The other networks of a folder in a bundle."""
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +12,6 @@ from fewstep.export.companions.autoencoder import AutoencoderSource
 from fewstep.export.companions.companion import Companion, add_companion
 from fewstep.export.companions.networks import add_autoencoder, add_encoder, add_with_sizes
 from fewstep.graph.files.commit import open_for_update
-from fewstep.pipelines.companions.networks import ZEROS_FOR_NONE, has_zeros_for_none
-from fewstep.pipelines.files.folder import Folder
 from fewstep.plans.errors import UserError
 from fewstep.plans.schedule import ScheduleSpec
 from fewstep.runtime.bundle.manifest import Description, Size, TensorEntry
@@ -90,20 +87,3 @@ def test_a_traced_decoder_whose_values_are_not_finite_is_refused(tmp_path: Path)
     decoder = Companion("decoder", Damaged, (latent,), (sound,), lambda batch: feeds, (1,))
     with open_for_update(tmp_path / "bundle", must_exist=False) as writer, pytest.raises(UserError, match="not finite"):
         add_autoencoder(AutoencoderSource(decoder, None, (), is_traced=True), partial(add_companion, writer))
-
-
-@pytest.mark.parametrize(
-    ("pipeline", "fields", "zeros"),
-    [
-        ("StableDiffusionXLPipeline", {}, True),  # the default of the class
-        ("StableDiffusionXLPipeline", {ZEROS_FOR_NONE: False}, False),
-        ("KolorsPipeline", {}, False),
-        ("StableDiffusionPipeline", {ZEROS_FOR_NONE: True}, False),  # it has no such argument
-    ],
-)
-def test_zeros_for_no_text_are_those_of_the_pipeline(
-    pipeline: str, fields: dict[str, bool], zeros: bool, tmp_path: Path
-) -> None:
-    pytest.importorskip("diffusers")
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline, **fields}))
-    assert has_zeros_for_none(Folder(tmp_path)) is zeros

@@ -1,4 +1,4 @@
-"""diffusers folders of tiny networks with random weights: exported, verified, and sampled like the pipeline's loop."""
+"""Folders of unconditional pipelines with random weights: exported, verified, and sampled like the pipeline's loop."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from fewstep.export.sources.torch_module import TorchSource
 from fewstep.graph.bake.bake import bake
 from fewstep.graph.bake.options import BakeOptions
 from fewstep.graph.files.pack import PackOptions, pack
-from fewstep.pipelines.listed.folder import read_scheduler
+from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.scheduler import read_scheduler
 from fewstep.plans.errors import UserError
 from fewstep.plans.noise import normal
 from fewstep.plans.spec import ScheduleSpec
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.export.verify_export import verify_source
 from tests.families import tiny
 from tests.graph.bake.run_baked import run_file
 from tests.refusals import refuses
@@ -34,25 +34,18 @@ diffusers = pytest.importorskip("diffusers")
 
 ONE_BLOCK: dict[str, Any] = {**tiny.UNET, "block_out_channels": (8,), "mid_block_type": None}
 UNET = {**ONE_BLOCK, "down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
-TEXT = {
-    **ONE_BLOCK,
-    "down_block_types": ("CrossAttnDownBlock2D",),
-    "up_block_types": ("CrossAttnUpBlock2D",),
-    "attention_head_dim": 4,
-    "cross_attention_dim": 12,
-}
 TRAILING = {"timestep_spacing": "trailing", "clip_sample": False}
 
 
-def folder(path: Path, network: Any, scheduler: Any = None, text_tokens: int | None = None) -> Path:
+def folder(path: Path, network: Any, scheduler: Any = None, pipeline: str = "DDIMPipeline") -> Path:
     scheduler = scheduler or diffusers.DDIMScheduler(**TRAILING)
-    return Path(tiny.diffusers_folder(path, network, scheduler=scheduler, text_tokens=text_tokens))
+    return Path(tiny.unconditional_folder(path, network, scheduler, pipeline))
 
 
 @pytest.fixture(scope="module")
 def unet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """UNet2DModel with five labels. Tests must not change it."""
-    made = diffusers.UNet2DModel(in_channels=3, out_channels=3, num_class_embeds=5, **UNET)
+    """The folder of a UNet2DModel. Tests must not change it."""
+    made = diffusers.UNet2DModel(in_channels=3, out_channels=3, **UNET)
     return folder(tmp_path_factory.mktemp("diffusers"), made)
 
 
@@ -99,65 +92,11 @@ def refuse_socket(*_: Any, **__: Any) -> NoReturn:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("config", "x_shape", "conditions"),
-    [
-        (
-            {
-                **TEXT,
-                "in_channels": 9,
-                "out_channels": 4,
-                "time_cond_proj_dim": 6,
-                "addition_embed_type": "text_time",
-                "addition_time_embed_dim": 8,
-                "projection_class_embeddings_input_dim": 58,
-            },
-            (4, 8, 8),
-            {"text": (7, 12), "guidance": (6,), "pooled_text": (10,), "time_ids": (6,), "image": (5, 8, 8)},
-        ),
-        (
-            {
-                **TEXT,
-                "in_channels": 4,
-                "out_channels": 8,
-                "encoder_hid_dim": 10,
-                "encoder_hid_dim_type": "image_proj",
-                "addition_embed_type": "image",
-            },
-            (4, 8, 8),
-            {"image_embedding": (10,)},
-        ),
-    ],
-    ids=["text-and-all-else", "kandinsky-2.2"],
-)
-def test_a_network(
-    config: dict[str, Any], x_shape: tuple[int, ...], conditions: dict[str, Any], tmp_path: Path
-) -> None:
-    """Networks that the families of tests/families lack."""
-    source = load_source(str(folder(tmp_path / "f", diffusers.UNet2DConditionModel(**config), text_tokens=7)))
-    assert isinstance(source, TorchSource) and source.spec.x_shape == x_shape
-    assert {condition.name: condition.shape for condition in source.spec.conditions} == conditions
-    prepared, table = verify_source(source)
-    assert table.worst.relative < 1e-5
-    assert prepared.prologue is not None
-    assert not {"Shape", "Cast", "Expand"} & set(prepared.body.ops())
-
-
-@pytest.mark.slow
-def test_a_scheduler_that_cuts_off_a_learned_variance_runs_where_export_did(tmp_path: Path) -> None:
-    theirs = diffusers.DPMSolverMultistepScheduler(variance_type="learned_range")
-    network = diffusers.UNet2DModel(in_channels=3, out_channels=6, **UNET)
-    export(ExportOptions(str(folder(tmp_path / "f", network, scheduler=theirs)), tmp_path / "bundle"))
-    x = load(tmp_path / "bundle").sample("scheduler:3", seeds=[0])
-    assert x.shape == (1, 3, 8, 8)
-
-
-@pytest.mark.slow
 def test_ddpm_scales_its_noise_by_the_variance_that_the_network_predicts(tmp_path: Path) -> None:
     theirs = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
     network = diffusers.UNet2DModel(in_channels=3, out_channels=6, **UNET)
     pipeline = diffusers.DDPMPipeline(network.eval(), theirs)
-    export(ExportOptions(str(folder(tmp_path / "f", network, scheduler=theirs)), tmp_path / "bundle"))
+    export(ExportOptions(str(folder(tmp_path / "f", network, theirs, "DDPMPipeline")), tmp_path / "bundle"))
     draws = [normal(7, number, (3, 8, 8))[None] for number in range(4)]
     taken = iter(map(torch.from_numpy, draws))
     with pytest.MonkeyPatch.context() as patch:
@@ -183,21 +122,9 @@ def edit_folder(folder: Path, to: Path, file: str, changes: dict[str, Any]) -> P
 @pytest.mark.parametrize(
     ("file", "changes", "says"),
     [
-        ("unet/config.json", {"_class_name": "StableCascadeUNet"}, "its denoiser is a StableCascadeUNet"),
-        ("unet/config.json", {"_class_name": None}, "its denoiser is a None"),
-        (
-            "unet/config.json",
-            {"_class_name": "Lumina2Transformer2DModel"},
-            "is a Lumina2Transformer2DModel; without a pipeline .*; export the folder of such",
-        ),
-        ("unet/config.json", {"class_embed_type": "own"}, "class_embed_type 'own'; write a function"),
-        (
-            "unet/config.json",
-            {"_class_name": "UNet2DConditionModel", "cross_attention_dim": 8, "addition_embed_type": "image_hint"},
-            "a UNet2DConditionModel with addition_embed_type 'image_hint'; write a function",
-        ),
+        ("unet/config.json", {"_class_name": "StableCascadeUNet"}, "that it is a StableCascadeUNet"),
         ("unet/config.json", {"block_out_channels": [16]}, "cannot load .*unet: .*size mismatch"),
-        ("model_index.json", {"unet": None}, "has none of unet, transformer"),
+        ("model_index.json", {"unet": ["diffusers", "OwnModel"]}, "its unet is a OwnModel of diffusers"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "of-my-own"}, "of-my-own"),
         ("scheduler/scheduler_config.json", {"prediction_type": "of-my-own"}, "of-my-own"),
     ],
@@ -238,17 +165,8 @@ def test_a_network_by_its_former_name_is_read(file: str, tmp_path: Path) -> None
 
 def test_the_scheduler_is_that_of_the_index(unet: Path, tmp_path: Path) -> None:
     changes = {"scheduler": ["diffusers", "EulerDiscreteScheduler"]}
-    scheduler = read_scheduler(edit_folder(unet, tmp_path / "f", "model_index.json", changes), "DDPMPipeline")
-    assert scheduler is not None
+    scheduler = read_scheduler(Folder(edit_folder(unet, tmp_path / "f", "model_index.json", changes)))
     assert scheduler["_class_name"] == "EulerDiscreteScheduler"
-
-
-def test_a_pipeline_of_two_networks_says_how_both_are_exported(unet: Path, tmp_path: Path) -> None:
-    two = {"boundary_ratio": 0.875, "transformer_2": ["diffusers", "UNet2DModel"]}
-    folder = edit_folder(unet, tmp_path / "f", "model_index.json", two)
-    (folder / "transformer_2").mkdir()
-    with refuses(str(folder), (f"{folder / 'transformer_2'}", "unet as --expert")):
-        load_source(str(folder))
 
 
 def test_a_pickle_is_refused(unet: Path, tmp_path: Path) -> None:

@@ -1,1 +1,0 @@
-"""Networks whose configs fewstep reads, without a recording of their pipeline."""

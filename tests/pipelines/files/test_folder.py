@@ -1,0 +1,58 @@
+"""Folders that no recording can be made of."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fewstep.export.load_source import load_source
+from fewstep.pipelines.files.folder import Folder
+from tests.refusals import refuses
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+
+def write(folder: Path, files: dict[str, object]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def test_a_folder_that_optimum_wrote_is_refused_with_its_file(tmp_path: Path) -> None:
+    files = {
+        "model_index.json": {"_class_name": "StableDiffusionPipeline", "unet": ["optimum", "ORTModel"]},
+        "unet/model.onnx": None,
+        "scheduler/scheduler_config.json": {"_class_name": "DDIMScheduler"},
+    }
+    with refuses("contains unet/model.onnx", ("unet/model.onnx --spec SPEC.json", "that was exported to it")):
+        load_source(str(write(tmp_path / "a", files)))
+
+
+def test_a_network_in_the_folder_of_its_pipeline_names_that_folder(tmp_path: Path) -> None:
+    write(tmp_path, {"a/model_index.json": {}, "a/unet/config.json": {"_class_name": "UNet2DModel"}})
+    with refuses("is only a UNet2DModel", str(tmp_path / "a")):
+        load_source(str(tmp_path / "a" / "unet"))
+
+
+def test_a_network_alone_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path, {"unet/config.json": {"_class_name": "UNet2DModel"}})
+    with refuses("is only a UNet2DModel", ("into the folder of its pipeline", "(module, Spec)")):
+        load_source(str(tmp_path / "unet"))
+
+
+@pytest.mark.parametrize(("name", "says"), [("OwnPipeline", "OwnPipeline"), (None, "without a name")])
+def test_a_class_that_diffusers_lacks_is_named(name: str | None, says: str, tmp_path: Path) -> None:
+    files = {"model_index.json": {"_class_name": name}, "scheduler/scheduler_config.json": {"_class_name": "A"}}
+    with refuses(("has no pipeline", says), "function"):
+        load_source(str(write(tmp_path / "a", files)))
+
+
+@pytest.mark.parametrize(
+    ("named", "kind"),
+    [(["transformers", "CLIPTextModel"], "CLIPTextModel"), ({"a": 1}, "{'a': 1}"), (-1, "-1"), ([], "[]")],
+)
+def test_the_class_of_a_component_is_a_text_whatever_the_index_says(named: object, kind: str, tmp_path: Path) -> None:
+    folder = write(tmp_path, {"model_index.json": {"text_encoder": named}})
+    assert Folder(folder).class_of("text_encoder") == kind
