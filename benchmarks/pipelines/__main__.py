@@ -122,6 +122,7 @@ def try_pipeline(
     except Exception as error:
         return Outcome(pipeline.name, UNMADE, reason=_line(error))
     listened, logger, outputs = _Differences(), logging.getLogger("fewstep"), ""
+    level = logger.level
     logger.addHandler(listened)
     logger.setLevel(logging.INFO)
     remarks = ["one size"] if variant.scale != 1 and not find_sides(settings) else []
@@ -145,6 +146,7 @@ def try_pipeline(
         return Outcome(pipeline.name, REFUSED, reason=f"crash: {_line(error)}")
     finally:
         logger.removeHandler(listened)
+        logger.setLevel(level)
         if bundle is not None:
             shutil.rmtree(bundle, ignore_errors=True)
     difference, steps = next(iter(listened.found), NOT_COMPARED)

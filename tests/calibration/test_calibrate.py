@@ -1,5 +1,6 @@
 """`calibrate` on a bundle of three convolutions."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +136,7 @@ def test_own_values_of_the_conditions_are_what_is_measured(bundle: Path, tmp_pat
 
 
 def test_calibrating_again_replaces_what_was_made_before(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "fewstep")
     first = run(bundle).manifest
     engine = form.EngineEntry("e.engine", "e.json", "int8-tensorrt", "tensorrt-rtx", "sm86", "key")
     empty = dict.fromkeys(("e.engine", "e.json", "report.html"), b"")

@@ -7,6 +7,7 @@ import pytest
 
 from fewstep.export.load_source import load_source
 from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.kind import PIPELINE
 from tests.refusals import refuses
 
 pytest.importorskip("torch")
@@ -47,6 +48,21 @@ def test_a_class_that_diffusers_lacks_is_named(name: str | None, says: str, tmp_
     files = {"model_index.json": {"_class_name": name}, "scheduler/scheduler_config.json": {"_class_name": "A"}}
     with refuses(("has no pipeline", says), "function"):
         load_source(str(write(tmp_path / "a", files)))
+
+
+def test_the_weights_of_all_networks_are_fetched_from_a_hub(tmp_path: Path) -> None:
+    index = {
+        "transformer_2": ["diffusers", "WanTransformer3DModel"],
+        "vocoder": ["transformers", "SpeechT5HifiGan"],
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
+    }
+    configs = {f"{name}/config.json": {} for name in ("transformer_2", "vocoder", "safety_checker")}
+    write(tmp_path, {"model_index.json": index, **configs})
+    assert PIPELINE.weights(tmp_path) == [
+        "transformer_2/diffusion_pytorch_model.safetensors",
+        "vocoder/model.safetensors",
+    ]
 
 
 @pytest.mark.parametrize(
