@@ -114,6 +114,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     """
     name, takes = type(pipeline).__name__, inspect.signature(type(pipeline).__call__).parameters
     _check_given(name, takes, given)
+    given = {each: _as_annotated(value, takes[each].annotation) for each, value in given.items()}
     usual = {each: value for each, value in USUAL.items() if each in takes}
     usual |= {STEP_COUNT: forms.steps} if STEP_COUNT in takes else {}
     usual |= make_labels(pipeline, takes)
@@ -197,6 +198,11 @@ def _check_given(name: str, takes: Mapping[str, Any], given: Mapping[str, Any]) 
             raise UserError(f"--call {each}={value!r}", f"give {each} a whole number, such as --call {each}=64")
     if STRENGTH in given:
         raise UserError(f"{name} is recorded at strength 1", "leave strength out; fewstep run has --strength")
+
+
+def _as_annotated(value: Any, annotation: Any) -> Any:
+    """Return a list as a tuple if a call takes tuples, such as the sizes of Stable Diffusion XL."""
+    return tuple(value) if isinstance(value, list) and "tuple" in str(annotation).lower() else value
 
 
 def pad_texts(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,15 @@ def test_two_samples_have_a_label_each() -> None:
     assert choose_settings(PipeOfLabels(), {"words": 7}).batches == ({"labels": [0, 1], "words": [7, 0]},)
 
 
+class PipeOfSizes:
+    def __call__(self, original_size: tuple[int, int] | None = None, sigmas: list[float] | None = None) -> None: ...
+
+
+def test_a_list_is_a_tuple_where_a_call_takes_tuples() -> None:
+    usual = choose_settings(PipeOfSizes(), {"original_size": [64, 32], "sigmas": [1.0, 0.5]}).usual
+    assert usual == {"original_size": (64, 32), "sigmas": [1.0, 0.5]}
+
+
 def test_an_argument_that_is_needed_is_named_with_the_option_that_gives_it() -> None:
     with refuses("image_embeds", "--call image_embeds=@FILE"):
         choose_settings(Pipe(), {})
