@@ -1,5 +1,5 @@
 """Elementwise operations that torch.onnx cannot export, or exports with results that overflow or are wrong at zeros:
-atan2, log1p, expm1, logsigmoid, sums of booleans, and clamps with one limit."""
+atan2, log1p, expm1, sums of booleans, and clamps with one limit."""
 
 import math
 from collections.abc import Callable
@@ -32,6 +32,25 @@ def _is_negative(x: Tensor) -> Tensor:
     return (x < 0) | (x.reciprocal() < 0)  # 1 / -inf is not negative
 
 
+def _log1p(x: Tensor) -> Any:
+    """Return log(1 + x). Where 1 + x would round x, return 2 atanh(x / (2 + x)) by its series, up to 2e-8 of it."""
+    if not x.is_floating_point():
+        return NotImplemented
+    near = x.clamp(-0.25, 0.25)
+    s = near / (2 + near)
+    square = s * s
+    series = 2 * s * (1 + square * (1 / 3 + square * (1 / 5 + square / 7)))
+    return torch.where(x.abs() < 0.25, series, torch.log(1 + x))
+
+
+def _expm1(x: Tensor) -> Any:
+    """Return exp(x) - 1. Below 1/2, where the difference loses digits, return 2 t / (1 - t) with t = tanh(x / 2)."""
+    if not x.is_floating_point():
+        return NotImplemented
+    half = torch.tanh(x.clamp_max(0.5) / 2)
+    return torch.where(x < 0.5, 2 * half / (1 - half), torch.exp(x) - 1)
+
+
 def _clamp(x: Tensor, least: Any = None, most: Any = None) -> Any:
     """Clamp x from below or from above, with minimum or maximum. With only one limit, ONNX Runtime's Clip would make an
     infinity on the other side finite. Other cases are left to torch (NotImplemented)."""
@@ -56,6 +75,8 @@ ELEMENTWISE: dict[Any, Callable[..., Any]] = {
     ATEN.add.Tensor: _add,
     ATEN.add.Scalar: _add,
     ATEN.atan2.default: atan2,
+    ATEN.log1p.default: _log1p,
+    ATEN.expm1.default: _expm1,
     ATEN.clamp.default: _clamp,
     ATEN.clip.default: _clamp,
     ATEN.clamp_min.default: _clamp,

@@ -47,8 +47,6 @@ OPERATIONS: dict[torch._ops.OpOverloadPacket | torch._ops.OpOverload, str] = {
     ATEN.scatter.value_reduce: SCATTERED,
     ATEN.diagonal: "for a square x write x.flatten(-2)[..., :: x.shape[-1] + 1]",
     ATEN.angle: "write torch.atan2(z.imag, z.real)",
-    ATEN.log1p: "write torch.log(1 + x), and for x near 0 write 2 * torch.atanh(x / (2 + x))",
-    ATEN.expm1: "write torch.exp(x) - 1, and for x near 0 write 2 * t / (1 - t) with t = torch.tanh(x / 2)",
     ATEN.log_sigmoid: "write -torch.nn.functional.softplus(-x)",
     ATEN.hypot: "write torch.sqrt(a * a + b * b)",
     ATEN.fmax: "write torch.maximum(a, b)",

@@ -29,6 +29,22 @@ def test_angles_of_integers_are_equal_to_torch() -> None:
     assert_equal_to_torch(angles, x, 1e-6)
 
 
+def test_log1p_and_expm1_keep_the_digits_of_small_numbers() -> None:
+    small = torch.logspace(-12, -0.31, 60)
+    each: Functions = {"log1p": lambda x: torch.log1p(x) / x, "expm1": lambda x: torch.expm1(x) / x}
+    assert each["log1p"](torch.tensor(1e-8)).item() == pytest.approx(1.0, rel=1e-6)
+    assert_equal_to_torch(each, torch.cat([small, -small])[:, None], 1e-6)
+    ends = torch.tensor([[-0.249], [-0.2], [0.249]])  # of the series
+    assert_equal_to_torch({"log1p": each["log1p"]}, ends, 4e-7)
+
+
+def test_log1p_and_expm1_of_large_numbers_are_torchs() -> None:
+    x = torch.tensor([[0.25], [0.5], [3.0], [40.0], [100.0], [1e30], [float("inf")], [float("nan")], [-0.999], [-40.0]])
+    functions: Functions = {"expm1": torch.expm1, "log1p": torch.log1p}
+    for numbers in (x[:4], x[4:], torch.tensor([[-1.0], [-2.0], [float("-inf")]])):
+        assert_equal_to_torch(functions, numbers, 1e-6)
+
+
 def test_a_clamp_with_one_limit_keeps_the_other_infinity() -> None:
     clamps: Functions = {
         "max": lambda x: x.clamp(max=0.5),
