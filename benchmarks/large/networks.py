@@ -16,7 +16,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Network:
     """`make(width, latent)` returns the module. `conditions` are the shapes of conditions that must be given, by
-    name; `labels` are values of others, which a sample also needs.
+    name; `labels` are values of others, which a sample also needs. `arrays` are arguments of the pipeline's call that
+    stand for its texts, each with the name of its condition.
     """
 
     pipeline: str
@@ -26,6 +27,7 @@ class Network:
     make: Callable[[int, int], Any]
     conditions: Mapping[str, tuple[int, ...]]
     labels: Mapping[str, int] = field(default_factory=dict)
+    arrays: Mapping[str, str] = field(default_factory=dict)
 
 
 def _sd15(width: int, latent: int) -> Any:
@@ -78,15 +80,19 @@ def _ddpm(width: int, latent: int) -> Any:
     )
 
 
+TEXT, POOLED = "encoder_hidden_states", "text_embeds"
+TEXTS = {"prompt_embeds": TEXT, "negative_prompt_embeds": TEXT}
+POOLED_TEXTS = {"pooled_prompt_embeds": POOLED, "negative_pooled_prompt_embeds": POOLED}
 UNET, TRANSFORMER = ("unet", "UNet2DConditionModel"), ("transformer", "DiTTransformer2DModel")
 NETWORKS: Mapping[str, Network] = MappingProxyType(
     {
-        "sd15": Network("StableDiffusionPipeline", UNET, 320, 64, _sd15, {"text": (77, 768)}),
+        "sd15": Network("StableDiffusionPipeline", UNET, 320, 64, _sd15, {TEXT: (77, 768)}, arrays=TEXTS),
         "sdxl": Network(
-            "StableDiffusionXLPipeline", UNET, 320, 128, _sdxl, {"text": (77, 2048), "pooled_text": (1280,)}
+            *("StableDiffusionXLPipeline", UNET, 320, 128, _sdxl, {TEXT: (77, 2048), POOLED: (1280,)}),
+            arrays=TEXTS | POOLED_TEXTS,
         ),
-        "dit": Network("DiTPipeline", TRANSFORMER, 72, 32, _dit, {}, {"class": 0}),
-        "dit-half": Network("DiTPipeline", TRANSFORMER, 72, 64, partial(_dit, layers=14), {}, {"class": 0}),
+        "dit": Network("DiTPipeline", TRANSFORMER, 72, 32, _dit, {}, {"class_labels": 0}),
+        "dit-half": Network("DiTPipeline", TRANSFORMER, 72, 64, partial(_dit, layers=14), {}, {"class_labels": 0}),
         "ddpm": Network("DDPMPipeline", ("unet", "UNet2DModel"), 128, 32, _ddpm, {}),
     }
 )

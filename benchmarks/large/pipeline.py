@@ -2,12 +2,14 @@
 
 The weights are those that torch begins training with: every layer keeps its activations near the size of its inputs,
 and norms stand between them. The last layer is as the others, so that the output is not zero. There is no text encoder:
-texts are conditions.
+texts are arrays of the pipeline's call.
 """
 
 import json
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from benchmarks.large.networks import Network
 
@@ -23,6 +25,19 @@ SCHEDULER: dict[str, Any] = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
+
+
+def write_arrays(folder: Path, network: Network) -> None:
+    """Write random arrays for the arguments of a call that stand for texts."""
+    rng = np.random.default_rng(0)
+    for argument, condition in network.arrays.items():
+        np.save(folder / f"{argument}.npy", rng.standard_normal((1, *network.conditions[condition]), np.float32))
+
+
+def calls_of(folder: Path, network: Network) -> tuple[str, ...]:
+    """Return the values of --call that give the arrays of a folder in place of texts."""
+    given = tuple(f"{argument}=@{folder / argument}.npy" for argument in network.arrays)
+    return (*given, "prompt=null", "negative_prompt=null") if given else ()
 
 
 def write_pipeline(

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.command_cost import Cost, Unfinished, measure
 from benchmarks.large.networks import NETWORKS, Network
-from benchmarks.large.pipeline import write_pipeline
+from benchmarks.large.pipeline import calls_of, write_arrays, write_pipeline
 from benchmarks.options import add_work, parser_of
 
 GB = 1e9
@@ -67,9 +67,10 @@ class Chain:
         given = {part: ("--conditions", str(self.folder / f"{part}.npz")) if names else () for part in PARTS}
         measured = ("--plan", plan, *given["seen"], *counted_at)
         calibrated = ("--target", ",".join(self.targets), "--trajectories", str(self.trajectories))
+        called = tuple(word for value in calls_of(self.folder, self.network) for word in ("--call", value))
         judged = ("--seeds", "2", "--teacher", plan, *given["held"])
         steps = {
-            "export": ("export", str(self.folder / "pipeline"), "-o", bundle, "--verify", self.verify, *freed),
+            "export": ("export", str(self.folder / "pipeline"), "-o", bundle, "--verify", self.verify, *called, *freed),
             "run float32": ("run", bundle, *sampled, "-o", str(self.folder / "float32.npy")),
             "calibrate": ("calibrate", bundle, *measured, *calibrated),
             "inspect": ("inspect", bundle),
@@ -155,6 +156,7 @@ def main(arguments: Sequence[str]) -> int:
             size = _bytes(folder / "pipeline") / GB
             print(f"{count / 1e6:.0f} M weights, {size:.2f} GB in {given.dtype}", flush=True)
             write_conditions(network, folder)
+            write_arrays(folder, network)
         print(f"{'':<16} {'minutes':>8} {'processor':>10} {'peak GB':>9} {'disk GB':>9}", flush=True)
         targets = tuple(given.target.split(","))
         chain = Chain(folder, given.plan, targets, given.trajectories, network, given.verify, given.free)

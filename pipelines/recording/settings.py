@@ -112,25 +112,17 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
 
     Raises UserError for an argument that the call does not take, and for one that it requires and that is not a text.
     """
-    name, takes = type(pipeline).__name__, inspect.signature(type(pipeline).__call__).parameters
-    _check_given(name, takes, given)
-    given = {each: _as_annotated(value, takes[each].annotation) for each, value in given.items()}
+    takes, values = _read_given(pipeline, given)
     usual = {each: value for each, value in USUAL.items() if each in takes}
     usual |= {STEP_COUNT: forms.steps} if STEP_COUNT in takes else {}
     usual |= make_labels(pipeline, takes)
-    arrays = {each: torch.from_numpy(value) for each, value in given.items() if isinstance(value, np.ndarray)}
-    usual |= (make_pictures(takes, given, 0, find_side(pipeline)) if forms.has_pictures else {}) | {**given, **arrays}
-    needed = [
-        argument.name
-        for argument in list(takes.values())[1:]
-        if argument.default is argument.empty
-        and argument.kind is argument.POSITIONAL_OR_KEYWORD
-        and argument.name not in usual
-    ]
+    arrays = {each: torch.from_numpy(value) for each, value in values.items() if isinstance(value, np.ndarray)}
+    usual |= (make_pictures(takes, values, 0, find_side(pipeline)) if forms.has_pictures else {}) | {**values, **arrays}
+    needed = _find_needed(takes, usual)
     if needed and not (forms.has_pictures or set(needed) - set(PICTURES)):
         return choose_settings(pipeline, given, replace(forms, has_pictures=True))
     if needed:
-        what = f"the call of {name} needs {', '.join(needed)}, which a recording cannot make"
+        what = f"the call of {type(pipeline).__name__} needs {', '.join(needed)}, which a recording cannot make"
         raise UserError(what, _fix_of_needed(needed[0], takes))
     if forms.guided_by is not None:
         usual |= [forms.guided_by]
@@ -138,7 +130,7 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     if forms.has_free_length:
         variants[LENGTH] = {PROMPT: put_text(usual[PROMPT], LONGEST)}
     if forms.has_pictures:
-        variants[PICTURE] = make_pictures(takes, given, 1, find_side(pipeline))
+        variants[PICTURE] = make_pictures(takes, values, 1, find_side(pipeline))
     variants |= change_labels(usual, make_labels(pipeline, takes))
     if arrays:
         variants |= _change_arrays(arrays, variants.get(PICTURE, {}))
@@ -152,6 +144,26 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     padded = {name: pad_texts(each) for name, each in variants.items()}
     longest = {**usual, **{name: LONGEST for name in (PROMPT, NEGATIVE) if name in usual}}
     return CallSettings(pad_texts(usual), padded, tuple(map(pad_texts, batches)), without, forms, (longest, usual))
+
+
+def _read_given(pipeline: Any, given: Mapping[str, Any]) -> tuple[dict[str, inspect.Parameter], dict[str, Any]]:
+    """Return the parameters of a call, without the texts that are given as None, and the values of the others."""
+    parameters = inspect.signature(type(pipeline).__call__).parameters
+    _check_given(type(pipeline).__name__, parameters, given)
+    absent = {each for each in (PROMPT, NEGATIVE) if each in given and given[each] is None}  # arrays replace the texts
+    takes = {each: parameter for each, parameter in parameters.items() if each not in absent}
+    return takes, {each: _as_annotated(value, takes[each].annotation) for each, value in given.items() if each in takes}
+
+
+def _find_needed(takes: Mapping[str, inspect.Parameter], usual: Mapping[str, Any]) -> list[str]:
+    """Return the names of the parameters that a call requires and that have no value."""
+    return [
+        argument.name
+        for argument in list(takes.values())[1:]
+        if argument.default is argument.empty
+        and argument.kind is argument.POSITIONAL_OR_KEYWORD
+        and argument.name not in usual
+    ]
 
 
 def _change_arrays(arrays: Mapping[str, Tensor], pictures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 
 from benchmarks.large.networks import NETWORKS
-from benchmarks.large.pipeline import write_pipeline
+from benchmarks.large.pipeline import calls_of, write_arrays, write_pipeline
 from benchmarks.large.verb_costs import Chain
 from fewstep.export.load_source import load_source
 from fewstep.runtime.bundle.conditions import random_range
@@ -21,7 +21,8 @@ SMALL = {"sd15": (32, 8), "sdxl": (32, 8), "dit": (8, 8), "dit-half": (16, 8), "
 def test_a_network_is_a_source_and_names_its_conditions(name: str, tmp_path: Path) -> None:
     network, (width, latent) = NETWORKS[name], SMALL[name]
     count = write_pipeline(tmp_path / "pipeline", network, width, latent, "float16")
-    spec = load_source(str(tmp_path / "pipeline")).spec
+    write_arrays(tmp_path, network)
+    spec = load_source(str(tmp_path / "pipeline"), call=calls_of(tmp_path, network)).spec
     assert spec.x_shape[1:] == (latent, latent) and count > 10**6
     to_give = {each.name: each.shape for each in spec.conditions if random_range(each) is None}
     assert to_give == dict(network.conditions)

@@ -102,6 +102,15 @@ def test_two_samples_have_a_label_each() -> None:
     assert choose_settings(PipeOfLabels(), {"words": 7}).batches == ({"labels": [0, 1], "words": [7, 0]},)
 
 
+class PipeOfTexts:
+    def __call__(self, prompt: Any = None, prompt_embeds: Any = None) -> None: ...
+
+
+def test_an_array_in_place_of_a_text_is_changed_alone() -> None:
+    settings = choose_settings(PipeOfTexts(), {"prompt": None, "prompt_embeds": np.zeros((1, 4, 2), np.float32)})
+    assert settings.usual.keys() == {"prompt_embeds"} and PROMPT not in settings.variants
+
+
 class PipeOfSizes:
     def __call__(self, original_size: tuple[int, int] | None = None, sigmas: list[float] | None = None) -> None: ...
 
