@@ -152,7 +152,7 @@ def test_full_precision_is_fetched_whatever_the_cache_has(
     } <= set(files)
     assert before and len(requests) == len(set(requests))  # nothing is fetched twice
     assert [name for name in requests[before:] if "fp16" in name] == [
-        name for name in requests[before:] if name.startswith("vae/") or name.endswith(".fp16.json")
+        name for name in requests[before:] if name.startswith("vae/diffusion") or name.endswith(".fp16.json")
     ]
 
 

@@ -144,8 +144,6 @@ def test_rules_are_those_that_the_source_of_each_pipeline_shows() -> None:
         has_strength = "def get_timesteps" in found[name]
         ours = {**vars(rules), "changes": dict(rules.changes)}
         theirs = {**vars(shown), "rounds_up": shown.rounds_up if has_strength else rules.rounds_up}
-        if name == "KandinskyV22InpaintCombinedPipeline":  # it calls the other
-            theirs["unheld_start"] = rules_of(found["KandinskyV22InpaintPipeline"]).unheld_start
         if rules.even or "CombinedPipeline" in name or name.startswith(OF_UNIT):
             theirs["unit_noise"] = False
         assert ours == theirs, name
