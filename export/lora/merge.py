@@ -21,7 +21,6 @@ def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER
     Raises UserError if the module lacks a layer or its shape differs; then nothing is changed. Also raises UserError if
     a weight exceeds float32; then the module is unusable.
     """
-
     updates = _check_layers(module, lora, component)  # first, so that a failure changes nothing
     for layer, target, parts in updates:
         if lora.strength == 0 and "magnitude" not in parts:
@@ -33,10 +32,10 @@ def merge(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER
             setattr(own, name, _parameter(value.contiguous()))  # other layers may share the previous one
 
 
-def check_fit(module: "torch.nn.Module", lora: Lora, component: Component = DENOISER) -> None:
-    """Raise UserError if the module lacks a layer of the file's update for the network `component`, or if a shape
-    differs. Only shapes are read, so the module may be without memory, on the device "meta"."""
-    _check_layers(module, lora, component)
+def check_fit(module: "torch.nn.Module", lora: Lora) -> None:
+    """Raise UserError if the denoiser lacks a layer of the file's update, or if a shape differs. Only shapes are read,
+    so the module may be without memory, on the device "meta"."""
+    _check_layers(module, lora, DENOISER)
 
 
 def _check_layers(module: "torch.nn.Module", lora: Lora, component: Component) -> "list[tuple[str, Targets, Tensors]]":
