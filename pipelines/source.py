@@ -25,7 +25,7 @@ from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_m
 from fewstep.pipelines.compared_size import are_comparable
 from fewstep.pipelines.comparison import LONG, compare_samples
 from fewstep.pipelines.files.folder import Folder, refuse_onnx
-from fewstep.pipelines.files.loading import load_network, outline_network
+from fewstep.pipelines.files.loading import find_component_weights, load_network, outline_network
 from fewstep.pipelines.files.scheduler import SCHEDULER, read_scheduler
 from fewstep.pipelines.free_sizes import RecordedSizes
 from fewstep.pipelines.layout import find_layout
@@ -144,6 +144,9 @@ def _with_free_lengths(load: Callable[[bool], TorchSource]) -> TorchSource:
 def _load_folder(folder: Folder, given: Mapping[str, Any], without: Sequence[str], pads_texts: bool) -> TorchSource:
     recorded = record_folder(folder, given, pads_texts)
     _refuse_unknown_padding(recorded)  # before gigabytes are read
+    for name, component in recorded.built.pipeline.components.items():
+        if isinstance(component, nn.Module) and name not in without:
+            find_component_weights(folder.path / name, type(component))  # raises UserError if there are none
     configs, files = list[Path](), list[Path]()
 
     def load(name: str) -> nn.Module:

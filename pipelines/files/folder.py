@@ -35,9 +35,9 @@ class Folder:
         return str(named[-1] if isinstance(named, list) and named else named)
 
     def has(self, component: str) -> bool:
-        """Return True if the pipeline has such a component: model_index.json lists absent ones as [null, null]."""
+        """Return True if model_index.json names the component. It lists absent ones as [null, null]."""
         named = self.index.get(component)
-        return bool(named) and named != [None, None] and (self.path / component).is_dir()
+        return bool(named) and named != [None, None]
 
     def class_of(self, component: str) -> str:
         """Return the class name of a component from model_index.json, which stores [library, class]."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from fewstep.export.sources.model_files import GIVE_PIPELINE
 from fewstep.export.sources.remote_code import NO_CODE, refuse_remote_code, stay_local
-from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.folder import INDEX, Folder
 from fewstep.pipelines.files.loading import read_network_config
 from fewstep.pipelines.recording.network_form import NetworkForm
 from fewstep.pipelines.recording.packed_form import PackedForm
@@ -162,6 +162,9 @@ def _build_component(
     """Build a component: a network as a stand-in, anything else, such as a scheduler or a tokenizer, from its files."""
     library, class_name = entry[0], folder.class_of(name)
     made, home = _find_class(folder, name, library, class_name), folder.path / name
+    if not home.is_dir():
+        what = f"{folder.path} has no folder {name}, which its {INDEX} names"
+        raise UserError(what, f"copy the folder again, or write [null, null] for {name} if you left it out")
     refuse_remote_code(home)
     if not (inspect.isclass(made) and issubclass(made, nn.Module)):
         try:

@@ -1,5 +1,7 @@
-"""What export says about a recorded network that is too large to run, and a network that predicts a variance."""
+"""What export says about a recorded network that is too large to run, about missing weights, and about a network that
+predicts a variance."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +12,15 @@ pytest.importorskip("diffusers")
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
+from fewstep.export.load_source import load_source
 from fewstep.pipelines import source
 from fewstep.pipelines.recording.settings import CallSettings
 from fewstep.pipelines.recording.stand_ins import LengthError
 from fewstep.pipelines.source import load_pipeline, warn_of_missing_comparison
 from fewstep.plans.errors import UserError
+from tests.families.tiny import stable_diffusion_folder, stable_diffusion_unet
 from tests.own_pipeline import CHANNELS, SIDE, OwnPipeline, make
+from tests.refusals import refuses
 
 PADDING = "label: it is not checked either whether the network ignores the padding of shorter texts"
 
@@ -139,3 +144,13 @@ def test_a_variance_that_the_stored_config_does_not_name_is_no_output(
     made = make_learned(Learned, DPMSolverMultistepScheduler(variance_type="learned_range"))
     assert load_pipeline(made, "mine", "0", {}).spec.heads == 1
     assert "mine: samples of Learned agree within" in caplog.text
+
+
+@pytest.mark.parametrize("component", ["vae", "text_encoder"])
+def test_a_component_without_weights_is_refused(component: str, tmp_path: Path) -> None:
+    """Without its decoder the bundle would return x, and without its text encoder it would take no prompts."""
+    folder = Path(stable_diffusion_folder(tmp_path, stable_diffusion_unet()))
+    (weights,) = (folder / component).glob("*.safetensors")
+    weights.unlink()
+    with refuses(f"{component} has no {weights.name}", "write it with save_pretrained"):
+        load_source(str(folder))

@@ -53,3 +53,10 @@ def test_a_network_without_its_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     with refuses("unet is not the config of a UNet2DModel"):
         build_pipeline(Folder(tmp_path))
+
+
+def test_a_component_without_its_folder_is_refused(tmp_path: Path) -> None:
+    entries = {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(entries))
+    with refuses("has no folder scheduler, which its model_index.json names", "write [null, null] for scheduler"):
+        build_pipeline(Folder(tmp_path))
