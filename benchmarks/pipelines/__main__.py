@@ -17,7 +17,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from benchmarks.options import add_only, parser_of, positive
-from benchmarks.pipelines.denominator import read_classes
+from benchmarks.pipelines.denominator import select_classes
 from benchmarks.pipelines.dummy_components import DummyPipeline, find_pipelines
 from benchmarks.pipelines.public_configs import find_config, read_configs
 from benchmarks.pipelines.variants import Variant, find_sides, read_fields, write_call
@@ -282,7 +282,7 @@ def main() -> None:
     given = parser.parse_args()
     variant = Variant(read_fields(given.scheduler), given.scale)
     configs = read_configs() if given.public_configs else []
-    names = [each for each in read_classes() if not given.only or any(part in each for part in given.only)]
+    names = select_classes(given.only)
     outcomes = [] if given.resume is None else read_outcomes(given.resume, names)
     done = {each.name for each in outcomes}
     for pipeline in find_pipelines(given.components, [name for name in names if name not in done]):

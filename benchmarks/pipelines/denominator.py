@@ -7,8 +7,11 @@ or an edit by inversion, or that it runs ONNX files.
 
 import inspect
 import re
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+from fewstep.pipelines.recording.components import is_pipeline
 
 CLASSES = Path(__file__).with_name("classes.txt")
 LOOP = ".step("
@@ -32,6 +35,14 @@ def read_classes() -> list[str]:
     """Return the committed names."""
     lines = CLASSES.read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def select_classes(parts: Sequence[str]) -> list[str]:
+    """Return the committed names that contain one of these texts, or all without any. A class that is not committed,
+    such as one with a ControlNet, is selected by its whole name."""
+    committed = read_classes()
+    named = [name for name in committed if not parts or any(part in name for part in parts)]
+    return named + [part for part in parts if part not in committed and is_pipeline(part)]
 
 
 def _is_pipeline(each: type) -> bool:

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from fewstep.plans.errors import UserError
 
+SCALE = "conditioning_scale"  # as ControlNets call the weight of the control
 INPUTS_OF = "inputs of "  # before the name of a second network, in the name of an argument of joined calls
 LEARNED = ("learned", "learned_range")  # values of `variance_type` with which DDPM reads a second half of the channels
 
@@ -27,6 +28,8 @@ class Joint:
     numbers: the numbers among the arguments of the second network, such as the weight of the control. In the joined
         call each is a tensor [rows].
     dimensions: the number of dimensions of the second network's outputs.
+    is_scaled: the pipeline multiplies the outputs by a number, `SCALE` among the arguments of the second network, which
+        itself does not take it.
     """
 
     component: str
@@ -34,6 +37,7 @@ class Joint:
     shared: Mapping[str, tuple[str, int | None]]
     numbers: tuple[str, ...]
     dimensions: int
+    is_scaled: bool = False
 
     @property
     def inputs(self) -> str:

@@ -29,7 +29,7 @@ from fewstep.pipelines.recording.stand_ins import (
 from fewstep.plans.errors import UserError
 
 DENOISER_MODULES = ("diffusers.models.transformers.", "diffusers.models.unets.")
-SECOND_MODULES = "diffusers.models.controlnets."  # networks that run in each step, before the denoiser
+SECOND_MODULES = ("diffusers.models.controlnets.", "diffusers.models.adapter")  # networks that run before the denoiser
 OWN_DENOISERS = ("unet", "transformer")  # names of networks that pipelines define themselves, as AudioLDM 2 does
 NOT_DENOISERS = ("MotionAdapter",)  # defined in a U-Net's module, and never called
 PRIOR = "PriorTransformer"  # makes a condition before the loop, in a pipeline that also has a U-Net
@@ -195,7 +195,7 @@ def _build_component(
 def _is_denoiser(name: str, made: Any) -> bool:
     """Return True for a network that may be called in the loop. Some pipelines define their own."""
     is_own = made.__module__.startswith("diffusers.pipelines.") and name in OWN_DENOISERS
-    is_known = made.__module__.startswith((*DENOISER_MODULES, SECOND_MODULES))
+    is_known = made.__module__.startswith((*DENOISER_MODULES, *SECOND_MODULES))
     return (is_own or is_known) and made.__name__ not in NOT_DENOISERS
 
 

@@ -1,8 +1,9 @@
-"""A second network that runs in each step before the denoiser, which takes its outputs: a ControlNet. Both are recorded
-as one network.
+"""A second network that runs before the denoiser, which takes its outputs: a ControlNet in each step, a T2I-Adapter
+once per call. Both are recorded as one network.
 
 The outputs of the second network are random in a recording. They are found in the arguments of the denoiser by their
-values, as are the arguments that both networks share, such as x, the time and the text.
+values, perhaps multiplied by a number and repeated for each branch of guidance. So are the arguments that both networks
+share, such as x, the time and the text.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fewstep.pipelines.recording.call_record import INPUTS_OF, CallRecord, Joint, NetworkCall, SchedulerStep
+from fewstep.pipelines.recording.call_record import INPUTS_OF, SCALE, CallRecord, Joint, NetworkCall, SchedulerStep
 from fewstep.pipelines.recording.stand_ins import recording_error
 
 FILLED = 0.0  # of an argument that `JoinedNetwork` fills in
@@ -35,7 +36,9 @@ class JoinedNetwork(nn.Module):
         for path in joint.numbers:  # one for each sample
             leaves[path] = leaves[path].reshape(-1, *(1,) * (joint.dimensions - 1))
         of_second = pytree.tree_unflatten(list(leaves.values()), structure)[joint.inputs]
+        scale = of_second.pop(SCALE) if joint.is_scaled else None
         outputs = _float_tensors(self.second(**of_second))
+        outputs = outputs if scale is None else [scale * output for output in outputs]
         leaves |= {path: outputs[number] for path, number in joint.fed.items()}
         own = pytree.tree_unflatten(list(leaves.values()), structure)
         del own[joint.inputs]
@@ -59,7 +62,11 @@ def join_calls(name: str, record: CallRecord, seconds: Collection[str]) -> CallR
     are."""
     if not seconds:
         return record
-    return replace(record, steps=tuple(_join_step(name, step, seconds) for step in record.steps))
+    steps, pending = list[SchedulerStep](), None
+    for step in record.steps:
+        joined, pending = _join_step(name, step, seconds, pending)
+        steps.append(joined)
+    return replace(record, steps=tuple(steps))
 
 
 def find_joint(name: str, record: CallRecord) -> Joint | None:
@@ -86,8 +93,10 @@ def _distinct_joints(record: CallRecord) -> list[Joint | None]:
     return joints
 
 
-def _join_step(name: str, step: SchedulerStep, seconds: Collection[str]) -> SchedulerStep:
-    pending: NetworkCall | None = None
+def _join_step(
+    name: str, step: SchedulerStep, seconds: Collection[str], pending: NetworkCall | None
+) -> tuple[SchedulerStep, NetworkCall | None]:
+    """Return a step with joined calls, and the last call of a second network. `pending` is that of earlier steps."""
     calls, used = list[NetworkCall](), True
     for call in step.calls:
         if call.component in seconds:
@@ -98,7 +107,7 @@ def _join_step(name: str, step: SchedulerStep, seconds: Collection[str]) -> Sche
         used = used or joined is not None
         calls.append(call if joined is None else joined)
     _check_used(name, pending, used)
-    return replace(step, calls=tuple(calls))
+    return replace(step, calls=tuple(calls)), pending
 
 
 def _check_used(name: str, second: NetworkCall | None, used: bool) -> None:
@@ -109,34 +118,60 @@ def _check_used(name: str, second: NetworkCall | None, used: bool) -> None:
 
 def _join(call: NetworkCall, second: NetworkCall) -> NetworkCall | None:
     """Return the joined call of a denoiser and a second network; None if the denoiser takes no output of it."""
-    fed = dict(_find_fed(call, (second.output, *second.more)))
-    if not fed:
+    found = {path: (number, scale) for path, number, scale in _find_fed(call, (second.output, *second.more))}
+    fed, scales = {path: number for path, (number, _) in found.items()}, {scale for _, scale in found.values()}
+    is_scaled = not any(isinstance(leaf, float) for leaf in second.leaves.values())  # otherwise it takes its weight
+    if len(scales) != 1 or (scales != {1.0} and not is_scaled):
         return None
-    inputs = INPUTS_OF + second.component
-    within = {f"['{inputs}']{path}": leaf for path, leaf in second.leaves.items()}
+    own = second.arguments | ({SCALE: scales.pop()} if is_scaled else {})
+    inputs, rows = INPUTS_OF + second.component, len(second.output)
+    flat, own_structure = pytree.tree_flatten_with_path(own)
+    within = {
+        f"['{inputs}']{pytree.keystr(path)}": _repeat(leaf, rows, len(call.output) // rows) for path, leaf in flat
+    }
     tensors = {path: leaf for path, leaf in call.leaves.items() if isinstance(leaf, Tensor) and path not in fed}
     shared = {path: source for path, leaf in within.items() if (source := _find_equal(leaf, tensors)) is not None}
     numbers = tuple(path for path, leaf in within.items() if isinstance(leaf, float))
-    rows = len(second.output)
-    filled = {path: torch.full((rows,), within[path]) for path in numbers} | dict.fromkeys(shared, FILLED)
+    filled = {path: torch.full((len(call.output),), within[path]) for path in numbers} | dict.fromkeys(shared, FILLED)
     leaves = {**call.leaves, **dict.fromkeys(fed, FILLED), **within, **filled}
     arguments = pytree.tree_unflatten([leaves[path] for path in call.leaves], call.structure)
-    arguments[inputs] = pytree.tree_unflatten([leaves[path] for path in within], second.structure)
+    arguments[inputs] = pytree.tree_unflatten([leaves[path] for path in within], own_structure)
     flat, structure = pytree.tree_flatten_with_path(arguments)
     leaves = {pytree.keystr(path): leaf for path, leaf in flat}
-    joint = Joint(second.component, fed, shared, numbers, second.output.dim())
+    joint = Joint(second.component, fed, shared, numbers, second.output.dim(), is_scaled)
     return replace(call, leaves=leaves, structure=structure, joint=joint)
 
 
-def _find_fed(call: NetworkCall, outputs: Collection[Tensor]) -> Iterator[tuple[str, int]]:
-    """Yield the paths of a call's arguments that are outputs of another network, each with the number of the output.
-    Equal outputs, such as zeros, are taken in their order."""
+def _find_fed(call: NetworkCall, outputs: Collection[Tensor]) -> Iterator[tuple[str, int, float]]:
+    """Yield the paths of a call's arguments that are outputs of another network, each with the number of the output and
+    its factor. Equal outputs, such as zeros, are taken in their order."""
     left = dict(enumerate(outputs))
     for path, leaf in call.leaves.items():
-        number = next((number for number, output in left.items() if _is_equal(leaf, output)), None)
-        if number is not None:
-            del left[number]
-            yield path, number
+        for number, output in left.items():
+            if (scale := _find_scale(leaf, output)) is not None:
+                del left[number]
+                yield path, number, scale
+                break
+
+
+def _find_scale(leaf: Any, output: Tensor) -> float | None:
+    """Return the number of six digits by which an output was multiplied to give an argument, whose rows may repeat
+    those of the output; None if there is none."""
+    if not isinstance(leaf, Tensor) or leaf.dtype != output.dtype or leaf.shape[1:] != output.shape[1:]:
+        return None
+    repeated = _repeat(output, len(output), len(leaf) // len(output))
+    if repeated.shape != leaf.shape:
+        return None
+    place = int(output.flatten().abs().argmax())
+    largest = float(output.flatten()[place])
+    scale = float(f"{float(leaf.flatten()[place]) / largest:.6g}") if largest else 1.0
+    return scale if torch.allclose(leaf, repeated * scale, rtol=1e-5, atol=0.0) else None
+
+
+def _repeat(leaf: Any, rows: int, repeats: int) -> Any:
+    """Return a value with its rows repeated, if it has that many."""
+    has_rows = isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == rows
+    return torch.cat([leaf] * repeats) if has_rows and repeats > 1 else leaf
 
 
 def _find_equal(leaf: Any, tensors: Mapping[str, Tensor]) -> tuple[str, int | None] | None:

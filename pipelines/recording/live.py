@@ -129,7 +129,7 @@ def is_from_library(component: nn.Module) -> bool:
 
 
 def _is_denoiser(component: nn.Module) -> bool:
-    is_listed = type(component).__module__.startswith((*DENOISER_MODULES, SECOND_MODULES))
+    is_listed = type(component).__module__.startswith((*DENOISER_MODULES, *SECOND_MODULES))
     return (is_listed or not is_from_library(component)) and type(component).__name__ not in NOT_DENOISERS
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace as with_fields
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, is_of_second
+from fewstep.pipelines.recording.call_record import INPUTS_OF, CallRecord, NetworkCall, is_of_second
 from fewstep.pipelines.recording.label_arguments import LABELS
 from fewstep.pipelines.recording.settings import (
     ALONE,
@@ -358,9 +358,11 @@ def branch_names(count: int, arguments: NetworkArguments) -> list[str]:
 
 def condition_name(path: str) -> str:
     """Return the name of the condition for a network argument: the last name in the argument's path, with the indices
-    that follow it."""
+    that follow it. An argument x of a second network has the name of that network."""
     if is_part(path):
         return "image"
     names = re.findall(r"\['([^']+)'\]((?:\[\d+\])*)", path)
     name, numbers = names[-1]
+    if is_of_second(path) and name == "x":  # the name of the denoiser's input
+        name = names[0][0].removeprefix(INPUTS_OF)
     return "_".join([name, *re.findall(r"\d+", numbers)])

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.pipelines import __main__ as coverage
 from benchmarks.pipelines.__main__ import EXPORTED, REFUSED, Outcome, read_outcomes, summarize, try_pipeline
-from benchmarks.pipelines.denominator import CLASSES, LEFT_OUT, find_classes, read_classes
+from benchmarks.pipelines.denominator import CLASSES, LEFT_OUT, find_classes, read_classes, select_classes
 from benchmarks.pipelines.public_configs import find_config, read_configs
 from benchmarks.pipelines.variants import Variant, read_fields
 from fewstep.pipelines.companions import recorded_text
@@ -21,6 +21,11 @@ pytest.importorskip("diffusers")
 
 def test_no_class_is_counted_that_the_rule_leaves_out() -> None:
     assert not [name for name in read_classes() if LEFT_OUT.search(name)]
+
+
+def test_a_class_that_is_not_counted_is_selected_by_its_whole_name() -> None:
+    assert select_classes(["StableDiffusionXLControlNetPipeline"]) == ["StableDiffusionXLControlNetPipeline"]
+    assert select_classes(["StableDiffusionXLControl"]) == []
 
 
 @pytest.mark.slow

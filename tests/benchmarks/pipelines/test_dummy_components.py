@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.pipelines.dummy_components import _complete_configs
+from benchmarks.pipelines.dummy_components import _complete_configs, _needs_more
 
 
 class HunyuanDiTPipeline:
@@ -61,3 +61,19 @@ def test_a_text_encoder_has_the_width_of_its_network() -> None:
     encoder = pipeline.components["text_encoder"]
     assert type(encoder).__name__ == "Gemma2Model"
     assert (encoder.config.hidden_size, encoder.config.vocab_size) == (8, 300)
+
+
+class Adapters:
+    """The base of test classes, one for each kind of adapter."""
+
+    def get_dummy_components(self, kind: str) -> dict[str, Any]:
+        return {"adapter": kind}
+
+
+class FullAdapter(Adapters):
+    def get_dummy_components(self, kind: str = "full") -> dict[str, Any]:
+        return super().get_dummy_components(kind)
+
+
+def test_the_base_of_test_classes_makes_no_components() -> None:
+    assert _needs_more(Adapters) and not _needs_more(FullAdapter)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -129,3 +130,33 @@ def test_a_joined_call_with_more_channels_than_x_stays_joined() -> None:
     base, other = record(0), record(1)
     form = next(find_forms("P", base, other))
     assert find_joint("P", form.rewrite("P", base)) == find_joint("P", base)
+
+
+@pytest.mark.parametrize("scale", [0.7, 1 / 3])
+def test_outputs_may_be_scaled_and_repeated_for_each_branch_and_used_in_later_steps(scale: float) -> None:
+    adapter = call_of("control", {"picture": PICTURE[:1]}, *(output[:1] for output in OUTPUTS))
+    residuals = tuple(torch.cat([scale * output[:1]] * 2) for output in OUTPUTS)
+    record = record_of((adapter, denoiser_call(residuals=residuals)), (denoiser_call(residuals=residuals),))
+    steps = join_calls("P", record, {"control"}).steps
+    for step in steps:
+        (call,) = step.calls
+        assert call.joint is not None and call.joint.is_scaled
+        assert call.leaves["['inputs of control']['picture']"].shape == (2, 3)
+        weights = call.leaves["['inputs of control']['conditioning_scale']"].tolist()
+        assert weights == pytest.approx([scale, scale], rel=1e-5)
+
+
+class Adapter(nn.Module):
+    def forward(self, picture: Tensor) -> list[Tensor]:
+        return [picture[:, :1, None, None] * OUTPUTS[0], picture[:, 1:2, None, None] * OUTPUTS[1]]
+
+
+def test_the_joined_network_scales_outputs_as_the_pipeline_does() -> None:
+    outputs = Adapter()(PICTURE)
+    joined = join(
+        call_of("control", {"picture": PICTURE}, *outputs),
+        denoiser_call(residuals=(0.7 * outputs[0], 0.7 * outputs[1])),
+    )
+    assert joined.joint is not None
+    made = JoinedNetwork(Denoiser(), Adapter(), joined.joint)(**joined.arguments)
+    assert torch.allclose(made, Denoiser()(X, TIME, [0.7 * output for output in outputs]))
