@@ -33,12 +33,14 @@ def branch_values(
     """Return a function from the name of a branch to its conditions, [samples, *shape] by name.
 
     "cond" has the given conditions and "uncond" the null values. "perturbed" has the given conditions with perturbed
-    attention. `branches` gives the conditions of other branches, or replaces those of these three. `nulls` are null
+    attention. `branches` gives the conditions of other branches, or replaces some of those of these three. A condition
+    that is not replaced has the sample's value, but its null value in "uncond" if it has one. `nulls` are null
     values read from files, by condition. `axes` are the free axes of x.
     """
     cond_values = conditions.check(takes, condition, samples, axes)
     nulls = cut_to_prompt(takes, nulls, cond_values, axes)
     by_name = {condition.name: condition for condition in takes}
+    null_names = {condition.name for condition in takes if condition.null is not None} | nulls.keys()
     by_branch = {COND: cond_values}
     branches = {} if branches is None else branches
     if not isinstance(branches, Mapping):
@@ -51,10 +53,11 @@ def branch_values(
         for name, values in overrides.items():
             if name not in by_name:
                 raise UserError(f"branch {branch!r} sets unknown condition {name!r}", f"set one of {list(by_name)}")
-            if values is None and by_name[name].null is None and name not in nulls:
+            if values is None and name not in null_names:
                 what = f"branch {branch!r} sets condition {name!r} to None, but it has no null value"
                 raise UserError(what, "give its values")
         unset = {name for name, values in overrides.items() if values is None}
+        unset |= null_names - overrides.keys() if branch == UNCOND else set()
         merged: dict[str, Any] = dict(condition or {}) | {n: v for n, v in overrides.items() if n not in unset}
         checked = conditions.check(takes, merged, samples, axes)
         by_branch[branch] = checked | {name: conditions.null(by_name[name], cond_values[name], nulls) for name in unset}

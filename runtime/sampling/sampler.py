@@ -140,7 +140,8 @@ class Sampler(AbstractContextManager["Sampler"]):
             shaping: a change of each prediction, such as `Clip(-1, 1)` (`fewstep.plans.shaping`). None takes it from
                 the same place as guidance; UNCLIPPED means none.
             branches: conditions of further branches, such as {"uncond": {"text": [...]}} for a negative prompt. A
-                condition that is not named keeps the sample's value; None sets its null value.
+                condition that is not named keeps the sample's value, or has its null value in "uncond" if it has one;
+                None sets its null value.
             given: tensors [len(seeds), *x_shape] that a plan starts from, such as a degraded image. A missing one is
                 taken from the conditions. {"image": ...} with a `strength` is image-to-image. {"ids": ...} are known
                 tokens, -1 at masked positions.

@@ -173,11 +173,17 @@ def test_each_kind_of_null_value() -> None:
     np.testing.assert_array_equal(uncond["size"], cond["size"])
 
 
-def test_a_negative_prompt_leaves_what_it_does_not_name_as_it_is() -> None:
+def test_a_negative_prompt_leaves_what_has_no_null_value_as_it_is() -> None:
     given = {"text": [[1, 2]], "pooled": [[1, 2]], "size": [[3, 3]]}
     negative = {"uncond": {"text": [[7, 7]], "pooled": None}}
     uncond = branch_values((TEXT, POOLED, SIZE), given, negative, 1, NULLS)("uncond")
     assert [uncond[name].tolist() for name in ("text", "pooled", "size")] == [[[7, 7]], [[0, 0]], [[3, 3]]]
+
+
+def test_what_a_negative_prompt_does_not_name_has_its_null_value() -> None:
+    given = {"text": [[1, 2]], "pooled": [[1, 2]], "size": [[3, 3]]}
+    values = branch_values((TEXT, POOLED, SIZE), given, {"uncond": {"pooled": [[7, 7]]}}, 1, NULLS)("uncond")
+    assert [values[name].tolist() for name in ("text", "pooled", "size")] == [[[5, 6]], [[7, 7]], [[3, 3]]]
 
 
 def test_what_can_be_guided() -> None:
