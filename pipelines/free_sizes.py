@@ -179,7 +179,7 @@ def _fits(
     if argument.of_size is not None:
         expected = argument.of_size.value(x_shape[-2], x_shape[-1])
         return same(expected.expand(resized.shape) if argument.repeats else expected, resized)
-    condition = argument.condition
+    condition = None if argument.places else argument.condition  # whose other numbers are constants
     if condition is None or not isinstance(value, Tensor) or not isinstance(resized, Tensor):
         return same(value, resized)
     texts, described = condition.follows, shapes.get(condition.name, condition.shape)

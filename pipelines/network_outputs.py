@@ -24,7 +24,7 @@ Array = NDArray[np.floating[Any]]
 
 class NetworkOutputs:
     """The network of a plan's step, with the conditions that each branch has in some rows of a recording. A condition
-    that has a default gets it, as in a run of a bundle."""
+    that has a default gets it, or its null value, as in a run of a bundle."""
 
     def __init__(self, run: CallRecord, modules: RecordedNetworks, rows: slice = slice(None)) -> None:
         self.modules, self.run, self.rows = modules, run, rows
@@ -53,6 +53,8 @@ class NetworkOutputs:
         """Return a condition of a branch [rows, ...]."""
         condition = argument.condition
         if condition is not None and condition.default is not None:
+            if branch == self.modules.quiet.arguments.unconditional and condition.null is not None:
+                return torch.full((rows, *condition.shape), condition.null)
             return torch.tensor(condition.default).reshape(1, *condition.shape).expand(rows, *condition.shape)
         recorded: Tensor = list(branch_values(step, self.modules.at(step).found, path, argument.repeats))[branch][
             self.rows

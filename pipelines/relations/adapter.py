@@ -1,5 +1,6 @@
 """A recorded denoiser with the signature `forward(x, time, *conditions)`, or with a second time."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -83,8 +84,9 @@ class RecordedNetwork(nn.Module):
         constant = argument.value if argument.of_size is None else argument.of_size.value(*x.shape[-2:])
         if value is None and not argument.repeats:
             return constant
-        if value is None:
-            value = constant.expand(x.shape[0], *constant.shape[1:]).contiguous()  # networks may call `view`
+        if value is None or argument.places:
+            rows = constant.expand(x.shape[0], *constant.shape[1:]).contiguous()  # networks may call `view`
+            value = rows if value is None else _replace_numbers(rows, argument.places, value)
         value = value if value.dtype == argument.dtype else value.to(argument.dtype)
         if argument.repeats > 1:
             value = value.unsqueeze(1).expand(-1, argument.repeats, *value.shape[1:]).flatten(0, 1)
@@ -94,6 +96,15 @@ class RecordedNetwork(nn.Module):
 def read_variance(output: Tensor, prediction: Tensor) -> Tensor:
     """Return the channels of a network's output [B, 2 C, ...] after those of its prediction [B, C, ...]."""
     return output[:, prediction.shape[1] :]
+
+
+def _replace_numbers(rows: Tensor, places: Sequence[int], numbers: Tensor) -> Tensor:
+    """Return rows [B, ...] with numbers [B] or [B, number of places] at these places of each row, counted in its last
+    axes."""
+    columns = list(rows.flatten(1).unbind(1))
+    for place, column in zip(places, numbers.reshape(len(rows), -1).unbind(1), strict=True):
+        columns[place] = column.to(rows.dtype)
+    return torch.stack(columns, dim=1).reshape(rows.shape)
 
 
 def _only_tensor(output: Any) -> Tensor:

@@ -57,6 +57,7 @@ class Argument:
     counts: the path and the axis of the argument whose length it counts from 0, or has zeros for; None for any other.
     has_zeros: it has zeros for that length.
     of_size: the rule by which it follows the height and width of x; None for any other. `value` is for the usual size.
+    places: the numbers of `value` that the condition replaces, counted in its last axes; empty if it replaces all.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Argument:
     counts: tuple[str, int] | None = None
     has_zeros: bool = False
     of_size: SizeRule | None = None
+    places: tuple[int, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -275,6 +277,8 @@ class Recordings:
             by = changing[0] if changing else "branch of guidance"
             what = f"the network's argument {path} has one value for all samples, and changes with the {by}"
             raise recording_error(f"{self.name}: {what}")
+        if not changing and len(values) == 2 and (own := _describe_numbers(path, value, values[1 - branch], repeats)):
+            return own
         is_setting = bool(changing) and not set(changing) & set(BY_CONTENT)
         condition = self._condition(path, value[0], seen, is_setting)
         if condition.shared and not self._is_shared(path):
@@ -318,8 +322,9 @@ class Recordings:
             return Condition(label, label, shape, "int64", low=0, high=1)
         if is_setting and value.numel() <= MOST_DEFAULTS:
             default = tuple(value.flatten().tolist())
-            typical = (0.5 * min(default), 1.5 * max(default)) if min(default) >= 0 else None
-            return Condition(label, label, shape, "float32", default=default, typical=typical, shared=True)
+            return Condition(
+                label, label, shape, "float32", default=default, typical=_usual_range(default), shared=True
+            )
         if is_mask:
             return Condition(label, label, shape, "float32", low=0.0, high=1.0)
         return Condition(label, label, shape, "float32")
@@ -328,7 +333,7 @@ class Recordings:
         """Return the argument with a null value: the value of the unconditional branch, if that is the same number in
         all recordings. Otherwise return it unchanged."""
         condition = argument.condition
-        if condition is None or condition.shared:
+        if condition is None or condition.shared or argument.places:
             return argument
         per_record = [self.values(record, argument.path) for record in (self.base, *self.variants.values())]
         values = [rows[unconditional] for rows in per_record if unconditional < len(rows)]
@@ -336,6 +341,29 @@ class Recordings:
         if not all(bool((value == first).all()) for value in values):
             return argument
         return replace(argument, condition=with_fields(condition, null=float(first)))
+
+
+def _describe_numbers(path: str, value: Tensor, other: Tensor, repeats: int) -> Argument | None:
+    """Return an argument that no setting changes as a condition for those of its numbers that differ between two
+    branches, such as the score of SDXL's refiner. Their default is that of the conditional branch, and their null value
+    that of the other. None if the argument has many numbers, no fractions, or several null values."""
+    own, others = value[0].flatten(), other[0].flatten()
+    places = tuple((own != others).nonzero().flatten().tolist())
+    nulls = {float(others[place]) for place in places}
+    if len(own) > MOST_DEFAULTS or len(nulls) != 1 or not value.is_floating_point():
+        return None
+    default = tuple(float(own[place]) for place in places)
+    label = "_".join([condition_name(path), *map(str, places if len(places) < len(own) else ())])
+    shape = () if len(places) == 1 else (len(places),)
+    condition = Condition(
+        label, label, shape, "float32", null=nulls.pop(), default=default, typical=_usual_range(default)
+    )
+    return Argument(path, value[:1], repeats, condition, places=places)
+
+
+def _usual_range(default: Sequence[float]) -> tuple[float, float] | None:
+    """Return the range of values near a default, or None for one with negative numbers."""
+    return (0.5 * min(default), 1.5 * max(default)) if min(default) >= 0 else None
 
 
 def _cut_equally(value: Any, other: Any) -> tuple[Any, Any]:

@@ -93,3 +93,13 @@ def test_the_graph_counts_the_tokens_of_a_text() -> None:
     graph, _ = capture(adapter, (x, time, torch.ones(2, 3)), ({}, {}, ({1: length},)), ["x", "time", "text"], ["y"])
     feeds = {"x": x.numpy(), "time": time.numpy(), "text": np.ones((2, 5), np.float32)}
     np.testing.assert_allclose(run(graph, feeds)["y"], np.full((2, 4, 5, 2, 2), 1.0 + 2 + 3 + 4 + 5), rtol=1e-6)
+
+
+def test_a_condition_replaces_some_numbers_of_an_argument() -> None:
+    adapter, leaves = record_frames(has_layers=True)
+    condition = Condition("layers_1", "layers_1", default=(10.0,), null=2.0)
+    own = replace(adapter.arguments.arguments[LAYERS], condition=condition, places=(1,))
+    adapter.arguments = replace(adapter.arguments, arguments={**adapter.arguments.arguments, LAYERS: own})
+    x, time = leaves[SAMPLE][:1, :4, 1:].expand(2, -1, -1, -1, -1), leaves[TIME][:1, 1].expand(2)
+    passed = adapter.bind(x, time, torch.tensor([2.0, 3.0]))[LAYERS]
+    assert passed.T.tolist() == [[1.0, 2.0], [1.0, 3.0]]

@@ -73,6 +73,29 @@ def test_an_argument_that_only_a_negative_prompt_changes_is_a_condition() -> Non
     assert conditions == {"embeds": "float32", "mask": "int64"}
 
 
+SIZES = torch.tensor([[512.0, 0.0, 6.0], [512.0, 0.0, 2.5]])  # with a score, in each branch
+
+
+def test_a_number_that_differs_between_branches_alone_is_a_condition_with_a_default() -> None:
+    """The score that SDXL's refiner reads after its sizes."""
+    found = sort((PICTURE, EMPTY), {"prompt": recording((OTHER, EMPTY), sizes=SIZES)}, sizes=SIZES)
+    (score,) = (condition for condition in found.conditions if condition.name == "sizes_2")
+    assert (score.shape, score.default, score.null, score.shared) == ((), (6.0,), 2.5, False)
+    assert found.arguments["['sizes']"].places == (2,)
+
+
+def test_an_argument_whose_only_number_differs_between_branches_has_its_name() -> None:
+    score = SIZES[:, 2:]
+    found = sort((PICTURE, EMPTY), {"prompt": recording((OTHER, EMPTY), sizes=score)}, sizes=score)
+    assert "sizes" in {condition.name for condition in found.conditions}
+
+
+def test_numbers_with_several_null_values_have_no_default() -> None:
+    sizes = torch.tensor([[6.0, 6.0], [2.5, 1.0]])
+    found = sort((PICTURE, EMPTY), {"prompt": recording((OTHER, EMPTY), sizes=sizes)}, sizes=sizes)
+    assert {condition.name: condition.default for condition in found.conditions}["sizes"] is None
+
+
 def test_the_prompt_decides_before_the_picture() -> None:
     variants = {"prompt": recording((OTHER, EMPTY)), "image": recording((PICTURE, OTHER))}
     assert sort((PICTURE, EMPTY), variants).conditional == 0
