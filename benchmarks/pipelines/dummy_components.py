@@ -23,6 +23,7 @@ from tests.tiny_pipelines import randomize  # before the checkout's package of t
 CHOSEN = ("num_inference_steps", "timesteps", "output_type", "return_dict", "generator", "strength")  # by the recorder
 TOO_SHORT = ("max_text_length",)  # for a prompt of single characters after its template
 TEXTS = ("prompt", "negative_prompt")
+ARRAYS = ("embed", "hint")  # in the names of arguments that are arrays
 
 TEXT_LENGTH, TOKENS = "max_sequence_length", 64  # of texts, where a test names none and the default is larger than:
 MOST_TOKENS = 512  # also for texts with pictures, which are longer in single characters
@@ -32,7 +33,9 @@ PICTURE = 224  # side of the pictures that these pipelines make for their image 
 FIXED_PICTURES = ("StableVideoDiffusionPipeline", "ShapEImg2ImgPipeline")
 VISION_START = "<|vision_start|>"
 
-PIXELS_8 = ("HunyuanDiTPipeline", "HunyuanDiTPAGPipeline")  # their positions are for an autoencoder of factor 8
+PIXELS_8 = (  # their positions are for an autoencoder of factor 8
+    *("HunyuanDiTPipeline", "HunyuanDiTPAGPipeline", "HunyuanDiTControlNetPipeline"),
+)
 LOGITS_AS_TEXT = ("SanaPAGPipeline",)  # tests that encode texts by logits, unlike published pipelines
 STAGES, CHANNELS = 4, 32  # of such an autoencoder
 
@@ -132,7 +135,11 @@ def _save_arrays(made: type, inputs: Mapping[str, Any], folder: Path) -> dict[st
 
     saved: dict[str, str] = {}
     for name, parameter in inspect.signature(made.__call__).parameters.items():
-        if parameter.default is parameter.empty and isinstance(inputs.get(name), torch.Tensor) and "embed" in name:
+        if (
+            parameter.default is parameter.empty
+            and isinstance(inputs.get(name), torch.Tensor)
+            and any(part in name for part in ARRAYS)
+        ):
             np.save(folder / f"{name}.npy", inputs[name].numpy())
             saved[name] = f"@{folder / name}.npy"
     return saved

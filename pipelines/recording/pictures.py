@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 
 PICTURES = (
-    *("image", "original_image", "control_image", "mask_image", "mask"),
+    *("image", "original_image", "control_image", "mask_image", "mask", "control_mask"),
     *("video", "control_video", "pose_video", "face_video"),
 )
-MASKS, VIDEOS = ("mask_image", "mask"), ("video", "control_video", "pose_video", "face_video")
+MASKS, VIDEOS = ("mask_image", "mask", "control_mask"), ("video", "control_video", "pose_video", "face_video")
 SIDE, FRAMES = 512, 9  # of a picture and a video, if neither the call nor the network shows them
 LATENT_SIDE = 64  # of the latents of such a picture, with an autoencoder of factor 8
 

@@ -11,7 +11,7 @@ from torch import nn
 
 pytest.importorskip("diffusers")
 from fewstep.pipelines.recording.label_arguments import LABELS
-from fewstep.pipelines.recording.pictures import find_side
+from fewstep.pipelines.recording.pictures import find_side, make_pictures
 from fewstep.pipelines.recording.prompt_forms import put_text, read_prompt
 from fewstep.pipelines.recording.settings import (
     LENGTH,
@@ -193,3 +193,8 @@ def pipeline(processor: int | None = None, unet: Any = None, **others: Any) -> A
 )
 def test_pictures_have_the_size_of_a_unet(made: Any, side: int) -> None:
     assert find_side(made) == side
+
+
+def test_a_control_mask_is_a_picture_of_zeros_and_ones() -> None:
+    made = make_pictures({"control_image": None, "control_mask": None}, {}, 0)
+    assert set(np.unique(made["control_mask"])) == {0, 255} and len(np.unique(made["control_image"])) == 256
