@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from fewstep.export.sources.torch_module import TorchSource
 
 DENOISERS = ("transformer_2", "transformer", "unet")  # the usual components, that of the last steps first
-TRANSFORMERS, TRANSFORMERS_WEIGHTS = "transformers", "model"  # the library, and the stem of its weight files
+TRANSFORMERS_WEIGHTS = "model"  # the stem of the weight files of transformers
+CLASS = "_class_name"  # in the configs of diffusers only, also of networks that a pipeline defines
 NOT_READ = ("safety_checker",)  # a network that export leaves out
 
 
@@ -42,7 +43,7 @@ def _load_file(file: Path, config: Path, call: Mapping[str, Any] | None = None) 
 
 def _refuse_network(folder: Path) -> NoReturn:
     """Raise UserError for the folder of one network."""
-    name = read_json(folder / CONFIG)["_class_name"]
+    name = read_json(folder / CONFIG)[CLASS]
     what = f"{folder} is only a {name}, and the call of its pipeline shows what it is given"
     if (folder.parent / INDEX).is_file():
         raise UserError(what, f"give the folder of the pipeline: {quote_path(folder.parent)}")
@@ -99,10 +100,9 @@ def _files_of_networks(folder: Path, variant: str | None) -> Iterator[list[str]]
 
 def _network_folders(folder: Path) -> dict[str, str]:
     """Return the folders of a pipeline's networks, each with the stem of its weight files."""
-    index = {name: entry for name, entry in read_json(folder / INDEX).items() if name not in NOT_READ}
-    named = {name: entry for name, entry in index.items() if (folder / name / CONFIG).is_file()}
-    is_encoder = {name: isinstance(entry, list) and entry[:1] == [TRANSFORMERS] for name, entry in named.items()}
-    return {f"{name}/": TRANSFORMERS_WEIGHTS if is_encoder[name] else WEIGHTS for name in named}
+    homes = [folder / name for name in read_json(folder / INDEX) if name not in NOT_READ]
+    named = [home for home in homes if (home / CONFIG).is_file()]
+    return {f"{home.name}/": WEIGHTS if CLASS in read_json(home / CONFIG) else TRANSFORMERS_WEIGHTS for home in named}
 
 
 def _has_files(folder: Path, files: list[str]) -> bool:

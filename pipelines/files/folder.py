@@ -9,7 +9,7 @@ from fewstep.export.sources.model_files import CONFIG, GIVE_PIPELINE, ONNX, TOKE
 from fewstep.export.sources.model_files import INDEX as INDEX
 from fewstep.plans.errors import UserError, quote_path
 
-CONTROLNET = "controlnet"  # a component that runs in each step, before the denoiser
+ANY_WEIGHTS = "*.safetensors"
 DIFFUSERS = "diffusers"  # the library of a component
 FORMER_CLASS = "Transformer2DModel"
 PRESENT_CLASSES = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
@@ -67,8 +67,10 @@ class Folder:
 
 
 def refuse_onnx(folder: Folder) -> None:
-    """Raise UserError for a folder that optimum exported, whose denoiser is an ONNX file."""
-    file = next((path for name in folder.index if (path := folder.path / name / ONNX).is_file()), None)
+    """Raise UserError for a folder that optimum exported, whose networks are ONNX files. Others have such files next to
+    the weights, as that of Stable Diffusion XL."""
+    files = (folder.path / name / ONNX for name in folder.index)
+    file = next((path for path in files if path.is_file() and not any(path.parent.glob(ANY_WEIGHTS))), None)
     if file is not None:
         what = f"{folder.path} contains {file.relative_to(folder.path)}, and a recording needs the network itself"
         fix = f"give the folder that was exported to it, or describe the file: {quote_path(file)} --spec SPEC.json"

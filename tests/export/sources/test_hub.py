@@ -53,7 +53,8 @@ def pipeline(tmp_path: Path) -> Path:
             {"_class_name": "P", "unet": ["diffusers", "U"], "text_encoder": ["transformers", "T"], "vae": ["v", "V"]}
         ),
         "README.md": "---\nlicense: mit\ntags:\n- a\n---\n# card\n",
-        **{f"{name}/config.json": json.dumps({"name": name}) for name in ("unet", "text_encoder", "vae")},
+        **{f"{name}/config.json": json.dumps({"_class_name": name}) for name in ("unet", "vae")},
+        "text_encoder/config.json": json.dumps({"model_type": "t"}),
         "unet/diffusion_pytorch_model.safetensors": "weights",
         "unet/diffusion_pytorch_model.fp16.safetensors": "half",
         "unet/diffusion_pytorch_model.bin": "pickle",

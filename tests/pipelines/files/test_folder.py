@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.export.load_source import load_source
-from fewstep.pipelines.files.folder import Folder
+from fewstep.pipelines.files.folder import Folder, refuse_onnx
 from fewstep.pipelines.kind import PIPELINE
 from tests.refusals import refuses
 
@@ -29,6 +29,12 @@ def test_a_folder_that_optimum_wrote_is_refused_with_its_file(tmp_path: Path) ->
     }
     with refuses("contains unet/model.onnx", ("unet/model.onnx --spec SPEC.json", "that was exported to it")):
         load_source(str(write(tmp_path / "a", files)))
+
+
+def test_a_folder_with_weights_may_have_onnx_files_too(tmp_path: Path) -> None:
+    index = {"model_index.json": {"unet": ["diffusers", "UNet2DConditionModel"]}}
+    files = {**index, "unet/model.onnx": None, "unet/diffusion_pytorch_model.fp16.safetensors": None}
+    refuse_onnx(Folder(write(tmp_path, files)))
 
 
 def test_a_network_in_the_folder_of_its_pipeline_names_that_folder(tmp_path: Path) -> None:
@@ -54,14 +60,17 @@ def test_the_weights_of_all_networks_are_fetched_from_a_hub(tmp_path: Path) -> N
     index = {
         "transformer_2": ["diffusers", "WanTransformer3DModel"],
         "vocoder": ["transformers", "SpeechT5HifiGan"],
+        "text_encoder": ["kolors", "ChatGLMModel"],
         "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
         "tokenizer": ["transformers", "T5Tokenizer"],
     }
-    configs = {f"{name}/config.json": {} for name in ("transformer_2", "vocoder", "safety_checker")}
+    configs = {f"{name}/config.json": {} for name in ("vocoder", "text_encoder", "safety_checker")}
+    configs |= {"transformer_2/config.json": {"_class_name": "WanTransformer3DModel"}}
     write(tmp_path, {"model_index.json": index, **configs})
     assert PIPELINE.weights(tmp_path) == [
         "transformer_2/diffusion_pytorch_model.safetensors",
         "vocoder/model.safetensors",
+        "text_encoder/model.safetensors",
     ]
 
 
