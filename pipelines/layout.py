@@ -13,17 +13,18 @@ from fewstep.pipelines.companions.picture_encoder import find_latents
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.components import BuiltPipeline
+from fewstep.pipelines.recording.ending import TENSORS, ask_for, find_ending
+from fewstep.pipelines.recording.form import XForm
 from fewstep.pipelines.recording.network_form import NetworkForm, find_forms
-from fewstep.pipelines.recording.packed_form import PackedForm, find_packed_forms
+from fewstep.pipelines.recording.packed_form import find_packed_forms
 from fewstep.pipelines.recording.packing import Packing, find_packing
-from fewstep.pipelines.recording.record import Ending, finish_call, record
-from fewstep.pipelines.recording.settings import OUTPUT, CallSettings
+from fewstep.pipelines.recording.record import finish_call, record
+from fewstep.pipelines.recording.settings import CallSettings
 from fewstep.pipelines.relations.networks import find_parts
 from fewstep.pipelines.relations.relations import gets_x
 from fewstep.plans.errors import UserError
 
 LOG = logging.getLogger("fewstep")
-TENSORS = "pt"  # a type of output that is decoded
 
 
 def find_layout(read: ReadNetwork, built: BuiltPipeline, settings: CallSettings, first: CallRecord) -> BuiltPipeline:
@@ -54,9 +55,8 @@ def _find_packing(built: BuiltPipeline, settings: CallSettings, first: CallRecor
     ]
     if sample.dim() != 3 or first.steps[0].joined > 1 or len(autoencoders) != 1:
         return None
-    usual = settings.of_one_sample()
-    usual |= {OUTPUT: TENSORS} if OUTPUT in usual else {}
-    ending = _find_ending(first)
+    usual = ask_for(TENSORS, settings.of_one_sample())
+    ending = find_ending(first, first.steps[-1].result)
 
     def finish(x: torch.Tensor) -> Any:
         return finish_call(built, usual, replace(ending, x=x))
@@ -70,11 +70,6 @@ def _find_packing(built: BuiltPipeline, settings: CallSettings, first: CallRecor
     return None if latents is None else find_packing(latents)
 
 
-def _find_ending(first: CallRecord) -> Ending:
-    *others, last = first.step_calls
-    return Ending(first.steps[-1].result, sum(others), last == 1)
-
-
 def find_form(built: BuiltPipeline, base: CallRecord, reseeded: CallRecord) -> BuiltPipeline:
     """Return the pipeline with the form that describes in which layout its network receives x; unchanged if no argument
     of the network contains x. The recordings differ only in their seed. Raises UserError if no layout explains its
@@ -82,7 +77,7 @@ def find_form(built: BuiltPipeline, base: CallRecord, reseeded: CallRecord) -> B
     if not base.steps[0].calls or not reseeded.steps[0].calls:
         return built
     error: UserError | None = None
-    forms: Iterator[NetworkForm | PackedForm] = find_forms(built.name, base, reseeded)
+    forms: Iterator[XForm] = find_forms(built.name, base, reseeded)
     if built.packing is not None:
         forms = find_packed_forms(built.packing, base, reseeded)
     for form in forms:

@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.pipelines.variants import write_call
 from fewstep.export.options.call_option import parse_call
-from fewstep.pipelines.companions.decoding import COLORS, TENSORS, read_tensors, to_model_range
+from fewstep.pipelines.companions.decoding import COLORS, read_tensors, to_model_range
 from fewstep.pipelines.companions.recorded_conditions import find_features, read_conditions
 from fewstep.pipelines.comparison import SEED, ComparedRun, run_networks, sample_plan
 from fewstep.pipelines.files.folder import Folder
@@ -22,9 +22,10 @@ from fewstep.pipelines.files.loading import load_component, load_network
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
+from fewstep.pipelines.recording.ending import TENSORS, ask_for
 from fewstep.pipelines.recording.quiet import silence_libraries
 from fewstep.pipelines.recording.record import CallError, record
-from fewstep.pipelines.recording.settings import NEGATIVE, OTHERS, OUTPUT, PROMPT, PROMPTS
+from fewstep.pipelines.recording.settings import NEGATIVE, OTHERS, PROMPT, PROMPTS
 from fewstep.pipelines.recording.text_calls import record_texts
 from fewstep.pipelines.relations.networks import RecordedNetworks
 from fewstep.pipelines.relations.relations import branch_calls
@@ -157,7 +158,7 @@ def _compare_output(
     bundle: Path, built: BuiltPipeline, recorded: RecordedPipeline, networks: Mapping[str, nn.Module]
 ) -> float:
     """Compare what the bundle's decoder makes of the x of a call with what the call returns."""
-    call = {**recorded.settings.of_one_sample(), OUTPUT: TENSORS}
+    call = ask_for(TENSORS, recorded.settings.of_one_sample())
     own = record(built, call, SEED, networks=networks)
     x, has_decoder = _final_x(built, recorded, networks), open_bundle(bundle).manifest.autoencoder is not None
     decoded: Mapping[Any, Any] = {"image": x.clip(-1, 1)}

@@ -38,16 +38,16 @@ from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.call_sizes import find_call_sizes
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.element_map import ElementMap, is_close
+from fewstep.pipelines.recording.ending import ARRAYS, TENSORS, Ending, ask_for, find_ending
 from fewstep.pipelines.recording.live import is_from_library
 from fewstep.pipelines.recording.pictures import MASKS
-from fewstep.pipelines.recording.record import Ending, finish_call, place, record
+from fewstep.pipelines.recording.record import finish_call, place, record
 from fewstep.pipelines.recording.settings import OTHER, OUTPUT, PICTURE, PROMPT, CallSettings
 from fewstep.pipelines.recording.stand_ins import copy_network
 from fewstep.plans.errors import UserError
 from fewstep.plans.guidance import COND
 from fewstep.runtime.bundle.manifest import Role, TensorEntry
 
-TENSORS, ARRAYS = "pt", "np"  # output_type of pictures in [0, 1] as tensors, and as arrays [batch, H, W, channels]
 ROLES: Mapping[int, Role] = {2: "sound", 3: "sound", 4: "image", 5: "video"}  # by the number of axes
 COLORS = (1, 3)
 CHANNELS = 8  # most of a sound
@@ -67,19 +67,17 @@ LOG = logging.getLogger("fewstep")
 class RecordedDecoding:
     """The part of a pipeline's call after its last step.
 
-    settings: the arguments of the call. x_shape: the shape of a sample. calls: the number of calls of the scheduler's
-    `step` before those of the last step. is_whole: a single one makes the last step. components: the networks that it
-    runs. outputs: the tensors that it returns, of one sample. frame_rate, sample_rate: those of a video and of a sound,
-    per second; None if unknown. is_raw: its pictures are in [-1, 1], and are not cut off there, instead of in [0, 1].
-    conditions: those [*shape] of the network in the call that the output depends on too, such as a first frame, by
-    name.
+    settings: the arguments of the call. x_shape: the shape of a sample. ending: where the last step is in the call.
+    components: the networks that it runs. outputs: the tensors that it returns, of one sample. frame_rate, sample_rate:
+    those of a video and of a sound, per second; None if unknown. is_raw: its pictures are in [-1, 1], and are not cut
+    off there, instead of in [0, 1]. conditions: those [*shape] of the network in the call that the output depends on
+    too, such as a first frame, by name.
     """
 
     built: BuiltPipeline
     settings: Mapping[str, Any]
     x_shape: tuple[int, ...]
-    calls: int
-    is_whole: bool
+    ending: Ending
     components: tuple[str, ...]
     outputs: tuple[TensorEntry, ...]
     frame_rate: float | None
@@ -91,7 +89,7 @@ class RecordedDecoding:
         self, x: Tensor, begin: Callable[[], object] = lambda: None, seed: int = 0, **changes: Any
     ) -> tuple[Tensor, ...]:
         """Return what the call returns for a final x [1, *x_shape]. `changes` are other arguments."""
-        settings, ending = {**self.settings, **changes}, Ending(x, self.calls, self.is_whole, begin, pause_trace)
+        settings, ending = {**self.settings, **changes}, replace(self.ending, x=x, begin=begin, aside=pause_trace)
         return read_tensors(finish_call(self.built, settings, ending, seed), OUTPUT in settings)
 
     def finish_with(
@@ -218,32 +216,27 @@ def _find_decoding(
     own = {name for name, network in networks.items() if not is_from_library(network)} - built.denoisers.keys()
     if not own and not any(hasattr(network, DECODE) for network in networks.values()):
         return NONE
-    usual = _ask_for(TENSORS, usual)
+    usual = ask_for(TENSORS, usual)
     try:
         with show_stored_values(built, read):
             run = record(built, usual, 0)
-            calls, is_whole = sum(run.step_calls[:-1]), run.step_calls[-1] == 1
+            x = torch.randn(1, *x_shape, generator=torch.Generator().manual_seed(0))
+            ending = find_ending(run, x)
             with watch_components(built) as called:
-                x = torch.randn(1, *x_shape, generator=torch.Generator().manual_seed(0))
-                returned = finish_call(built, usual, Ending(x, calls, is_whole, called.clear))
+                returned = finish_call(built, usual, replace(ending, begin=called.clear))
             if not (decoders := tuple(dict.fromkeys(called))):
                 return NONE
             tensors = read_tensors(returned, OUTPUT in usual)
-            is_raw = _is_raw(built, usual, Ending(x, calls, is_whole), tensors)
+            is_raw = _is_raw(built, usual, ending, tensors)
             outputs = _describe(tensors, is_raw)
             rates = _find_frame_rate(built, usual), _find_sample_rate(built, decoders)
-            decoding = RecordedDecoding(built, usual, x_shape, calls, is_whole, decoders, outputs, *rates, is_raw)
+            decoding = RecordedDecoding(built, usual, x_shape, ending, decoders, outputs, *rates, is_raw)
             decoding = _find_conditions(recorded, decoding, settings, x, run)
     except _CannotDecodeError as error:
         return str(error)
     except UserError as error:
         return error.what
     return decoding
-
-
-def _ask_for(output: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call that returns this type of output, if the call takes one."""
-    return {**settings, OUTPUT: output} if OUTPUT in settings else dict(settings)
 
 
 def read_tensors(returned: Any, takes_type: bool = True) -> tuple[Tensor, ...]:
@@ -355,7 +348,7 @@ def _make_autoencoder(decoding: RecordedDecoding, read: ReadNetwork) -> Autoenco
             lambda batch: {LATENT: random_latents(batch, x_shape), **given},
             (1,),
             weights,
-            at=make_decoder if decoding.is_whole and not conditions else None,
+            at=make_decoder if decoding.ending.is_whole and not conditions else None,
         )
 
     decoder = make_decoder(decoding.x_shape)

@@ -97,6 +97,17 @@ class SchedulerStep:
         )
 
 
+def float_tensors(returned: Any) -> list[Tensor]:
+    """Return the floating-point tensors in what a network returned."""
+    return [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def only_float_tensor(returned: Any) -> Tensor:
+    """Return the only floating-point tensor in what a network returned."""
+    (tensor,) = float_tensors(returned)
+    return tensor
+
+
 def is_of_second(path: str) -> bool:
     """Return True for the path of an argument of a second network, such as the picture of a ControlNet."""
     return path.startswith(f"['{INPUTS_OF}")

@@ -15,8 +15,7 @@ from fewstep.export.sources.model_files import GIVE_PIPELINE
 from fewstep.export.sources.remote_code import NO_CODE, refuse_remote_code, stay_local
 from fewstep.pipelines.files.folder import INDEX, Folder
 from fewstep.pipelines.files.loading import read_network_config
-from fewstep.pipelines.recording.network_form import NetworkForm
-from fewstep.pipelines.recording.packed_form import PackedForm
+from fewstep.pipelines.recording.form import XForm
 from fewstep.pipelines.recording.packing import Packing
 from fewstep.pipelines.recording.stand_ins import (
     OutputShapes,
@@ -51,7 +50,7 @@ class BuiltPipeline:
 
     pipeline: Any
     denoisers: dict[str, OutputShapes]
-    form: NetworkForm | PackedForm | None = None
+    form: XForm | None = None
     converts: bool = False
     packing: Packing | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fewstep.pipelines.recording.call_record import INPUTS_OF, SCALE, CallRecord, Joint, NetworkCall, SchedulerStep
+from fewstep.pipelines.recording.call_record import (
+    INPUTS_OF,
+    SCALE,
+    CallRecord,
+    Joint,
+    NetworkCall,
+    SchedulerStep,
+    float_tensors,
+)
 from fewstep.pipelines.recording.stand_ins import recording_error
 
 FILLED = 0.0  # of an argument that `JoinedNetwork` fills in
@@ -37,7 +45,7 @@ class JoinedNetwork(nn.Module):
             leaves[path] = leaves[path].reshape(-1, *(1,) * (joint.dimensions - 1))
         of_second = pytree.tree_unflatten(list(leaves.values()), structure)[joint.inputs]
         scale = of_second.pop(SCALE) if joint.is_scaled else None
-        outputs = _float_tensors(self.second(**of_second))
+        outputs = float_tensors(self.second(**of_second))
         outputs = outputs if scale is None else [scale * output for output in outputs]
         leaves |= {path: outputs[number] for path, number in joint.fed.items()}
         own = pytree.tree_unflatten(list(leaves.values()), structure)
@@ -192,7 +200,3 @@ def _find_equal(leaf: Any, tensors: Mapping[str, Tensor]) -> tuple[str, int | No
 def _is_equal(leaf: Any, tensor: Tensor) -> bool:
     is_alike = isinstance(leaf, Tensor) and leaf.dtype == tensor.dtype and leaf.shape == tensor.shape
     return is_alike and torch.equal(leaf, tensor)
-
-
-def _float_tensors(outputs: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

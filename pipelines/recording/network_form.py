@@ -15,18 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall
-from fewstep.pipelines.recording.element_map import AFTER, AROUND, BEFORE, ElementMap, find, invert
+from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, float_tensors
+from fewstep.pipelines.recording.element_map import ElementMap, find, invert
+from fewstep.pipelines.recording.form import Leaves, XForm, fill, flatten, refuse_argument
 from fewstep.pipelines.recording.stand_ins import LengthError, recording_error
 
-X = "x of the scheduler"  # an argument of rewritten calls
-PLACEHOLDER = 0.0  # of an argument with elements of x
-REST = (BEFORE, AFTER, AROUND)  # prefixes of arguments of rewritten calls: the other elements of one with x
 
-Leaves = dict[str, Any]
-
-
-class NetworkForm(nn.Module):
+class NetworkForm(XForm):
     """Where x is in the arguments and outputs of a network.
 
     lists: the names of arguments that are lists with a tensor for each row.
@@ -52,36 +47,22 @@ class NetworkForm(nn.Module):
         """Whether `forward` takes x of other sizes: the network gets it between other elements along one axis."""
         return self.output is None and all(elements.joins for _, elements in self._maps())
 
-    def rewrite(self, name: str, record: CallRecord) -> CallRecord:
-        """Return the recording as that of a network with a single argument x and a single output. Raises UserError if a
-        call cannot be rewritten in this way."""
-        steps = []
-        for step in record.steps:
-            calls = tuple(self._rewrite_call(name, call) for call in step.calls)
-            steps.append(replace(step, calls=calls, joined=1))
-        return replace(record, steps=tuple(steps))
-
-    def _rewrite_call(self, name: str, call: NetworkCall) -> NetworkCall:
+    def rewrite_call(self, name: str, call: NetworkCall) -> NetworkCall:
         leaves, structure = _stack_lists(name, call, self.lists)
-        others = dict[str, Tensor]()
+        others = dict[str, dict[str, Tensor]]()
         rows, size = len(call.output), prod(self.x_shape)
         x, is_set = torch.zeros(rows, size), torch.zeros(size, dtype=torch.bool)
         for path, elements in self._maps():
             leaf = leaves.get(path)
             if not isinstance(leaf, Tensor) or tuple(leaf.shape) != (rows, *elements.target_shape):
-                raise recording_error(
-                    f"{name} passes {path} to its network with a different type or shape in some calls"
-                )
+                raise refuse_argument(name, path)
             is_x = elements.order >= 0
             own, places = leaf.flatten(1)[:, is_x].float(), elements.order[is_x]
             if not torch.equal(own[:, is_set[places]], x[:, places[is_set[places]]]):
                 raise recording_error(f"{name} passes x to its network twice, with different values in {path}")
             x[:, places], is_set[places] = own, True
-            others |= {prefix + path: part for prefix, part in elements.others(leaf).items()}
-            leaves[path] = PLACEHOLDER
-        arguments = pytree.tree_unflatten(list(leaves.values()), structure)
-        arguments |= {**others, X: x.reshape(rows, *self.x_shape)}
-        leaves, structure = flatten(arguments)
+            others[path] = elements.others(leaf)
+        leaves, structure = self.join_x(leaves, structure, x.reshape(rows, *self.x_shape), others)
         if self.output is None:
             return replace(call, leaves=leaves, structure=structure)
         output = self._read_output((call.output, *call.more))
@@ -95,21 +76,13 @@ class NetworkForm(nn.Module):
     def forward(self, network: nn.Module, arguments: Mapping[str, Any]) -> Any:
         """Call a network with the arguments of a rewritten call. Returns the prediction, or what the network returns if
         the map of its output is unknown."""
-        given = dict(arguments)
-        x = given.pop(X)
-        rest = {
-            path: {prefix: given.pop(prefix + path) for prefix in REST if prefix + path in given} for path in self.paths
-        }
-        leaves, structure = flatten(given)
-        leaves |= {path: elements(x, rest[path]) for path, elements in self._maps()}
-        given = pytree.tree_unflatten(list(leaves.values()), structure)
+        x, rest, given = self.split_x(arguments)
+        given = fill(given, {path: elements(x, rest[path]) for path, elements in self._maps()})
         given |= {name: list(given[name].unbind(0)) for name in self.lists}
         returned = network(**given)
         if self.output is None:
             return returned
-        tensors = [
-            leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor) and leaf.is_floating_point()
-        ]
+        tensors = float_tensors(returned)
         return self._read_output([torch.stack(tensors)] if self.lists else tensors)
 
     def _read_output(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -180,9 +153,3 @@ def _stack_lists(name: str, call: NetworkCall, lists: tuple[str, ...]) -> tuple[
             raise LengthError(f"{name} passes tensors of different shapes to its network in the list {path}")
         arguments[path] = torch.stack(arguments[path])
     return flatten(arguments)
-
-
-def flatten(arguments: dict[str, Any]) -> tuple[Leaves, pytree.TreeSpec]:
-    """Return nested arguments by path, and their structure."""
-    flat, structure = pytree.tree_flatten_with_path(arguments)
-    return {pytree.keystr(path): leaf for path, leaf in flat}, structure

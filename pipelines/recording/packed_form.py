@@ -7,63 +7,48 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall
+from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, only_float_tensor
 from fewstep.pipelines.recording.element_map import ElementMap, find
-from fewstep.pipelines.recording.network_form import PLACEHOLDER, REST, X, flatten
+from fewstep.pipelines.recording.form import XForm, fill, refuse_argument
 from fewstep.pipelines.recording.packing import Packing
-from fewstep.pipelines.recording.stand_ins import recording_error
 
 
-class PackedForm(nn.Module):
+class PackedForm(XForm):
     """Where the tokens of x are in an argument of a network, and in the single tensor that it returns.
 
     path: the path of the argument. elements: the map from the tokens to it: all of it, or a part along one axis.
     at_end: the network returns them after other tokens, not before them.
     """
 
-    has_free_sizes = True  # packing follows the size of x
-
     def __init__(self, packing: Packing, path: str, elements: ElementMap, at_end: bool) -> None:
         super().__init__()
         self.packing, self.paths, self.elements, self.at_end = packing, (path,), elements, at_end
 
-    def rewrite(self, name: str, record: CallRecord) -> CallRecord:
-        """Return the recording as that of a network that gets latents as its only argument with x, and returns latents.
-        Raises UserError if a call cannot be rewritten in this way."""
-        steps = [
-            replace(step, calls=tuple(self._rewrite_call(name, call) for call in step.calls)) for step in record.steps
-        ]
-        return replace(record, steps=tuple(steps))
+    @property
+    def has_free_sizes(self) -> bool:
+        """Always: packing follows the size of x."""
+        return True
 
-    def _rewrite_call(self, name: str, call: NetworkCall) -> NetworkCall:
+    def rewrite_call(self, name: str, call: NetworkCall) -> NetworkCall:
         (path,) = self.paths
         leaf = call.leaves.get(path)
         if not isinstance(leaf, Tensor) or tuple(leaf.shape[1:]) != self.elements.target_shape:
-            raise recording_error(f"{name} passes {path} to its network with a different type or shape in some calls")
-        others = {prefix + path: self._unpack_part(part) for prefix, part in self.elements.others(leaf).items()}
-        arguments: dict[str, Any] = pytree.tree_unflatten(
-            list({**call.leaves, path: PLACEHOLDER}.values()), call.structure
-        )
-        arguments |= {**others, X: self.packing.unpack(self.elements.select(leaf))}
-        leaves, structure = flatten(arguments)
+            raise refuse_argument(name, path)
+        others = {path: {prefix: self._unpack_part(part) for prefix, part in self.elements.others(leaf).items()}}
+        x = self.packing.unpack(self.elements.select(leaf))
+        leaves, structure = self.join_x(dict(call.leaves), call.structure, x, others)
         output = self.packing.unpack(self._cut(call.output, self.packing.tokens[0]))
         return replace(call, leaves=leaves, structure=structure, output=output)
 
     def forward(self, network: nn.Module, arguments: Mapping[str, Any]) -> Tensor:
         """Call a network with the arguments of a rewritten call. Returns the prediction [rows, channels, *sizes]."""
-        given, (path,) = dict(arguments), self.paths
-        x = given.pop(X)
-        rest = {prefix: self._pack_part(given.pop(prefix + path)) for prefix in REST if prefix + path in given}
+        x, others, given = self.split_x(arguments)
+        (path,) = self.paths
+        rest = {prefix: self._pack_part(part) for prefix, part in others[path].items()}
         tokens = self.packing.pack(x)
-        leaves, structure = flatten(given)
-        leaves[path] = self.elements(tokens, rest) if rest else tokens
-        returned = network(**pytree.tree_unflatten(list(leaves.values()), structure))
-        (output,) = (
-            leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor) and leaf.is_floating_point()
-        )
-        return self.packing.unpack(self._cut(output, tokens.shape[1]), x.shape[2:])
+        returned = network(**fill(given, {path: self.elements(tokens, rest) if rest else tokens}))
+        return self.packing.unpack(self._cut(only_float_tensor(returned), tokens.shape[1]), x.shape[2:])
 
     @property
     def _shares_tokens(self) -> bool:

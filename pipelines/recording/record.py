@@ -3,8 +3,8 @@ networks and the steps of its scheduler."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial, wraps
 from importlib.util import find_spec
 from typing import Any
@@ -22,16 +22,17 @@ from fewstep.pipelines.recording.call_record import (
     SchedulerStep,
     bind_arguments,
     drop_copies,
+    float_tensors,
     split_ragged,
     split_variance,
 )
 from fewstep.pipelines.recording.components import BuiltPipeline
+from fewstep.pipelines.recording.ending import Ending
 from fewstep.pipelines.recording.failed_call import advise_run, describe_failure, fix_of_change, name_with_absent
 from fewstep.pipelines.recording.inverted_flow import is_inverted, turn_around
 from fewstep.pipelines.recording.joined_networks import join_calls, split_joined
 from fewstep.pipelines.recording.network_state import Watch
 from fewstep.pipelines.recording.own_noise import record_own_noise
-from fewstep.pipelines.recording.packing import Packing
 from fewstep.pipelines.recording.stand_ins import (
     UNRECORDED,
     OutputShapes,
@@ -46,23 +47,6 @@ from fewstep.plans.errors import UserError
 
 class CallError(UserError):
     """Raised when the pipeline's own code fails before its scheduler has made the last step."""
-
-
-@dataclass(frozen=True)
-class Ending:
-    """x [1, *x_shape] that replaces the result of a call's last step, and its predicted clean x.
-
-    begin: called when the scheduler has computed that step. calls: the number of calls of the scheduler's `step` before
-    it; several may make one step. is_whole: a single one makes the last step, so that it returns x, of any size. aside:
-    entered while the scheduler computes the others of these, from zeros. packing: how x is packed for the scheduler.
-    """
-
-    x: Tensor
-    calls: int = 0
-    is_whole: bool = False
-    begin: Callable[[], object] = lambda: None
-    aside: Callable[[], AbstractContextManager[object]] = nullcontext
-    packing: Packing | None = None
 
 
 class _Recorder:
@@ -298,7 +282,7 @@ def _read_outputs(label: str, outputs: Any, is_second: bool) -> tuple[list[Tenso
     """Return the floating-point tensors that a network returned, and whether it returned a list with one tensor per
     row, whose tensors are then stacked. The lists of a second network, such as a ControlNet, have a tensor for each
     block. Raises UserError if there are none, or if the tensors of a list differ in shape."""
-    tensors = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    tensors = float_tensors(outputs)
     values = outputs.values() if isinstance(outputs, Mapping) else outputs if isinstance(outputs, tuple) else ()
     is_list = isinstance(next(iter(values), None), list) and not is_second
     if not tensors or (is_list and len({tensor.shape for tensor in tensors}) > 1):

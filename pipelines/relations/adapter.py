@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from fewstep.pipelines.recording.network_form import NetworkForm
-from fewstep.pipelines.recording.packed_form import PackedForm
+from fewstep.pipelines.recording.call_record import only_float_tensor
+from fewstep.pipelines.recording.form import XForm
 from fewstep.pipelines.relations.arguments import Argument, NetworkArguments
 from fewstep.pipelines.relations.relations import Relations
 
@@ -24,7 +24,7 @@ class RecordedNetwork(nn.Module):
         found: Relations,
         arguments: NetworkArguments,
         heads: int = 1,
-        form: NetworkForm | PackedForm | None = None,
+        form: XForm | None = None,
         unread: int = 0,
     ) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class RecordedNetwork(nn.Module):
         """Return the prediction. A network with a second time takes it after the first: (x, time, to, *conditions)."""
         passed = pytree.tree_unflatten(list(self.bind(x, time, *conditions).values()), self.arguments.structure)
         output = self.network(**passed) if self.form is None else self.form(self.network, passed)
-        return self.place(_only_tensor(output))
+        return self.place(only_float_tensor(output))
 
     def bind(self, x: Tensor, time: Tensor, *conditions: Tensor) -> dict[str, Any]:
         """Return the arguments of the network by path, for those of `forward`."""
@@ -105,9 +105,3 @@ def _replace_numbers(rows: Tensor, places: Sequence[int], numbers: Tensor) -> Te
     for place, column in zip(places, numbers.reshape(len(rows), -1).unbind(1), strict=True):
         columns[place] = column.to(rows.dtype)
     return torch.stack(columns, dim=1).reshape(rows.shape)
-
-
-def _only_tensor(output: Any) -> Tensor:
-    """Return the only floating-point tensor in a network's output."""
-    (tensor,) = (leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point())
-    return tensor

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep, is_of_second, select_rows
 from fewstep.pipelines.recording.element_map import is_multiple
-from fewstep.pipelines.recording.network_form import REST
+from fewstep.pipelines.recording.form import REST
 from fewstep.pipelines.recording.stand_ins import recording_error
 from fewstep.pipelines.relations.combination import Combination, find_combination
 from fewstep.pipelines.relations.held_part import find_held_part

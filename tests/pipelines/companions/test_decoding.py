@@ -35,6 +35,7 @@ from fewstep.pipelines.files.loading import load_network
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline
 from fewstep.pipelines.recording import components
 from fewstep.pipelines.recording.element_map import ElementMap
+from fewstep.pipelines.recording.ending import Ending
 from fewstep.pipelines.recording.record import place
 from fewstep.pipelines.recording.record import record as record_call
 from fewstep.pipelines.recording.settings import PICTURE, CallSettings
@@ -235,7 +236,7 @@ def find_with_mask(mask: Any, monkeypatch: pytest.MonkeyPatch, holds: bool = Tru
         for each in (usual["mask_image"], changed.variants[PICTURE]["mask_image"]):
             if each is None or np.min([np.asarray(one) for one in (each if isinstance(each, list) else [each])]) == 0:
                 return DEPENDS
-        return RecordedDecoding(Mock(), usual, (4,), 1, True, ("vae",), (), None, None)
+        return RecordedDecoding(Mock(), usual, (4,), Ending(torch.zeros(1, 4), 1, True), ("vae",), (), None, None)
 
     monkeypatch.setattr(decoding, "_find_decoding", finish)
     return find_decoding(Mock(settings=settings, holds=holds), Mock())

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep
-from fewstep.pipelines.recording.network_form import NetworkForm, X, find_forms
+from fewstep.pipelines.recording.form import X
+from fewstep.pipelines.recording.network_form import NetworkForm, find_forms
 from fewstep.pipelines.recording.stand_ins import LengthError
 from fewstep.pipelines.relations.relations import find_relations, gets_x
 from tests.refusals import refuses

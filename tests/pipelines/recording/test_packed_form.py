@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fewstep.pipelines.recording.call_record import CallRecord, NetworkCall, SchedulerStep
-from fewstep.pipelines.recording.network_form import X
+from fewstep.pipelines.recording.form import X
 from fewstep.pipelines.recording.packed_form import PackedForm, find_packed_forms
 from fewstep.pipelines.recording.packing import Packing
 from tests.refusals import refuses
