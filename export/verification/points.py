@@ -173,11 +173,16 @@ def sizes_to_verify(takes: Description, limit: int = VISIT_LIMIT) -> list[dict[s
 
 def find_odd_multiple(size: FreeAxis, usual: int, multiple: int) -> int | None:
     """Return the multiple in the range of a size that is nearest to the default, but not the default, and if possible
-    at most twice as large and no multiple of twice or three times the number. None if there is none."""
+    at most twice as large and no multiple of twice the number, or else of three times the number. None if there is
+    none."""
     count = range(-(-size.low // multiple), size.high // multiple + 1)
     values = [number * multiple for number in count if number * multiple != usual]
     return min(
         values,
-        key=lambda value: (value > 2 * usual, math.gcd(value // multiple, 6), abs(value - usual)),
+        key=lambda value: (
+            value > 2 * usual,
+            *(math.gcd(value // multiple, factor) for factor in (2, 3)),
+            abs(value - usual),
+        ),
         default=None,
     )

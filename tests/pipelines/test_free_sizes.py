@@ -109,6 +109,19 @@ class Tokens(Sized):
         return made
 
 
+class RowsNetwork(OwnNetwork):
+    def forward(self, sample: Tensor, timestep: Tensor, label: Tensor, rows: int) -> Tensor:
+        return super().forward(sample, timestep, label + rows / 100)
+
+
+class HalfOfHeight(Sized):
+    """The network gets half of the height, rounded up."""
+
+    def predict(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        made: Tensor = self.net(x, time.expand(len(x)).float(), label, rows=-(-x.shape[-2] // 2))
+        return made
+
+
 class MoreForHigh(Sized):
     """The network gets a further argument for high pictures."""
 
@@ -148,6 +161,14 @@ def test_a_condition_whose_shape_a_bundle_does_not_know_is_refused(form: type[Si
     torch.manual_seed(0)
     with refuses(f"--size: {form.__name__}: the network's argument ['tokens'] follows the size of x"):
         size(form(TokensNetwork(), FlowMatchEulerDiscreteScheduler()))
+
+
+def test_a_half_that_is_rounded_up_is_refused_if_any_size_is_odd() -> None:
+    torch.manual_seed(0)
+    pipeline = HalfOfHeight(RowsNetwork(), FlowMatchEulerDiscreteScheduler())
+    size(pipeline, ("height=8:16:2",))
+    with refuses("--size: HalfOfHeight: the network's argument ['rows'] follows the size of x"):
+        size(pipeline, ("height=8:10:1",))
 
 
 def test_times_that_follow_the_number_of_pixels_are_refused() -> None:

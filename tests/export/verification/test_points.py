@@ -79,6 +79,7 @@ def test_verification_visits_the_default_the_ends_and_a_mixture(tiny_bundle: Pat
     [
         (Size("height", 1, 8, 32, 2), 22),  # where a network that pads to a multiple of 4 or 8 pads
         (Size("height", 1, 24, 32, 8), 32),
+        (Size("height", 1, 24, 48, 12), 36),  # odd, though three times the number
         (Size("height", 1, 24, 960, 24), 48),  # at most twice the default
     ],
 )
