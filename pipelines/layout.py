@@ -13,6 +13,7 @@ from fewstep.pipelines.companions.picture_encoder import find_latents
 from fewstep.pipelines.companions.stored_network import ReadNetwork
 from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.components import BuiltPipeline
+from fewstep.pipelines.recording.element_map import ElementMap
 from fewstep.pipelines.recording.ending import TENSORS, ask_for, find_ending
 from fewstep.pipelines.recording.form import XForm
 from fewstep.pipelines.recording.network_form import NetworkForm, find_forms
@@ -61,10 +62,14 @@ def _find_packing(built: BuiltPipeline, settings: CallSettings, first: CallRecor
     def finish(x: torch.Tensor) -> Any:
         return finish_call(built, usual, replace(ending, x=x))
 
+    def find() -> ElementMap | None:
+        return find_latents(getattr(built.pipeline, autoencoders[0]), finish, tuple(sample.shape[1:]))
+
     try:
-        with show_stored_values(built, read):
-            autoencoder = getattr(built.pipeline, autoencoders[0])
-            latents = find_latents(autoencoder, finish, tuple(sample.shape[1:]))
+        latents = find()
+        if latents is None:  # the call may read stored values, such as the mean of FLUX.2's latents
+            with show_stored_values(built, read):
+                latents = find()
     except UserError:
         return None
     return None if latents is None else find_packing(latents)
