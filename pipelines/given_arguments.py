@@ -33,10 +33,16 @@ def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, An
         return _name_change(error, built, given)
     if not given or not isinstance(error, CallError):
         return error
-    values = {name: "@FILE.npy" if isinstance(value, np.ndarray) else value for name, value in given.items()}
-    options = " ".join(f"--call {name}={value}" for name, value in values.items())
+    options = " ".join(f"--call {name}={_show(value)}" for name, value in given.items())
     try:
         record_usual_call(built, {})
     except UserError as other:
         return error if other.what == error.what else UserError(error.what, f"check {options}, or {UNRECORDED}")
     return UserError(error.what, f"the call works without {options}: give another value, or leave it out")
+
+
+def _show(value: Any) -> Any:
+    """Return a value as --call takes it."""
+    if isinstance(value, np.ndarray):
+        return "@FILE.npy"
+    return "null" if value is None else value

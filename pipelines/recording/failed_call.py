@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.export.error_text import location_in_file
+from fewstep.pipelines.recording.settings import NEGATIVE, PROMPT
 from fewstep.pipelines.recording.stand_ins import UNRECORDED
 
 LONGEST_SHOWN = 80  # characters of an argument in a message
 OFTEN_ABSENT = ("text_encoder", "image_encoder", "vae")  # components that a folder may lack, and its call may need
+EMBEDS = "prompt_embeds"  # ends the names of arguments that replace texts
 PERTURBATION = "pag_scale"  # the weight of perturbed attention, which replaces attention processors in the call
 
 
@@ -28,9 +30,15 @@ def name_with_absent(name: str, pipeline: object) -> str:
     return f"{name}, without {' and '.join(absent)}," if absent else name
 
 
-def advise_run(settings: Mapping[str, Any]) -> str:
-    """Return the fix for a call that fails: the same call in Python. If that fails too, as where a pipeline passes no
-    labels to a network that needs them, a function does without it."""
+def advise_run(settings: Mapping[str, Any], pipeline: Any) -> str:
+    """Return the fix for a call that fails: encoded texts for a pipeline without a text encoder, otherwise the same
+    call in Python. If that fails too, as where a pipeline passes no labels to a network that needs them, a function
+    does without it."""
+    embeds = [name for name in inspect.signature(type(pipeline).__call__).parameters if name.endswith(EMBEDS)]
+    if embeds and settings.get(PROMPT) is not None and getattr(pipeline, "text_encoder", embeds) is None:
+        texts = " ".join(f"--call {name}=null" for name in (PROMPT, NEGATIVE) if name in settings)
+        arrays = " ".join(f"--call {name}=@FILE.npy" for name in embeds)
+        return f"copy its text encoder into the folder, or give encoded texts: {texts} {arrays}"
     shown = {
         name: repr(value) if isinstance(value, str | int | float | None) else "" for name, value in settings.items()
     }

@@ -150,7 +150,7 @@ def _run_call(
             failure = describe_failure(error, pipeline)
             if not recorder.steps or len(recorder.steps) < len(_timesteps(pipeline)) - is_trigflow(pipeline.scheduler):
                 who = name_with_absent(built.name, pipeline)
-                raise CallError(f"the call of {who} failed: {failure}", advise_run(settings)) from error
+                raise CallError(f"the call of {who} failed: {failure}", advise_run(settings, pipeline)) from error
         for watch in watches if ending is None else ():
             watch.check("after its last call")
     if not recorder.steps:

@@ -88,6 +88,13 @@ def test_the_given_arguments_of_a_call_that_fails_are_named_if_it_fails_otherwis
     assert given_arguments.explain_given(failed, Mock(), {}).fix.startswith("write a function")
 
 
+def test_given_arguments_are_named_as_an_option_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(given_arguments, "record_usual_call", lambda built, given: None)
+    given = {"prompt": None, "prompt_embeds": np.zeros(1)}
+    fix = given_arguments.explain_given(CallError("it failed", UNRECORDED), Mock(), given).fix
+    assert "without --call prompt=null --call prompt_embeds=@FILE.npy:" in fix
+
+
 def test_a_relation_that_is_not_found_is_refused_without_another_recording() -> None:
     refused = recording_error("x changes")
     assert given_arguments.explain_given(refused, Mock(), {"height": 13}) is refused
