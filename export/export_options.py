@@ -19,8 +19,7 @@ class ExportOptions(Options):
         or LeRobot; ORG/NAME, such a folder on a hub of models, at a commit with ORG/NAME@REVISION; or one file of
         weights, .safetensors or .gguf, with --config.
     output: The bundle's folder; an older bundle there is replaced.
-    spec: A JSON file. For an .onnx file it has names, schedule, prediction and conditions; for the folder of one
-        diffusers component, its schedule and prediction.
+    spec: For an .onnx file: a JSON file with names, schedule, prediction and conditions.
     config: For one file of weights, with the names of the original code or of diffusers: the folder of a diffusers
         pipeline of the same architecture, or ORG/NAME of one on a hub, of which only the configs are needed.
     statistics: For a LeRobot folder that stores statistics of several data sets: the data set whose statistics
