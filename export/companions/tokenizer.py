@@ -1,8 +1,7 @@
 """Convert the tokenizer in a pipeline's folder to JSON of the library `tokenizers`, which the runtime reads.
 
 A folder has tokenizer.json, to which the special tokens of its configs are added, or the files that it is generated
-from: vocab.json and merges.txt of CLIP's byte-pair encoding (Radford et al. 2021), spiece.model of T5 (Raffel et al.
-2020).
+from: vocab.json and merges.txt of CLIP's byte-pair encoding (Radford et al. 2021).
 """
 
 from dataclasses import dataclass
@@ -19,15 +18,11 @@ from fewstep.runtime.text import report_tokenizer_errors
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-JSON, VOCABULARY, MERGES, PIECES = "tokenizer.json", "vocab.json", "merges.txt", "spiece.model"
+JSON, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 NAMED_TOKENS = "special_tokens_map.json"
 MORE_TOKENS, FORMER_NAME = "extra_special_tokens", "additional_special_tokens"  # a field with a list or an object
 SAVE_FAST = "load it with transformers.AutoTokenizer and write it with save_pretrained(FOLDER)"
 CLIP_TOKENS = {"eos_token": "<|endoftext|>"}
-T5_TOKENS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-SPACE = "\u2581"  # SentencePiece's symbol for a space
-UNIGRAM = 1  # a type of SentencePiece's models
-SENTINELS = 100  # T5's ids for masked spans, after its pieces
 
 
 @dataclass(frozen=True)
@@ -56,10 +51,8 @@ def read_tokenizer(home: Path) -> TokenizerFile:
             form = import_transformers(home).CLIPTokenizerFast
             theirs = form.from_pretrained(home, local_files_only=True, **NO_CODE)
             tokenizer, usual = theirs.backend_tokenizer, CLIP_TOKENS
-        elif (home / PIECES).is_file():
-            tokenizer, usual = _make_t5_tokenizer({**T5_TOKENS, **named}, home), T5_TOKENS
         else:
-            raise UserError(f"{home} has no {JSON}, and no {VOCABULARY} with {MERGES}, and no {PIECES}", SAVE_FAST)
+            raise UserError(f"{home} has no {JSON}, and no {VOCABULARY} with {MERGES}", SAVE_FAST)
     tokens = {**usual, **named}
     pad = tokens.get("pad_token") or tokens.get("eos_token")
     padding = None if pad is None else tokenizer.token_to_id(pad)
@@ -70,11 +63,11 @@ def read_tokenizer(home: Path) -> TokenizerFile:
     return TokenizerFile(tokenizer.to_str().encode(), padding)
 
 
-def import_transformers(home: Path, module: str = "") -> Any:
-    """Import a module of transformers, the library of text encoders and their tokenizers. Raises UserError if it cannot
-    be imported."""
+def import_transformers(home: Path) -> Any:
+    """Import transformers, the library of text encoders and their tokenizers. Raises UserError if it cannot be
+    imported."""
     needs = f"the text encoders of {home.parent} need transformers, which"
-    return import_package(f"transformers{module}", needs, "pip install transformers")
+    return import_package("transformers", needs, "pip install transformers")
 
 
 def read_special_tokens(home: Path) -> dict[str, str]:
@@ -91,35 +84,6 @@ def read_special_tokens(home: Path) -> dict[str, str]:
             if name.endswith("_token") and isinstance(token, str):
                 named[name] = token
     return named
-
-
-def _make_t5_tokenizer(named: dict[str, str], home: Path) -> "Tokenizer":
-    """Build T5's tokenizer: the most likely pieces, each word with its leading space, and the end token."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    format = import_transformers(home, ".convert_slow_tokenizer").import_protobuf()
-    with report_tokenizer_errors(str(home / PIECES), SAVE_FAST):
-        model = format.ModelProto.FromString((home / PIECES).read_bytes())
-        if model.trainer_spec.model_type != UNIGRAM:
-            raise ValueError("a SentencePiece model of another type than unigram")
-        if not 0 <= model.trainer_spec.unk_id < len(model.pieces):
-            raise ValueError("it has no pieces, or no unknown token")
-    sentinels = [(f"<extra_id_{number}>", 0.0) for number in reversed(range(SENTINELS))]
-    pieces = [*((piece.piece, piece.score) for piece in model.pieces), *sentinels]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=model.trainer_spec.unk_id, byte_fallback=False))
-    if model.normalizer_spec.precompiled_charsmap:
-        tokenizer.normalizer = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
-    space: dict[str, Any] = {"replacement": SPACE, "prepend_scheme": "always", "split": True}
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**space)]
-    )
-    tokenizer.decoder = decoders.Metaspace(**space)
-    _add_special_tokens(tokenizer, named, *(name for name, _ in sentinels))
-    end = named["eos_token"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, _token_id(tokenizer, end))]
-    )
-    return tokenizer
 
 
 def _add_missing_tokens(tokenizer: "Tokenizer", home: Path, named: dict[str, str]) -> None:
@@ -154,10 +118,3 @@ def tokens_of_several_embeddings(tokenizer: TokenizerFile) -> dict[str, str]:
         more = takewhile(added.__contains__, (f"{token}_{number}" for number in count(1)))
         found[token] = " ".join((token, *more))
     return {token: text for token, text in found.items() if text != token}
-
-
-def _token_id(tokenizer: "Tokenizer", token: str) -> int:
-    found = tokenizer.token_to_id(token)
-    if found is None:
-        raise ValueError(f"{token!r} has no id")
-    return found

@@ -1,7 +1,6 @@
 """Tokenizers of a folder become JSON for the library `tokenizers`, with the ids of transformers."""
 
 import json
-import struct
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from fewstep.export.companions.text import TokenInput, tokenize_prompts
 from fewstep.export.companions.tokenizer import TokenizerFile, read_special_tokens, read_tokenizer
 from fewstep.plans.errors import UserError
 from tests.refusals import refuses
-from tests.tiny_pipelines import END, T5_PIECES, write_clip_tokenizer
+from tests.tiny_pipelines import END, write_clip_tokenizer
 
 PROMPTS = (
     "",
@@ -79,51 +78,6 @@ def test_special_tokens_that_a_fast_tokenizer_lacks_are_added(fields: dict[str, 
     assert any(ids(ours, prompt) != ids(plain, prompt) for prompt in PROMPTS)
     for prompt in PROMPTS:
         assert ids(ours, prompt) == theirs(prompt).input_ids, prompt
-
-
-def message(*fields: tuple[int, int, bytes]) -> bytes:
-    """A protobuf message of (number, wire type, value in bytes) with lengths below 128."""
-    parts = []
-    for number, kind, value in fields:
-        tag = bytes([number << 3 | kind]) if number < 16 else bytes([(number & 15) << 3 | kind | 0x80, number >> 4])
-        parts.append(tag + (bytes([len(value)]) if kind == 2 else b"") + value)
-    return b"".join(parts)
-
-
-def piece_model(kind: int = 1) -> bytes:
-    """Return the spiece.model of T5's pieces, with this type of trainer and its unknown piece third."""
-    pieces = [
-        (1, 2, message((1, 2, piece.encode()), (2, 5, struct.pack("<f", -float(number)))))
-        for number, piece in enumerate(T5_PIECES)
-    ]
-    return message(*pieces, (2, 2, message((3, 0, bytes([kind])), (40, 0, bytes([2])))))
-
-
-def test_t5_is_converted_from_its_pieces(tmp_path: Path) -> None:
-    """ "a cat," by hand, with scores of 0, -1, -2, ...: a space and "a" (-7; together they have -10), "cat" with its
-    space (-11; its letters have -18), ",", end. Sentinels follow the pieces.
-    """
-    (tmp_path / "spiece.model").write_bytes(piece_model())
-    made = read_tokenizer(tmp_path)
-    place = {piece: number for number, piece in enumerate(T5_PIECES)}
-    assert made.pad == 0
-    assert ids(made, "a cat,") == [place["\u2581"], place["a"], place["\u2581cat"], place[","], 1]
-    assert ids(made, "<extra_id_0>") == [len(T5_PIECES) + 99, 1]
-
-
-def test_t5_makes_the_ids_of_transformers(tmp_path: Path) -> None:
-    (tmp_path / "spiece.model").write_bytes(piece_model())
-    pieces = [(piece, -float(number)) for number, piece in enumerate(T5_PIECES)]
-    theirs, ours = transformers.T5Tokenizer(vocab=pieces), read_tokenizer(tmp_path)
-    for prompt in ("", "a cat", "dog  dog, a\ncat gag", "zebra a", "cat</s>"):
-        assert ids(ours, prompt) == theirs(prompt).input_ids, prompt
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff" * 20, piece_model()[:-3], piece_model(kind=2), b"\x0a\x05ab"])
-def test_a_damaged_piece_model_is_one_line(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "spiece.model").write_bytes(content)
-    with refuses("spiece.model", "load it with transformers"):
-        read_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(
