@@ -10,14 +10,12 @@ from fewstep.export.companions.companion import Companion
 class AutoencoderSource:
     """Decoder and encoder of an autoencoder, each as a companion, and the files that were read. Some have no encoder.
 
-    is_traced: the decoder is code of a pipeline, some of which cannot be traced; then it is left out. frame_rate,
-        sample_rate: those of a decoded video and sound, per second; None if unknown.
+    frame_rate, sample_rate: those of a decoded video and sound, per second; None if unknown.
     """
 
     decoder: Companion
     encoder: Companion | None
     files: tuple[Path, ...]
-    is_traced: bool = False
     frame_rate: float | None = None
     sample_rate: int | None = None
 

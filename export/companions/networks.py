@@ -132,14 +132,11 @@ class PipelineNetworks:
 
 
 def add_autoencoder(source: AutoencoderSource, add: AddCompanion) -> AutoencoderEntry | None:
-    """Add an autoencoder to a bundle, by the function `add`. Returns None, with a warning, if its decoder is code of a
-    pipeline that fails, or that its graph does not reproduce. Raises UserError for the same of another decoder, and for
-    all other problems."""
+    """Add an autoencoder to a bundle, by the function `add`. Returns None, with a warning, if its decoder, which is
+    code of a pipeline, fails, or if its graph does not reproduce it. Raises UserError for other problems."""
     try:
         decoder = add(source.decoder).graph
     except (CompanionFailure, GraphFailure) as error:
-        if not source.is_traced:
-            raise
         LOG.warning(NOT_TRACED, error.what)
         return None
     encoder = None if source.encoder is None else add_encoder(source.encoder, add)

@@ -368,4 +368,4 @@ def _make_autoencoder(decoding: RecordedDecoding, read: ReadNetwork) -> Autoenco
         if hasattr(autoencoder, "encode"):
             encoder = make_encoder(only.load, only.encoding, find_ports, decoding.x_shape)
     files = tuple(file for network in networks.values() for file in network.files)
-    return AutoencoderSource(decoder, encoder, files, True, decoding.frame_rate, decoding.sample_rate)
+    return AutoencoderSource(decoder, encoder, files, decoding.frame_rate, decoding.sample_rate)

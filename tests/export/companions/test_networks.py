@@ -63,19 +63,18 @@ class ByItsValues(nn.Module):
         return (2 * latent if bool(latent.max() > 0) else latent,)
 
 
-def test_only_a_traced_decoder_is_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_decoder_that_cannot_be_traced_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     latent, sound = TensorEntry("latent", "latent", (1, 2, 8)), TensorEntry("sound", "sound", (1, 2, 8))
     feeds = {"latent": np.zeros((1, 2, 8), np.float32)}
     decoder = Companion("decoder", ByItsValues, (latent,), (sound,), lambda batch: feeds, (1,))
     with open_for_update(tmp_path / "bundle", must_exist=False) as writer:
-        source = AutoencoderSource(decoder, None, (), is_traced=True)
-        assert add_autoencoder(source, partial(add_companion, writer)) is None
-        assert "the bundle returns x, since the end of its pipeline's call cannot be exported" in caplog.text
-        with pytest.raises(UserError):
-            add_autoencoder(AutoencoderSource(decoder, None, ()), partial(add_companion, writer))
+        assert add_autoencoder(AutoencoderSource(decoder, None, ()), partial(add_companion, writer)) is None
+    assert "the bundle returns x, since the end of its pipeline's call cannot be exported" in caplog.text
 
 
-def test_a_traced_decoder_whose_values_are_not_finite_is_refused(tmp_path: Path) -> None:
+def test_a_decoder_whose_values_are_not_finite_is_refused(tmp_path: Path) -> None:
     """Its weights are damaged, unlike code that cannot be traced."""
     latent, sound = TensorEntry("latent", "latent", (1, 2, 8)), TensorEntry("sound", "sound", (1, 2, 8))
     feeds = {"latent": np.zeros((1, 2, 8), np.float32)}
@@ -86,4 +85,4 @@ def test_a_traced_decoder_whose_values_are_not_finite_is_refused(tmp_path: Path)
 
     decoder = Companion("decoder", Damaged, (latent,), (sound,), lambda batch: feeds, (1,))
     with open_for_update(tmp_path / "bundle", must_exist=False) as writer, pytest.raises(UserError, match="not finite"):
-        add_autoencoder(AutoencoderSource(decoder, None, (), is_traced=True), partial(add_companion, writer))
+        add_autoencoder(AutoencoderSource(decoder, None, ()), partial(add_companion, writer))
