@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.pipelines.relations.relations import same
+
 MOST_NUMBERS = 64  # of an argument whose numbers follow the size
 MOST_AXES = 8  # of a position
 POWERS = (-1, 0, 1)  # of height and of width
@@ -84,9 +86,9 @@ def find_size_rule(values: Mapping[Sizes, Any], block: Sizes | None) -> SizeRule
     None if it follows none, or does not change. `block` is as for `may_follow`."""
     usual, *others = values
     rule = _fit_numbers(values) or _fit_grid(values[usual], usual, block)
-    if rule is None or not all(_equal(rule.value(*sizes), value) for sizes, value in values.items()):
+    if rule is None or not all(same(rule.value(*sizes), value) for sizes, value in values.items()):
         return None
-    return rule if any(not _equal(values[sizes], values[usual]) for sizes in others) else None
+    return rule if any(not same(values[sizes], values[usual]) for sizes in others) else None
 
 
 def _fit_numbers(values: Mapping[Sizes, Any]) -> NumbersOfSize | None:
@@ -156,9 +158,3 @@ def _fit_grid(value: Any, sizes: Sizes, block: Sizes | None) -> GridOfSize | Non
     by_column = grid[0, 1] - start if columns > 1 else torch.zeros_like(start)
     axes = tuple(zip(start.tolist(), by_row.tolist(), by_column.tolist(), strict=True))
     return GridOfSize(block, axes, value.dim() - 2, value.dtype)
-
-
-def _equal(value: Any, other: Any) -> bool:
-    if isinstance(value, Tensor) and isinstance(other, Tensor):
-        return value.shape == other.shape and value.dtype == other.dtype and torch.equal(value, other)
-    return type(value) is type(other) and bool(value == other)
