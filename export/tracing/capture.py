@@ -19,7 +19,6 @@ from fewstep.export.tracing.decompositions import DECOMPOSED, is_decomposed
 from fewstep.export.tracing.exact_constants import NUMBERS, fold_as_torch, match_exact_constants
 from fewstep.export.tracing.export_errors import explain_export_error, find_missing_form, watch_calls
 from fewstep.export.tracing.exporter_speedups import cache_operations, list_operations_once, skip_impossible_matches
-from fewstep.export.tracing.linspace import FreeSteps
 from fewstep.export.tracing.nearest import NEAREST
 from fewstep.export.tracing.row_counts import keep_free_lengths
 from fewstep.export.tracing.short_lists import expand_short_lists
@@ -54,7 +53,6 @@ def capture(
         simplify_sizes(),
         keep_free_lengths(module),
         decide_in_ranges(pads) as guards,
-        FreeSteps(),
         TraceableFunctions(),
         quote_keywords(),
         take_masks_as_given(),

@@ -18,14 +18,15 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 
+from fewstep.export.tracing.linspace import linspace
 from fewstep.export.tracing.refused_operations import REFUSED_FUNCTIONS
 from fewstep.export.tracing.size_arithmetic import RepeatedEntry
 from fewstep.plans.errors import UserError
 
 
 class TraceableFunctions(TorchFunctionMode):
-    """While active, replaces calls of copy_, tensor, einsum, split and chunk, and reads of `tensor.data`, by operations
-    that can be exported with free sizes, and refuses those of torch.autograd and of REFUSED_FUNCTIONS."""
+    """While active, replaces calls of copy_, tensor, linspace, einsum, split and chunk, and reads of `tensor.data`, by
+    operations that can be exported with free sizes, and refuses those of torch.autograd and of REFUSED_FUNCTIONS."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -148,6 +149,7 @@ FORMS: dict[Callable[..., Any], Callable[..., Any]] = {
     Tensor.copy_: _copy,
     torch.tensor: _tensor,
     torch.einsum: _einsum,
+    torch.linspace: linspace,
     PAD_SEQUENCE: _pad_sequence,
     torch.split: _split,
     Tensor.split: _split_tensor,
