@@ -27,6 +27,7 @@ from fewstep.pipelines.files.weight_entries import (
     unwrap_names,
 )
 from fewstep.plans.errors import UserError
+from fewstep.runtime.backends.checks import import_package
 from fewstep.runtime.machine.memory_pages import drop_pages
 
 HALVES = ("BF16", "F16")  # safetensors' names
@@ -129,10 +130,7 @@ def load_component(home: Path, component_class: Any, **options: Any) -> nn.Modul
 
 def _class_of(home: Path) -> Any:
     """Return the class of a component of diffusers. Raises UserError if it is not installed."""
-    try:
-        import diffusers
-    except ModuleNotFoundError as error:
-        raise UserError(f"{home.parent} needs diffusers, which is not installed", "pip install diffusers") from error
+    diffusers = import_package("diffusers", f"{home.parent} needs diffusers, which", "pip install diffusers")
     class_name = str(read_config(home).get("_class_name"))
     if not hasattr(diffusers, class_name):
         raise UserError(f"diffusers {diffusers.__version__} has no {class_name}", "pip install -U diffusers")

@@ -118,11 +118,9 @@ def finish_pipeline(
 
 
 def is_pipeline(name: str) -> bool:
-    """Return True if diffusers is installed and has a pipeline of this name."""
-    try:
-        import diffusers
-    except ModuleNotFoundError:
-        return False
+    """Return True if diffusers has a pipeline of this name."""
+    import diffusers
+
     made = getattr(diffusers, name, None)
     return inspect.isclass(made) and issubclass(made, diffusers.DiffusionPipeline)
 

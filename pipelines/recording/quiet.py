@@ -6,14 +6,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fewstep.runtime.backends.checks import import_package
+
+LIBRARIES = ("diffusers", "transformers")
+
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """While active, suppress warnings and log messages of diffusers and transformers. Errors are still raised."""
-    import diffusers  # sets the levels of its messages when it is imported
-    import transformers
-
-    loggers = [logging.getLogger(name) for name in (diffusers.__name__, transformers.__name__)]
+    """While active, suppress warnings and log messages of diffusers and transformers. Errors are still raised. Raises
+    UserError if one of both cannot be imported."""
+    for library in LIBRARIES:  # diffusers sets the levels of its messages when it is imported
+        import_package(library, f"a pipeline of diffusers needs {library}, which", f"pip install {library}")
+    loggers = [logging.getLogger(library) for library in LIBRARIES]
     before = [(logger, logger.level) for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)

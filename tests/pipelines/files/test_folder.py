@@ -1,6 +1,7 @@
 """Folders that no recording can be made of."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,13 @@ def test_the_weights_of_all_networks_are_fetched_from_a_hub(tmp_path: Path) -> N
 def test_the_class_of_a_component_is_a_text_whatever_the_index_says(named: object, kind: str, tmp_path: Path) -> None:
     folder = write(tmp_path, {"model_index.json": {"text_encoder": named}})
     assert Folder(folder).class_of("text_encoder") == kind
+
+
+@pytest.mark.parametrize("library", ["diffusers", "transformers"])
+def test_a_library_that_is_not_installed_is_named(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"model_index.json": {"_class_name": "A"}, "scheduler/scheduler_config.json": {"_class_name": "A"}}
+    monkeypatch.setitem(sys.modules, library, None)
+    with refuses((f"needs {library}", "cannot be imported"), f"pip install {library}"):
+        load_source(str(write(tmp_path / "a", files)))
