@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fewstep.export.sources.model_files import CONFIG, GIVE_PIPELINE, ONNX, TOKENIZER_CONFIG, Config, read_json
+from fewstep.export.sources.model_files import CONFIG, GIVE_PIPELINE, ONNX, Config, read_json
 from fewstep.export.sources.model_files import INDEX as INDEX
 from fewstep.plans.errors import UserError, quote_path
 
@@ -60,10 +60,9 @@ class Folder:
             raise UserError(f"{what} that it is a {own}", "name the same class in both, that of the weights")
 
     def config(self, component: str) -> Config:
-        """Return the fields of a component's config file; empty if there is none."""
+        """Return the fields of a network's config file; empty if there is none."""
         home = self.path / component
-        file = next((home / name for name in (CONFIG, TOKENIZER_CONFIG) if (home / name).is_file()), None)
-        return {} if file is None else rename_class(read_json(file))
+        return read_config(home) if (home / CONFIG).is_file() else {}
 
 
 def refuse_onnx(folder: Folder) -> None:
@@ -88,13 +87,9 @@ def is_component(path: Path) -> bool:
 
 
 def read_config(home: Path) -> dict[str, Any]:
-    """Return the fields of a network's config.json, with its present class name."""
-    return rename_class(read_json(home / CONFIG))
-
-
-def rename_class(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a config. In folders of early versions of diffusers, such as those published for DiT, two
-    networks have the class name that they had then."""
+    """Return the fields of a network's config.json. In folders of early versions of diffusers, such as those published
+    for DiT, two networks have the class name that they had then: it is replaced by the present one."""
+    fields = read_json(home / CONFIG)
     if fields.get("_class_name") != FORMER_CLASS:
         return fields
     return {**fields, "_class_name": PRESENT_CLASSES.get(str(fields.get("norm_type")), FORMER_CLASS)}
