@@ -20,7 +20,7 @@ from fewstep.export.companions.companion import (
     add_companion,
     with_free_sizes,
 )
-from fewstep.export.companions.text import TextSource, TokenInput
+from fewstep.export.companions.text import TextSource, TokenInput, tokenize_prompts
 from fewstep.graph.files.commit import Writer
 from fewstep.graph.graph import Array
 from fewstep.plans.errors import UserError
@@ -104,7 +104,7 @@ class PipelineNetworks:
         added = add(text.companion)
         nothing = {}  # robot tasks have no guidance, and the empty prompt of a picture is not known
         if text.form is None and not text.pictures:
-            nothing = added.run(text.tokenize([text.nothing], is_negative=True))
+            nothing = added.run(tokenize_prompts(text.tokens, [text.nothing], is_negative=True))
         tokens = tuple(_add_tokenizer(writer, token) for token in text.tokens)
         nothing = {
             condition.name: text.cut_nothing(condition, nothing[condition.name][0], manifest.sizes)

@@ -70,10 +70,6 @@ class TextSource:
         lengths = {length.size: counts[length.input] + length.more for length in self.lengths if length.size in free}
         return value[tuple(slice(lengths.get(condition.follows.get(axis, ""))) for axis in range(value.ndim))]
 
-    def tokenize(self, prompts: Sequence[str], is_negative: bool = False) -> dict[str, Ids]:
-        """Return the inputs of the network for prompts."""
-        return tokenize_prompts(self.tokens, prompts, is_negative)
-
 
 def tokenize_prompts(tokens: Sequence[TokenInput], prompts: Sequence[str], is_negative: bool = False) -> dict[str, Ids]:
     """Return the ids that the runtime computes from prompts, with tokenizers that are not in a bundle yet."""

@@ -148,7 +148,7 @@ def explain_export_error(
     failed. `guards` are the comparisons of sizes whose results change."""
     causes = _find_causes(error)
     root = causes[-1]
-    if captured is not None and (flex := _find_node(captured, FLEX_ATTENTION)) is not None:
+    if captured is not None and (flex := _find_by_name(captured, FLEX_ATTENTION)) is not None:
         who = watch.describe_module(_module_of(flex))
         return UserError(f"flex_attention in {who} has no ONNX equivalent{_code_location(flex)}", NO_FLEX_ATTENTION)
     if isinstance(error, MissingForm) and error.node is not None:
@@ -337,10 +337,6 @@ def _onnx_decompositions() -> dict[Any, Callable[..., Any]] | None:
 
 def _find_by_name(program: torch.export.ExportedProgram, operation: str) -> torch.fx.Node | None:
     return next((node for node in program.graph.nodes if str(node.target).startswith(operation)), None)
-
-
-def _find_node(program: torch.export.ExportedProgram, operation: str) -> torch.fx.Node | None:
-    return next((node for node in program.graph.nodes if str(node.target) == operation), None)
 
 
 def _operation_name(node: torch.fx.Node) -> str:

@@ -24,7 +24,6 @@ from fewstep.pipelines.recording.settings import (
     STEP_COUNT,
     STEPS_OF_TWO,
     CallSettings,
-    Forms,
     choose_settings,
 )
 from fewstep.plans.errors import UserError
@@ -96,12 +95,8 @@ def _record_with_guidance(
         other = record(built, settings.of(name), 0)
         if _count_rows(other.steps[0]) > _count_rows(first.steps[0]) and joins_alike(other):
             weight = float(settings.variants[name][name])
-            return choose_settings(built.pipeline, given, _guide(settings.forms, name, weight)), other
+            return choose_settings(built.pipeline, given, replace(settings.forms, guided_by=(name, weight))), other
     return settings, first
-
-
-def _guide(forms: Forms, name: str, weight: float) -> Forms:
-    return replace(forms, guided_by=(name, weight))
 
 
 def _count_rows(step: SchedulerStep) -> int:
