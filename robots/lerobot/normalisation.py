@@ -350,12 +350,12 @@ def read_tensors(path: Path) -> dict[str, "Tensor"]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from fewstep.export.tracing.weights.mapped_weights import map_floats
+    from fewstep.export.tracing.weights.mapped_weights import map_tensors
 
     if not path.is_file():
         raise UserError(f"{path} is missing", RETRAINED)
     try:
-        return load_file(path) | map_floats(path)
+        return load_file(path) | map_tensors(path)
     except (SafetensorError, ValueError, OSError) as error:
         raise UserError(f"{path} is not a safetensors file ({' '.join(str(error).split())})", RETRAINED) from error
 

@@ -23,15 +23,9 @@ TYPES = {
 _ARRAYS: WeakValueDictionary[int, Array] = WeakValueDictionary()  # arrays by address; a tensor keeps its array alive
 
 
-def map_floats(path: Path) -> dict[str, torch.Tensor]:
-    """Map the large float32 tensors of a safetensors file, read-only and not yet read. Its header must have been
-    checked."""
-    return map_tensors(path, ("F32",))
-
-
-def map_tensors(path: Path, types: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Map the large tensors of some float types of a safetensors file, by its names for the types, as `map_floats`
-    does."""
+def map_tensors(path: Path, types: Sequence[str] = ("F32",)) -> dict[str, torch.Tensor]:
+    """Map the large tensors of some float types of a safetensors file, by its names for the types, read-only and not
+    yet read. Its header must have been checked."""
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         entries: dict[str, Any] = json.loads(stream.read(length))
@@ -54,7 +48,7 @@ def map_tensors(path: Path, types: Sequence[str]) -> dict[str, torch.Tensor]:
 
 
 def find_mapped(array: Array) -> Array:
-    """Return the array of `map_floats` that has the same memory, transposed if necessary, or else the array itself. (A
+    """Return the array of `map_tensors` that has the same memory, transposed if necessary, or else the array itself. (A
     view from torch does not show that its memory is mapped from a file.)"""
     own = _ARRAYS.get(array.__array_interface__["data"][0])
     if own is not None and own.itemsize == array.itemsize:
@@ -64,14 +58,14 @@ def find_mapped(array: Array) -> Array:
 
 
 def release(tensor: torch.Tensor) -> None:
-    """Release a tensor of `map_floats` from memory; it returns when it is read again. Other tensors stay."""
+    """Release a tensor of `map_tensors` from memory; it returns when it is read again. Other tensors stay."""
     if (array := _ARRAYS.get(tensor.data_ptr())) is not None:
         weights.release_array(array)
 
 
 def release_after_use(module: torch.nn.Module) -> None:
-    """Register hooks that release each layer's memory-mapped weights (see `map_floats`) from memory after the layer has
-    run. Reading them again from the page cache takes a small part of a layer's time."""
+    """Register hooks that release each layer's mapped weights (see `map_tensors`) from memory after the layer has run.
+    Reading them again from the page cache takes a small part of a layer's time."""
     for layer in module.modules():
         tensors = (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
         arrays = [_ARRAYS.get(tensor.data_ptr()) for tensor in tensors]

@@ -26,13 +26,13 @@ def tensors(tmp_path: Path) -> dict[str, torch.Tensor]:
 def linear(tensors: dict[str, torch.Tensor], folder: Path) -> torch.nn.Linear:
     layer = torch.nn.Linear(SIZE, SIZE)
     layer.load_state_dict(
-        {"bias": tensors["bias"], **mapped_weights.map_floats(folder / "model.safetensors")}, assign=True
+        {"bias": tensors["bias"], **mapped_weights.map_tensors(folder / "model.safetensors")}, assign=True
     )
     return layer.requires_grad_(False)
 
 
 def test_large_floats_are_mapped_and_others_are_not(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    found = mapped_weights.map_floats(tmp_path / "model.safetensors")
+    found = mapped_weights.map_tensors(tmp_path / "model.safetensors")
     assert list(found) == ["weight"] and torch.equal(found["weight"], tensors["weight"])
     for array in (found["weight"].numpy(), found["weight"].numpy().T):
         assert weights.place_of(array) is None
