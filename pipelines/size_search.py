@@ -22,7 +22,7 @@ from fewstep.pipelines.relations.argument_rows import rows_first
 from fewstep.pipelines.relations.arguments import Argument
 from fewstep.pipelines.relations.size_rules import Sizes, find_size_rule, may_follow
 from fewstep.plans.configs.recorded import ShiftOfSize
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, one_line
 
 FACTORS_OF_CALLS = ((1, 1), (2, 1), (1, 2), (3, 2))  # of height and width
 
@@ -68,8 +68,7 @@ def read_shift(
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise recording_error(f"{recorded.built.name} makes no x {list(shape)}: {reason}") from error
+        raise recording_error(f"{recorded.built.name} makes no x {list(shape)}: {one_line(error)}") from error
     sigmas, mu = times.get("sigmas"), times.get("mu")
     return len(sigmas) if sigmas is not None else int(times[STEP_COUNT]), None if mu is None else float(mu)
 

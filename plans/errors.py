@@ -57,6 +57,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def one_line(error: BaseException) -> str:
+    """Return a library's error message without its line breaks, cut to 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
 def error_line(error: BaseException, file: Path) -> str:
     """Return an error of user-supplied code as one line, with the last line of `file` in its traceback."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]

@@ -26,7 +26,7 @@ from fewstep.pipelines.files.weight_entries import (
     read_entries,
     unwrap_names,
 )
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, one_line
 from fewstep.runtime.backends.checks import import_package
 from fewstep.runtime.machine.memory_pages import drop_pages
 
@@ -121,9 +121,8 @@ def load_component(home: Path, component_class: Any, **options: Any) -> nn.Modul
     try:
         network: nn.Module = component_class.from_pretrained(home, local_files_only=True, use_safetensors=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{home} cannot be loaded as a {component_class.__name__} ({reason})", "copy the folder again"
+            f"{home} cannot be loaded as a {component_class.__name__} ({one_line(error)})", "copy the folder again"
         ) from error
     return network.requires_grad_(False)
 
@@ -276,6 +275,5 @@ def _report_failure(library: Any, home: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        what = f"{library.__name__} {library.__version__} cannot load {home}: {reason}"
+        what = f"{library.__name__} {library.__version__} cannot load {home}: {one_line(error)}"
         raise UserError(what, GIVE_PIPELINE) from error

@@ -25,7 +25,7 @@ from fewstep.pipelines.recording.stand_ins import (
     recording_error,
     respond_randomly,
 )
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, one_line
 
 DENOISER_MODULES = ("diffusers.models.transformers.", "diffusers.models.unets.")
 SECOND_MODULES = ("diffusers.models.controlnets.", "diffusers.models.adapter")  # networks that run before the denoiser
@@ -138,8 +138,7 @@ def construct_pipeline(made: Any, built: dict[str, Any], label: str) -> Any:
     try:
         return made(**given, **absent)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{label}: {made.__name__} cannot be built ({reason})", GIVE_PIPELINE) from error
+        raise UserError(f"{label}: {made.__name__} cannot be built ({one_line(error)})", GIVE_PIPELINE) from error
 
 
 def _is_component(entry: Any) -> bool:
@@ -167,8 +166,7 @@ def _build_component(
         try:
             return made.from_pretrained(home, local_files_only=True, **(NO_CODE if library == "transformers" else {}))
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{home} cannot be read as a {class_name} ({reason})", GIVE_PIPELINE) from error
+            raise UserError(f"{home} cannot be read as a {class_name} ({one_line(error)})", GIVE_PIPELINE) from error
     is_denoiser = _is_denoiser(name, made) and not (made.__name__ == PRIOR and folder.has(OWN_DENOISERS[0]))
     if is_denoiser:
         folder.check_class(name)
@@ -179,8 +177,7 @@ def _build_component(
         build = _builder(made, home)
         network = build_on_meta(build)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{home} is not the config of a {class_name} ({reason})", GIVE_PIPELINE) from error
+        raise UserError(f"{home} is not the config of a {class_name} ({one_line(error)})", GIVE_PIPELINE) from error
     if is_denoiser:
         denoisers[name] = OutputShapes(name, build)
         return network

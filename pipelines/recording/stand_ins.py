@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 
 from fewstep.export.tracing.weights.stored_halves import count_weights
 from fewstep.pipelines.recording.network_state import Watch
-from fewstep.plans.errors import UserError
+from fewstep.plans.errors import UserError, one_line
 
 AUTOENCODERS = "diffusers.models.autoencoders."
 SMALL = 64 * 10**6  # weights of a network that may run on the CPU during a recording
@@ -106,7 +106,7 @@ class OutputShapes:
                     return self._forward(partial(forward, module), pytree.tree_map(_to_meta, arguments))
             except Exception as error:
                 if not is_small(module):
-                    what = f"{self.name} ({type(module).__name__}) reads the values of its inputs: {_line(error)}"
+                    what = f"{self.name} ({type(module).__name__}) reads the values of its inputs: {one_line(error)}"
                     raise recording_error(what) from error
             return pytree.tree_map(_to_meta, self._forward(partial(forward, build_on_cpu(self.build)), arguments))
 
@@ -260,7 +260,7 @@ def _respond(module: nn.Module, original: Callable[..., Any], name: str) -> Call
             except Exception as error:
                 if (returned := _run_parts(module, original, args, kwargs)) is not None:
                     return returned
-                what = f"{name.split()[0]} ({type(module).__name__}) reads the values of its inputs: {_line(error)}"
+                what = f"{name.split()[0]} ({type(module).__name__}) reads the values of its inputs: {one_line(error)}"
                 raise recording_error(what) from error
         return randomize(outputs, torch.Generator().manual_seed(seed_of(name, (args, kwargs))))
 
@@ -310,7 +310,3 @@ def _describe(leaf: Any) -> Any:
 
 def _to_meta(leaf: Any) -> Any:
     return leaf.to("meta") if isinstance(leaf, torch.Tensor) else leaf
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
