@@ -26,14 +26,14 @@ def graph_of_text(text: str, **constants: Any) -> Graph:
     """
     made = parse_graph(f"g {text}").graph
     nodes = [
-        Node(each.op_type, tuple(each.input), tuple(each.output), _attributes(each), each.output[0], each.domain)
-        for each in made.node
+        Node(node.op_type, tuple(node.input), tuple(node.output), _attributes(node), node.output[0], node.domain)
+        for node in made.node
     ]
     return small([*map(_value, made.input)], [*map(_value, made.output)], nodes, **constants)
 
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def _value(info: onnx.ValueInfoProto) -> Value:

@@ -38,7 +38,7 @@ def parse_source(file: Path) -> ast.Module:
 def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
     """Return a syntax tree, which must not be changed, and all its nodes."""
     if isinstance(tree, ast.Module):
-        return tree, *(node for each in tree.body for node in nodes(each))
+        return tree, *(node for statement in tree.body for node in nodes(statement))
     return tuple(ast.walk(tree))
 
 

@@ -65,13 +65,15 @@ def functions_without_callers(known: Modules) -> set[str]:
     read |= {full for name in packages for full in exports[name] if f"{name}.{full.rpartition('.')[2]}" in read}
     found = set()
     for module, tree in known.items():
-        said = [{node.id for node in nodes(each) if isinstance(node, ast.Name)} for each in tree.body]
+        said = [{node.id for node in nodes(statement) if isinstance(node, ast.Name)} for statement in tree.body]
         for owner in tree.body:
             if not isinstance(owner, ast.FunctionDef | ast.ClassDef) or f"{module}.{owner.name}" in read:
                 continue
-            if BY_DECORATOR & {dotted_name(each.func) for each in owner.decorator_list if isinstance(each, ast.Call)}:
+            if BY_DECORATOR & {
+                dotted_name(decorator.func) for decorator in owner.decorator_list if isinstance(decorator, ast.Call)
+            }:
                 continue
-            if not any(owner.name in names for each, names in zip(tree.body, said) if each is not owner):
+            if not any(owner.name in names for statement, names in zip(tree.body, said) if statement is not owner):
                 found.add(f"{module}.{owner.name}")
     return {name for name in found if not BY_NAME.fullmatch(name)}
 

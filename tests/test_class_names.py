@@ -11,7 +11,11 @@ ARCHITECTURES = "models"  # whose networks have the names of their papers, such 
 
 
 def public_classes(tree: ast.Module) -> list[str]:
-    return [each.name for each in tree.body if isinstance(each, ast.ClassDef) and not each.name.startswith("_")]
+    return [
+        statement.name
+        for statement in tree.body
+        if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_")
+    ]
 
 
 @ONE_PROCESS

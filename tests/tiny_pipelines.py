@@ -205,9 +205,9 @@ def stable_diffusion(home: Path) -> Any:
 def write_index(home: Path, pipeline: Any, **more: Any) -> None:
     """Write a model_index.json of the folder's components."""
     index: dict[str, Any] = {"_class_name": type(pipeline).__name__, **more}
-    for name, each in pipeline.components.items():
+    for name, component in pipeline.components.items():
         if (home / name).is_dir():
-            index[name] = [type(each).__module__.split(".")[0], type(each).__name__]
+            index[name] = [type(component).__module__.split(".")[0], type(component).__name__]
     (home / "model_index.json").write_text(json.dumps(index))
 
 
@@ -228,8 +228,8 @@ def text_encoders(home: Path, kind: str, **components: Any) -> Any:
         if name != "self" and name not in components and parameter.default is inspect.Parameter.empty
     }
     made = pipeline(**components, **absent)
-    for name, each in components.items():
-        if hasattr(each, "save_pretrained") and not (home / name).exists():
-            each.save_pretrained(home / name)
+    for name, component in components.items():
+        if hasattr(component, "save_pretrained") and not (home / name).exists():
+            component.save_pretrained(home / name)
     write_index(home, made)
     return made

@@ -40,7 +40,7 @@ def test_a_plan_of_full_steps_costs_no_more(case: Case) -> None:
 def test_the_best_plan_of_full_steps_is_compared_seed_by_seed(case: Case) -> None:
     values = {name: np.array([20.0, 24.0]) for name in plans_of(case)}
     for cost in plans_of(case).values():
-        values |= {each: np.array([10.0, 11.0]) for each in full_plans_of(case, cost)}
+        values |= {plan: np.array([10.0, 11.0]) for plan in full_plans_of(case, cost)}
         values |= {f"unipc_2:{int(cost + 1e-6)}": np.array([21.0, 27.0])}
     row = rows_of(case, values)[0]
     assert row.other.startswith("unipc_2") and (row.psnr, row.other_psnr) == (22.0, 24.0)

@@ -76,6 +76,6 @@ def test_the_cards_tell_the_command_and_the_accuracy():
         shipped = (ROOT / f"measure/distances/extractors/{data.name}.md").read_text()
         made = card(data, 1_000 * int(re.search(r"all (\d+) 000", shipped)[1]), 0.5, 1, 1)
         same = ("| data |", "| command |", "| training |", "| input |", "| outputs |")
-        assert [each for each in shipped.splitlines() if each.startswith(same)] == [
-            each for each in made.splitlines() if each.startswith(same)
+        assert [line for line in shipped.splitlines() if line.startswith(same)] == [
+            line for line in made.splitlines() if line.startswith(same)
         ]

@@ -26,7 +26,7 @@ def test_a_fitted_plan_stands_next_to_plans_without_a_fit(tiny_bundle, monkeypat
     assert main() == 0
     (judgement,) = benchmark.judgements().values()
     began, fitted, in_int8, _ = judgement.plans
-    assert [each.plan for each in judgement.plans] == ["dpmpp_2m:2", "fitted:2", "fitted:2", "dpmpp_2m:4"]
+    assert [plan.plan for plan in judgement.plans] == ["dpmpp_2m:2", "fitted:2", "fitted:2", "dpmpp_2m:4"]
     assert in_int8.body == "int8-cpu-x86" and in_int8.mean != fitted.mean
     assert (began.method, fitted.method) == (None, "end")
     assert fitted.mean > began.mean + 3 and len(fitted.psnr) == 8

@@ -24,7 +24,7 @@ def test_a_network_is_a_source_and_names_its_conditions(name: str, tmp_path: Pat
     write_arrays(tmp_path, network)
     spec = load_source(str(tmp_path / "pipeline"), call=calls_of(tmp_path, network)).spec
     assert spec.x_shape[1:] == (latent, latent) and count > 10**6
-    to_give = {each.name: each.shape for each in spec.conditions if random_range(each) is None}
+    to_give = {condition.name: condition.shape for condition in spec.conditions if random_range(condition) is None}
     assert to_give == dict(network.conditions)
     weights = next((tmp_path / "pipeline").glob("*/*.safetensors")).stat().st_size
     assert 2 * count < weights < 2.1 * count  # float16

@@ -242,7 +242,7 @@ def test_its_spec_is_that_of_a_policy_and_fits_the_network(recipe: ModuleType) -
     spec = recipe.spec(((0.0,) * 39, (1.0,) * 39))
     assert spec.policy.problem(spec) is None
     inputs = inspect.signature(recipe.Network.forward).parameters
-    assert [each.name for each in spec.conditions] == list(inputs)[3:]
+    assert [condition.name for condition in spec.conditions] == list(inputs)[3:]
 
 
 def test_the_page_has_each_figure() -> None:
@@ -268,7 +268,7 @@ def test_the_table_has_all_whole_blocks_so_far_and_compares_those_that_two_have(
             *itertools.product(success_rates.TASKS, seeds),
             ("push", 99),
         ]  # the last is of a block that was stopped
-        found = {each: Verdict(*each, None if each[1] == unsolved else 9) for each in episodes}
+        found = {episode: Verdict(*episode, None if episode[1] == unsolved else 9) for episode in episodes}
         known[contender.digest] = found
     (tmp_path / "policy-1234.deviation").write_text("0.0123 0.0456\n")
     lines = success_rates.write(tmp_path, tmp_path / "policy-1234", rivals, known)

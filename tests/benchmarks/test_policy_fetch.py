@@ -113,7 +113,9 @@ def test_the_pictures_of_a_blind_policy_are_grey(blind: bool, value: int) -> Non
     )
     course.watch()
     pictures = [runner.observation[name] for name in simulation.draw()]
-    assert [(each.dtype, int(each.min()), int(each.max())) for each in pictures] == [(np.uint8, value, value)] * 2
+    assert [(picture.dtype, int(picture.min()), int(picture.max())) for picture in pictures] == [
+        (np.uint8, value, value)
+    ] * 2
 
 
 def test_a_policy_that_predicts_noise_has_four_steps_and_no_fitted_plans() -> None:
@@ -124,8 +126,8 @@ def test_a_policy_that_predicts_noise_has_four_steps_and_no_fitted_plans() -> No
 
 def test_a_policy_with_cameras_is_also_tried_without_its_sight() -> None:
     rivals = lerobot_success.contenders("w", "fetch-reach", predicts_noise=False)
-    assert [each.name for each in rivals if each.blind] == [lerobot_success.BLIND]
-    assert len({each.digest for each in rivals}) == len(rivals)
+    assert [rival.name for rival in rivals if rival.blind] == [lerobot_success.BLIND]
+    assert len({rival.digest for rival in rivals}) == len(rivals)
 
 
 def test_the_table_compares_each_contender_with_float32_in_ten_steps(tmp_path: Path) -> None:
@@ -172,4 +174,4 @@ def test_a_mean_that_no_noise_moves_has_no_spread_and_no_distance() -> None:
 def test_a_fit_that_was_not_stored_has_no_row(tiny_bundle: Path) -> None:
     rivals = lerobot_success.contenders("w", "fetch-reach", predicts_noise=False)
     plans = [each.plan for each in lerobot_success.with_plans(rivals, tiny_bundle)]
-    assert plans == [each.plan for each in rivals if each.plan is None or not each.plan.startswith("fitted")]
+    assert plans == [rival.plan for rival in rivals if rival.plan is None or not rival.plan.startswith("fitted")]

@@ -16,7 +16,7 @@ FILES = [path for each in FOLDERS for path in sorted(each.rglob("*.py")) if "par
 
 def program_of(file: Path) -> Path:
     """The folder above a file that runs as one program, or else the file itself, without its suffix."""
-    return next((each for each in file.parents if (each / "__main__.py").is_file()), file.with_suffix(""))
+    return next((parent for parent in file.parents if (parent / "__main__.py").is_file()), file.with_suffix(""))
 
 
 STARTED = [program_of(each) for each in FILES]

@@ -268,7 +268,7 @@ def test_the_number_of_graphs_is_logged_with_the_qualities_that_decide(
     judge_by_graphs(monkeypatch, 40.0, 41.0, 41.0)
     with caplog.at_level("INFO", "fewstep"):
         run(bundle, target=("tensorrt",))
-    (line,) = [each.getMessage() for each in caplog.records if "graphs" in each.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if "graphs" in record.getMessage()]
     assert line.startswith("int8-tensorrt has 2 of at most 3 graphs: mean PSNR 40.0 dB with 1, 41.0 dB with 2, 41.0 dB")
 
 

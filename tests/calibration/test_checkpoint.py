@@ -105,7 +105,7 @@ def test_another_calibration_does_not_go_on_from_it(
 
 def other_condition(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = open_bundle(bundle).manifest
-    classes = tuple(msgspec.structs.replace(each, low=1) for each in manifest.conditions)
+    classes = tuple(msgspec.structs.replace(condition, low=1) for condition in manifest.conditions)
     change_bundle(bundle, conditions=classes)
 
 

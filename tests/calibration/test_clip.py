@@ -178,14 +178,14 @@ def test_a_model_whose_own_scheduler_clips_has_a_warning_with_the_option(
 ) -> None:
     with caplog.at_level(logging.WARNING, "fewstep"):
         run(with_scheduler(bundle, clip_sample=True, clip_sample_range=2.0), target=("cpu-x86",))
-    assert sum("give --clip 2" in each for each in caplog.messages) == 1
+    assert sum("give --clip 2" in message for message in caplog.messages) == 1
     assert shaping_of(run(bundle, plan="scheduler:3", target=("cpu-x86",)).plan) is not None
     open_fit_task(FitOptions(bundle))  # a scheduler that clips forbids no fit
     caplog.clear()
     with caplog.at_level(logging.WARNING, "fewstep"):
         run(bundle, clip=2.0, target=("cpu-x86",))
         run(with_scheduler(bundle, clip_sample=False), target=("cpu-x86",))
-    assert not any("own scheduler" in each for each in caplog.messages)
+    assert not any("own scheduler" in message for message in caplog.messages)
 
 
 @pytest.mark.slow

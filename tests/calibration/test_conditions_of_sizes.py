@@ -182,7 +182,7 @@ def test_measure_and_choose_sample_each_text_at_its_length(calibrated: Path, tmp
         expected += psnr(*(sampler.sample(PLAN, batch.seeds, batch.conditions) for sampler in samplers)).tolist()
     assert [batch.x_shape[-1] for batch in batches] == [13, 24, 40, 64, 8]  # by the names of the files
     assert quality.against_float is not None and quality.against_float.values == pytest.approx(expected, abs=0.01)
-    assert [(each.sizes["frames"], each.seeds) for each in quality.by_size] == [(each, 2) for each in LENGTHS]
+    assert [(each.sizes["frames"], each.seeds) for each in quality.by_size] == [(length, 2) for length in LENGTHS]
     worst = min(quality.by_size, key=lambda each: each.worst)
     assert worst.worst_seed == int(np.argmin(expected)) and worst.worst == pytest.approx(min(expected), abs=0.02)
     said = (

@@ -35,7 +35,7 @@ from tests.refusals import refuses
 def test_a_dry_run_takes_conditions_from_the_file_that_calibrate_takes_them_from(bundle: Path, tmp_path: Path) -> None:
     """The condition has no range, so values cannot be drawn."""
     manifest = open_bundle(bundle).manifest
-    unknown = tuple(msgspec.structs.replace(each, low=None, high=None) for each in manifest.conditions)
+    unknown = tuple(msgspec.structs.replace(condition, low=None, high=None) for condition in manifest.conditions)
     change_bundle(bundle, conditions=unknown)
     np.savez(tmp_path / "own.npz", **{"class": np.arange(12) % 2})
     own = replace(FIRST, bundle=bundle, conditions=tmp_path / "own.npz", trajectories=12)
@@ -164,7 +164,7 @@ def test_few_trajectories_are_warned_of(bundle: Path, caplog: pytest.LogCaptureF
     calibration = run(bundle, trajectories=trajectories, target=("cpu-x86",))
     (trial,) = calibration.manifest.bodies["int8-cpu-x86"].trials
     assert trial.seeds == trajectories
-    warned = [each for each in caplog.messages if "trajector" in each]
+    warned = [message for message in caplog.messages if "trajector" in message]
     assert len(warned) == (trajectories < 4)
     assert all(re.search(rf"after {trajectories} traject.*; use 64 \(--trajectories 64\)$", each) for each in warned)
     caplog.clear()

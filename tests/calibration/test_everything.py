@@ -36,9 +36,9 @@ def test_a_body_of_integers_alone_next_to_one_with_floats(tmp_path: Path) -> Non
     counted = {"x", "row", "h0", "a0", "h1", "m1", "a1", "v"}
     assert set(ranges.tensors) == counted | {f"eight({name})" for name in ("a0",)}
     assert ranges.method == "channels"
-    for each in ranges.tensors.values():  # nothing is clipped
-        assert each.pooled.low == min(one.low for one in each.per_group)
-        assert each.pooled.high == max(one.high for one in each.per_group)
+    for tensor in ranges.tensors.values():  # nothing is clipped
+        assert tensor.pooled.low == min(one.low for one in tensor.per_group)
+        assert tensor.pooled.high == max(one.high for one in tensor.per_group)
     assert made.searches == {} and body.trials[0].psnr > usual.trials[0].psnr + 4
     sampler = load(both, body="int8-qnn")
     condition = {"class": [1]}

@@ -111,7 +111,7 @@ def test_ranges_of_a_decoder_are_of_float32s_samples_of_the_trajectories(made: P
     samples = follow_first_trajectories(task).samples
     replacer = GraphReplacer(task, FloatRuns(task, task.plan, SILENT), samples)
     (latents,) = {tuple(fed) for fed in replacer._feeds(DECODER)}
-    fed = np.concatenate([each[latents[0]] for each in replacer._feeds(DECODER)])
+    fed = np.concatenate([feed[latents[0]] for feed in replacer._feeds(DECODER)])
     conditions = SeedBatch.from_manifest(task.sampler.bundle.manifest, task.seeds, task.conditions).conditions
     np.testing.assert_allclose(fed, task.sampler.sample(task.plan, task.seeds, conditions), atol=1e-6)
 

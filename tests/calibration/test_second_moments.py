@@ -33,7 +33,9 @@ def test_they_are_those_of_all_rows_along_the_plan(task: Task, monkeypatch: pyte
     few = replace(task, seeds=task.seeds[:4])
     network = open_observed(task.prepared, (op.x,))
     rng = np.random.default_rng(0)
-    every = [draw_patches(op, each.tensors[op.x], (3, 3), rng, 10**6) for each in few.run_trajectories(network)]
+    every = [
+        draw_patches(op, trajectory.tensors[op.x], (3, 3), rng, 10**6) for trajectory in few.run_trajectories(network)
+    ]
     rows = np.concatenate(every).astype(np.float64)
     assert len(rows) == 4 * 3 * 2 * 64  # trajectories, steps, branches, positions: all that there are
     np.testing.assert_allclose(moments_of(task)["w1"][0], rows.T @ rows, rtol=1e-4, atol=1e-2)

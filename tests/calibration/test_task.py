@@ -18,5 +18,5 @@ def test_only_entry_points_take_the_options() -> None:
     }
     assert naming == ENTRY_POINTS
     calls = ast.parse((folder / "calibrate.py").read_text()).body
-    takers = [each.name for each in calls if isinstance(each, ast.FunctionDef) and "CalibrateOptions" in ast.dump(each)]
+    takers = [call.name for call in calls if isinstance(call, ast.FunctionDef) and "CalibrateOptions" in ast.dump(call)]
     assert takers == ["calibrate"]

@@ -40,7 +40,7 @@ def values(hint: Any) -> list[Any]:
         return list(parts)
     if get_origin(hint) is tuple:
         return [each for one in values(parts[0]) for each in ((one,), (one, one))]
-    return VALUES.get(hint, [each for part in parts for each in values(part)])
+    return VALUES.get(hint, [value for part in parts for value in values(part)])
 
 
 @cache
@@ -68,10 +68,10 @@ def draw(rng: np.random.Generator, kind: type, least: int) -> Any:
     """Return options with random values in at least `least` fields, or None if they contradict each other."""
     hints = get_type_hints(kind)
     given: dict[str, Any] = {"bundle": "BUNDLE", "output": "file.npy"}
-    for each in filter(is_argument, option_fields(kind)):
-        given.setdefault(each.name, values(hints[each.name])[0])
-    given = {each.name: given[each.name] for each in filter(is_argument, option_fields(kind))}
-    free = [each for each in option_fields(kind) if each.name not in given and "unrecorded" not in each.metadata]
+    for field in filter(is_argument, option_fields(kind)):
+        given.setdefault(field.name, values(hints[field.name])[0])
+    given = {field.name: given[field.name] for field in filter(is_argument, option_fields(kind))}
+    free = [field for field in option_fields(kind) if field.name not in given and "unrecorded" not in field.metadata]
     for index in rng.permutation(len(free))[:least]:
         choices = values(hints[free[index].name])
         given[free[index].name] = choices[rng.integers(len(choices))]

@@ -125,7 +125,7 @@ def test_float32_takes_the_plan_that_another_body_was_calibrated_along(
 ) -> None:
     with load(tiny_bundle) as sampler:
         manifest = sampler.bundle.manifest
-        bodies = {name: msgspec.structs.replace(each, plan="ddim:3") for name, each in manifest.bodies.items()}
+        bodies = {name: msgspec.structs.replace(body, plan="ddim:3") for name, body in manifest.bodies.items()}
         bodies["float32"] = manifest.bodies["float32"]
         calibrated = with_manifest_fields(sampler, bodies=bodies, scheduler="scheduler.json")
         assert calibrated.body.precision == "float32" and calibrated.body.plan is None

@@ -99,7 +99,7 @@ def test_measure_prints_what_it_stored(bundle: Path) -> None:
     opened = open_bundle(bundle)
     assert opened.manifest.evaluation is not None
     results = decode_results(opened.read(opened.manifest.evaluation))
-    assert [each.body for each in results.qualities] == ["int8-cpu-x86"] and results.features is None
+    assert [quality.body for quality in results.qualities] == ["int8-cpu-x86"] and results.features is None
     assert f"{results.qualities[0].against_float.mean:.1f}" in printed and "4 seeds" in printed
     assert "…" not in printed
 

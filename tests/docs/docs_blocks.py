@@ -73,7 +73,9 @@ def functions(*pages: Path) -> SimpleNamespace:
     session: dict[str, object] = {}
     for block in (each for page in pages for each in blocks(page) if each.kind == "python"):
         tree = ast.parse(block.text)
-        tree.body = [each for each in tree.body if isinstance(each, ast.FunctionDef | ast.Import | ast.ImportFrom)]
+        tree.body = [
+            statement for statement in tree.body if isinstance(statement, ast.FunctionDef | ast.Import | ast.ImportFrom)
+        ]
         exec(compile(tree, str(block.page), "exec"), session)
     return SimpleNamespace(**session)
 
@@ -83,7 +85,7 @@ def headings(page: Path) -> list[str]:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     kept = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
     anchors = [heading.replace(" ", "-") for heading in kept]
-    return [f"{each}-{n}" if (n := anchors[:place].count(each)) else each for place, each in enumerate(anchors)]
+    return [f"{anchor}-{n}" if (n := anchors[:place].count(anchor)) else anchor for place, anchor in enumerate(anchors)]
 
 
 def _is_command(lines: list[str], number: int) -> bool:

@@ -225,7 +225,7 @@ def test_blocks_are_found(tmp_path: Path) -> None:
     ],
 )
 def test_sentences_are_found(page: str, expected: list[int]) -> None:
-    assert [each.words for each in sentences(page)] == expected
+    assert [sentence.words for sentence in sentences(page)] == expected
 
 
 def test_a_sentence_names_its_line() -> None:

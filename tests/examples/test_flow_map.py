@@ -17,6 +17,6 @@ def test_a_flow_map(tmp_path: Path, example: Example) -> None:
     assert float(difference) < 1e-5
     with load(tmp_path / "bundle") as sampler:
         assert sampler.bundle.manifest.prologue is not None  # which both times go into
-        assert [each.role for each in sampler.bundle.manifest.prologue.inputs] == ["time", "to", "condition"]
+        assert [port.role for port in sampler.bundle.manifest.prologue.inputs] == ["time", "to", "condition"]
         with pytest.raises(UserError, match="takes two times, but gets one"):
             sampler.sample("dpmpp_2m:2", seeds=[0], condition={"class": [1]})

@@ -66,7 +66,7 @@ def test_speech(tmp_path: Path, example: Example) -> None:
     sound, shape = own["SOUND"], own["SHAPE"]
     y = encode(sound, np.stack([before[:8064], before[-8064:]]))
     draws = [np.stack([noise.normal(seed, number, shape) for seed in (0, 1)]) for number in range(2 * STEPS)]
-    halves = [(each[:, 0] + 1j * each[:, 1]) * math.sqrt(0.5) for each in draws]  # variance 1 in all
+    halves = [(draw[:, 0] + 1j * draw[:, 1]) * math.sqrt(0.5) for draw in draws]  # variance 1 in all
     network = own["make"]()[0].network.eval().double()
     constants = (own[name] for name in ("THETA", "SIGMA_MIN", "SIGMA_MAX"))
     expected = sgmse(network, (y[:, 0] + 1j * y[:, 1]).astype(complex), halves, *constants)

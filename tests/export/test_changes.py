@@ -57,7 +57,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_function_of_a_file_changes_the_module_and_adds_a_condition(file: Path) -> None:
     plain = source(Tiny())
     made = apply_changes(source(Tiny()), (), (read_change(f"{file}:scaled:3"),))
-    assert [each.name for each in made.spec.conditions] == [*(e.name for e in plain.spec.conditions), "scale"]
+    assert [condition.name for condition in made.spec.conditions] == [*(e.name for e in plain.spec.conditions), "scale"]
     assert made.spec.conditions[-1].high == 3
     assert type(made.module).__name__ == "Scaled" and made.sha256 != plain.sha256
 

@@ -154,9 +154,9 @@ def test_a_float16_export_is_half_the_size_and_is_verified(
     assert "--precision float16" in manifest.provenance.commands[0]
     assert sum(map(len, contents(tmp_path / "b").values())) < 0.7 * sum(map(len, contents(large).values()))
     table = read_table(tmp_path / "b", manifest)
-    half = [each for each in table.comparisons if each.stage == "float16"]
-    assert {each.time for each in half} == {each.time for each in table.comparisons}
-    assert 0 < max(each.relative for each in half) < 2e-2
+    half = [comparison for comparison in table.comparisons if comparison.stage == "float16"]
+    assert {each.time for each in half} == {comparison.time for comparison in table.comparisons}
+    assert 0 < max(comparison.relative for comparison in half) < 2e-2
     assert table.worst.relative < 1e-4
 
 

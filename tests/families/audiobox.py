@@ -35,10 +35,10 @@ class Layer(nn.Module):
         self.register_buffer("bias", -away * slopes[:, None, None])
 
     def forward(self, h: Tensor, words: Tensor) -> Tensor:
-        q, k, v = (split(each) for each in self.qkv(F.layer_norm(h, (WIDTH,))).chunk(3, dim=2))
+        q, k, v = (split(part) for part in self.qkv(F.layer_norm(h, (WIDTH,))).chunk(3, dim=2))
         seen = (q @ k.transpose(2, 3) * (WIDTH // HEADS) ** -0.5 + self.bias).softmax(3) @ v
         h = h + self.out(seen.transpose(1, 2).flatten(2))
-        k, v = (split(each) for each in self.words(words).chunk(2, dim=2))
+        k, v = (split(part) for part in self.words(words).chunk(2, dim=2))
         q = split(self.query(F.layer_norm(h, (WIDTH,))))
         heard = (q @ k.transpose(2, 3) * (WIDTH // HEADS) ** -0.5).softmax(3) @ v
         h = h + self.heard(heard.transpose(1, 2).flatten(2))

@@ -195,10 +195,10 @@ class Chain:
         """Return as many rows of each condition as calibration takes: drawn from the bundle's range, or else normal."""
         rng = np.random.default_rng(0)
         return {
-            each.name: rng.standard_normal((TRAJECTORIES, *each.shape)).astype(each.dtype)
-            if random_range(each) is None
-            else np.stack([draw_condition(each, number, seed) for seed in range(TRAJECTORIES)])
-            for number, each in enumerate(self.manifest.conditions)
+            condition.name: rng.standard_normal((TRAJECTORIES, *condition.shape)).astype(condition.dtype)
+            if random_range(condition) is None
+            else np.stack([draw_condition(condition, number, seed) for seed in range(TRAJECTORIES)])
+            for number, condition in enumerate(self.manifest.conditions)
         }
 
     def sample(self, bundle: Path | None = None, **how: Any) -> NDArray[np.float32]:
@@ -289,7 +289,7 @@ def _int8(target: str) -> Callable[[Chain], Found]:
     """Calibrate for both targets at the first request. The body of tensorrt is simulated."""
 
     def run(chain: Chain) -> Found:
-        wanted = tuple(each for each in ("cpu-x86", "tensorrt") if f"int8-{each}" not in chain.family.no)
+        wanted = tuple(name for name in ("cpu-x86", "tensorrt") if f"int8-{name}" not in chain.family.no)
         if f"int8-{target}" not in chain.manifest.bodies:
             rows = None
             if chain.conditions:

@@ -38,7 +38,7 @@ class Experts(nn.Module):
         scores = self.route(h).softmax(dim=2)
         least = scores.topk(CHOSEN, dim=2).values[..., -1:]
         weights = torch.where(scores >= least, scores, torch.zeros_like(scores))
-        return self.shared(h) + sum(weights[..., i : i + 1] * each(h) for i, each in enumerate(self.experts))
+        return self.shared(h) + sum(weights[..., i : i + 1] * expert(h) for i, expert in enumerate(self.experts))
 
 
 class Block(nn.Module):

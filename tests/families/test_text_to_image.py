@@ -176,7 +176,9 @@ def test_calibration_follows_prompts(made: Made, tmp_path: Path) -> None:
     manifest = open_bundle(tmp_path / "bundle").manifest
     assert "--prompts FILE" in manifest.provenance.commands[-1] and str(tmp_path) not in str(manifest)
     text = load_text_encoder(tmp_path / "bundle").encode(PROMPTS)
-    pair = [load(tmp_path / "bundle", each).sample("ddim:2", [0, 1], text, 7.5) for each in ("float32", "int8")]
+    pair = [
+        load(tmp_path / "bundle", precision).sample("ddim:2", [0, 1], text, 7.5) for precision in ("float32", "int8")
+    ]
     assert 0 < np.abs(pair[0] - pair[1]).max() < 0.5 * np.abs(pair[0]).max()
     assert main(["inspect", str(tmp_path / "bundle"), "--quiet"]) == 0
 

@@ -66,7 +66,7 @@ def test_few_steps_come_nearer_to_many_on_seeds_that_were_not_fitted(kind, predi
     iterates = fit_numbers(sampler, plan, parts[:2], parts[2:4], iterations=4)
     judged = mean_psnr(sampler, build_plan(iterates[-1].numbers), parts[4:])
     assert judged > mean_psnr(sampler, plan, parts[4:]) + 3
-    gains = [each.on_selection.mean for each in iterates]
+    gains = [iterate.on_selection.mean for iterate in iterates]
     assert gains == sorted(gains)
 
 

@@ -53,7 +53,7 @@ def test_another_fit_says_so_before_work_and_leaves_it(
     assert words in capsys.readouterr().err
     kept = fit(FitOptions(tiny_bundle, steps=2, guidance=2.0, output=tmp_path / "plan.json", **FEW))
     assert kept.plan is not None and words in caplog.text and (tmp_path / "plan.json").is_file()
-    assert [each.evaluations for each in open_bundle(tiny_bundle).manifest.fitted] == [3, 3, 2]
+    assert [plan.evaluations for plan in open_bundle(tiny_bundle).manifest.fitted] == [3, 3, 2]
 
 
 def test_it_does_not_stand_in_the_way_of_a_plan_for_another_guidance(tiny_bundle: Path) -> None:

@@ -103,10 +103,12 @@ def test_each_operation_of_the_opset_is_tried() -> None:
         if schema.domain or schema.since_version > OPSET:
             continue
         newest = onnx.defs.get_schema(schema.name, OPSET)
-        allowed = {each.type_param_str: tuple(each.allowed_type_strs) for each in newest.type_constraints}
-        inputs = [each.type_str for each in newest.inputs]
+        allowed = {
+            constraint.type_param_str: tuple(constraint.allowed_type_strs) for constraint in newest.type_constraints
+        }
+        inputs = [port.type_str for port in newest.inputs]
         types = [allowed.get(text, (text,)) for text in inputs]
-        made = [each for each in newest.outputs if each.type_str not in inputs]
+        made = [port for port in newest.outputs if port.type_str not in inputs]
         is_source = any("tensor(float)" in allowed.get(each.type_str, (each.type_str,)) for each in made)
         if is_source or any("tensor(float)" in each and "tensor(float16)" not in each for each in types):
             found.add(schema.name)

@@ -60,7 +60,7 @@ def test_dimensions_are_called_after_the_sizes_they_follow() -> None:
 def test_what_depends_on_a_picture_alone_is_a_row_of_its_size() -> None:
     prepared = prepare(halving())
     assert prepared.prologue is not None
-    (row,) = (each for each in prepared.body.inputs if each.name != "x")
+    (row,) = (port for port in prepared.body.inputs if port.name != "x")
     assert row.shape == ("batch", 4, "height", "width")
     assert prepared.body.extents == prepared.prologue.extents == halving().extents
     rng = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def test_what_depends_on_a_picture_alone_is_a_row_of_its_size() -> None:
 
 def test_sizes_are_read_off_x_where_x_has_them() -> None:
     graph = reroute_shape_reads(halving())
-    assert [each.inputs[0] for each in graph.nodes if each.op == "Shape"] == ["x", "small", "small", "small"]
+    assert [node.inputs[0] for node in graph.nodes if node.op == "Shape"] == ["x", "small", "small", "small"]
     assert "Unsqueeze" in graph.ops() and graph.ops().count("Reshape") == halving().ops().count("Reshape") - 1
     fixed = replace(halving(), extents={})
     assert reroute_shape_reads(fixed) is fixed

@@ -147,14 +147,14 @@ def test_parts_in_turn_compute_the_graph(limit: int, count: int) -> None:
     assert all(weight_bytes(piece) <= max(limit, LAYER) for piece in pieces)
     held = given = feeds(graph, 3)
     for piece in pieces:
-        assert {each.name for each in piece.inputs} <= held.keys()
+        assert {port.name for port in piece.inputs} <= held.keys()
         held = held | run(piece, held)
     assert_close(run(graph, given), {name: held[name] for name in ("y", "b")}, rtol=0.0)
 
 
 def test_a_part_returns_what_is_read_later_and_nothing_else() -> None:
     first, second, third = partition_graph(skipping(), LAYER)
-    assert [[each.name for each in piece.outputs] for piece in (first, second, third)] == [["a"], ["b", "c"], ["y"]]
+    assert [[port.name for port in piece.outputs] for piece in (first, second, third)] == [["a"], ["b", "c"], ["y"]]
 
 
 def test_a_border_of_unknown_type_is_named() -> None:
@@ -167,5 +167,5 @@ def test_a_border_of_unknown_type_is_named() -> None:
 def test_a_port_that_nobody_needs_to_feed_stays_one_in_its_part() -> None:
     graph = replace(skipping(), optional=(value("w1", 16, 16),))
     pieces = list(partition_graph(graph, 0))
-    assert [[each.name for each in piece.optional] for piece in pieces] == [[], ["w1"], []]
-    assert all("w1" not in [each.name for each in piece.inputs] for piece in pieces)
+    assert [[port.name for port in piece.optional] for piece in pieces] == [[], ["w1"], []]
+    assert all("w1" not in [port.name for port in piece.inputs] for piece in pieces)

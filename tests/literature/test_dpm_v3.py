@@ -134,7 +134,7 @@ def test_a_corrector_redoes_the_step_with_the_value_at_its_end(order):
     def move(x, s, t, *derivatives):
         h = t.lam - s.lam
         q = h * (points + 1) / 2
-        f = sum(each * q[:, None] ** power for power, each in enumerate(derivatives))
+        f = sum(derivative * q[:, None] ** power for power, derivative in enumerate(derivatives))
         return t.alpha * (np.exp(-l * h) * x / s.alpha - (weights * np.exp(l * (q - h))) @ f * h / 2)
 
     def difference_quotient(*known):

@@ -119,5 +119,5 @@ def test_work_of_minutes_says_its_time_before_it_begins(
     folder = make_bundle(tmp_path / "tiny")
     with caplog.at_level(logging.INFO, "fewstep.ahead"), pytest.raises(KeyboardInterrupt):
         begin(folder)
-    (said,) = [each.getMessage() for each in caplog.records if each.name == "fewstep.ahead"]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "fewstep.ahead"]
     assert re.match(r"this takes up to .*: [1-9]\d* evaluations of one sample", said)

@@ -95,7 +95,7 @@ def batches(conditions):
 
 def asking(bodies):
     """A judge with some bodies."""
-    return lambda questions: (each.answer(bodies.__getitem__) for each in questions)
+    return lambda questions: (question.answer(bodies.__getitem__) for question in questions)
 
 
 def judge_bodies(candidate, seeds=6, forced_seeds=6, groups=(), teacher_samples=2, batch=4, **wanted):

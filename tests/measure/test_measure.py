@@ -79,8 +79,8 @@ def test_references_are_named_and_each_has_its_own_row(made):
     _, results = made
     (own,) = results.qualities
     assert (own.body, own.computed_by, results.plan, results.guidance) == (BODY, "onnxruntime", PLAN, "2")
-    assert [each.reference for each in own.distances] == ["float32, dpmpp_2m:4, other seeds", "real"]
-    assert [(each.samples, each.references) for each in own.distances] == [(120, 120), (120, 150)]
+    assert [distance.reference for distance in own.distances] == ["float32, dpmpp_2m:4, other seeds", "real"]
+    assert [(distance.samples, distance.references) for distance in own.distances] == [(120, 120), (120, 150)]
     assert own.distances[1].noise_floor == own.distances[0].noise_floor  # of float32, whatever the references
     assert own.against_teacher.reference == results.float_against_teacher.reference == "float32, dpmpp_2m:12"
     assert (results.features.name, results.features.size) == ("mine", 3) and results.features.bias > 0

@@ -38,7 +38,7 @@ def call_of(name: str, **other: object) -> tuple[str, ...]:
 
 
 def conditions(source: TorchSource) -> dict[str, tuple[int, ...]]:
-    return {each.name: each.shape for each in source.spec.conditions}
+    return {condition.name: condition.shape for condition in source.spec.conditions}
 
 
 def test_a_network_with_the_time_at_which_a_step_ends_has_two_times(tmp_path: Path) -> None:

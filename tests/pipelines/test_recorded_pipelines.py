@@ -103,7 +103,7 @@ def test_x_is_what_the_scheduler_steps(name: str, shape: tuple[int, ...], record
 def test_conditions_are_the_arguments_that_change_with_the_prompt(
     name: str, conditions: list[object], recordings: Recordings
 ) -> None:
-    found = [(each.name, each.shape, each.dtype) for each in recordings(name).arguments.conditions]
+    found = [(condition.name, condition.shape, condition.dtype) for condition in recordings(name).arguments.conditions]
     assert found == conditions
 
 
@@ -123,8 +123,8 @@ def test_sizes_are_constants(recordings: Recordings) -> None:
 
 
 def test_rotary_positions_as_long_as_the_batch_are_no_rows(recordings: Recordings) -> None:
-    positions = [each for path, each in recordings("allegro").arguments.arguments.items() if "rotary" in path]
-    assert len(positions) == 9 and not any(each.repeats for each in positions)
+    positions = [argument for path, argument in recordings("allegro").arguments.arguments.items() if "rotary" in path]
+    assert len(positions) == 9 and not any(position.repeats for position in positions)
 
 
 def test_the_rules_of_the_scheduler_are_even_sigmas_and_a_shift(recordings: Recordings) -> None:
@@ -142,7 +142,7 @@ def test_sigmas_that_are_not_even_are_listed_by_the_number_of_steps(recordings: 
 def test_a_text_for_each_frame_is_one_condition(recordings: Recordings) -> None:
     arguments = recordings("text_to_video").arguments
     assert arguments.repeats["['encoder_hidden_states']"] == 4
-    assert [each.shape for each in arguments.conditions] == [(77, 12)]
+    assert [condition.shape for condition in arguments.conditions] == [(77, 12)]
 
 
 @pytest.mark.slow
@@ -257,7 +257,7 @@ def test_a_norm_that_guidance_keeps_is_that_of_the_plan(
 def test_texts_of_any_length_are_padded_with_a_mask(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     read = Folder(recorded_pipelines.qwen_image(tmp_path / "qwen_image"))
     source = load_diffusers_folder(read.path, CALLS["qwen_image"])
-    assert [(each.name, each.shape, each.dtype) for each in source.spec.conditions] == [
+    assert [(condition.name, condition.shape, condition.dtype) for condition in source.spec.conditions] == [
         ("encoder_hidden_states", (224, TEXT), "float32"),
         ("encoder_hidden_states_mask", (224,), "int64"),
     ]
@@ -318,7 +318,10 @@ def test_large_encoders_are_recorded_from_their_configs(tmp_path: Path) -> None:
     call = {**CALLS["chroma_image_to_image"], "height": 64, "width": 64}
     recorded = record_folder(read, call)
     assert recorded.x_shape == (16, 8)
-    assert [each.name for each in recorded.arguments.conditions] == ["encoder_hidden_states", "attention_mask"]
+    assert [condition.name for condition in recorded.arguments.conditions] == [
+        "encoder_hidden_states",
+        "attention_mask",
+    ]
 
 
 def check_steps(

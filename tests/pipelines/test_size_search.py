@@ -34,7 +34,9 @@ def test_the_graph_of_flux2_takes_latents_of_any_size(pipeline_folder: Callable[
     assert isinstance(module, RecordedNetwork)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, source.spec.x_shape[0], 12, 20), np.float32)
-    conditions = {each.input: rng.standard_normal((2, *each.shape), np.float32) for each in source.spec.conditions}
+    conditions = {
+        condition.input: rng.standard_normal((2, *condition.shape), np.float32) for condition in source.spec.conditions
+    }
     time = np.array([900, 100], np.float32)
     with torch.no_grad():
         expected = module(*map(torch.from_numpy, (x, time, *conditions.values()))).numpy()

@@ -17,7 +17,7 @@ def in_float(bundle: Path, macs: int, *options: str) -> tuple[Manifest, Body]:
     """A bundle with a body that has these MACs in int8 of 100, made by a command with these options."""
     body = open_bundle(bundle).manifest.bodies[NAME]
     coverage = Coverage(macs, 100, (), ("first",))
-    with_body(bundle, NAME, graphs=tuple(msgspec.structs.replace(each, coverage=coverage) for each in body.graphs))
+    with_body(bundle, NAME, graphs=tuple(msgspec.structs.replace(graph, coverage=coverage) for graph in body.graphs))
     provenance = open_bundle(bundle).manifest.provenance
     command = " ".join(["fewstep calibrate BUNDLE --plan ddim:3 --target cpu-x86,tensorrt", *options])
     change_bundle(bundle, provenance=msgspec.structs.replace(provenance, commands=(*provenance.commands, command)))

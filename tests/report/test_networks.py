@@ -94,7 +94,7 @@ def test_each_network_and_the_plan_are_timed(bundle: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(racing, "TimedProcess", Process)
     (measured,) = measure(MeasureOptions(bundle, ("ms",), batches=(1,))).races
-    assert {each.name: (each.median, each.ratio) for each in measured.timings} == {
+    assert {timing.name: (timing.median, timing.ratio) for timing in measured.timings} == {
         "float32": (2.0, 1.0),  # (4 * 1 + 2 * 4) / 6
         "int8-cpu-x86": (1.0, 2.0),
         "float32, noisy": (1.0, 1.0),

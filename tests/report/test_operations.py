@@ -34,7 +34,7 @@ def test_every_multiplying_operation_has_a_true_reason() -> None:
     inputs = (Value("x", F32, (BATCH, 3, 4, 4)), Value("time", F32, (BATCH, 16)))
     graph = Graph("every kind", inputs, (Value("y", F32, (BATCH, 3, 4, 4)),), nodes, constants)
     found = operation_coverage(graph, "int8", count_coverage(graph, [op.name for op in select_int8_ops(graph)]))
-    assert {each.name: each.reason for each in found.operations} == {
+    assert {operation.name: operation.reason for operation in found.operations} == {
         "h1": FEW_CHANNELS,
         "t": STILL,
         "h2": FEW_CHANNELS,
@@ -55,7 +55,9 @@ def test_an_outer_layer_and_what_a_precision_map_or_calibration_never_saw_say_so
     value = Value("x", F32, (BATCH, 16, 4, 4))
     graph = Graph("three", (value,), (Value("y", F32, value.shape),), nodes, {"w": np.ones((16, 16, 1, 1), np.float32)})
     assert [reason for _, reason in explain_selection(graph)] == [OUTER, "", OUTER]
-    assert [each.reason for each in operation_coverage(graph, "int8", count_coverage(graph, [])).operations] == [
+    assert [
+        operation.reason for operation in operation_coverage(graph, "int8", count_coverage(graph, [])).operations
+    ] == [
         OUTER,
         MAPPED,
         OUTER,

@@ -32,7 +32,7 @@ def test_a_written_folder_is_intact(folder: Path) -> None:
 
 def test_a_missing_file_is_a_damage(folder: Path) -> None:
     (folder / "step-0.onnx").unlink()
-    assert [each.what for each in verify_parts(folder).damages] == [f"{folder / 'step-0.onnx'} is missing"]
+    assert [damage.what for damage in verify_parts(folder).damages] == [f"{folder / 'step-0.onnx'} is missing"]
 
 
 def test_a_folder_of_an_older_version_has_no_hashes(folder: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_description_that_does_not_fit_the_graphs_is_a_damage(
 def test_a_file_outside_the_folder_is_not_opened(folder: Path) -> None:
     (folder / "after.onnx").rename(folder.parent / "after.onnx")
     change_description(folder, lambda about: about.update(after="../after.onnx", sha256={}))
-    assert [each.what for each in verify_parts(folder).damages] == [
+    assert [damage.what for damage in verify_parts(folder).damages] == [
         f"run.json names '../after.onnx', which is not a file of {folder}"
     ]
 

@@ -280,7 +280,7 @@ def test_a_body_that_loses_what_guidance_multiplies_is_named(made):
     quality = results.qualities[0]
     steps = [replace(step, guidance=replace(step.guidance, gain=0.4)) for step in quality.steps[2:]]
     lost = replace(quality, steps=(*quality.steps[:2], *steps))
-    (said,) = (each for each in list_warnings(replace(results, qualities=(lost,))) if "direction" in each)
+    (said,) = (warning for warning in list_warnings(replace(results, qualities=(lost,))) if "direction" in warning)
     assert said.startswith(
         f"{quality.body} loses the direction of guidance: 0.40 times as large as float32's, 34.0 dB above"
     )
@@ -321,7 +321,7 @@ def test_the_address_is_a_file_that_goes_wherever_the_bundle_goes(tmp_path):
     for _ in range(2):  # the same page again
         link_report_page(tmp_path, page.relative_to(tmp_path).as_posix())
         assert address.read_bytes() == b"page" and not address.is_symlink()
-        assert sorted(each.name for each in page.parent.iterdir()) == [page.name, "index.html"]
+        assert sorted(path.name for path in page.parent.iterdir()) == [page.name, "index.html"]
 
 
 def test_verify_knows_the_address(made):

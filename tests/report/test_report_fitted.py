@@ -46,8 +46,8 @@ def test_each_body_runs_its_own_and_float32_next_to_it(tmp_path: Path) -> None:
     numbers = {}
     for plan in ("ddim:3", "dpmpp_2m:3"):  # of the one and of the other
         alone = ReportOptions(bundle, teacher="dpmpp_2m:12", guidance=2.0, **{**asked, "plan": plan})
-        numbers[plan] = {each.body: each.against_float.values for each in report(alone).qualities}
-    values = {each.body: each.against_float.values for each in found.qualities}
+        numbers[plan] = {quality.body: quality.against_float.values for quality in report(alone).qualities}
+    values = {quality.body: quality.against_float.values for quality in found.qualities}
     assert values == {
         "int8-cpu-x86": numbers["ddim:3"]["int8-cpu-x86"],
         "int8-tensorrt": numbers["dpmpp_2m:3"]["int8-tensorrt"],
@@ -85,7 +85,7 @@ def test_openvino_runs_its_body_on_all_seeds_and_is_timed(bundle: Path, monkeypa
     monkeypatch.setattr(OpenVino, "load", lambda *given: loaded.append(given[2]) or load(*given))
     measured, text = judge_and_read(bundle)
     assert BODY in loaded and "float32" not in loaded
-    assert [(each.body, each.computed_by) for each in measured.qualities] == [
+    assert [(quality.body, quality.computed_by) for quality in measured.qualities] == [
         ("int8-cpu-x86", "onnxruntime"),
         (BODY, "OpenVINO"),
         ("int8-tensorrt", SIMULATION),
@@ -134,7 +134,7 @@ def test_without_openvino_its_body_is_simulated_and_not_timed(bundle: Path, no_o
     assert list(int8_bodies(open_bundle(bundle))) == ["int8-cpu-x86", BODY, "int8-tensorrt"]  # as in the manifest
     assert inference_engine_of(open_bundle(bundle).body(BODY)) == SIMULATION
     measured, text = judge_and_read(bundle)
-    (own,) = (each for each in measured.qualities if each.body == BODY)
+    (own,) = (quality for quality in measured.qualities if quality.body == BODY)
     assert (own.computed_by, own.against_float.seeds) == (SIMULATION, 3)
     assert [timing.name for timing in measured.races[0].timings] == ["float32", "int8-cpu-x86"]
     assert "OpenVINO;" not in text and f"<td>{BODY}</td><td>{SIMULATION}</td>" in text

@@ -99,7 +99,7 @@ FACTS = DenoiserFacts(FLOW, "flow", carried=CARRIED)
 
 
 def zeros(name: str, rows: int):
-    shape = next(each.shape for each in CARRIED if each.name == name)
+    shape = next(tensor.shape for tensor in CARRIED if tensor.name == name)
     return np.zeros((rows, *shape), np.float32)
 
 
@@ -123,13 +123,13 @@ def chunks(plan, seeds, count, slots=None):
 
 def test_a_call_returns_the_carried_tensors_of_its_slots() -> None:
     def add_one(x: Any, fed: Any, group: int, network: str) -> GraphCall:
-        return GraphCall(fed, {NEXT + each.name: fed[graph_entry.CARRIED + each.name] + 1 for each in CARRIED}, x)
+        return GraphCall(fed, {NEXT + tensor.name: fed[graph_entry.CARRIED + tensor.name] + 1 for tensor in CARRIED}, x)
 
     plan = compile_plan("ddim:3", FACTS)
     call = StepCall(add_one, lambda index: {}, first_slots(plan, zeros, 1))
-    taken = {each.name: zeros(each.name, 1) for each in CARRIED}
+    taken = {tensor.name: zeros(tensor.name, 1) for tensor in CARRIED}
     _, carried = call.call_carrying(0, plan.steps[0], np.zeros((1, 2, 3), np.float32), taken)
-    assert {name: float(each.min()) for name, each in carried.items()} == {"keys": 1.0, "past": 1.0}
+    assert {name: float(tensor.min()) for name, tensor in carried.items()} == {"keys": 1.0, "past": 1.0}
 
 
 def test_a_caller_that_cannot_carry_refuses_a_plan_with_carried_tensors() -> None:

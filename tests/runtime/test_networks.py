@@ -143,7 +143,7 @@ def test_only_networks_with_the_same_prologue_share_it(tiny_bundle: Path, file: 
     with_expert(tiny_bundle, prologue=msgspec.structs.replace(own, file=file or own.file))
     sampler = fewstep.runtime.load(tiny_bundle)
     prologues = [sampler.network(name).prologue for name in ("noisy", DENOISER)]
-    assert [each.network for each in prologues if isinstance(each, LazyGraph)] == owners
+    assert [prologue.network for prologue in prologues if isinstance(prologue, LazyGraph)] == owners
 
 
 class Graph:

@@ -105,7 +105,7 @@ def test_its_graph_is_its_module(name: str) -> None:
     times = draw_times(spec, SAMPLES, generator)
     asked = problem(spec, made, times, torch.randn(made.x0.shape, generator=generator))
     feeds = {"x": asked.x.numpy(), "time": np.array(times, np.float32)}
-    feeds |= {each.input: value.numpy() for each, value in zip(spec.conditions, made.conditions, strict=True)}
+    feeds |= {condition.input: value.numpy() for condition, value in zip(spec.conditions, made.conditions, strict=True)}
     model = io.to_model(traced.graph).SerializeToString()
     (found,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, feeds)
     expected = traced.reference.output(feeds)
@@ -147,7 +147,7 @@ def test_chunks_are_one_pass_over_the_whole_series(speech) -> None:
     """
     network = speech.make()[0].eval()
     x, vowels = speech.series(2, 5, torch.Generator().manual_seed(0))
-    time, shapes = torch.tensor([200.0, 800.0]), [each.shape for each in speech.SPEC.carried]
+    time, shapes = torch.tensor([200.0, 800.0]), [tensor.shape for tensor in speech.SPEC.carried]
     past, heard = (torch.zeros(2, *shape) for shape in shapes)
     with torch.no_grad():
         whole, chunks = network.whole(x, time, vowels), []

@@ -33,7 +33,7 @@ def test_kernels_are_listed_where_torch_is_faster() -> None:
 
 
 def test_kernels_are_listed_next_to_times_of_torch_from_an_earlier_run() -> None:
-    page = page_of([*ROWS, *(each for each in TIMES if each.engine == OURS)])
+    page = page_of([*ROWS, *(time for time in TIMES if time.engine == OURS)])
     assert "cifar10 at batch 1: 1.25 of the time of torch." in page
     assert f"| {OURS}, float16 | `GroupNorm` | 20 | 1500 |" in page and "triton_norm" not in page
 

@@ -68,8 +68,8 @@ def test_engines_on_doubles_agree_and_what_fails_is_a_row(tiny_bundle: Path, cud
         )
     )
     assert good.least is not None and good.least > 120 and not good.reason
-    assert [each.batch for each in good.timings] == [1, 3]
-    assert all(0 < each.median <= each.percentile_99 for each in good.timings)
+    assert [timing.batch for timing in good.timings] == [1, 3]
+    assert all(0 < timing.median <= timing.percentile_99 for timing in good.timings)
     assert broken.reason == "UserError: there is no engine; build one" and broken.timings == ()
 
 
@@ -85,7 +85,7 @@ def test_times_that_were_taken_before_a_failure_are_kept(tiny_bundle: Path) -> N
 
     made: list[int] = []
     row = measure("tiny", Contender("one", "float32", open_sample), np.zeros((3, 2), np.float32), batches=(1, 3))
-    assert [each.batch for each in row.timings] == [1] and row.reason == "RuntimeError: out of memory"
+    assert [timing.batch for timing in row.timings] == [1] and row.reason == "RuntimeError: out of memory"
 
 
 @pytest.mark.parametrize("name", [UNROLLED, WHOLE])
@@ -93,14 +93,14 @@ def test_the_unrolled_run_gives_the_samples_of_the_cpu(tiny_bundle: Path, name: 
     of = Deployed(TINY, tiny_bundle)
     for batch in deployed_module.BATCHES:
         unroll(of, "float32", batch)
-    every = {(each.name, each.precision): each for each in contenders(of, device="cpu")}
+    every = {(contender.name, contender.precision): contender for contender in contenders(of, device="cpu")}
     row = measure("tiny", every[name, "float32"], expected_samples(of, seeds=11), batches=(1, 8))
     assert row.least is not None and row.least > 120 and len(row.timings) == 2
 
 
 def test_the_baked_run_gives_the_samples_of_the_cpu(tiny_bundle: Path) -> None:
     of = Deployed(TINY, tiny_bundle)
-    every = {(each.name, each.precision): each for each in contenders(of, device="cpu")}
+    every = {(contender.name, contender.precision): contender for contender in contenders(of, device="cpu")}
     row = measure("tiny", every[LOOP, "float32"], expected_samples(of, seeds=3), batches=(1,))
     assert row.least is not None and row.least > 120
 
@@ -109,13 +109,13 @@ def test_without_the_cuda_provider_a_row_says_so(tiny_bundle: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("it is there")
     of = Deployed(TINY, tiny_bundle)
-    every = [each for each in contenders(of) if each.precision == "float32"]
+    every = [contender for contender in contenders(of) if contender.precision == "float32"]
     rows = [measure("tiny", each, expected_samples(of, seeds=2)) for each in every if each.name != LOOP]
     assert all("CUDA" in row.reason for row in rows)
 
 
 def test_the_list_names_both_precisions_of_an_engine(tiny_bundle: Path) -> None:
-    found = [(each.name, each.precision) for each in contenders(Deployed(TINY, tiny_bundle), "tensorrt")]
+    found = [(contender.name, contender.precision) for contender in contenders(Deployed(TINY, tiny_bundle), "tensorrt")]
     assert found[:4] == [
         (name, precision) for precision in ("float16", "int8") for name in ("tensorrt", "tensorrt, CUDA graph")
     ]
@@ -183,7 +183,10 @@ def test_what_this_gpu_runs_agrees_with_the_cpu(tmp_path: Path) -> None:
     of = deployed_module.deploy("fashion_mnist", tmp_path)
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     least = {"float32": 60.0, "float16": 40.0, "int8": 25.0}
-    for each in contenders(of, name):
-        if has_cuda or not each.name.startswith(STEPS):
-            row = measure("fashion_mnist", each, np.load(of.expected_file))
-            assert not row.reason and row.mean is not None and row.mean > least[each.precision], (row, each.name)
+    for contender in contenders(of, name):
+        if has_cuda or not contender.name.startswith(STEPS):
+            row = measure("fashion_mnist", contender, np.load(of.expected_file))
+            assert not row.reason and row.mean is not None and row.mean > least[contender.precision], (
+                row,
+                contender.name,
+            )

@@ -17,8 +17,8 @@ NORM = Chain("GroupNorm, exported", "float32", (2, 16, 4, 4), groups=4)
 def test_a_norm_has_mean_zero_and_variance_one_within_its_groups() -> None:
     session = onnxruntime.InferenceSession(model_of(NORM, 1))
     weights = {
-        each.name: onnx.numpy_helper.to_array(each)
-        for each in onnx.load_from_string(model_of(NORM, 1)).graph.initializer
+        initializer.name: onnx.numpy_helper.to_array(initializer)
+        for initializer in onnx.load_from_string(model_of(NORM, 1)).graph.initializer
     }
     found = (session.run(None, {"x": input_of(NORM)})[0] - weights["shift"]) / weights["scale"]
     groups = found.reshape(2, 4, -1)
@@ -53,7 +53,7 @@ def test_a_chain_has_its_operator_as_often_as_asked(name: str) -> None:
 
 
 def test_what_is_timed_has_a_reference_on_the_cpu() -> None:
-    assert {each.operator for each in chains()} == set(OPERATORS)
+    assert {chain.operator for chain in chains()} == set(OPERATORS)
     assert not any(REFERENCE.get(name, name).startswith(("contrib", "Quick")) for name in OPERATORS)
 
 

@@ -114,7 +114,7 @@ def test_a_sum_is_no_part_of_the_norm_and_multipliers_are(skip: str, is_read: bo
     formed = drop_unused(fuse_norms(graph, infer_types(graph), {}))
     assert [node.op for node in formed.nodes] == ops
     rng = np.random.default_rng(1)
-    feeds: dict[str, Array] = {each.name: rng.standard_normal((3, 5, 16)).astype(np.float32) for each in graph.inputs}
+    feeds: dict[str, Array] = {port.name: rng.standard_normal((3, 5, 16)).astype(np.float32) for port in graph.inputs}
     for name, value in run(graph, feeds).items():
         np.testing.assert_allclose(run(formed, feeds)[name], value, atol=2e-6)
 

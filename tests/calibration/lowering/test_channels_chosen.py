@@ -102,7 +102,7 @@ def test_with_the_largest_operation_in_float_the_others_are_written_as_before(
     """
     prepared = shrinking()
     plain = seen(prepared, given(prepared))
-    ranges = replace(plain, tensors={name: winning(decibels, each, 32) for name, each in plain.tensors.items()})
+    ranges = replace(plain, tensors={name: winning(decibels, tensor, 32) for name, tensor in plain.tensors.items()})
     _, whole, every = lower_graph(prepared, ranges, CPU_X86)
     _, ops, fewer = lower_graph(prepared, ranges, CPU_X86, in_float=("b",))
     assert [op.name for op in whole] == ["b", "c"] and [op.name for op in ops] == ["c"]

@@ -54,7 +54,7 @@ def test_every_target_is_as_near_as_plain_rounding(target: Target) -> None:
     margin = MARGIN_OF_EVERYTHING if target.scheme.no_floats else MARGIN
     rng = np.random.default_rng(0)
     for seed in range(DRAWN):
-        blocks = [BLOCKS[each] for each in rng.integers(len(BLOCKS), size=rng.integers(1, 7))]
+        blocks = [BLOCKS[integer] for integer in rng.integers(len(BLOCKS), size=rng.integers(1, 7))]
         prepared = prepare(network(blocks, seed)).body
         if not select_int8_ops(prepared):
             continue

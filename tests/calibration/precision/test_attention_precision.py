@@ -61,7 +61,7 @@ def test_the_largest_magnitudes_are_those_of_all_steps(between: str) -> None:
     graph, recorded = network(between), Recorded()
     found = measure_largest(graph, find_large_attention(graph), cast(RecordedRun, recorded))
     values = [run(graph, {"x": state}, ["k", "p"]) | {"x": state} for state in recorded.float_states]
-    expected = {name: max(float(np.abs(each[name]).max()) for each in values) for name in ("x", "k", "p")}
+    expected = {name: max(float(np.abs(value[name]).max()) for value in values) for name in ("x", "k", "p")}
     assert found == pytest.approx(expected, rel=1e-5)
 
 

@@ -92,7 +92,7 @@ def test_attention_of_a_large_network_is_one_kernel(monkeypatch: pytest.MonkeyPa
     with pytest.raises(Opened) as opened:
         measure_operation_errors(prepared, table(prepared), load_target("cpu-x86"), None, None, 4)  # type: ignore[arg-type]
     graph, fed = opened.value.args[0], feeds(prepared)
-    (gates,) = (each for each in graph.inputs if each.name == GATES)
+    (gates,) = (port for port in graph.inputs if port.name == GATES)
     assert (graph.ops().count("MultiHeadAttention"), graph.ops().count("Softmax")) == (1, 0)
     found = run(graph, {**fed, GATES: np.zeros(gates.shape, np.float32)})["output"]
     np.testing.assert_allclose(found, run(prepared, fed)["output"], rtol=0, atol=1e-5)

@@ -244,7 +244,7 @@ def constant_times(monkeypatch: pytest.MonkeyPatch) -> None:
 def quality_of_deployment(bundle: Path) -> NDArray[np.float64]:
     """Return the PSNR in dB of each judging seed's sample, with the bundle's int8 body as it is loaded."""
     given = {"seeds": JUDGE_SEEDS, "condition": {"class": [seed % 2 for seed in JUDGE_SEEDS]}}
-    exact, int8 = (load(bundle, each).sample("ddim:3", guidance=2.0, **given) for each in ("float32", "int8"))
+    exact, int8 = (load(bundle, precision).sample("ddim:3", guidance=2.0, **given) for precision in ("float32", "int8"))
     return psnr(int8, exact)
 
 

@@ -106,9 +106,9 @@ def test_what_is_divided_reaches_as_far_as_before(samples: int) -> None:
     above_1 = 0
     for _ in range(50):
         ends = [(-(rng.uniform(0, 1, 6) ** 4)).tolist(), (rng.uniform(0, 1, 6) ** 4).tolist()]
-        groups = [reaching(*ends), reaching(*(rng.permutation(each).tolist() for each in ends))]
+        groups = [reaching(*ends), reaching(*(rng.permutation(end).tolist() for end in ends))]
         own = found(*groups, samples=samples)
-        furthest = max(max(-each.low, each.high) for each in groups)
+        furthest = max(max(-group.low, group.high) for group in groups)
         assert max(own.ranges.per_group_symmetric) == own.ranges.pooled_symmetric == pytest.approx(furthest, rel=1e-12)
         above_1 += max(own.factors) > 1.01
     assert above_1 or samples == 1
@@ -264,7 +264,7 @@ def test_extremes_of_channels_do_not_depend_on_batches_or_their_order(
     shuffled = values.take(order, axis=samples)
     parts = [shuffled.take(range(i, min(i + size, len(order))), axis=samples) for i in range(0, len(order), size)]
     merged = reduce(merge_histograms, (make_histogram(part, axis) for part in parts))
-    others = tuple(each for each in range(4) if each != channels)
+    others = tuple(number for number in range(4) if number != channels)
     for histogram in (merged, make_histogram(values, axis)):
         assert histogram.lows.tobytes() == values.min(axis=others).tobytes()
         assert histogram.highs.tobytes() == values.max(axis=others).tobytes()

@@ -37,11 +37,11 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
 def same(one: Counts, other: Counts) -> bool:
     assert one.histograms.keys() == other.histograms.keys() and one.histograms
     return all(
-        np.array_equal(each.stored, other.histograms[key].stored)
-        and (each.exponent, each.first) == (other.histograms[key].exponent, other.histograms[key].first)
-        and np.array_equal(each.lows, other.histograms[key].lows)
-        and np.array_equal(each.highs, other.histograms[key].highs)
-        for key, each in one.histograms.items()
+        np.array_equal(histogram.stored, other.histograms[key].stored)
+        and (histogram.exponent, histogram.first) == (other.histograms[key].exponent, other.histograms[key].first)
+        and np.array_equal(histogram.lows, other.histograms[key].lows)
+        and np.array_equal(histogram.highs, other.histograms[key].highs)
+        for key, histogram in one.histograms.items()
     )
 
 

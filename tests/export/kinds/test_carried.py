@@ -92,7 +92,7 @@ def test_a_chunk_far_beyond_the_data_is_warned_of(
 
 def test_the_manifest_says_what_is_carried(bundle: Path) -> None:
     manifest = load(bundle).bundle.manifest
-    assert [(each.name, each.shape, each.bank, each.dtype) for each in manifest.carried] == [
+    assert [(tensor.name, tensor.shape, tensor.bank, tensor.dtype) for tensor in manifest.carried] == [
         ("past", (WIDTH, PAST), "step", "float32"),
         ("count", (1,), "sample", "int64"),
     ]
@@ -105,7 +105,7 @@ def test_the_manifest_says_what_is_carried(bundle: Path) -> None:
         "next_count": ("batch", 1),
     }
     assert manifest.prologue is not None
-    assert not any(each.name.startswith("carried") for each in manifest.prologue.inputs)
+    assert not any(port.name.startswith("carried") for port in manifest.prologue.inputs)
 
 
 @pytest.mark.parametrize(("unroll", "batch"), [(False, None), (True, None), (False, 2)])

@@ -127,7 +127,7 @@ def test_experts_are_in_the_order_of_noise_and_share_what_they_can() -> None:
     text, other = Condition("text", "text", (4,), "float32"), Condition("text", "prompt", (8,), "float32")
     own = Condition("class", "y", (), "int64", null=3, low=0, high=2)
     conditions, inputs = experts.join_conditions((label, text), second, (own, other))
-    assert [(each.name, each.input) for each in conditions][2:] == [("late_text", "late.prompt")]
+    assert [(condition.name, condition.input) for condition in conditions][2:] == [("late_text", "late.prompt")]
     assert inputs == {"class": "y", "late_text": "prompt"}
 
 

@@ -41,8 +41,8 @@ def test_both_networks_read_one_file_of_weights(exported_light: Path) -> None:
 def test_the_light_network_takes_the_features_that_the_full_one_returns(exported_light: Path) -> None:
     manifest = open_bundle(exported_light).manifest
     full, light = manifest.bodies["float32"].graph, manifest.networks["light"].bodies["float32"].graph
-    assert [(each.name, each.shape) for each in full.outputs][1:] == [("next_features", ("batch", 24, 8, 8))]
-    assert ("carried_features", ("batch", 24, 8, 8)) in [(each.name, each.shape) for each in light.inputs]
+    assert [(port.name, port.shape) for port in full.outputs][1:] == [("next_features", ("batch", 24, 8, 8))]
+    assert ("carried_features", ("batch", 24, 8, 8)) in [(port.name, port.shape) for port in light.inputs]
     assert manifest.features is not None and (manifest.features.cut, manifest.features.is_read) == ("depth1", False)
 
 

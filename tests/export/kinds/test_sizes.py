@@ -66,7 +66,7 @@ def test_ports_and_rows_are_called_after_what_they_follow(bundle_of_sizes: Path)
     shapes = {tensor.name: tensor.shape for tensor in (*body.inputs, *body.outputs)}
     assert shapes["x"] == shapes["output"] == ("batch", 1, "height", "width")
     assert ("batch", 16, "height", "width") in [
-        each.shape for each in body.inputs if each.role == "row"
+        port.shape for port in body.inputs if port.role == "row"
     ]  # the picture's
     assert "picture" not in shapes, "what the picture becomes is made once, in the prologue"
     assert [size.name for size in manifest.sizes] == ["height", "width"]
@@ -86,7 +86,7 @@ def test_a_graph_knows_its_sizes_and_what_follows_from_them(bundle_of_sizes: Pat
 def test_it_is_verified_at_several_sizes(bundle_of_sizes: Path) -> None:
     bundle = open_bundle(bundle_of_sizes)
     table = msgspec.json.decode(bundle.read(bundle.manifest.verification or ""), type=Verification)
-    visited = [each.sizes for each in table.comparisons]
+    visited = [comparison.sizes for comparison in table.comparisons]
     for sizes in sizes_to_verify(bundle.manifest):
         assert sizes in visited
     assert table.worst.relative <= 1e-4 or table.worst.stage == "float16"

@@ -148,7 +148,7 @@ def test_an_onnx_file_of_tokens_needs_no_time(sampler, tmp_path):
     with cache_operations():
         torch.onnx.export(Timeless().eval(), example, file, dynamo=True, dynamic_shapes=axes, verbose=False, **named)
     written = msgspec.to_builtins(
-        {each: getattr(spec(), each) for each in ("name", "x_shape", "conditions", "prediction")}
+        {name: getattr(spec(), name) for name in ("name", "x_shape", "conditions", "prediction")}
     )
     written |= {"schedule": {"kind": "flow"}, "vocabulary": {"size": 16, "mask": 16}}
     (tmp_path / "spec.json").write_bytes(msgspec.json.encode(written | {"x": "input_ids", "output": "logits"}))

@@ -85,7 +85,7 @@ def test_threads_switch_without_mixing_and_memory_does_not_grow(folder: Path) ->
     paths = [folder / f"{number}.safetensors" for number in (0, 1)]
     choices = [None, *({path: strength} for path in paths for strength in (0.3, 0.6, 1.0))]
     sampler = load(folder / "slots")
-    samplers = [sampler.with_options(adapters=each) for each in choices]
+    samplers = [sampler.with_options(adapters=choice) for choice in choices]
     expected = [each.sample(PLAN, [3]) for each in samplers]
 
     def same(turn: int) -> bool:

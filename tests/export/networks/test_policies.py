@@ -25,7 +25,7 @@ def test_a_flow_policy_samples_as_its_euler_loop_and_keeps_its_order_of_axes(tmp
     camera = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32)).astype(np.uint8)
     with fewstep.runtime.load(tmp_path / "bundle") as sampler, torch.no_grad():
         manifest = sampler.bundle.manifest
-        assert manifest.conditioner is not None and [each.name for each in manifest.conditioner.inputs] == ["camera"]
+        assert manifest.conditioner is not None and [port.name for port in manifest.conditioner.inputs] == ["camera"]
         found = sampler.sample("euler:5@trailing", SEEDS, {"camera": camera})
         x = torch.from_numpy(np.stack([noise.normal(seed, 0, manifest.x_shape) for seed in SEEDS]))
         times = torch.linspace(1, 0, 6)

@@ -376,7 +376,7 @@ def test_the_module_is_left_as_it_was() -> None:
     net = Net(Branching())
     with pytest.raises(UserError):
         source(net).trace()
-    assert not any(each._forward_hooks or each._forward_pre_hooks for each in net.modules())
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in net.modules())
 
 
 def test_errors_that_are_causes_of_each_other_are_explained() -> None:

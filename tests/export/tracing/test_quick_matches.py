@@ -27,7 +27,7 @@ class Graph:
 
 @pytest.mark.parametrize(("op", "reads"), [("Add", False), ("Slice", True)])
 def test_a_node_that_ends_no_pattern_costs_nothing(op: str, reads: bool) -> None:
-    (halves,) = (each for each in rewriter._DEFAULT_REWRITE_RULES if each.name == "SlicesSplit")
+    (halves,) = (rule for rule in rewriter._DEFAULT_REWRITE_RULES if rule.name == "SlicesSplit")
     model: Any = Graph()
     node = ir.node(op, [ir.Value(name=name) for name in ("x", "y")])
     with pytest.raises(Unread):
@@ -60,7 +60,7 @@ def test_so_is_one_whose_matcher_has_other_methods(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_pattern_without_a_list_of_its_last_nodes_goes_through_the_graph() -> None:
-    (halves,) = (each for each in rewriter._DEFAULT_REWRITE_RULES if each.name == "SlicesSplit")
+    (halves,) = (rule for rule in rewriter._DEFAULT_REWRITE_RULES if rule.name == "SlicesSplit")
     matcher: Any = SimplePatternMatcher(halves._target_pattern)
     matcher.pattern = object()
     calls: list[tuple[Any, ...]] = []

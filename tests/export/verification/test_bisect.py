@@ -86,7 +86,7 @@ def test_an_overflow_is_found_in_one_run_after_a_mask_that_may(monkeypatch: pyte
         mask=np.float32([0, -1e9, 0, 0]),
         thousand=1000.0,
     )
-    body = body.with_nodes(replace(each, name="") for each in body.nodes)
+    body = body.with_nodes(replace(node, name="") for node in body.nodes)
     runs, run = list[None](), bisect.open_prepared
     monkeypatch.setattr(bisect, "open_prepared", lambda *given: runs.append(None) or run(*given))
     point = ComparisonPoint(3.0, {"x": np.zeros((1, 4), np.float32)}, {})

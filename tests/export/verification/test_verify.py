@@ -31,10 +31,10 @@ def spoil(graph: Graph, weight: str) -> Graph:
 
 def test_torch_the_exported_and_the_prepared_graph_agree_and_float16_rounds_at_each_time(unet: Exported) -> None:
     table = verify(unet.source.spec, unet.traced, unet.prepared)
-    rounded = [each for each in table.comparisons if each.stage == "float16"]
+    rounded = [comparison for comparison in table.comparisons if comparison.stage == "float16"]
     assert len({each.time for each in rounded}) == len(rounded) == TIMES
     assert len(table.comparisons) - TIMES == 2 * TIMES * len(BATCHES)
-    assert all(1e-5 < each.relative < 2e-2 for each in rounded) and table.worst.relative < 1e-5
+    assert all(1e-5 < comparison.relative < 2e-2 for comparison in rounded) and table.worst.relative < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ class Loud(Tiny):
 def test_a_network_that_float16_cannot_hold_is_exported_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     _, table = verify_source(source(Loud()))
     assert table.worst.relative < 1e-5
-    assert max(each.relative for each in table.comparisons if each.stage == "float16") > 1
+    assert max(comparison.relative for comparison in table.comparisons if comparison.stage == "float16") > 1
     (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")
     assert said.startswith("Loud in float16 differs from float32 and overflows at ")
     assert "from node 'pow_1' (Pow) on (also at time " in said and said.count(" time ") == TIMES
@@ -122,8 +122,8 @@ def test_a_network_that_float16_cannot_hold_is_exported_with_a_warning(caplog: p
 def test_a_quick_verification_compares_what_is_deployed_at_few_points(unet: Exported) -> None:
     """One sample of each label that no other point has, and one batch of pure noise and of the cleanest time."""
     table = verify(unet.source.spec, unet.traced, unet.prepared, scope="quick")
-    assert table.scope == "quick" and {each.stage for each in table.comparisons} == {"prepared", "float16"}
-    assert [each.batch for each in table.comparisons if each.stage == "prepared"] == [1, 1, 2]
+    assert table.scope == "quick" and {comparison.stage for comparison in table.comparisons} == {"prepared", "float16"}
+    assert [comparison.batch for comparison in table.comparisons if comparison.stage == "prepared"] == [1, 1, 2]
     assert table.worst.relative < 1e-5
 
 
@@ -144,9 +144,9 @@ def test_evaluations_are_counted_before_they_run(unet: Exported, scope: Scope, c
             return unet.traced.reference.output(feeds, where)
 
     table = verify(unet.source.spec, replace(unet.traced, reference=Counted()), unet.prepared, scope=scope)  # type: ignore[arg-type]
-    mixed = max(each.batch for each in table.comparisons) if scope == "full" else 0
+    mixed = max(comparison.batch for comparison in table.comparisons) if scope == "full" else 0
     assert (
-        sum(rows) + sum(each.batch for each in table.comparisons) + mixed
+        sum(rows) + sum(comparison.batch for comparison in table.comparisons) + mixed
         == count
         == count_samples(unet.source.spec, scope)
     )
@@ -267,7 +267,7 @@ def test_a_difference_at_an_edge_of_a_condition_is_found_and_named(
 def test_a_network_without_an_answer_at_an_edge_is_exported_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     made, traced = trace_mask("int64", [0, 0, 0, 0], torch.nan)
     table = verify(made.spec, traced, prepare(traced.graph))
-    assert "keys all 0" not in (each.edge for each in table.comparisons) and table.worst.relative < 1e-6
+    assert "keys all 0" not in (comparison.edge for comparison in table.comparisons) and table.worst.relative < 1e-6
     (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")
     assert said.startswith("the output of Other is not finite at time 999, batch 1, keys all 0, from ")
     assert said.endswith("; pass no sample with that value")

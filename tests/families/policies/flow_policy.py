@@ -26,7 +26,7 @@ class Prefix(nn.Module):
         self.wide, self.narrow = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (split(each) for each in self.qkv(F.layer_norm(h, (WIDTH,))).chunk(3, dim=2))
+        q, k, v = (split(part) for part in self.qkv(F.layer_norm(h, (WIDTH,))).chunk(3, dim=2))
         h = h + F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return h + self.narrow(F.gelu(self.wide(F.layer_norm(h, (WIDTH,))))), k, v
 
@@ -40,7 +40,7 @@ class Expert(nn.Module):
         self.wide, self.narrow = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
 
     def forward(self, h: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        q, k, v = (split(each) for each in self.qkv(F.layer_norm(h, (WIDTH,))).chunk(3, dim=2))
+        q, k, v = (split(part) for part in self.qkv(F.layer_norm(h, (WIDTH,))).chunk(3, dim=2))
         seen = F.scaled_dot_product_attention(q, torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2))
         h = h + self.out(seen.transpose(1, 2).flatten(2))
         return h + self.narrow(F.gelu(self.wide(F.layer_norm(h, (WIDTH,)))))

@@ -89,7 +89,7 @@ def test_the_file_has_the_opset_whose_conv_takes_bfloat16(tmp_path: Path) -> Non
     form = cuda_form(in_bfloat16(text, w=np.eye(4, dtype=np.float32)[:, :, None, None]))
     io.save(form, tmp_path / "form.onnx")
     model = onnx.load(tmp_path / "form.onnx")
-    assert [each.version for each in model.opset_import if not each.domain] == [OPSET_OF_CONV]
+    assert [opset.version for opset in model.opset_import if not opset.domain] == [OPSET_OF_CONV]
     onnx.checker.check_model(model, full_check=True)  # its types too: Conv of opset 20 takes no bfloat16
 
 

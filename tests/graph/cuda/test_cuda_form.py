@@ -113,13 +113,15 @@ def test_other_operations_keep_channels_last(tail: str, transposes: int) -> None
         "flat": np.int64([0, 8, 30]),
     }
     used = {name for each in before.nodes for name in each.inputs}
-    known = {name: each for name, each in constants.items() if name in used}
+    known = {name: constant for name, constant in constants.items() if name in used}
     after = assert_same_form(replace(before, constants={**before.constants, **known}), rtol=3e-6)
     assert len(norms(after)) == 1 and form_size(after).transposes == transposes
 
 
 def with_constants(graph: Graph, **constants: object) -> Graph:
-    return replace(graph, constants={**graph.constants, **{name: np.asarray(each) for name, each in constants.items()}})
+    return replace(
+        graph, constants={**graph.constants, **{name: np.asarray(constant) for name, constant in constants.items()}}
+    )
 
 
 @pytest.mark.parametrize("sizes", [[0, 0, 0, -1], [0, 8, 0, 1], [0, 8, 7, 1], [0, -1, 7, 1]], ids=str)
@@ -226,7 +228,7 @@ def test_a_scale_of_the_scores_is_part_of_the_attention() -> None:
     ids=str,
 )
 def test_attention_is_long_if_half_of_it_has_many_keys(keys: tuple[str, ...], is_long: bool) -> None:
-    inputs = ", ".join(f"float[batch, {each}, 8] k{number}" for number, each in enumerate(keys))
+    inputs = ", ".join(f"float[batch, {key}, 8] k{number}" for number, key in enumerate(keys))
     lines, last = [], "x"
     for number in range(len(keys)):
         lines.append(

@@ -88,11 +88,11 @@ def test_a_condition_with_little_work_is_the_prologues() -> None:
     body = f"own = MatMul(state, u) both = Add(seen, own) {TIMED.format('both')}"
     graph = observing(others=", float[batch, 4] state", body=body)
     cut = cut_conditioner(graph, worth=MACS, little=MACS // 32)
-    assert cut.conditioner is not None and [each.name for each in cut.conditioner.inputs] == ["picture"]
-    assert cut.prologue is not None and {each.name for each in cut.prologue.inputs} == {"time", "state", "seen"}
+    assert cut.conditioner is not None and [port.name for port in cut.conditioner.inputs] == ["picture"]
+    assert cut.prologue is not None and {port.name for port in cut.prologue.inputs} == {"time", "state", "seen"}
     assert_equivalent(graph, cut)
     whole = cut_conditioner(graph, worth=MACS, little=MACS // 32 + 1)
-    assert whole.conditioner is not None and {each.name for each in whole.conditioner.inputs} == {"picture", "state"}
+    assert whole.conditioner is not None and {port.name for port in whole.conditioner.inputs} == {"picture", "state"}
 
 
 def test_a_condition_whose_cut_would_move_the_encoder_stays_in_the_conditioner() -> None:

@@ -112,7 +112,7 @@ OF_CUTS: dict[str, Any] = {
 def test_the_body_takes_and_makes_what_it_has_to(text: str, inputs: str, ops: str, limit: int) -> None:
     whole = graph_of_text(text, **CONSTANTS, **OF_CUTS)
     prepared = cut_prologue(whole, row_limit=limit)
-    assert [each.name for each in prepared.body.inputs] == inputs.split()
+    assert [port.name for port in prepared.body.inputs] == inputs.split()
     assert prepared.body.ops() == tuple(ops.split())
     assert prepared.prologue is not None and drop_unused(prepared.prologue).nodes == prepared.prologue.nodes
     assert_equivalent(whole, prepared)
@@ -144,7 +144,7 @@ def test_a_graph_stays_whole_where_nothing_can_be_cut(text: str) -> None:
 )
 def test_a_whole_graph_of_tokens_loses_the_time_that_it_does_not_read(x: str, body: str, inputs: list[str]) -> None:
     whole = graph_of_text(f"({x}[batch, 4] x, float[batch, 1] time) => (float[batch, 4] y) {{ {body} }}")
-    assert [each.name for each in cut_prologue(whole).body.inputs] == inputs
+    assert [port.name for port in cut_prologue(whole).body.inputs] == inputs
 
 
 def test_a_row_above_the_limit_is_made_in_the_body_from_something_smaller() -> None:

@@ -116,12 +116,12 @@ def test_int8_is_shown_next_to_float16(bundle: Path) -> None:
     for precision in ("int8", "float16"):
         manifest = build(BuildOptions(bundle, device=("sm89",), precision=precision)).manifest  # type: ignore[arg-type]
     known = read_costs(open_bundle(bundle))
-    int8, half = (known[each.file] for each in manifest.engines if each.body != "prologue")
+    int8, half = (known[engine.file] for engine in manifest.engines if engine.body != "prologue")
     assert int8.batch == half.batch == 4 and set(int8.bounds) == {"RTX 4090"}
     assert half.kernels > 0 and (half.bytes or 0) > 0 and half.int8_share == 0 < int8.int8_share < 1
     assert sum(int8.macs.values()) == sum(half.macs.values())
     lines = cost_lines(manifest.engines, known)
-    (shown,) = (lines[each.file] for each in manifest.engines if each.body == "int8-tensorrt")
+    (shown,) = (lines[engine.file] for engine in manifest.engines if engine.body == "int8-tensorrt")
     assert shown[0].endswith(f"float16: {half.kernels} kernels, {half.traffic_text}")
     assert shown[1] == f"a bound, not a time: RTX 4090 {1e3 * int8.bounds['RTX 4090']:.3g} ms"
     quicker = min((int8, "int8-tensorrt"), (half, "float16"), key=lambda each: each[0].bounds["RTX 4090"])[1]
@@ -159,7 +159,7 @@ def test_each_network_has_engines_of_its_own(bundle: Path, worker: Path) -> None
     options = BuildOptions(bundle, device=("sm89",))
     bodies = ("prologue", "int8-tensorrt")
     expected = [(name, network) for network in ("noisy", "denoiser") for name in bodies]
-    assert [(each.body, each.network) for each in list_requests(options)] == expected
+    assert [(request.body, request.network) for request in list_requests(options)] == expected
     built = build(options)
     assert built_and_kept(built) == ([f"{name} sm89" for name, _ in expected], [])
     manifest = open_bundle(bundle).manifest
@@ -265,7 +265,7 @@ def test_a_dla_takes_one_batch_in_float16(bundle: Path, worker: Path, jetson: No
         build(options)
     made = build(replace(options, min_batch="2", max_batch="2"))
     flags = [sidecar(bundle, engine).built_from.flags for engine in made.built]
-    assert [each.get("dla") for each in flags] == [None, 0]
+    assert [flag.get("dla") for flag in flags] == [None, 0]
 
 
 @needs_tensorrt_rtx

@@ -72,7 +72,7 @@ def test_a_body_without_gain_gets_no_form(tiny_bundle: Path, caplog: pytest.LogC
     with caplog.at_level(logging.INFO, "fewstep"):
         assert build(BuildOptions(tiny_bundle, BACKEND, precision="float32")).manifest.engines == ()
     kernels = form_size(io.load(tiny_bundle / "graphs/body.onnx", root=tiny_bundle)).kernels
-    assert [each for each in caplog.messages if "is not rewritten" in each] == [
+    assert [message for message in caplog.messages if "is not rewritten" in message] == [
         f"float32 is not rewritten for {BACKEND}: the result would have {kernels} kernels, and the graph has {kernels}"
     ]
 

@@ -57,7 +57,7 @@ def test_kernels_have_types_bytes_and_macs() -> None:
     ]
     assert read.macs == {"int8": pixels * 32 * 32 * 9, "float16": pixels * 32 * 64}
     assert read.outputs == {"float16": 1, "float32": 1}
-    assert [(each.name, each.multiplies) for each in read.convolutions] == [("conv", "int8")]
+    assert [(convolution.name, convolution.multiplies) for convolution in read.convolutions] == [("conv", "int8")]
     assert read.bytes == sum(each.bytes or 0 for each in read.each)
 
 

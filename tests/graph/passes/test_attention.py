@@ -41,7 +41,7 @@ def test_a_slice_of_more_or_of_another_axis_is_no_index(end: int, squeezed: int)
         "(float[batch, 1, 1, 3] x) => (float[batch, 1, 3] y) { a = Slice(x, start, end, axis) y = Squeeze(a, place) }"
     )
     numbers = {"start": 0, "end": end, "axis": 1, "place": squeezed}
-    assert_rewritten(simplify_attention, text, None, **{name: np.int64([each]) for name, each in numbers.items()})
+    assert_rewritten(simplify_attention, text, None, **{name: np.int64([number]) for name, number in numbers.items()})
 
 
 def test_a_scale_that_divides_is_one_too() -> None:
@@ -66,7 +66,7 @@ FORMED = "Unsqueeze Unsqueeze MatMul {}Softmax Unsqueeze MatMul Squeeze"
 )
 def test_attention_of_three_axes_gets_one_of_heads(body: str, scaled: str) -> None:
     after = assert_rewritten(form_attention, f"{TOKENS} {{ {body} }}", FORMED.format(scaled), half=0.5)
-    assert next(each for each in after.nodes if each.op == "Softmax").attributes["axis"] == -1
+    assert next(node for node in after.nodes if node.op == "Softmax").attributes["axis"] == -1
     assert form_attention(after).nodes == after.nodes
 
 
@@ -80,9 +80,9 @@ def test_weights_are_not_turned_around(heads: str) -> None:
         {{ s = MatMul(q, k) w = Softmax<axis=-1>(s) turned = Transpose<perm={perm}>(w) y = MatMul(v, turned) }}"""
     )
     after = simplify(before)
-    made = [each for each in after.nodes if each.op in ("MatMul", "Softmax", "Transpose")]
-    assert [each.op for each in made] == ["MatMul", "Softmax", "Transpose", "MatMul", "Transpose"] or not heads
-    assert made[-2].op == "MatMul" and made[-2].inputs[0] in {each.output for each in made if each.op == "Softmax"}
+    made = [node for node in after.nodes if node.op in ("MatMul", "Softmax", "Transpose")]
+    assert [node.op for node in made] == ["MatMul", "Softmax", "Transpose", "MatMul", "Transpose"] or not heads
+    assert made[-2].op == "MatMul" and made[-2].inputs[0] in {node.output for node in made if node.op == "Softmax"}
     assert_same(before, after, rtol=1e-6)
 
 

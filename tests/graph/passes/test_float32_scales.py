@@ -25,7 +25,7 @@ def test_pairs_round_in_float32_and_the_rest_stays_float16() -> None:
         zero=np.int8(0),
     )
     wide = float32_scales(graph)
-    assert {str(each.dtype) for each in wide.constants.values()} == {"float32", "int8"}
+    assert {str(constant.dtype) for constant in wide.constants.values()} == {"float32", "int8"}
     assert wide.ops().count("Cast") == 2 + 1 + 2  # one before both codes, one after each
     x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
     half = x.astype(np.float16).astype(np.float32)
@@ -34,7 +34,7 @@ def test_pairs_round_in_float32_and_the_rest_stays_float16() -> None:
     found = run(wide, {"x": x}, also=["a16", "b16"])
     np.testing.assert_array_equal(found["a16"], fine_part)
     np.testing.assert_array_equal(found["b16"], coarse_part)
-    types = {each.name: str(each.dtype) for each in infer_types(wide).values.values()}
+    types = {value.name: str(value.dtype) for value in infer_types(wide).values.values()}
     assert {types[name] for name in ("half", "a16", "b16", "sum")} == {"float16"}
 
 
@@ -45,5 +45,5 @@ def test_scales_of_bfloat16_are_written_so_too() -> None:
     numbers = {"scale": np.asarray(0.0123, BFLOAT16), "zero": np.int8(0)}
     graph = graph_of_text(f"(float[batch, 4] x) => (float[batch, 4] y) {{ {body} }}", **numbers)
     wide = float32_scales(graph)
-    assert {str(each.dtype) for each in wide.constants.values()} == {"float32", "int8"}
-    assert [each.attributes["to"] for each in wide.nodes if each.outputs == ("again",)] == [onnx.TensorProto.BFLOAT16]
+    assert {str(constant.dtype) for constant in wide.constants.values()} == {"float32", "int8"}
+    assert [node.attributes["to"] for node in wide.nodes if node.outputs == ("again",)] == [onnx.TensorProto.BFLOAT16]

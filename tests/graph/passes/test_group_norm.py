@@ -18,7 +18,10 @@ SPREAD = ("ReduceMean", "Reshape", "ReduceMean", "Expand", "Reshape")
 def group_norm(
     shape: tuple[int | str, ...] = SHAPE, scale: float = 1.0, shift: float = 0.0, **attributes: float
 ) -> Graph:
-    sizes, epsilon = ", ".join(map(str, shape)), ", ".join(f"{name}={each}" for name, each in attributes.items())
+    sizes, epsilon = (
+        ", ".join(map(str, shape)),
+        ", ".join(f"{name}={attribute}" for name, attribute in attributes.items()),
+    )
     return graph_of_text(
         f"""(float[batch, {sizes}] x) => (float[batch, {sizes}] y) {{
             grouped = Reshape(x, groups)

@@ -132,7 +132,7 @@ def tokens(source: str, reader: str = "time") -> Graph:
 def test_what_x_has_no_part_in_reads_the_batch_off_its_own_input(source: str, reader: str) -> None:
     before = tokens(source, reader)
     after = reroute_shape_reads(before)
-    assert [each.inputs for each in after.nodes if each.op == "Shape"] == [(source,), (reader,)]
+    assert [node.inputs for node in after.nodes if node.op == "Shape"] == [(source,), (reader,)]
     assert_same(before, after)
     prepared = prepare(before)
     assert prepared.prologue is not None
@@ -147,11 +147,11 @@ def test_sizes_of_what_a_reader_follows_from_anyway_stay() -> None:
 def test_a_condition_does_not_read_the_batch_of_the_time() -> None:
     """Otherwise it would move from the conditioner to the prologue, which runs at every time."""
     after = reroute_shape_reads(tokens("time", "text"))
-    assert [each.inputs for each in after.nodes if each.op == "Shape"] == [("time",), ("text",)]
+    assert [node.inputs for node in after.nodes if node.op == "Shape"] == [("time",), ("text",)]
 
 
 def assert_reads_the_same(before: Graph) -> None:
-    assert [each.inputs for each in reroute_shape_reads(before).nodes] == [each.inputs for each in before.nodes]
+    assert [node.inputs for node in reroute_shape_reads(before).nodes] == [node.inputs for node in before.nodes]
 
 
 def test_one_time_for_all_samples_keeps_the_batch_of_x() -> None:
@@ -189,7 +189,7 @@ def test_a_size_that_the_input_lacks_is_copied_in_no_round() -> None:
     )
     once = reroute_shape_reads(before)
     assert_same(before, once)
-    assert [each.outputs for each in reroute_shape_reads(once).nodes] == [each.outputs for each in once.nodes]
+    assert [node.outputs for node in reroute_shape_reads(once).nodes] == [node.outputs for node in once.nodes]
 
 
 MIX = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)

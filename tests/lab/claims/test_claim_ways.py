@@ -23,7 +23,7 @@ from lab.claims.settings import APART, Setting
 
 
 def claims_of(system: str, control: str | None = None) -> list[Claim]:
-    found = [each for each in CLAIMS if each.system == system and control in (None, each.control)]
+    found = [claim for claim in CLAIMS if claim.system == system and control in (None, claim.control)]
     assert found
     return found
 

@@ -227,7 +227,7 @@ def test_fits_come_first_then_the_longest_model(tmp_path: Path, monkeypatch: pyt
     short = line(Gain(1.0, 0.4), None)
     for each in (short, msgspec.structs.replace(short, model="cifar10", plain_ms=10)):
         claim_lines.keep(each)
-    fits, *plans = ("dit_flow", "fits"), *((each, "plans") for each in ("cifar10", "fashion_mnist", "dit_flow"))
+    fits, *plans = ("dit_flow", "fits"), *((name, "plans") for name in ("cifar10", "fashion_mnist", "dit_flow"))
     assert longest_first([*reversed(plans), fits]) == [fits, *plans]
 
 

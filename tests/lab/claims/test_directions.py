@@ -68,7 +68,7 @@ def test_no_kept_line_has_a_figure_that_gets_worse_with_steps() -> None:
     kept, by_name = claim_lines.load_kept(), {}
     for each in CLAIMS:
         by_name |= {(model, each.system, each.figure, each.control): each for model in each.models}
-    known = {each.key: each for each in kept.directions}
+    known = {direction.key: direction for direction in kept.directions}
     assert len(kept.lines) > 100
     for line in kept.lines:
         its = by_name[line.model, line.system, line.figure, line.control]
@@ -82,7 +82,11 @@ def test_each_kept_direction_is_of_a_claim_or_one_that_systems_md_states() -> No
     named = {
         key_of(model, each.figure, pair) for each in CLAIMS for model in each.models for pair in pairs_of(model, each)
     }
-    others = {(each.network, each.few) for each in claim_lines.load_kept().directions if each.key not in named}
+    others = {
+        (direction.network, direction.few)
+        for direction in claim_lines.load_kept().directions
+        if direction.key not in named
+    }
     assert others == {
         ("convnext_v_cosine", "ddim:20"), ("dit_flow", "ddim:20"), ("unet_epsilon_linear", "ddim:20"),
         ("speech_ncsn", "dpmpp_2m_sde:6"), ("resfusion", "dpmpp_2m_sde:4"), ("fashion_mnist", "fitted:5"),
@@ -142,7 +146,9 @@ def test_few_evaluations_for_voices_are_judged_along_the_sampler_of_each_claim(
     claim, *others = (each for each in CLAIMS if each.system == system and "speech_ncsn" in each.models)
     pair = pairs_of("speech_ncsn", claim)[0]
     (found,) = (
-        each for each in claim_lines.load_kept().directions if each.key == key_of("speech_ncsn", claim.figure, pair)
+        direction
+        for direction in claim_lines.load_kept().directions
+        if direction.key == key_of("speech_ncsn", claim.figure, pair)
     )
     assert {each.compared[0] for each in others if each.compared} <= {claim.network}
     assert [plan.partition(":")[0] for plan in (found.few, found.many)] == [solver, solver]

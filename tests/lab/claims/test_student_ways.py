@@ -45,7 +45,7 @@ def setting(ran: list[Run]) -> Any:
 
 
 def claims_of(system: str) -> list[Claim]:
-    return [each for each in CLAIMS if each.system == system]
+    return [claim for claim in CLAIMS if claim.system == system]
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_without_the_option_nothing_changes() -> None:
 def test_graphs_compute_what_the_module_does() -> None:
     source = rewritten("pag:all", blocks=1)
     traced = source.trace()
-    assert {each.name for each in traced.graph.inputs} == {"x", "time", "text", "perturbed"}
+    assert {port.name for port in traced.graph.inputs} == {"x", "time", "text", "perturbed"}
     assert verify(source.spec, traced, prepare(traced.graph)).worst.relative < 1e-5
 
 

@@ -64,7 +64,7 @@ def test_a_negative_text_is_subtracted_inside_of_cross_attention() -> None:
     negative = torch.randn(3, WORDS, WIDTH, generator=torch.Generator().manual_seed(2))
     scale = torch.tensor([0.2, 0.5, 0.0])
     source, own = rewritten("nasa:all"), Net()
-    assert [each.name for each in source.spec.conditions] == ["text", "negative_text", "negative_scale"]
+    assert [condition.name for condition in source.spec.conditions] == ["text", "negative_text", "negative_scale"]
     encoded = negative + own.encoder(negative, negative)
     for block in own.blocks:
         block.words = Away(block.words, encoded, scale)
@@ -105,7 +105,7 @@ def test_carried_tensors_stand_after_the_conditions() -> None:
     spec, (x, time, text) = msgspec.structs.replace(SPEC, carried=(Carried("past", (2, 4, 4)),)), inputs()
     module, own, past, away = Carrying(), Carrying(), torch.ones(3, 2, 4, 4), torch.ones(3, WORDS, WIDTH)
     _, taken = pag(*nasa(module, spec, "all"), "all")
-    assert [each.name for each in taken.conditions[1:]] == ["negative_text", "negative_scale", "perturbed"]
+    assert [condition.name for condition in taken.conditions[1:]] == ["negative_text", "negative_scale", "perturbed"]
     found, kept = module(x, time, text, away, torch.zeros(3), torch.zeros(3), past)
     torch.testing.assert_close(found, own(x, time, text, past)[0], atol=1e-6, rtol=0)
     steered, _ = module(x, time, text, away, torch.ones(3), torch.zeros(3), past)
@@ -141,8 +141,16 @@ def test_each_change_is_of_the_module_as_it_was() -> None:
     x, time, text = inputs()
     away, one = torch.randn(3, WORDS, WIDTH, generator=torch.Generator().manual_seed(2)), torch.ones(3)
     first, last = rewritten("nasa", "pag:all"), rewritten("pag:all", "nasa")
-    assert [each.name for each in first.spec.conditions[1:]] == ["negative_text", "negative_scale", "perturbed"]
-    assert [each.name for each in last.spec.conditions[1:]] == ["perturbed", "negative_text", "negative_scale"]
+    assert [condition.name for condition in first.spec.conditions[1:]] == [
+        "negative_text",
+        "negative_scale",
+        "perturbed",
+    ]
+    assert [condition.name for condition in last.spec.conditions[1:]] == [
+        "perturbed",
+        "negative_text",
+        "negative_scale",
+    ]
     zero = torch.zeros(3)
     torch.testing.assert_close(
         first.module(x, time, text, away, one, zero), last.module(x, time, text, zero, away, one)

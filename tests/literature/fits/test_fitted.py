@@ -148,8 +148,8 @@ def test_each_step_is_the_least_squares_of_its_own_columns():
     assert [step.time for step in fitted.steps] == [step.time for step in plan.steps]
     states = list(block.run(fitted, block.step_network(sampler, fitted)))
     columns = [states[1].before[0], states[1].x0, states[0].x0]
-    rows, *_ = np.linalg.lstsq(np.stack([each.ravel() for each in columns], 1).astype(float), wanted[1].ravel())
-    nearest = sum(number * each for number, each in zip(rows, columns, strict=True))
+    rows, *_ = np.linalg.lstsq(np.stack([column.ravel() for column in columns], 1).astype(float), wanted[1].ravel())
+    nearest = sum(number * column for number, column in zip(rows, columns, strict=True))
     np.testing.assert_allclose(states[2].before[0], nearest, atol=1e-4)
     residual = finish(fitted, states).reshape(8, -1) - wanted[3]
     np.testing.assert_allclose(np.sum(residual * states[3].x0.reshape(8, -1)), 0, atol=1e-2)  # nothing is left along it

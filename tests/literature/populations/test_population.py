@@ -221,7 +221,7 @@ def test_the_best_of_n_is_the_best_of_the_seed_s_particles(sampler: Sampler) -> 
     assert made.samples.shape == (2, 6, 1, 4, 4) and made.evaluations == 4
     first = sampler.sample(plan, [3, 9], {"class": [0, 2]})
     np.testing.assert_array_equal(made.samples[:, 0], first)  # particle 0 has the seed's own noise
-    last = np.stack([each[total(each).argmax()] for each in made.samples])
+    last = np.stack([sample[total(sample).argmax()] for sample in made.samples])
     assert made.best().shape == last.shape and (made.log_weights.argmax(1) < 6).all()
 
 
@@ -283,7 +283,7 @@ def test_a_particle_of_weight_nought_ends(sampler: Sampler, choice) -> None:
         return np.where(np.arange(len(state.u)) == 2, 0, -np.inf if state.index == 1 else 0)
 
     made = population(sampler, "ddpm:4", weigh, [3], 4, {"class": [0]}, at=[1], choice=choice)
-    assert [each.tolist() for each in made.ancestors] == [[[2] * 4]] and (made.weights() == 0.25).all()
+    assert [ancestor.tolist() for ancestor in made.ancestors] == [[[2] * 4]] and (made.weights() == 0.25).all()
 
 
 def test_a_plan_runs_in_the_body_s_groups(sampler: Sampler, two_groups: Sampler) -> None:

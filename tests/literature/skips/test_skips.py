@@ -227,7 +227,7 @@ def test_factors_of_one_leave_the_network_as_it_is() -> None:
         torch.export.export(source.module, inputs(), strict=False)
         for source in (own_source("skip_tuning:1"), own_source())
     )
-    ones, plain = ([(n.target, n.name) for n in each.graph.nodes if n.op == "call_function"] for each in programs)
+    ones, plain = ([(n.target, n.name) for n in program.graph.nodes if n.op == "call_function"] for program in programs)
     assert ones == plain
 
 

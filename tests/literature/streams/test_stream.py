@@ -226,7 +226,7 @@ def test_after_the_largest_number_of_skips_in_a_row_a_frame_is_processed(
     scene that soon moves again has fewer skips.
     """
     frames = stream(sampler, **LCM, mode="sequence", similar=similar)
-    assert [each.index for each in frames(FRAMES[shown]) if each.fresh] == fresh
+    assert [frame.index for frame in frames(FRAMES[shown]) if frame.fresh] == fresh
 
 
 def test_a_frame_is_skipped_by_its_cosine_with_the_last_processed_one(sampler: Sampler) -> None:

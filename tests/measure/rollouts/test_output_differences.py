@@ -63,9 +63,9 @@ def test_the_share_is_of_the_predicted_sample(prediction: Prediction, shaping: S
 
 def test_gain_and_ratio_are_what_was_planted() -> None:
     exact = seen(step())
-    for each in summarize_differences(0, difference_sums(seen(step(), pull=0.1), exact, X)):
-        assert each is not None and is_lost(each)
-        assert each.gain == pytest.approx(0.1) and each.ratio == pytest.approx(20 * np.log10(1 / 0.9))
+    for difference in summarize_differences(0, difference_sums(seen(step(), pull=0.1), exact, X)):
+        assert difference is not None and is_lost(difference)
+        assert difference.gain == pytest.approx(0.1) and difference.ratio == pytest.approx(20 * np.log10(1 / 0.9))
     noisy = summarize_differences(0, difference_sums(seen(step(), noise=0.01), exact, X))
     for each, ratio in zip(noisy, (37, 40), strict=True):  # two conditions differ by more than one and none
         assert each is not None and not is_lost(each)

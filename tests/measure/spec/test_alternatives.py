@@ -84,11 +84,11 @@ def test_a_near_reading_is_excluded_by_significance_alone(
 
 def test_near_readings_change_the_parameter_of_a_schedule_or_its_times() -> None:
     linear = SpecReading(ScheduleSpec("linear", beta_end=0.02), "epsilon")
-    near = [each for each in nearby_readings(linear) if each.is_near]
+    near = [reading for reading in nearby_readings(linear) if reading.is_near]
     assert [each.schedule.beta_end for each in near] == pytest.approx([0.018, 0.022])
     cosine = SpecReading(ScheduleSpec("cosine"), "epsilon")
     schedule = NoiseSchedule(cosine.schedule)
-    times = [each.time(500.0) for each in nearby_readings(cosine) if each.is_near]
+    times = [reading.time(500.0) for reading in nearby_readings(cosine) if reading.is_near]
     assert [schedule.lam(time) - schedule.lam(500.0) for time in times] == pytest.approx([-0.12, 0.12], abs=2e-3)
 
 

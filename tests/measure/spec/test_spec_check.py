@@ -65,7 +65,7 @@ def test_a_right_spec_seems_right_and_is_nearer_than_a_linear_denoiser(kind: str
     """The negative output has the wrong sign."""
     network, facts = exact(kind, prediction)
     found = check_spec(network, facts, DATA, CLASSES, None)
-    assert found.mistake == "" and all(each.error < 1.05 * each.linear for each in found.errors)
+    assert found.mistake == "" and all(error.error < 1.05 * error.linear for error in found.errors)
     assert "seems right" in str(found)
     assert verdict(lambda *asked: -network(*asked), facts) == "its output has the other sign"
 
@@ -365,7 +365,7 @@ def test_a_network_that_denoises_without_its_time_is_not_refused() -> None:
 
     def blind(x: np.ndarray, times: np.ndarray, given: Any) -> np.ndarray:
         ratios = [float(np.mean((row - row.mean()) ** 2)) for row in x]  # 0.15^2 alpha^2 + sigma^2
-        times = [1000 * max(np.roots([1.0225, -0.045, 0.0225 - each]).real.max(), 1e-3) for each in ratios]
+        times = [1000 * max(np.roots([1.0225, -0.045, 0.0225 - ratio]).real.max(), 1e-3) for ratio in ratios]
         return np.concatenate(
             [
                 network(row[None], np.array([time]), {"class": given["class"][i : i + 1]})

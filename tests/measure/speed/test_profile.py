@@ -36,7 +36,7 @@ def test_a_share_is_of_the_medians_of_all_nodes() -> None:
 
 
 def test_an_operation_is_of_one_kind() -> None:
-    operations = [operation for each in KINDS.values() for operation in each.split()]
+    operations = [operation for kind in KINDS.values() for operation in kind.split()]
     assert len(operations) == len(set(operations))
 
 

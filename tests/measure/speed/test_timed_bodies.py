@@ -27,7 +27,7 @@ QUICK = {"batches": (1,), "rounds": 1, "turn_seconds": 0.001, "threads": 1}
 def note_race(raced, contenders, *_, **how):
     """Record the contenders without measuring times."""
     raced.extend(contenders)
-    return Race(2, 1, 1, tuple(Timing(each.name, *[1.0] * 4, 1, *[1.0] * 3, 0, 0) for each in contenders))
+    return Race(2, 1, 1, tuple(Timing(contender.name, *[1.0] * 4, 1, *[1.0] * 3, 0, 0) for contender in contenders))
 
 
 def test_a_body_with_stages_is_one_contender_whose_mean_step_is_timed(tmp_path, monkeypatch):

@@ -174,8 +174,8 @@ def test_a_mean_step_is_timed_of_all_networks_and_of_each(tmp_path: Path) -> Non
     short, long = (matmuls(tmp_path, n) for n in (2, 20))
     several = TimedContender("several", (TimedGraph(long, feeds, 1, "noisy"), TimedGraph(short, feeds, 3, "clean")))
     timings = run_race([several], Turns(rounds=3, seconds=0.05, threads=1)).timings
-    times = {each.name: each.median for each in timings}
-    assert [*times] == ["several", "several, noisy", "several, clean"] and {each.ratio for each in timings} == {1.0}
+    times = {timing.name: timing.median for timing in timings}
+    assert [*times] == ["several", "several, noisy", "several, clean"] and {timing.ratio for timing in timings} == {1.0}
     assert times["several, clean"] < times["several"] < times["several, noisy"]
 
 

@@ -22,7 +22,7 @@ Tensors = dict[str, Tensor]
 
 def layers_of(tensors: Tensors) -> list[str]:
     return [
-        name.removesuffix(".weight") for name, each in tensors.items() if name.endswith(".weight") and each.ndim > 1
+        name.removesuffix(".weight") for name, tensor in tensors.items() if name.endswith(".weight") and tensor.ndim > 1
     ]
 
 

@@ -49,7 +49,7 @@ def same_weights(home: Path, plain: Path) -> bool:
 
 def float8_convolutions(tensors: Tensors, ending: str) -> Tensors:
     """Convolutions in float8, each with its scale."""
-    layers = [name.removesuffix(".weight") for name, each in tensors.items() if each.ndim == 4]
+    layers = [name.removesuffix(".weight") for name, tensor in tensors.items() if tensor.ndim == 4]
     small = {f"{layer}.weight": (tensors[f"{layer}.weight"] / SCALE).to(torch.float8_e4m3fn) for layer in layers}
     return tensors | small | {f"{layer}.{ending}": torch.tensor(SCALE) for layer in layers}
 
@@ -117,16 +117,16 @@ def test_a_matrix_with_the_name_of_a_counter_is_refused(plain: Path, tmp_path: P
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
 def test_prefixes_of_wrappers_are_removed(plain: Path, prefix: str, tmp_path: Path) -> None:
-    home = rewritten(plain, tmp_path / "f", lambda tensors: {prefix + name: each for name, each in tensors.items()})
+    home = rewritten(plain, tmp_path / "f", lambda tensors: {prefix + name: tensor for name, tensor in tensors.items()})
     assert same_weights(home, plain)
 
 
 def test_a_prefix_in_shards_is_removed(plain: Path, tmp_path: Path) -> None:
-    tensors = {f"module.{name}": each for name, each in safetensors.load_file(plain / WEIGHTS).items()}
+    tensors = {f"module.{name}": tensor for name, tensor in safetensors.load_file(plain / WEIGHTS).items()}
     shutil.copytree(plain, tmp_path / "f", ignore=shutil.ignore_patterns("*.safetensors"))
     where = {name: f"part-{number % 2}.safetensors" for number, name in enumerate(tensors)}
     for file in set(where.values()):
-        own = {name: each for name, each in tensors.items() if where[name] == file}
+        own = {name: tensor for name, tensor in tensors.items() if where[name] == file}
         safetensors.save_file(own, tmp_path / "f" / file, {"format": "pt"})
     (tmp_path / "f" / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     assert same_weights(tmp_path / "f", plain)
@@ -160,7 +160,7 @@ def test_shards_with_different_values_of_a_tensor_are_refused(plain: Path, tmp_p
 
 
 def test_another_prefix_is_named(plain: Path, tmp_path: Path) -> None:
-    home = rewritten(plain, tmp_path / "f", lambda tensors: {f"ema.{name}": each for name, each in tensors.items()})
+    home = rewritten(plain, tmp_path / "f", lambda tensors: {f"ema.{name}": tensor for name, tensor in tensors.items()})
     with refuses("'conv_in.bias'", "without 'ema.'"):
         load_network(home)
 
@@ -194,7 +194,7 @@ def text_folder(home: Path, change: Callable[[Tensors], Tensors]) -> tuple[Any, 
 
 def test_a_prefix_of_a_text_encoder_is_removed(tmp_path: Path) -> None:
     def wrap_names(tensors: Tensors) -> Tensors:
-        return {f"_orig_mod.{name}": each for name, each in tensors.items()}
+        return {f"_orig_mod.{name}": tensor for name, tensor in tensors.items()}
 
     expected, found = (each.state_dict() for each in text_folder(tmp_path, wrap_names))
     assert all(torch.equal(found[name], expected[name]) for name in expected)

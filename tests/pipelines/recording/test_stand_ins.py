@@ -52,7 +52,7 @@ def test_a_part_that_is_called_alone_returns_values() -> None:
 
 
 def test_its_parameters_have_no_values() -> None:
-    assert all(each.is_meta for each in encoder().parameters())
+    assert all(parameter.is_meta for parameter in encoder().parameters())
 
 
 def test_it_says_that_it_is_on_the_cpu() -> None:

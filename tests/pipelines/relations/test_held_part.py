@@ -100,7 +100,7 @@ def steps(*held: Tensor) -> CallRecord:
     """Return steps that return zeros, each followed by ones in a held part."""
     x = torch.zeros(held[0].shape)
     samples = [x, *(torch.where(each, 1.0, 0.0) for each in held)]
-    return CallRecord(tuple(SchedulerStep((), x, float(number), each, x) for number, each in enumerate(samples)))
+    return CallRecord(tuple(SchedulerStep((), x, float(number), sample, x) for number, sample in enumerate(samples)))
 
 
 def test_the_held_part_is_where_x_is_not_what_the_scheduler_returned() -> None:

@@ -59,7 +59,7 @@ def test_steps_of_the_posterior_show_the_prediction() -> None:
 
 def test_steps_of_no_known_form_are_refused() -> None:
     found = posterior_steps()
-    other = RecordedSteps(1.0, tuple(RecordedStep(each.time, 0.5, (0.3,), each.noise) for each in found.steps))
+    other = RecordedSteps(1.0, tuple(RecordedStep(step.time, 0.5, (0.3,), step.noise) for step in found.steps))
     with refuses(("Cosine", "predicts")):
         measure_schedule(Cosine(), other)
 

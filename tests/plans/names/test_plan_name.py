@@ -160,8 +160,8 @@ def test_a_number_in_a_name_keeps_all_its_digits(eta):
 
 @pytest.mark.parametrize("function", [getattr(m, name) for m in (solvers, grids) for name in m.__all__])
 def test_every_parameter_has_a_default_a_name_can_leave_out(function):
-    for each in parameters(function).values():
-        assert each.default is not each.empty or function in (grids.custom, grids.table)
+    for parameter in parameters(function).values():
+        assert parameter.default is not parameter.empty or function in (grids.custom, grids.table)
 
 
 @pytest.mark.parametrize("name", ["ddim(eta=0x4or 1):2", "ddim(eta=1if 1else 0):2", "ddim:2@karras(rho=0x7or 1)"])

@@ -91,7 +91,7 @@ ENTRIES = {
 def zz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a package with a plugin of each kind."""
     package = f"zz{tmp_path.name.rpartition('-')[2]}{len(tmp_path.name)}x"
-    install(tmp_path, monkeypatch, package, {name: each.format(package) for name, each in ENTRIES.items()}, CODE)
+    install(tmp_path, monkeypatch, package, {name: entry.format(package) for name, entry in ENTRIES.items()}, CODE)
     return package
 
 

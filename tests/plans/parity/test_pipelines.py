@@ -157,4 +157,4 @@ def test_schedulers_that_scale_x_are_those_of_diffusers() -> None:
         made = getattr(diffusers, name)()
         if getattr(made, "init_noise_sigma", 1.0) != 1.0:
             scaled.add(name)
-    assert scaled == {name for name, each in schedulers.CLASSES.items() if each.scales_x} - of_torchsde
+    assert scaled == {name for name, kind in schedulers.CLASSES.items() if kind.scales_x} - of_torchsde

@@ -76,7 +76,7 @@ def compare(
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.65, pytest.param(1.0, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", sorted(name for name, each in CLASSES.items() if each.starts_from_images))
+@pytest.mark.parametrize("name", sorted(name for name, kind in CLASSES.items() if kind.starts_from_images))
 def test_samples_are_those_of_the_pipeline_s_loop(name: str, strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = compare(name, 10, strength, by_stable_diffusion, monkeypatch)
     if strength == 0.65 and name in ("DDPMScheduler", "LCMScheduler", "EulerAncestralDiscreteScheduler"):

@@ -62,7 +62,7 @@ def plans(
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.kind}-{spec.zero_terminal_snr}")
 def test_its_plans_are_bit_for_bit_those_of_the_general_solver(spec: ScheduleSpec) -> None:
     facts = DenoiserFacts(spec, "sample", towards="y" if spec.kind == "bridge" else None)
-    found = [plans(times, facts, *each) for times in times_on_every_grid(spec) for each in PARAMETERS]
+    found = [plans(times, facts, *parameter) for times in times_on_every_grid(spec) for parameter in PARAMETERS]
     assert sum(general.startswith(b"{") for general, _ in found) > 100
     assert [pair for pair in found if pair[0] != pair[1]] == []
 

@@ -104,26 +104,26 @@ def rows(name):
 
 
 def test_every_solver_is_listed_with_its_paper():
-    assert [each.name for each in solver_listings()] == SOLVERS.names()
-    assert all(each.paper for each in solver_listings())
+    assert [listing.name for listing in solver_listings()] == SOLVERS.names()
+    assert all(listing.paper for listing in solver_listings())
 
 
 def test_every_solver_is_of_a_known_kind():
-    known = {each.name: each for each in solver_listings()}
+    known = {listing.name: listing for listing in solver_listings()}
     assert {name for name, each in known.items() if each.is_stochastic and not each.given} == STOCHASTIC
     assert [name for name, each in known.items() if each.given] == [*GIVEN]
 
 
 def test_every_published_order_is_measured():
-    for each in solver_listings():
-        if each.order is not None and each.name not in MEASURED_ELSEWHERE:
-            assert each.name in DETERMINISTIC or each.is_stochastic
+    for listing in solver_listings():
+        if listing.order is not None and listing.name not in MEASURED_ELSEWHERE:
+            assert listing.name in DETERMINISTIC or listing.is_stochastic
 
 
 def test_what_is_measured_here_is_the_published_order():
-    for each in solver_listings():
-        if each.order is not None and each.name in DETERMINISTIC:
-            assert order(each.name) == pytest.approx(each.order, abs=0.25)
+    for listing in solver_listings():
+        if listing.order is not None and listing.name in DETERMINISTIC:
+            assert order(listing.name) == pytest.approx(listing.order, abs=0.25)
 
 
 @pytest.mark.parametrize("name", SOLVERS.names())

@@ -46,7 +46,7 @@ MEASURED_ELSEWHERE = {"resshift", "score_sde_pc", "sgmse"}  # in tests of their 
 
 
 def test_every_published_order_is_measured():
-    noisy = {each.name for each in solver_listings() if each.is_stochastic and each.order is not None}
+    noisy = {listing.name for listing in solver_listings() if listing.is_stochastic and listing.order is not None}
     assert noisy == {*PLAIN, *MEASURED_ELSEWHERE}
 
 

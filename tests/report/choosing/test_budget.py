@@ -101,7 +101,7 @@ def test_a_saved_choice_takes_nothing_from_the_calibration(
 
 def test_the_front_is_what_no_other_beats_in_both() -> None:
     rows = [row(3, 30), row(1, 20), row(2, 20), row(4, 30), row(4, 29), row(1, 25), row(5, 40)]
-    assert [(each.milliseconds, each.psnr) for each in pareto_front(rows)] == [(1, 25), (3, 30), (5, 40)]
+    assert [(quality.milliseconds, quality.psnr) for quality in pareto_front(rows)] == [(1, 25), (3, 30), (5, 40)]
 
 
 def test_a_slower_deployment_is_not_in_front_for_a_hundredth_of_a_db() -> None:

@@ -29,7 +29,7 @@ def test_all_cores_and_one_are_tried(
     assert [(each.threads, each.spinning) for each in tried if each.backend == "onnxruntime"] == expected
     assert [each.threads for each in tried if each.backend == "openvino"] == [n for n, spins in expected if spins]
     assert [each.threads for each in tried if each.backend == "tensorrt"] == [0]
-    given = [(each.backend, each.threads, each.spinning) for each in engines.candidate_engines(3, 1)]
+    given = [(engine.backend, engine.threads, engine.spinning) for engine in engines.candidate_engines(3, 1)]
     assert given == [("onnxruntime", 3, True), ("openvino", 3, True), ("tensorrt", 0, True)]
 
 
@@ -47,7 +47,7 @@ def test_rows_in_parallel_are_tried_if_every_call_has_several_rows_and_threads(
 
 
 def test_an_npu_that_this_processor_simulates_is_none_of_them() -> None:
-    tried = {each.backend for each in engines.candidate_engines(0, 2)}
+    tried = {engine.backend for engine in engines.candidate_engines(0, 2)}
     assert tried == set(engines.NAMED) - {"qnn"}
 
 

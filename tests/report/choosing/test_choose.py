@@ -326,7 +326,7 @@ def test_rows_of_calls_are_those_of_the_steps_with_the_fewest_and_the_most_branc
     steps = [SimpleNamespace(branches=("cond", "uncond")), SimpleNamespace(branches=("cond",))]
     judging: Any = SimpleNamespace(batch=3, plan=SimpleNamespace(steps=steps))
     rows = DeploymentJudge.fewest_rows, DeploymentJudge.most_rows
-    assert [each.__get__(judging) for each in rows] == [3, 6]
+    assert [row.__get__(judging) for row in rows] == [3, 6]
 
 
 def test_an_untimed_body_of_two_networks_is_expected_to_take_an_evaluation_a_step(

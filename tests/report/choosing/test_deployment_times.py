@@ -131,6 +131,6 @@ def test_a_busy_machine_is_named_and_its_times_are_unsure(
     ratios, is_sure = deployment_times.measure_ratios(judging, "float32", TimedEngine("onnxruntime", 1, None), plans)
     assert ratios == pytest.approx({"ddim:2": 2.0, "ddim:4": 4.0}) and not is_sure
     assert deployment_times.measure_unit(judging, 1) == pytest.approx(1.0)
-    (warning,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "this machine is busy: other programs make calls take 2.0x their time on average" in warning
     assert "The first `choose` on the idle machine measures them again" in warning

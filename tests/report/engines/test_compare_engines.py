@@ -30,7 +30,7 @@ from tests.runtime.backends.tensorrt_double import engine
 def with_another_half(graph: bytes) -> bytes:
     """The tiny body with a first layer that multiplies by 0.6 instead of 0.5."""
     model = onnx.load_from_string(graph)
-    (half,) = [each for each in model.graph.initializer if each.name == "half"]
+    (half,) = [initializer for initializer in model.graph.initializer if initializer.name == "half"]
     half.CopyFrom(numpy_helper.from_array(np.float32(0.6), "half"))
     return model.SerializeToString()
 
@@ -128,7 +128,7 @@ def test_bf16_may_round_to_its_eight_bits(tiny_bundle: Path, monkeypatch: pytest
     for off, agrees in ((0.0058, True), (0.2, False)):
         monkeypatch.setattr("fewstep.report.engines.compare_engines.relative_difference", lambda *_, off=off: off)
         graphs = [each for each in compare_engines(open_bundle(tiny_bundle)) if isinstance(each, EngineComparison)]
-        assert graphs and all(each.agrees is agrees and each.limit == 0.1 for each in graphs)
+        assert graphs and all(graph.agrees is agrees and graph.limit == 0.1 for graph in graphs)
 
 
 def test_the_cuda_provider_gives_its_inner_tensors(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

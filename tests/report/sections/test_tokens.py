@@ -53,7 +53,7 @@ def test_a_report_has_each_step_s_agreement(bundle, tmp_path):
     assert 0 < quality.tokens.disagreement < 0.08 and 0.8 < quality.tokens.same <= 1
     page = (tmp_path / "page.html").read_text()
     assert "Most likely tokens that <a" in page and "KL divergence (nats)" in page and "PSNR" not in page
-    assert [each.name for each in results.races[0].timings] == ["float32", "int8-cpu-x86"]
+    assert [timing.name for timing in results.races[0].timings] == ["float32", "int8-cpu-x86"]
 
 
 def test_a_page_has_the_masked_share_of_any_lambda():

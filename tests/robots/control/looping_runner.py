@@ -37,7 +37,7 @@ def looping(bundle: Path, seconds: float = 0.0, **options: object) -> tuple[Poli
     network = Slow(clock, seconds)
     options = {"plans": ("ddim:4", "ddim:1"), "continuity": "hard"} | options
     rhythm, safety = (
-        {each.name: options.pop(each.name) for each in fields(part) if each.name in options}
+        {field.name: options.pop(field.name) for field in fields(part) if field.name in options}
         for part in (Rhythm, Safety)
     )
     parts: Any = Rhythm(**{"rate": RATE, **rhythm}), Safety(**safety)

@@ -246,7 +246,7 @@ def test_decided_actions_are_given_to_a_network_that_was_trained_to_continue_the
         seen.append(feeds)
         return {"v": np.zeros_like(feeds["x"])}
 
-    inputs = tuple(TensorEntry(each.name, "condition", ("batch", *each.shape), "float32") for each in ports)
+    inputs = tuple(TensorEntry(port.name, "condition", ("batch", *port.shape), "float32") for port in ports)
     graph = msgspec.structs.replace(policy.body.graph, inputs=(*policy.body.graph.inputs, *inputs))
     trained = Policy(2, 0, 1, prefix="before", delay="decided", most_delay=2)
     policy = policy.with_network_parts(body=msgspec.structs.replace(policy.body, graphs=(graph,)), graph=network)

@@ -18,7 +18,7 @@ from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON
 def test_an_action_above_its_limit(tiny_bundle: Path, beyond: Beyond, sent: list[int | None]) -> None:
     runner, _, clock = looping(tiny_bundle, limits=Limits(high=[0.02, 9.0], beyond=beyond))
     actions = acts(runner, clock, EXECUTED)
-    assert [None if each.value is None else round(100 * float(each.value[0])) for each in actions] == sent
+    assert [None if action.value is None else round(100 * float(action.value[0])) for action in actions] == sent
     assert actions[2].problem is None
     assert actions[3].problem == "element 0 of the action is 0.03, and its limit is 0.02"
     assert runner.statistics.limited == 1
@@ -27,7 +27,7 @@ def test_an_action_above_its_limit(tiny_bundle: Path, beyond: Beyond, sent: list
 def test_an_action_changes_no_faster_than_its_limit_from_the_idle_one_on(tiny_bundle: Path) -> None:
     runner, _, clock = looping(tiny_bundle, limits=Limits(change=[0.005 * RATE, np.inf]), idle=[-0.01, 0.0])
     actions = acts(runner, clock, EXECUTED)
-    np.testing.assert_allclose([each.value[0] for each in actions], [-0.005, 0.0, 0.005, 0.01], atol=1e-7)
+    np.testing.assert_allclose([action.value[0] for action in actions], [-0.005, 0.0, 0.005, 0.01], atol=1e-7)
     assert runner.statistics.limited == 4
     runner.reset()  # an episode begins at the idle action
     assert act(runner, clock).value[0] == pytest.approx(-0.005)
@@ -42,7 +42,7 @@ def test_a_runner_stops_where_no_sequence_comes_and_goes_on_with_the_next(
     act(runner, clock)
     blind = acts(runner, clock, HORIZON + 5, BAD)
     assert [each.source for each in blind[HORIZON - 1 :]] == ["held"] * 3 + ["stopped"] * 3
-    assert stops == [blind[HORIZON + 2]] and all("finite float32" in (each.problem or "") for each in stops)
+    assert stops == [blind[HORIZON + 2]] and all("finite float32" in (stop.problem or "") for stop in stops)
     if idle is None:
         assert blind[-1].value is None
     else:

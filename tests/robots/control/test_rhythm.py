@@ -17,11 +17,11 @@ def test_the_delay_that_was_measured_is_held_and_no_action_is_skipped(tiny_bundl
     runner, network, clock = looping(tiny_bundle, seconds=2 * TICK, plans=("ddim:1",), deadline=1.0)
     runner.warm_up(SEEN)
     actions = acts(runner, clock, 40)
-    steps = np.diff([float(each.value[0]) for each in actions[2:]])
-    joins = np.flatnonzero(np.diff([each.age for each in actions[2:]]) < 0)
-    assert {each.source for each in actions[2:]} == {"planned"}
+    steps = np.diff([float(action.value[0]) for action in actions[2:]])
+    joins = np.flatnonzero(np.diff([action.age for action in actions[2:]]) < 0)
+    assert {action.source for action in actions[2:]} == {"planned"}
     assert len(joins) >= 16 and np.diff(joins).tolist() == [2] * (len(joins) - 1)
-    assert max(each.age for each in actions[2:]) == EXECUTED - 1
+    assert max(action.age for action in actions[2:]) == EXECUTED - 1
     inside = np.delete(steps, joins)
     np.testing.assert_allclose(inside, 0.01, atol=1e-6)
 
@@ -46,17 +46,17 @@ def test_one_slow_call_makes_no_later_action_older(tiny_bundle: Path) -> None:
     acts(runner, clock, 20)
     network.seconds = 0.5 * TICK
     actions = acts(runner, clock, 40)[12:]
-    assert max(each.age for each in actions) < EXECUTED
-    assert {each.source for each in actions} == {"planned"}
+    assert max(action.age for action in actions) < EXECUTED
+    assert {action.source for action in actions} == {"planned"}
 
 
 def test_a_fade_takes_over_in_a_line_and_changes_no_discrete_place(tiny_bundle: Path) -> None:
     """Joint 0 has the same ramp in each sequence. Joint 1 has the number of the call."""
     runner, network, clock = looping(tiny_bundle, plans=("ddim:1",), fade=3)
     actions = acts(runner, clock, 2 * EXECUTED)
-    assert [round(1000 * float(each.value[1]), 2) for each in actions] == [1, 1, 1, 1, 1.25, 1.5, 1.75, 2]
-    assert [round(100 * float(each.value[0]), 2) for each in actions[4:]] == [3, 3, 3, 3]
-    assert {each.source for each in actions} == {"planned"}
+    assert [round(1000 * float(action.value[1]), 2) for action in actions] == [1, 1, 1, 1, 1.25, 1.5, 1.75, 2]
+    assert [round(100 * float(action.value[0]), 2) for action in actions[4:]] == [3, 3, 3, 3]
+    assert {action.source for action in actions} == {"planned"}
 
 
 @pytest.mark.parametrize("expected", [3 * TICK, None])  # a virtual clock knows its delay
@@ -88,8 +88,8 @@ def test_a_fade_of_a_sequence_that_came_early_begins_after_the_actions_that_were
     network.seconds = 0.0
     network.calls = 0
     actions = acts(runner, clock, EXECUTED + 1)  # the second sequence begins at tick 2, and is there
-    calls = [round(1000 * float(each.value[1]), 2) for each in actions]
-    assert [each.age for each in actions] == [0, 1, 0, 1, 0]
+    calls = [round(1000 * float(action.value[1]), 2) for action in actions]
+    assert [action.age for action in actions] == [0, 1, 0, 1, 0]
     assert calls == ([1, 1, 1, 1, 1.5] if continuity == "hard" else [1, 1, 1.5, 2, 2.5])
 
 

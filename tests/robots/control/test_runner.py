@@ -21,9 +21,9 @@ from tests.robots.control.tiny_policy import BAD, EXECUTED, HORIZON, SEEN, ramp,
 def test_sequences_follow_each_other_without_a_gap(tiny_bundle: Path) -> None:
     runner, network, clock = looping(tiny_bundle)
     actions = acts(runner, clock, 3 * EXECUTED)
-    assert [each.source for each in actions] == ["planned"] * 12
-    assert [each.age for each in actions] == [0, 1, 2, 3] * 3
-    assert [round(100 * float(each.value[0])) for each in actions] == [0, 1, 2, 3] * 3
+    assert [action.source for action in actions] == ["planned"] * 12
+    assert [action.age for action in actions] == [0, 1, 2, 3] * 3
+    assert [round(100 * float(action.value[0])) for action in actions] == [0, 1, 2, 3] * 3
     found = runner.statistics
     assert (found.ticks, found.late, found.held, found.missed) == (12, 0, 0, 0)
     assert dict(found.plans) == {"ddim:4": 3} and dict(found.steps) == {4: 3}
@@ -33,8 +33,8 @@ def test_a_cold_start_waits_and_says_so(tiny_bundle: Path) -> None:
     slow = {"seconds": 0.01, "plans": ("ddim:3",), "deadline": 1.0}
     runner, _, clock = looping(tiny_bundle, **slow, expected=0.03)
     actions = acts(runner, clock, 5)
-    assert [each.source for each in actions] == ["waiting"] * 3 + ["planned"] * 2
-    assert [each.value is None for each in actions] == [True] * 3 + [False] * 2
+    assert [action.source for action in actions] == ["waiting"] * 3 + ["planned"] * 2
+    assert [action.value is None for action in actions] == [True] * 3 + [False] * 2
     assert actions[3].age == 3 and actions[3].value[0] == 0
     still, _, clock = looping(tiny_bundle, **slow, idle=[0.5, 0.5])
     assert act(still, clock).value.tolist() == [0.5, 0.5] and still.statistics.waiting == 1
@@ -75,8 +75,10 @@ def test_a_slow_sampler_leaves_late_and_held_ticks_and_each_says_so(tiny_bundle:
     acts(runner, clock, EXECUTED)
     network.seconds = 30 * TICK  # longer than the sequence of 16 ticks
     actions = acts(runner, clock, 30)
-    assert [each.source for each in actions] == ["late"] * (HORIZON - EXECUTED) + ["held"] * (30 - HORIZON + EXECUTED)
-    assert all(np.array_equal(each.value, actions[HORIZON - EXECUTED].value) for each in actions[12:])
+    assert [action.source for action in actions] == ["late"] * (HORIZON - EXECUTED) + ["held"] * (
+        30 - HORIZON + EXECUTED
+    )
+    assert all(np.array_equal(action.value, actions[HORIZON - EXECUTED].value) for action in actions[12:])
     assert runner.statistics.held == 18
     late = act(runner, clock)  # 12 of its 16 actions belong to those that were executed meanwhile
     assert late.age == 30 and late.value[0] == pytest.approx(0.12) and runner.statistics.dropped == 0
@@ -100,7 +102,7 @@ def test_at_the_deadline_the_prediction_is_the_sequence(tiny_bundle: Path) -> No
     actions = acts(runner, clock, 2 * EXECUTED)
     found = runner.statistics
     assert found.cut == found.missed >= 1 and found.steps[3] == found.cut
-    assert all(np.isfinite(each.value).all() for each in actions)
+    assert all(np.isfinite(action.value).all() for action in actions)
 
 
 def test_the_best_plan_that_keeps_the_deadline_is_used_and_a_better_one_is_tried_again(tiny_bundle: Path) -> None:
@@ -271,7 +273,7 @@ def test_on_the_wall_act_does_not_wait_for_the_sampler(tiny_bundle: Path) -> Non
 
     with PolicyRunner(tiny_policy(tiny_bundle, network), Rhythm(RATE, ("ddim:1",), deadline=60.0)) as runner:
         actions = [runner.act(SEEN) for _ in range(5)]  # the sampler is blocked, and this returns
-        assert {each.source for each in actions} == {"waiting"}
+        assert {action.source for action in actions} == {"waiting"}
         gate.set()
         until = time.monotonic() + 30
         while runner.act(SEEN).value is None and time.monotonic() < until:

@@ -105,11 +105,11 @@ def write_policy(
     folder.mkdir(parents=True)
     if in_weights:
         for prefix in ("normalize_inputs", "normalize_targets", "unnormalize_outputs"):
-            for feature, each in numbers.items():
+            for feature, number in numbers.items():
                 if (feature == "action") == (prefix != "normalize_inputs") and (
                     feature == "action" or feature in inputs
                 ):
-                    for statistic, tensor in each.items():
+                    for statistic, tensor in number.items():
                         weights[f"{prefix}.buffer_{feature.replace('.', '_')}.{statistic}"] = tensor.clone()
     else:
         _write_processors(folder, config, numbers)
@@ -120,7 +120,9 @@ def write_policy(
 
 def _write_processors(folder: Path, config: dict[str, Any], numbers: dict[str, dict[str, torch.Tensor]]) -> None:
     flat = {
-        f"{name}.{statistic}": tensor.clone() for name, each in numbers.items() for statistic, tensor in each.items()
+        f"{name}.{statistic}": tensor.clone()
+        for name, number in numbers.items()
+        for statistic, tensor in number.items()
     }
     for file, step, place in (
         ("policy_preprocessor", "normalizer_processor", 3),
@@ -189,7 +191,8 @@ def statistics(**numbers: list[float]) -> Change:
     def change(folder: Path) -> None:
         (file,) = folder.glob("policy_preprocessor*.safetensors")
         save_file(
-            load_file(file) | {f"observation.state.{name}": torch.tensor(each) for name, each in numbers.items()}, file
+            load_file(file) | {f"observation.state.{name}": torch.tensor(number) for name, number in numbers.items()},
+            file,
         )
 
     return change

@@ -33,7 +33,7 @@ def tokenizer(begins: bool, ends: bool) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     characters = [chr(code) for code in range(32, 127)] + ["\n"]
-    vocabulary = {"<pad>": 0, "<s>": 1, **{each: 2 + place for place, each in enumerate(characters)}}
+    vocabulary = {"<pad>": 0, "<s>": 1, **{character: 2 + place for place, character in enumerate(characters)}}
     vocabulary["</s>"] = len(vocabulary)
     fast = Tokenizer(models.BPE(vocabulary, []))
     fast.add_special_tokens(["<pad>", "<s>", "</s>"])
@@ -47,7 +47,9 @@ def tokenizer(begins: bool, ends: bool) -> Any:
 def features(cameras: int, state: bool = True) -> dict[str, Any]:
     from lerobot.configs import FeatureType, PolicyFeature
 
-    seen = {f"observation.images.cam{each}": PolicyFeature(FeatureType.VISUAL, (3, *SIZE)) for each in range(cameras)}
+    seen = {
+        f"observation.images.cam{number}": PolicyFeature(FeatureType.VISUAL, (3, *SIZE)) for number in range(cameras)
+    }
     stated = {"observation.state": PolicyFeature(FeatureType.STATE, (STATE,))} if state else {}
     return {
         "input_features": {**stated, **seen},
@@ -78,7 +80,7 @@ def statistics(cameras: int) -> dict[str, dict[str, Any]]:
     for camera in range(cameras):
         colour = {"mean": [[[0.5]], [[0.4]], [[0.3]]], "std": [[[0.2]], [[0.25]], [[0.3]]]}
         numbers[f"observation.images.cam{camera}"] = colour
-    return {name: {key: torch.tensor(value) for key, value in each.items()} for name, each in numbers.items()}
+    return {name: {key: torch.tensor(value) for key, value in number.items()} for name, number in numbers.items()}
 
 
 def multi_task_dit() -> tuple[Any, Any, Any]:

@@ -222,7 +222,7 @@ def test_prefixes_of_wrappers_are_removed(tmp_path: Path) -> None:
     write_policy(tmp_path / "policy", environment=2)
     expected = load_lerobot_folder(tmp_path / "policy").module.state_dict()
     file = tmp_path / "policy" / "model.safetensors"
-    save_file({f"module._orig_mod.{name}": each for name, each in load_file(file).items()}, file)
+    save_file({f"module._orig_mod.{name}": tensor for name, tensor in load_file(file).items()}, file)
     found = load_lerobot_folder(tmp_path / "policy").module.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 

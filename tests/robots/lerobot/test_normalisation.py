@@ -29,8 +29,8 @@ def rename_features(*beginnings: str, features: tuple[str, ...] = ("action", "ob
     def change(folder: Path) -> None:
         for file in folder.glob(PROCESSORS):
             tensors = load_file(file)
-            moved = {name: each for name, each in tensors.items() if name.startswith(features)}
-            kept = {name: each for name, each in tensors.items() if name not in moved}
+            moved = {name: tensor for name, tensor in tensors.items() if name.startswith(features)}
+            kept = {name: tensor for name, tensor in tensors.items() if name not in moved}
             for number, beginning in enumerate(beginnings):
                 kept |= {f"{beginning}{name}": each * 10**number for name, each in moved.items()}
             save_file(kept, file)
@@ -89,7 +89,7 @@ def test_buffers_of_data_sets_among_the_weights_are_read(tmp_path: Path) -> None
     folder = policy(tmp_path, in_weights=True)
     file = folder / "model.safetensors"
     tensors = load_file(file)
-    save_file({name.replace(".buffer_", ".so100-red_buffer_"): each for name, each in tensors.items()}, file)
+    save_file({name.replace(".buffer_", ".so100-red_buffer_"): tensor for name, tensor in tensors.items()}, file)
     assert unit(folder, "so100-red") == TWENTY
     with refuses("so100-red", "--statistics so100-red"):
         load_lerobot_folder(folder)

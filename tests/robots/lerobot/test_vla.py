@@ -137,7 +137,7 @@ def test_a_prompt_holds_the_state_in_bins(tmp_path: Path) -> None:
 def test_a_bundle_takes_the_names_before_a_step_renames_them(tmp_path: Path) -> None:
     write("smolvla", tmp_path)
     step(RENAMED, rename_map={"front": "observation.images.cam0"})(tmp_path)
-    names = [each.name for each in load_source(str(tmp_path)).spec.conditions]
+    names = [condition.name for condition in load_source(str(tmp_path)).spec.conditions]
     assert names == ["observation.state", "front", "observation.images.cam1", "words", "words_mask"]
 
 
@@ -192,7 +192,11 @@ def test_an_empty_camera_is_no_condition(tmp_path: Path) -> None:
     features = json.loads((tmp_path / "config.json").read_text())["input_features"]
     empty = {"observation.images.empty_camera_0": {"type": "VISUAL", "shape": [3, 480, 640]}}
     config(input_features={**features, **empty})(tmp_path)
-    assert [each.name for each in load_source(str(tmp_path)).spec.conditions] == [*features, "words", "words_mask"]
+    assert [condition.name for condition in load_source(str(tmp_path)).spec.conditions] == [
+        *features,
+        "words",
+        "words_mask",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["smolvla", "pi0", "pi05"])
@@ -210,5 +214,5 @@ def test_no_small_weight_keeps_the_file_in_memory(tmp_path: Path) -> None:
     write("smolvla", tmp_path)
     source = load_source(str(tmp_path))
     assert isinstance(source, TorchSource)
-    small = [each for each in source.module.parameters() if each.nbytes < LARGE]
+    small = [parameter for parameter in source.module.parameters() if parameter.nbytes < LARGE]
     assert small and all(each.untyped_storage().nbytes() == each.nbytes for each in small)

@@ -106,14 +106,14 @@ class CudaDouble(ModuleType):
 
     def find(self, address: int, size: int, device: int | None) -> Allocation | None:
         """Return the living allocation that contains `size` bytes at `address` on a device (None: on the host)."""
-        for each in self.allocations:
-            inside = each.address <= address and address + size <= each.address + len(each.content)
-            if each.alive and each.device == device and inside:
-                return each
+        for allocation in self.allocations:
+            inside = allocation.address <= address and address + size <= allocation.address + len(allocation.content)
+            if allocation.alive and allocation.device == device and inside:
+                return allocation
         return None
 
     def living(self) -> int:
-        return sum(each.alive for each in self.allocations)
+        return sum(allocation.alive for allocation in self.allocations)
 
     def cudaGetErrorString(self, code: Error) -> tuple[Error, bytes]:
         return Error.cudaSuccess, WORDS[code]
@@ -137,7 +137,11 @@ class CudaDouble(ModuleType):
         return (Error.cudaSuccess,)
 
     def cudaMalloc(self, size: int) -> tuple[Error, int | None]:
-        used = sum(len(each.content) for each in self.allocations if each.alive and each.device == self.current)
+        used = sum(
+            len(allocation.content)
+            for allocation in self.allocations
+            if allocation.alive and allocation.device == self.current
+        )
         if used + size > self.devices[self.current].memory:
             return Error.cudaErrorMemoryAllocation, None
         return Error.cudaSuccess, self._allocate("cudaMalloc", size, self.current)
@@ -221,9 +225,9 @@ class CudaDouble(ModuleType):
             return self.allocations[-1].address
 
     def _free(self, address: int, device: bool) -> tuple[Error]:
-        for each in self.allocations:
-            if each.address == address and each.alive and (each.device is not None) == device:
-                each.alive = False
-                each.content[:] = GARBAGE  # kept, so that a late reader finds garbage rather than a crash
+        for allocation in self.allocations:
+            if allocation.address == address and allocation.alive and (allocation.device is not None) == device:
+                allocation.alive = False
+                allocation.content[:] = GARBAGE  # kept, so that a late reader finds garbage rather than a crash
                 return (Error.cudaSuccess,)
         return (Error.cudaErrorInvalidValue,)

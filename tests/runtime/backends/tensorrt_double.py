@@ -202,8 +202,8 @@ def tensorrt_double(name: str, version: str, cuda: CudaDouble) -> Any:
                         return Error.cudaErrorIllegalAddress
                     feeds[name] = view.copy()
             values = self.engine.session.run(None, feeds)
-            for each, value in zip(self.engine.session.get_outputs(), values, strict=True):
-                view = self._memory(each.name, value.dtype, addresses[each.name])
+            for port, value in zip(self.engine.session.get_outputs(), values, strict=True):
+                view = self._memory(port.name, value.dtype, addresses[port.name])
                 if view is None:
                     return Error.cudaErrorIllegalAddress
                 view[...] = value

@@ -38,13 +38,13 @@ def test_cuda_functions_take_what_the_double_takes() -> None:
     from cuda.bindings import runtime
 
     ours = {
-        name: each for name, each in vars(CudaDouble).items() if name.startswith("cuda") and inspect.isfunction(each)
+        name: value for name, value in vars(CudaDouble).items() if name.startswith("cuda") and inspect.isfunction(value)
     }
     assert len(ours) > 15
     for name, function in ours.items():
         real = re.match(rf"{name}\(([^)]*)\)", getattr(runtime, name).__doc__ or "")
         assert real is not None, name
-        parameters = [each for each in real[1].split(",") if each.strip()]
+        parameters = [part for part in real[1].split(",") if part.strip()]
         assert len(parameters) == len(inspect.signature(function).parameters) - 1, name
     for enum, theirs in (
         (Kind, runtime.cudaMemcpyKind),

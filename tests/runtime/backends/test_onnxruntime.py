@@ -104,15 +104,15 @@ def test_activations_are_allocated_once(tmp_path: Path) -> None:
     arena.
     """
     nodes, before = [], "x"
-    for each in range(3):
+    for number in range(3):
         nodes += [
-            Node("Transpose", (before,), (f"t{each}",), {"perm": [0, 2, 1]}),
-            Node("MatMul", (before, f"t{each}"), (f"scores{each}",)),
-            Node("Sin", (f"scores{each}",), (f"sin{each}",)),
-            Node("Mul", (f"scores{each}", f"sin{each}"), (f"weights{each}",)),
-            Node("MatMul", (f"weights{each}", before), (f"y{each}",)),
+            Node("Transpose", (before,), (f"t{number}",), {"perm": [0, 2, 1]}),
+            Node("MatMul", (before, f"t{number}"), (f"scores{number}",)),
+            Node("Sin", (f"scores{number}",), (f"sin{number}",)),
+            Node("Mul", (f"scores{number}", f"sin{number}"), (f"weights{number}",)),
+            Node("MatMul", (f"weights{number}", before), (f"y{number}",)),
         ]
-        before = f"y{each}"
+        before = f"y{number}"
     shape, f32 = ("batch", 2000, 4), np.dtype(np.float32)
     save(Graph("attention", (Value("x", f32, shape),), (Value(before, f32, shape),), tuple(nodes), {}), tmp_path / "a")
 

@@ -61,8 +61,8 @@ def replay(bundle: Path) -> tuple[CudaGraphSession, Session]:
 def feeds(plain: Session, batch: int, seed: int) -> dict[str, Any]:
     drawn = np.random.default_rng(seed)
     return {
-        each.name: drawn.standard_normal((batch, *each.shape[1:])).astype(np.float32)
-        for each in plain.session.get_inputs()
+        port.name: drawn.standard_normal((batch, *port.shape[1:])).astype(np.float32)
+        for port in plain.session.get_inputs()
     }
 
 
@@ -91,7 +91,7 @@ def test_a_call_that_cannot_be_recorded_runs_as_it_is(
     recorded._plain = lambda: held.append(recorded._session) or plain
     with caplog.at_level(logging.WARNING, "fewstep"):
         found = [recorded(given) for _ in range(4)]
-    assert [each.getMessage().partition(": ")[2] for each in caplog.records] == [
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "operation not permitted when stream is capturing"
     ]
     assert held == [None]  # two sessions would hold the weights twice
@@ -185,7 +185,7 @@ def test_recordings_run_alone_on_their_device(tiny_bundle: Path, monkeypatch: py
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", run_with_iobinding)
     for results, right in zip(call_from_threads(sessions, given, 6), expected, strict=True):
         for name, value in right.items():
-            assert all(np.array_equal(each[name], value) for each in results)
+            assert all(np.array_equal(result[name], value) for result in results)
     assert len(seen) == 4 and alone == [0] * 8  # two shapes of each
     assert max(together) == 2  # other calls of the two samplers run together
 
@@ -208,8 +208,8 @@ def test_calls_that_are_not_recorded_wait_for_recordings(
     assert isinstance(plain, Session)
     types = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
     given = {
-        each.name: np.ones([size if isinstance(size, int) else 2 for size in each.shape], types[each.type])
-        for each in plain.session.get_inputs()
+        port.name: np.ones([size if isinstance(size, int) else 2 for size in port.shape], types[port.type])
+        for port in plain.session.get_inputs()
     }
     with ThreadPoolExecutor(1) as pool:
         with device_lock("cuda", 7).alone():
@@ -243,10 +243,10 @@ def test_first_calls_of_two_samplers_and_eight_threads_are_right(
     plain = OnnxRuntime().load(bundle, "float32")
     assert isinstance(plain, Session)
     sessions = [OnnxRuntimeCuda().load(bundle, "float32") for _ in range(2)]
-    assert all(isinstance(each, CudaGraphSession) for each in sessions)
+    assert all(isinstance(session, CudaGraphSession) for session in sessions)
     given = [feeds(plain, 1 + thread // 4, thread) for thread in range(8)]
     with caplog.at_level(logging.WARNING, "fewstep"):
-        found = call_from_threads([each for each in sessions if isinstance(each, CudaGraphSession)], given, 20)
+        found = call_from_threads([session for session in sessions if isinstance(session, CudaGraphSession)], given, 20)
     assert caplog.records == []
     for results, each in zip(found, given, strict=True):
         for name, value in plain(each).items():

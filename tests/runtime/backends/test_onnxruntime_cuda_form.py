@@ -99,7 +99,7 @@ def test_a_provider_without_the_operations_runs_the_portable_graph(
     monkeypatch.setattr(onnxruntime_cuda, "open_session", refuse)
     with caplog.at_level(logging.WARNING, "fewstep"):
         network = OnnxRuntimeCuda(form=True).load(open_bundle(attention), "float32")
-    assert [each.getMessage() for each in caplog.records] == [
+    assert [record.getMessage() for record in caplog.records] == [
         "float32 runs as the portable graph: Could not find an implementation for MultiHeadAttention(1)"
     ]
     run_alike(network, attention)
@@ -126,7 +126,7 @@ def test_a_form_that_fails_where_the_portable_graph_does_not_never_runs_again(
     with caplog.at_level(logging.WARNING, "fewstep"):
         run_alike(network, attention)
     assert (form.calls, opened, network.runs_form) == (1, [1], False)
-    assert [each.getMessage() for each in caplog.records] == [
+    assert [record.getMessage() for record in caplog.records] == [
         "float32 runs as the portable graph: GroupNorm in CUDA does not support the input"
     ]
 

@@ -41,7 +41,7 @@ def test_the_command_line_compiles_a_body_for_its_own_batch_alone(
     monkeypatch.setattr(OpenVino, "compile", count_compilation)
     line = ["run", str(tiny_bundle), "--backend", "openvino", "-n", "2", "-c", "class=bag", "--guidance", "2"]
     assert main([*line, "--plan", "ddim:2", "-o", str(tmp_path / "samples.npy")]) == 0
-    assert [each["x"] for each in shapes if each] == [[4, 1, 4, 4]]
+    assert [shape["x"] for shape in shapes if shape] == [[4, 1, 4, 4]]
 
 
 def test_what_was_compiled_is_kept_for_the_next_time(tiny_bundle: Path) -> None:

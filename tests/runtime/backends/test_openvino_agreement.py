@@ -208,7 +208,11 @@ def test_a_network_that_is_wrong_in_one_call_only_is_none(monkeypatch: pytest.Mo
 def test_the_report_does_not_blame_int8_for_it(int8_bundle: Path) -> None:
     few = {"seeds": 4, "forced_seeds": 2, "teacher_seeds": 1, "simulated_seeds": 2, "batches": (1,), "rounds": 1}
     measured = report(ReportOptions(int8_bundle, teacher="ddim:4", turn_seconds=0.01, **few))  # type: ignore[arg-type]
-    assert [each.body for each in measured.qualities] == ["int8-cpu-x86"] == list(int8_bodies(open_bundle(int8_bundle)))
+    assert (
+        [quality.body for quality in measured.qualities]
+        == ["int8-cpu-x86"]
+        == list(int8_bodies(open_bundle(int8_bundle)))
+    )
     (said,) = (note for note in measured.notes if note.startswith("Not judged: int8-openvino, because OpenVINO "))
     assert "computes graphs/body.onnx incorrectly, probably in Resize" in said
     assert said.replace("'", "&#x27;") in (int8_bundle / "report" / "index.html").read_text()

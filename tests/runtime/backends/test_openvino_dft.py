@@ -124,4 +124,4 @@ def test_weights_in_a_file_of_their_own_are_found(tmp_path: Path) -> None:
     onnx.save(scaled, file, save_as_external_data=True, location="graph.data", size_threshold=0)
     found = on_openvino(file, NOISE[0][..., None].astype(np.float32))
     np.testing.assert_allclose(found, 2 * pairs(np.fft.fft(NOISE[0], axis=3)), atol=1e-4)
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["graph.data", "graph.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["graph.data", "graph.onnx"]

@@ -253,7 +253,9 @@ def test_an_array_of_the_right_type_is_copied() -> None:
 
 
 def test_a_message_lists_few_of_a_thousand_labels() -> None:
-    label = Condition("class", "class", low=0, high=999, null=1000, labels=tuple(f"name{each}" for each in range(1000)))
+    label = Condition(
+        "class", "class", low=0, high=999, null=1000, labels=tuple(f"name{number}" for number in range(1000))
+    )
     with pytest.raises(UserError) as refused:
         check([label], {"class": ["goldfish"]}, 1)
     named = "0 name0, 1 name1, 2 name2, 3 name3, 4 name4, ..., 999 name999, or 1000 for none"

@@ -59,7 +59,7 @@ def test_8_bit_weights_do_not_suit_an_x86_cpu_without_vnni() -> None:
 
 
 def test_a_platform_is_found_by_its_name() -> None:
-    assert [platform_of(each.name) for each in PLATFORMS] == list(PLATFORMS)
+    assert [platform_of(platform.name) for platform in PLATFORMS] == list(PLATFORMS)
     assert platform_of(PORTABLE) is None and platform_of("cpu-z80") is None
 
 
@@ -96,6 +96,6 @@ def test_each_backend_prefers_the_bodies_of_its_platforms() -> None:
 
 def test_targets_are_judged_on_their_engine_unless_their_bodies_are_simulated() -> None:
     targets = map(load_target, target_names())
-    simulating = [each.platform for each in targets if each.runs is open_simulated]
-    assert simulating == [each for each in PLATFORMS if each.simulated]
-    assert [each.name for each in rank_platforms(ONNXRUNTIME)] == ["cpu-x86", "cpu-x86-no-vnni", "cpu-arm"]
+    simulating = [target.platform for target in targets if target.runs is open_simulated]
+    assert simulating == [platform for platform in PLATFORMS if platform.simulated]
+    assert [platform.name for platform in rank_platforms(ONNXRUNTIME)] == ["cpu-x86", "cpu-x86-no-vnni", "cpu-arm"]

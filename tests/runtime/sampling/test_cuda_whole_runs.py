@@ -106,8 +106,8 @@ def test_first_calls_of_two_samplers_and_eight_threads_are_right(
         found = list(pool.map(work, range(8)))
     for thread, samples in enumerate(found):
         expected = steps.sample(PLAN, **{**CALL, "seeds": [thread, thread + 9]})
-        for each in samples:
-            np.testing.assert_allclose(each, expected, rtol=0, atol=1e-5)
+        for sample in samples:
+            np.testing.assert_allclose(sample, expected, rtol=0, atol=1e-5)
     assert [len(each) for each in calls] == [16, 16]
 
 

@@ -123,7 +123,7 @@ def test_rows_of_many_conditions_are_not_kept(split: Split, monkeypatch: pytest.
     for seeds in ([1, 2, 3], [1, 2], [1, 2, 3]):
         for _ in range(2):
             split.sampler.sample("ddim:2", seeds=seeds, condition={"class": [seed - 1 for seed in seeds]})
-    assert [len(each) for each in split.labels] == [3, 3, 2, 3, 3]
+    assert [len(label) for label in split.labels] == [3, 3, 2, 3, 3]
 
 
 def test_the_last_rows_are_gone_before_others_are_made() -> None:

@@ -39,7 +39,7 @@ def negate(run: BakedRun) -> BakedRun:
     """A program for `bake --around`, whose samples are the negatives."""
     graph, name = run.graph, run.output.name
     nodes = [
-        replace(each, outputs=tuple("positive" if out == name else out for out in each.outputs)) for each in graph.nodes
+        replace(node, outputs=tuple("positive" if out == name else out for out in node.outputs)) for node in graph.nodes
     ]
     return replace(run, graph=graph.with_nodes([*nodes, Node("Neg", ("positive",), (name,))]))
 
@@ -95,7 +95,7 @@ def test_one_call_has_all_inputs_and_the_network_none(tiny_bundle: Path, monkeyp
         for name, network in whole.denoiser.networks.items()
     }))  # fmt: skip
     assert whole.sample(PLAN, **CALL).shape == (2, 1, 4, 4)
-    assert [{name: value.shape for name, value in each.items()} for each in calls] == [
+    assert [{name: value.shape for name, value in call.items()} for call in calls] == [
         {"noise": (2, 1, 4, 4), "class": (2,)}
     ]
 
@@ -178,7 +178,9 @@ def test_a_file_that_fails_is_replaced_by_its_steps(tiny_bundle: Path, caplog: p
         for _ in range(3):
             np.testing.assert_array_equal(whole.sample(PLAN, **CALL), steps.sample(PLAN, **CALL))
     assert len(calls) == 1
-    assert [each.getMessage() for each in caplog.records] == [f"{file.name}: calls run step by step: CUDA failure 700"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file.name}: calls run step by step: CUDA failure 700"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,7 @@ def test_a_call_without_a_file_says_once_how_it_differs(
     with caplog.at_level(logging.INFO, "fewstep"):
         for _ in range(3):
             whole.sample(plan, **{**CALL, **call})
-    found = [each for each in caplog.messages if "step by step" in each]
+    found = [message for message in caplog.messages if "step by step" in message]
     assert found == [f"calls with another plan or shape than {file.name} run step by step: {difference}"]
 
 

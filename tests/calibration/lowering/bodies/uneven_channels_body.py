@@ -89,7 +89,7 @@ def seen(
 
 
 def one_scale(ranges: RangesTable) -> RangesTable:
-    return replace(ranges, tensors={name: replace(each, by_channel=None) for name, each in ranges.tensors.items()})
+    return replace(ranges, tensors={name: replace(tensor, by_channel=None) for name, tensor in ranges.tensors.items()})
 
 
 def result(graph: Graph, ranges: RangesTable, target: Target, name: str = "b", group: int = 0) -> Array:

@@ -70,8 +70,8 @@ def count_reorders(graph: Graph, folder: Path) -> int:
     layers = (
         backend.compile(core, read_model(core, folder / "graph.onnx"), graph.name, shapes).get_runtime_model().get_ops()
     )
-    reorders = [each for each in layers if each.get_rt_info()["layerType"].astype(str) == "Reorder"]
-    return sum(list(each.output(0).shape) == [1, 16, 32, 32] for each in reorders)
+    reorders = [layer for layer in layers if layer.get_rt_info()["layerType"].astype(str) == "Reorder"]
+    return sum(list(reorder.output(0).shape) == [1, 16, 32, 32] for reorder in reorders)
 
 
 @pytest.mark.parametrize("edges", [EDGES, ()])

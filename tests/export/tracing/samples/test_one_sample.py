@@ -225,4 +225,4 @@ def test_the_training_form_is_that_of_all_modules_of_the_class_and_ends_with_the
     module = nn.Sequential(Experts(), Experts(), nn.Dropout()).eval()
     with use_training_form(module, "1"):
         assert [each.training for each in module] == [True, True, False] and not module[0].gate.training
-    assert not any(each.training for each in module.modules())
+    assert not any(layer.training for layer in module.modules())

@@ -37,8 +37,8 @@ def bundle(tmp_path: Path) -> Path:
 
 def run_graph(file: Path, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     session = ort.InferenceSession(file)
-    feeds = {each.name: values[each.name] for each in session.get_inputs()}
-    return dict(zip([each.name for each in session.get_outputs()], session.run(None, feeds), strict=True))
+    feeds = {port.name: values[port.name] for port in session.get_inputs()}
+    return dict(zip([port.name for port in session.get_outputs()], session.run(None, feeds), strict=True))
 
 
 def run_parts(folder: Path, **given: np.ndarray) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_a_step_has_no_integer_arithmetic(tiny_bundle: Path, tmp_path: Path) -> 
     """Its only integers are the indices of its rows, which are an input."""
     write_parts(BakeOptions(tiny_bundle, "dpmpp_2m:4", tmp_path / "run", guidance=2.0, parts=True))
     graph = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "run/step-0.onnx")).graph
-    integers = [each.name for each in graph.value_info if each.type.tensor_type.elem_type == onnx.TensorProto.INT64]
+    integers = [value.name for value in graph.value_info if value.type.tensor_type.elem_type == onnx.TensorProto.INT64]
     assert integers == []
 
 
@@ -129,7 +129,7 @@ def test_int8_weights_are_dequantized_once_not_in_each_step(bundle: Path, tmp_pa
     bake(BakeOptions(bundle, "ddim:3", tmp_path / "run.onnx", body="int8-weights"))
     graph = onnx.load(tmp_path / "run.onnx").graph
     (loop,) = (node for node in graph.node if node.op_type == "Loop")
-    (body,) = (each.g for each in loop.attribute if each.name == "body")
+    (body,) = (attribute.g for attribute in loop.attribute if attribute.name == "body")
     assert "DequantizeLinear" in {node.op_type for node in graph.node}
     assert "DequantizeLinear" not in {node.op_type for node in body.node}
 
