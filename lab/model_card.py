@@ -105,7 +105,7 @@ def run_table(name: str, recipe: ModuleType, work: Path, folder: Path | None, we
     held_out = held_out_loss(network, recipe, folder)
     rows = [
         *facts(recipe),
-        ("parameters", f"{sum(each.numel() for each in network.parameters()):,}"),
+        ("parameters", f"{sum(parameter.numel() for parameter in network.parameters()):,}"),
         ("command", command("train", name, folder)),
         ("optimizer", f"AdamW, batch {how['batch']}, peak learning rate {how['rate']:g}, EMA {EMA_DECAY:g}"),
         ("seed", str(how["seed"])),

@@ -161,7 +161,7 @@ def nearest(solver: str, steps: int) -> Way:
 
 def choose_way(ways: Sequence[Way], score: scores.Score) -> Way:
     """Return the way whose samples have the largest mean figure on separate seeds."""
-    best = cache(lambda apart: max(ways, key=lambda each: score(apart, each(apart)).mean()))
+    best = cache(lambda apart: max(ways, key=lambda way: score(apart, way(apart)).mean()))
     return lambda s: best(replace(s, seeds=APART))(s)
 
 

@@ -158,7 +158,7 @@ def roll_over(s: Setting) -> Floats:
     starts = [np.asarray(begin(plan, lambda draw: draws(draw + 100 * n), np.float32, {})[0]) for n in range(N)]  # noqa: B023 (called at once)
     tried_starts, rewards_of = zip(*(look(0, rows, every) for rows in starts), strict=True)
     best_start, top = np.argmax(rewards_of, 0), np.max(rewards_of, 0)
-    outputs = np.stack([each.outputs[0] for each in tried_starts])
+    outputs = np.stack([start.outputs[0] for start in tried_starts])
     evaluation = rebuild(0, np.stack(starts)[best_start, every], outputs[best_start, every])
     spare, number = np.zeros(len(every), int), 2**20
     for index in range(1, STEPS):

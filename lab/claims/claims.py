@@ -161,9 +161,9 @@ def tree() -> str:
     written = [f":!{path.relative_to(ROOT)}" for path in WRITTEN]
     asked = (["rev-parse", "HEAD"], ["diff", "HEAD", "--", ".", *written])
     answers = [subprocess.run(["git", *each], cwd=ROOT, capture_output=True) for each in asked]
-    if any(each.returncode for each in answers):
+    if any(answer.returncode for answer in answers):
         raise UserError(f"{ROOT} is not a git repository", "measure in a checkout")
-    return digest(claim_lines.machine(), *(each.stdout for each in answers))
+    return digest(claim_lines.machine(), *(answer.stdout for answer in answers))
 
 
 def write() -> None:

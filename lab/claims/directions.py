@@ -82,7 +82,7 @@ def pairs_of(model: str, claim: Claim) -> list[StepPair]:
         raise ValueError(f"{claim.system}, {claim.control}: a figure of data, and no samplers that are compared")
     own = claim.network or PUBLISHED.get(model) or step_pair(FEW, MANY, claim.guidance)
     pairs = (own, *(each for each in claim.compared if each is not None))
-    return list({key_of(model, claim.figure, each): each for each in pairs}.values())
+    return list({key_of(model, claim.figure, pair): pair for pair in pairs}.values())
 
 
 def key_of(model: str, figure: str, pair: StepPair) -> Key:

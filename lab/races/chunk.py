@@ -62,7 +62,11 @@ def open_baked(file: Path) -> dict[str, Call]:
 
 def lines(found: Mapping[str, Sequence[Seconds]]) -> Iterator[str]:
     """Yield the table of the calls' wall and CPU times."""
-    yield "| contender | time | calls | ms | " + " | ".join(f"p{each:g} / median" for each in PERCENTILES) + " |"
+    yield (
+        "| contender | time | calls | ms | "
+        + " | ".join(f"p{percentile:g} / median" for percentile in PERCENTILES)
+        + " |"
+    )
     yield "|---" * (len(PERCENTILES) + 4) + "|"
     for name, calls in found.items():
         for kind, seconds in zip(("wall", "processor"), zip(*calls, strict=True), strict=True):

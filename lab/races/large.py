@@ -94,7 +94,7 @@ def write_feeds(work: Path, network: str, target: str) -> None:
         has_values = bool(NETWORKS[network].conditions)
         records = read_conditions(work / "held.npz", opened.manifest) if has_values else None
         given = middle_feeds(sampler, plan, 1, records)[DENOISER]
-        batched = {each.name for each in sampler.body.graph.inputs if each.shape[:1] == ("batch",)}
+        batched = {port.name for port in sampler.body.graph.inputs if port.shape[:1] == ("batch",)}
     alone = {name: array[:1] if name in batched else array for name, array in given.items()}  # not both branches
     np.savez(work / "feeds.npz", **alone)  # type: ignore[arg-type]
 

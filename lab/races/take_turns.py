@@ -43,7 +43,7 @@ def in_turns(openers: Mapping[str, Opener], rounds: int, seconds: float) -> dict
             for name in list(openers)[:: 1 if number % 2 else -1]:
                 wall, processor = zip(*contenders[name].run_turn(seconds), strict=True)
                 turns[name].append((median(wall), median(processor)))
-    return {name: Times(*(tuple(column) for column in zip(*each, strict=True))) for name, each in turns.items()}
+    return {name: Times(*(tuple(column) for column in zip(*turn, strict=True))) for name, turn in turns.items()}
 
 
 def _alone(opener: Opener) -> dict[str, Call]:

@@ -35,7 +35,7 @@ def main(seed: int) -> None:
     results["all"] = sum(results.values(), Counter[str]())
     print(f"| family | tries | {' | '.join(OUTCOMES)} |\n|---|{'---|' * (1 + len(OUTCOMES))}")
     for family, outcomes in results.items():
-        print(f"| {family} | {outcomes.total()} | {' | '.join(str(outcomes[each]) for each in OUTCOMES)} |")
+        print(f"| {family} | {outcomes.total()} | {' | '.join(str(outcomes[outcome]) for outcome in OUTCOMES)} |")
 
 
 if __name__ == "__main__":
