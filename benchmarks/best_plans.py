@@ -38,7 +38,7 @@ NAMED = (
     ("unipc_2", "arctan"),
     ("unipc_2", "ays_svd"),
 )  # plans with a column of their own, as (solver, grid)
-EVALUATIONS = {each.name: each.evaluations for each in solver_listings()}  # in an inner step
+EVALUATIONS = {listing.name: listing.evaluations for listing in solver_listings()}  # in an inner step
 SCOUTS = ("ddim", "dpmpp_2m", "unipc_2")  # the solvers that rank the grids
 GRIDS_KEPT, PLANS_KEPT, FINALISTS = 4, 12, 3  # who survives, as the page says
 
@@ -77,9 +77,9 @@ def solver_names() -> list[str]:
     without a fit.
     """
     return [
-        each.name
-        for each in solver_listings()
-        if each.order and not (each.is_stochastic or each.is_fitted or each.given)
+        listing.name
+        for listing in solver_listings()
+        if listing.order and not (listing.is_stochastic or listing.is_fitted or listing.given)
     ]
 
 

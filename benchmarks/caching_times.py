@@ -57,11 +57,11 @@ def measure_times(sampler: Sampler, plan: str, rounds: int) -> dict[str, float]:
         }
         for name, call in turns.items():
             times.setdefault(name, []).append(time_call(call))
-        equal = equal or f"{solver}:{equal_steps(plan, {name: each[0] for name, each in times.items()}):.0f}"
+        equal = equal or f"{solver}:{equal_steps(plan, {name: time[0] for name, time in times.items()}):.0f}"
         times.setdefault(equal, []).append(time_call(partial(run, equal)))
-        last = ", ".join(f"{name} {each[-1]:.3f} s" for name, each in times.items())
+        last = ", ".join(f"{name} {time[-1]:.3f} s" for name, time in times.items())
         print(f"round {number + 1}: {last}", file=sys.stderr, flush=True)
-    return {name: median(each) for name, each in times.items()}
+    return {name: median(time) for name, time in times.items()}
 
 
 def equal_steps(plan: str, seconds: Mapping[str, float]) -> float:

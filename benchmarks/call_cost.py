@@ -34,15 +34,15 @@ CONDITIONS = 16  # distinct ones, in turn
 
 def instant_graph(entry: GraphEntry, sizes: dict[str, int]) -> LoadedGraph:
     """A graph that returns zeros of its outputs' shapes at once."""
-    batched = next(each.name for each in entry.inputs if each.shape[:1] == ("batch",))
+    batched = next(port.name for port in entry.inputs if port.shape[:1] == ("batch",))
     made: dict[int, dict[str, NDArray[Any]]] = {}
 
     def call(feeds: Arrays) -> dict[str, NDArray[Any]]:
         count = len(feeds[batched])
         if count not in made:
             known = {**sizes, "batch": count}
-            shapes = {each.name: [resolve_dimension(size, known) for size in each.shape] for each in entry.outputs}
-            made[count] = {each.name: np.zeros(shapes[each.name], each.dtype) for each in entry.outputs}
+            shapes = {port.name: [resolve_dimension(size, known) for size in port.shape] for port in entry.outputs}
+            made[count] = {port.name: np.zeros(shapes[port.name], port.dtype) for port in entry.outputs}
         return made[count]
 
     return call
@@ -54,7 +54,7 @@ def instant_sampler(path: Path, body: str) -> Sampler:
     manifest = bundle.manifest
     sizes = default_sizes(manifest.x_shape, manifest.sizes)
     ahead = (None if each is None else instant_graph(each, sizes) for each in (manifest.prologue, manifest.conditioner))
-    graphs = [instant_graph(each, sizes) for each in bundle.body(body).graphs]
+    graphs = [instant_graph(graph, sizes) for graph in bundle.body(body).graphs]
     network = Network(bundle, bundle.body(body), graphs[-1], next(ahead), tuple(graphs[:-1]), {}, next(ahead))
     return Sampler(DenoiserNetworks({DENOISER: network}))
 

@@ -153,8 +153,8 @@ def measure(given: Namespace, rows: dict[Cell, Row]) -> None:
             follows_from = judge.digest(cell)
             if known is not None and known.digest == follows_from and known.samples >= (block + 1) * BLOCK:
                 continue
-            features = np.concatenate([judge.features(cell, each) for each in range(block + 1)])
-            values = tuple(round(float(each), 3) for each in jackknife_distances(features, real))
+            features = np.concatenate([judge.features(cell, number) for number in range(block + 1)])
+            values = tuple(round(float(distance), 3) for distance in jackknife_distances(features, real))
             row = Row(cell, len(features), values, follows_from)
             rows |= read_kept_rows() | {cell: row}  # another process may measure other cells
             write_rows(KEPT, order_rows(rows.values()))

@@ -55,7 +55,7 @@ def distances(extractor: Extractor, made: Array, exact: Array) -> tuple[float, .
     features = [extractor.extract(each) for each in (made, exact)]
     rng = np.random.default_rng(0)
     draws = [np.arange(len(made)), *rng.integers(len(made), size=(RESAMPLES, len(made)))]
-    found = [frechet.frechet_distance(*(frechet.fit_gaussian(each[rows]) for each in features)) for rows in draws]
+    found = [frechet.frechet_distance(*(frechet.fit_gaussian(feature[rows]) for feature in features)) for rows in draws]
     return tuple(round(each, 4) for each in found)
 
 
@@ -139,13 +139,13 @@ def best_nominal(work: Path, denoiser: str) -> list[str]:
     for file in sorted(work.glob(f"{denoiser}-*/found.json")):
         for found in msgspec.json.decode(file.read_bytes()).values():
             scores = [each for each in (*found["best"], *found["named"]) if each is not None]
-            names.append(max(scores, key=lambda each: float(each["psnr"]))["plan"])
+            names.append(max(scores, key=lambda score: float(score["psnr"]))["plan"])
     return list(dict.fromkeys(names))
 
 
 def judgements() -> dict[str, Judgement]:
     """Return the stored results, by denoiser."""
-    return {each.denoiser: each for each in read_rows(KEPT, Judgement)}
+    return {row.denoiser: row for row in read_rows(KEPT, Judgement)}
 
 
 def _graph(sampler: Sampler) -> str | None:

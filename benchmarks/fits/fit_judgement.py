@@ -33,7 +33,7 @@ class Judgement(msgspec.Struct, frozen=True):
     plans: tuple[Judged, ...]
 
     def fits(self) -> list[Judged]:
-        found = [each for each in self.plans if each.method is not None]
+        found = [plan for plan in self.plans if plan.method is not None]
         return sorted(found, key=lambda each: (each.body != "float32", each.body, each.evaluations))
 
     def best(self, evaluations: int) -> Judged | None:
@@ -63,4 +63,4 @@ class Judgement(msgspec.Struct, frozen=True):
 
     @property
     def _nominal(self) -> list[Judged]:
-        return [each for each in self.plans if each.method is None and each.body == "float32"]
+        return [plan for plan in self.plans if plan.method is None and plan.body == "float32"]

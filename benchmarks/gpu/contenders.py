@@ -150,7 +150,7 @@ def record_file(file: Path, device: str) -> Callable[[dict[str, np.ndarray]], di
     """
     find_libraries(device)
     session = open_session(onnxruntime, file, settings(device, cuda_graph=True))
-    names = tuple(each.name for each in session.get_outputs())
+    names = tuple(port.name for port in session.get_outputs())
     loaded = Session(file.name, session, names, takes_optional=False)
     if device != "cuda":
         return loaded

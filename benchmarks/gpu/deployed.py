@@ -68,7 +68,7 @@ class Deployed:
     @property
     def portable(self) -> tuple[Precision, ...]:
         """Return those of its types in which the provider opens the portable graph."""
-        return tuple(each for each in self.precisions if each != FORM_ONLY)
+        return tuple(precision for precision in self.precisions if precision != FORM_ONLY)
 
     @property
     def expected_file(self) -> Path:

@@ -47,8 +47,8 @@ def record_activities(call: Callable[[], Any], calls: int) -> list[Activity]:
         for _ in range(calls):
             call()
         torch.cuda.synchronize()
-    events = [each for each in profiler.events() or () if each.device_type == DeviceType.CUDA]
-    return [Activity(each.name, float(each.time_range.start), float(each.time_range.end)) for each in events]
+    events = [event for event in profiler.events() or () if event.device_type == DeviceType.CUDA]
+    return [Activity(event.name, float(event.time_range.start), float(event.time_range.end)) for event in events]
 
 
 def device_time(row: DenoiserRow, batch: int, seen: Sequence[Activity], calls: int) -> DeviceTime:
@@ -62,7 +62,7 @@ def device_time(row: DenoiserRow, batch: int, seen: Sequence[Activity], calls: i
     ):
         own = list(group)
         kernels.append(KernelTime(name, len(own) / calls, sum(each.end - each.start for each in own) / calls))
-    kernels.sort(key=lambda each: -each.microseconds)
+    kernels.sort(key=lambda kernel: -kernel.microseconds)
     return DeviceTime(*names, busy_time(seen) / calls / 1e3, len(seen) / calls, tuple(kernels[:LISTED]))
 
 

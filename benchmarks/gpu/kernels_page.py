@@ -23,14 +23,14 @@ def shares(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> tuple[Se
     """Return the head and the rows of the table of the host's share."""
     head = ("denoiser", "engine", "network", "batch", "ms, call", "ms, GPU", "launches", "host's share")
     lines = []
-    for each in times:
-        call = call_time(rows, each)
-        if each.busy is None or call is None:
-            lines.append([each.denoiser, each.engine, each.precision, str(each.batch), "", "", "", each.reason])
+    for time in times:
+        call = call_time(rows, time)
+        if time.busy is None or call is None:
+            lines.append([time.denoiser, time.engine, time.precision, str(time.batch), "", "", "", time.reason])
             continue
-        share = f"{100 * max(0.0, 1 - each.busy / call):.0f} %"
-        figures = (f"{call:.2f}", f"{each.busy:.2f}", f"{each.launches:.0f}", share)
-        lines.append([each.denoiser, each.engine, each.precision, str(each.batch), *figures])
+        share = f"{100 * max(0.0, 1 - time.busy / call):.0f} %"
+        figures = (f"{call:.2f}", f"{time.busy:.2f}", f"{time.launches:.0f}", share)
+        lines.append([time.denoiser, time.engine, time.precision, str(time.batch), *figures])
     return head, lines
 
 
@@ -38,8 +38,8 @@ def slower_engines(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> 
     """For each denoiser and batch at which our fastest engine takes longer than torch's: its kernels, and those of
     torch if its call was profiled too."""
     parts = []
-    for name, batch in dict.fromkeys((each.denoiser, each.batch) for each in times):
-        own = [each for each in times if (each.denoiser, each.batch) == (name, batch) and each.busy is not None]
+    for name, batch in dict.fromkeys((time.denoiser, time.batch) for time in times):
+        own = [time for time in times if (time.denoiser, time.batch) == (name, batch) and time.busy is not None]
         ours = fastest([each for each in own if not each.engine.startswith(TORCH)], rows)
         theirs = fastest([each for each in own if each.engine.startswith(TORCH)], rows)
         least = None if ours is None else torch_time(rows, ours[1])
@@ -53,7 +53,7 @@ def slower_engines(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> 
 
 def fastest(times: Sequence[DeviceTime], rows: Sequence[DenoiserRow]) -> tuple[float, DeviceTime] | None:
     """The engine whose call takes the least time, with that time."""
-    timed = [(call, each) for each in times if (call := call_time(rows, each)) is not None]
+    timed = [(call, time) for time in times if (call := call_time(rows, time)) is not None]
     return min(timed, key=lambda pair: pair[0], default=None)
 
 
@@ -68,9 +68,14 @@ def torch_time(rows: Sequence[DenoiserRow], each: DeviceTime) -> float | None:
 def kernel_table(*engines: DeviceTime) -> str:
     """The first kernels of engines."""
     lines = [
-        [f"{each.engine}, {each.precision}", f"`{kernel.name}`", f"{kernel.launches:.0f}", f"{kernel.microseconds:.0f}"]
-        for each in engines
-        for kernel in each.kernels[:COMPARED]
+        [
+            f"{engine.engine}, {engine.precision}",
+            f"`{kernel.name}`",
+            f"{kernel.launches:.0f}",
+            f"{kernel.microseconds:.0f}",
+        ]
+        for engine in engines
+        for kernel in engine.kernels[:COMPARED]
     ]
     return table(("engine", "kernel", "launches", "us"), lines)
 

@@ -29,7 +29,7 @@ def seen() -> Gpu | None:
 
 def describe_machine(gpu: Gpu | None) -> Machine:
     """Describe this machine, today."""
-    versions = {each: version for each in PACKAGES if (version := version_of(each)) is not None}
+    versions = {package: version for package in PACKAGES if (version := version_of(package)) is not None}
     return Machine(REHEARSAL if gpu is None else name_gpu(gpu), versions, time.strftime("%Y-%m-%d"))
 
 
@@ -41,4 +41,4 @@ def name_gpu(gpu: Gpu) -> str:
 
 def tensorrt_of() -> str:
     """Return the installed package of TensorRT, or nothing."""
-    return next((each for each in ("tensorrt", "tensorrt-rtx") if find_spec(each.replace("-", "_"))), "")
+    return next((name for name in ("tensorrt", "tensorrt-rtx") if find_spec(name.replace("-", "_"))), "")

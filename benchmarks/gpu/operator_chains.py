@@ -210,7 +210,9 @@ REFERENCE = {  # by operator: the form that the CPU computes in float32
 def chains() -> list[Chain]:
     """Return the timed chains, the most informative first: of small tensors, then of large ones."""
     small, large = (64, 28, 8), (320, 64, 32)  # channels, side, groups
-    found = [chain for rows in (2, 1) for each in ("float16", "float32") for chain in _norms(*small, rows, each)]
+    found = [
+        chain for rows in (2, 1) for precision in ("float16", "float32") for chain in _norms(*small, rows, precision)
+    ]
     found += _convolutions(*small[:2], "float16")
     found += _attentions((2, 49, 128), 4, 16, 64) + _attentions((2, 4096, 320), 8, 2, 8)
     found += _norms(*large, 2, "float16") + _convolutions(*large[:2], "float16")

@@ -52,7 +52,7 @@ class ChainJob:
 
 def chain_jobs(device: str) -> list[ChainJob]:
     """All chains."""
-    return [ChainJob(each, device) for each in chains()]
+    return [ChainJob(chain, device) for chain in chains()]
 
 
 def reference(chain: Chain) -> np.ndarray:

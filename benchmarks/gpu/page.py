@@ -59,9 +59,9 @@ def page_of(records: Iterable[AnyRecord]) -> str:
 def newest(records: Iterable[AnyRecord], kind: type[Kind], key: Callable[[Kind], object]) -> list[Kind]:
     """Return the last record of each key. A record without a figure does not replace one with figures."""
     found: dict[object, Kind] = {}
-    for each in records:
-        if isinstance(each, kind) and (not getattr(each, "reason", "") or key(each) not in found):
-            found[key(each)] = each
+    for record in records:
+        if isinstance(record, kind) and (not getattr(record, "reason", "") or key(record) not in found):
+            found[key(record)] = record
     return list(found.values())
 
 
@@ -71,9 +71,9 @@ def _row_key(row: DenoiserRow) -> tuple[str, str, str]:
 
 def head(records: Sequence[AnyRecord]) -> str:
     """Return the head of the page: its contents, and the machine."""
-    machines = list(dict.fromkeys(_machine(each) for each in records if isinstance(each, Machine)))
-    unfinished = [each for each in records if isinstance(each, PartEnd) and each.reason]
-    lines = [f"- {each}" for each in machines]
+    machines = list(dict.fromkeys(_machine(record) for record in records if isinstance(record, Machine)))
+    unfinished = [record for record in records if isinstance(record, PartEnd) and record.reason]
+    lines = [f"- {machine}" for machine in machines]
     lines += [f"- part `{each.name}` ended after {each.seconds:.0f} s: {each.reason}" for each in unfinished]
     return f"""# On an NVIDIA GPU
 
@@ -110,8 +110,8 @@ what the kernels of an engine need at least.
 
 def _denoiser_line(row: DenoiserRow) -> list[str]:
     decibels = "" if row.mean is None or row.least is None else f"{row.mean:.1f} / {row.least:.1f}"
-    by_batch = {each.batch: f"{each.median:.2f}, {each.percentile_99:.2f}" for each in row.timings}
-    least = ", ".join(f"{each:.2f}" for each in row.bounds)
+    by_batch = {timing.batch: f"{timing.median:.2f}, {timing.percentile_99:.2f}" for timing in row.timings}
+    least = ", ".join(f"{bound:.2f}" for bound in row.bounds)
     times = [by_batch.get(batch, "") for batch in BATCHES]
     if row.reason:
         times[-1] = f"{times[-1]} {row.reason}".strip()
@@ -126,7 +126,7 @@ def describe_member(model: str) -> str:
 
 def convolutions(counts: Sequence[PlanCount], plans: Sequence[PlanTime], agreements: Sequence[Agreement]) -> str:
     """The tables of cuDNN's convolutions."""
-    names = list(dict.fromkeys(each.convolution for each in counts))
+    names = list(dict.fromkeys(count.convolution for count in counts))
     race = [line for name in names for line in _race(name, counts, plans)]
     exact = [_agreement_line(form, list(group)) for form, group in _by_form(agreements)]
     titles = ("kernel", "plans", "values", "plans with the same bits", "most values that differ", "largest difference")
@@ -147,10 +147,10 @@ The results compared with float32 arithmetic on exact sums, for {IMAGES} images,
 
 def _race(name: str, counts: Sequence[PlanCount], plans: Sequence[PlanTime]) -> list[list[str]]:
     """The lines of one convolution."""
-    best = {form: _fastest([each for each in plans if (each.convolution, each.form) == (name, form)]) for form in FORMS}
+    best = {form: _fastest([plan for plan in plans if (plan.convolution, plan.form) == (name, form)]) for form in FORMS}
     lines = []
     for count in (each for each in counts if each.convolution == name and each.form in (*INT8, *HALF)):
-        own = [each for each in plans if (each.convolution, each.form) == (name, count.form)]
+        own = [plan for plan in plans if (plan.convolution, plan.form) == (name, count.form)]
         ran, winner = sum(each.microseconds is not None for each in own), best[count.form]
         shown = [FORMS[count.form], f"{count.count}, {ran}"]
         if winner is None or winner.microseconds is None:
@@ -167,12 +167,12 @@ def _race(name: str, counts: Sequence[PlanCount], plans: Sequence[PlanTime]) -> 
 
 
 def _fastest(plans: Sequence[PlanTime]) -> PlanTime | None:
-    ran = [each for each in plans if each.microseconds is not None]
+    ran = [plan for plan in plans if plan.microseconds is not None]
     return min(ran, key=lambda each: each.microseconds or 0.0, default=None)
 
 
 def _by_form(agreements: Sequence[Agreement]) -> Iterable[tuple[str, Iterable[Agreement]]]:
-    known = sorted(agreements, key=lambda each: list(FORMS).index(each.form))
+    known = sorted(agreements, key=lambda agreement: list(FORMS).index(agreement.form))
     return groupby(known, key=lambda each: each.form)
 
 

@@ -103,7 +103,7 @@ def _compile(run: Run, turn: Path, preparing: threading.Thread) -> None:
     """Return networks that torch compiles. They wait for their turn, and for bundles that do not exist yet."""
     if not all(deploy(name, run.folder).expected_file.exists() for name in run.names):
         preparing.join()
-    jobs = [each for each in compile_networks(run.folder, run.device, turn) if each.name in run.names]
+    jobs = [network for network in compile_networks(run.folder, run.device, turn) if network.name in run.names]
     run_jobs(jobs, run.results.add, run.until, COMPILERS, nice=10, environment=TORCH_THREADS)
 
 

@@ -102,7 +102,7 @@ def in_torch(of: Deployed, device: str, precision: str, mode: str | None) -> Cal
             drawn = torch.from_numpy(noise.normal_batch(seeds, 0, manifest.x_shape)).to(device)
             values = branch_values(manifest.conditions, of.conditions(seeds), None, len(seeds), nulls)
             branches = {branch for step in plan.steps for branch in step.branches}
-            parts = {branch: [there(each) for each in values(branch).values()] for branch in branches}
+            parts = {branch: [there(value) for value in values(branch).values()] for branch in branches}
             state = [combine(row, [drawn]) for row in plan.start]
             for step in plan.steps:
                 u = combine(step.input, state)

@@ -42,8 +42,8 @@ def main() -> int:
         limit = int(given.limit * MIB)
         machine = given.python_version, given.architecture
         folders = write_payload(item, given.output, given.work, limit, *machine, given.data)
-    for each in folders:
-        print(f"{each.path}: {each.size / MIB:.1f} MiB")
+    for folder in folders:
+        print(f"{folder.path}: {folder.size / MIB:.1f} MiB")
     print(f"the tree itself: {sum(file.stat().st_size for file in tree_files()) / MIB:.1f} MiB")
     print(f"then: {item.page}")
     return 0

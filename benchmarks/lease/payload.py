@@ -81,7 +81,7 @@ def write_payload(
     with other files than those of this command.
     """
     stored = output / "stored"
-    others = [each.name for each in output.iterdir() if not PARTS.fullmatch(each.name)] if output.exists() else []
+    others = [path.name for path in output.iterdir() if not PARTS.fullmatch(path.name)] if output.exists() else []
     if others:
         raise UserError(f"{output} has other files, such as {min(others)}", "choose an empty or a new folder")
     shutil.rmtree(output, ignore_errors=True)
@@ -91,7 +91,7 @@ def write_payload(
     _download_wheels(item, stored, work, python, architecture)
     if item.make is not None:
         item.make(work, output / "made", data)
-        for number, file in enumerate(sorted(each for each in (output / "made").rglob("*") if each.is_file())):
+        for number, file in enumerate(sorted(path for path in (output / "made").rglob("*") if path.is_file())):
             with tarfile.open(stored / f"made-{number:02}.tar", "w") as archive:
                 archive.add(file, file.relative_to(output / "made"))
         shutil.rmtree(output / "made")
@@ -106,7 +106,7 @@ def write_payload(
             file.rename(folder / "files" / file.name)
         (folder / "files.txt").write_text(sums)
         (folder / "run.sh").write_text(script)
-        folders.append(Folder(folder, sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())))
+        folders.append(Folder(folder, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())))
     stored.rmdir()
     return folders
 
@@ -150,7 +150,7 @@ def _download_wheels(item: Item, folder: Path, work: Path, python: str, architec
     """Download the item's packages for the machine; onnxruntime-gpu with the code of its GPU only."""
     downloads = work / f"wheels-{python}"
     for package in item.wheels:
-        platforms = [word for each in PLATFORMS for word in ("--platform", each)]
+        platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
         command += ["-d", str(downloads)]
         command += ["--python-version", python, "--implementation", "cp", *platforms, package]

@@ -23,13 +23,13 @@ def slim_wheel(wheel: Path, architecture: int, output: Path) -> Path:
     Raises UserError if the wheel has none for it.
     """
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(output, "w", zipfile.ZIP_LZMA) as target:
-        for each in source.infolist():
-            if each.filename.startswith(LEFT_OUT):
+        for member in source.infolist():
+            if member.filename.startswith(LEFT_OUT):
                 continue
-            content = source.read(each)
-            if each.filename.endswith(LIBRARY):
+            content = source.read(member)
+            if member.filename.endswith(LIBRARY):
                 content = bytes(keep_architecture(bytearray(content), architecture))
-            target.writestr(each.filename, content)
+            target.writestr(member.filename, content)
     return output
 
 

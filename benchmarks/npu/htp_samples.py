@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--whole", type=int, default=0, help="number of seeds with whole samples")
     parser.add_argument("--peers", action="store_true")
     arguments = parser.parse_args()
-    body, steps, seeds = arguments.body, [int(each) for each in arguments.at.split(",")], options.seeds_of(arguments)
+    body, steps, seeds = arguments.body, [int(part) for part in arguments.at.split(",")], options.seeds_of(arguments)
     reference = load(arguments.bundle, body="float32")
     here, htp = (taking_its_own(load(arguments.bundle, body=body, backend=each)) for each in (ONNX, Qnn()))
     plan = select_plan(reference.plans, reference.bundle.body(body))

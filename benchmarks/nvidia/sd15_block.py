@@ -44,7 +44,7 @@ def make() -> tuple[Any, Spec]:
     """What `fewstep export benchmarks/nvidia/sd15_block.py:make` takes."""
     torch.manual_seed(0)
     blocks = Blocks()
-    for norm in (each for each in blocks.modules() if isinstance(each, nn.GroupNorm | nn.LayerNorm)):
+    for norm in (layer for layer in blocks.modules() if isinstance(layer, nn.GroupNorm | nn.LayerNorm)):
         nn.init.normal_(norm.weight, 1.0, 0.2)
         nn.init.normal_(norm.bias, 0.0, 0.2)
     return blocks, SPEC

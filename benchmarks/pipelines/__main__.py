@@ -284,12 +284,12 @@ def main() -> None:
     configs = read_configs() if given.public_configs else []
     names = select_classes(given.only)
     outcomes = [] if given.resume is None else read_outcomes(given.resume, names)
-    done = {each.name for each in outcomes}
+    done = {outcome.name for outcome in outcomes}
     for pipeline in find_pipelines(given.components, [name for name in names if name not in done]):
         own = replace(variant, public=find_config(configs, pipeline.name))
         outcomes.append(try_pipeline(pipeline, given.work, given.seconds, given.load_only, own, given.int8))
         print(json.dumps(asdict(outcomes[-1])) if given.json else outcomes[-1], flush=True)
-    found = {each.name for each in outcomes}
+    found = {outcome.name for outcome in outcomes}
     for name in names:
         if name not in found:
             print(json.dumps(asdict(Outcome(name, ABSENT))) if given.json else Outcome(name, ABSENT))

@@ -96,7 +96,7 @@ def _make_model(cls: Any, name: str) -> Any:
     width = next((each for part, each in NARROW.items() if part in name.lower()), WIDTH)
     config = _t5_config(cls.config_class) if "T5" in cls.__name__ else _small_config(cls.config_class, width)
     with torch.device("meta"):
-        count = sum(each.numel() for each in cls(config).parameters())
+        count = sum(parameter.numel() for parameter in cls(config).parameters())
     if count > LARGEST:
         raise LookupError(f"no local config for {name}: {cls.__name__} has {count} weights")
     torch.manual_seed(0)
@@ -174,10 +174,10 @@ def make_tokenizer(cls: Any, name: str) -> Any:
 
     lower, letters = f"{cls.__name__} {name}".lower(), byte_characters()
     if "t5" in lower:
-        pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((each, -3.0) for each in letters)]
+        pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in letters)]
         return transformers.T5TokenizerFast(vocab=pieces, extra_ids=0, model_max_length=512)  # type: ignore[attr-defined]
     if "clip" in lower:
-        tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{each}</w>" for each in letters)]
+        tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
         vocabulary = {token: number for number, token in enumerate(tokens)}
         return transformers.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
     if "qwen" in lower or "glm" in lower:
@@ -207,7 +207,7 @@ def make_tokenizer(cls: Any, name: str) -> Any:
         }
         return transformers.RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=64)  # of 77 places
     if "bert" in lower:
-        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{each}" for each in letters)]
+        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
         return transformers.BertTokenizer(
             vocab={token: number for number, token in enumerate(tokens)}, model_max_length=77
         )

@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(gettempdir()) / "fewstep-int8", help="folder of bundles")
     add_only(parser, "pipelines")
     given = parser.parse_args()
-    names = [each for each in NETWORKS if not given.only or any(part in each for part in given.only)]
+    names = [network for network in NETWORKS if not given.only or any(part in network for part in given.only)]
     for pipeline in find_pipelines(given.components, names):
         _print_lines(pipeline, given.work)
 

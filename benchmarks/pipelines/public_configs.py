@@ -40,4 +40,4 @@ def read_configs() -> list[PublicConfig]:
 
 def find_config(configs: Sequence[PublicConfig], pipeline: str) -> PublicConfig | None:
     """Return the first config for a pipeline's class, or None."""
-    return next((each for each in configs if any(fnmatchcase(pipeline, part) for part in each.pipelines)), None)
+    return next((config for config in configs if any(fnmatchcase(pipeline, part) for part in config.pipelines)), None)

@@ -78,7 +78,9 @@ def draw_conditions(manifest: Manifest, rows: int) -> dict[str, Array]:
     numbers in [0, 1), and ones of other types."""
     rng = np.random.default_rng(0)
     worded = set() if manifest.text is None else {output.name for output in manifest.text.graph.outputs}
-    needed = [each for each in manifest.conditions if each.default is None and each.name not in worded]
+    needed = [
+        condition for condition in manifest.conditions if condition.default is None and condition.name not in worded
+    ]
     return {each.name: _draw(rng, (rows, *each.shape), each.dtype, "mask" in each.name) for each in needed}
 
 

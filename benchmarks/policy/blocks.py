@@ -37,7 +37,7 @@ def run_blocks(
     for block in blocks(seeds):
         for entry, body in zip(entries, bodies, strict=True):
             contender, known = entry.contender, verdicts[entry.contender.digest]
-            wanted = [each for each in episodes_of(len(block), entry.tasks, block.start) if each not in known]
+            wanted = [episode for episode in episodes_of(len(block), entry.tasks, block.start) if episode not in known]
             for verdict in run(world, contender, entry.sampler, wanted):
                 known[verdict.task, verdict.seed] = msgspec.structs.replace(verdict, body=body)
             keep([(contender, known)], file)

@@ -66,7 +66,9 @@ def rows(jobs: Sequence[SequenceJob], sampler: Sampler, count: int, seed: int = 
     manifest = sampler.bundle.manifest
     policy = policy_of(manifest)
     chosen = np.random.default_rng(seed).permutation(len(jobs))[:count]
-    made: dict[str, list[NDArray[np.float32] | NDArray[np.uint8]]] = {each.name: [] for each in manifest.conditions}
+    made: dict[str, list[NDArray[np.float32] | NDArray[np.uint8]]] = {
+        condition.name: [] for condition in manifest.conditions
+    }
     for job in (jobs[place] for place in chosen):
         is_given = job.continuity == "trained" and job.request.former is not None
         for name, value in job.request.window.items():

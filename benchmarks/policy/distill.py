@@ -61,8 +61,8 @@ def observe_teacher(sampler: Sampler) -> Arrays:
 def observe_student(student: Contender, sampler: Sampler) -> Arrays:
     """Return the observations from which a student samples sequences, and their tasks."""
     windows = [job.request.window for job in watch(METAWORLD, student, sampler, WATCHED, FIRST_WATCHED)]
-    seen = np.stack([np.asarray(each["observation"], np.float32).ravel() for each in windows])
-    return {"seen": seen, "task": np.array([int(np.argmax(each["task"])) for each in windows])}
+    seen = np.stack([np.asarray(window["observation"], np.float32).ravel() for window in windows])
+    return {"seen": seen, "task": np.array([int(np.argmax(window["task"])) for window in windows])}
 
 
 def make_pairs(sampler: Sampler) -> Arrays:
@@ -113,7 +113,7 @@ def pairs_file(work: Path, weights: Path) -> Path:
     """Return the file of the pairs of these weights. Raises UserError if the folder has those of others, since its
     checkpoint is of them too."""
     file = work / f"pairs-{hash_of(weights)}.npz"
-    if others := [each.name for each in sorted(work.glob("pairs-*.npz")) if each != file]:
+    if others := [path.name for path in sorted(work.glob("pairs-*.npz")) if path != file]:
         raise UserError(f"{work} has the pairs of other weights, {others[0]}", "give another folder for WORK")
     return file
 

@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="weights for a comparison with torch")
     add_page(parser, PAGE)
     given = parser.parse_args()
-    bundle = max((each for each in given.work.glob("policy-*") if each.is_dir()), key=lambda each: each.stat().st_mtime)
+    bundle = max((path for path in given.work.glob("policy-*") if path.is_dir()), key=lambda each: each.stat().st_mtime)
     backend = OnnxRuntime(threads=given.threads, spinning=False)  # waiting threads leave the core to the loop
     said = f"A call has {given.threads} thread{'s' * (given.threads > 1)}.\n\n"
     said += loop(load(bundle, precision="int8", backend=backend), bundle, given.seconds)

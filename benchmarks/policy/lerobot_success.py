@@ -99,7 +99,7 @@ def prepare(work: Path, checkpoint: Path, task: str, rivals: Sequence[Contender]
     if not bundle.with_suffix(DEVIATION).exists():
         shutil.rmtree(bundle, ignore_errors=True)
         export(ExportOptions(str(folder), bundle))
-        watched = [each for each in rivals if each.precision == "float32" and each.clipped][:WATCHED]
+        watched = [rival for rival in rivals if rival.precision == "float32" and rival.clipped][:WATCHED]
         jobs = write_observations(world_of(task), bundle, watched, EPISODES_WATCHED)
         fit_plans(bundle, rivals)  # before the calibration, whose clip a fitted plan does not have
         calibrate_on(jobs, bundle, 1.0 if predicts_noise(folder) else None)  # else its ranges would be useless
@@ -111,14 +111,14 @@ def with_plans(rivals: Sequence[Contender], bundle: Path) -> list[Contender]:
     with load(bundle) as sampler:
         stored = {f"fitted:{entry.evaluations}" for entry in sampler.bundle.manifest.fitted}
     fitted = {f"fitted:{steps}" for steps in FITTED}
-    return [each for each in rivals if each.plan not in fitted - stored]
+    return [rival for rival in rivals if rival.plan not in fitted - stored]
 
 
 def row(contender: Contender, verdicts: Verdicts, reference: Verdicts | None, calls: Calls | None) -> tuple[str, ...]:
     """Return the cells of a contender. `reference` has the verdicts that it is compared with, or None."""
-    won = sum(each.solved is not None for each in verdicts.values())
+    won = sum(verdict.solved is not None for verdict in verdicts.values())
     low, high = wilson(won, len(verdicts))
-    jerks = [each.worst_jerk for each in verdicts.values() if each.worst_jerk is not None]
+    jerks = [verdict.worst_jerk for verdict in verdicts.values() if verdict.worst_jerk is not None]
     return (
         contender.name,
         str(len(verdicts)),
@@ -140,7 +140,7 @@ def _compare(verdicts: Verdicts, reference: Verdicts) -> tuple[str, str]:
 
 def _ticks(verdicts: Verdicts, reference: Verdicts | None) -> str:
     """The median of the ticks to success, and the mean difference with its interval of 95 % where both solve."""
-    ticks = {episode: each.solved for episode, each in verdicts.items() if each.solved is not None}
+    ticks = {episode: verdict.solved for episode, verdict in verdicts.items() if verdict.solved is not None}
     median = f"{np.median(list(ticks.values())):.0f}" if ticks else ""
     others = {episode: each.solved for episode, each in (reference or {}).items() if each.solved is not None}
     differences = [ticks[episode] - others[episode] for episode in ticks.keys() & others.keys()]

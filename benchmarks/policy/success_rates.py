@@ -149,7 +149,7 @@ def main() -> None:
     if given.page:
         PAGE.write_text(page(PAGE.read_text(), lines, far_apart(bundle)))
     if given.keep:
-        keep((each, verdicts[each.digest]) for each in rivals)
+        keep((rival, verdicts[rival.digest]) for rival in rivals)
 
 
 def tasks_of(contender: Contender) -> Sequence[str]:

@@ -54,7 +54,7 @@ def pair_episodes(verdicts: Verdicts, reference: Verdicts) -> Paired:
 
 
 def _task(task: str, verdicts: Sequence[Verdict]) -> str:
-    own = [each for each in verdicts if each.task == task]
+    own = [verdict for verdict in verdicts if verdict.task == task]
     return "" if not own else f"{100 * sum(each.solved is not None for each in own) / len(own):.1f}"
 
 
@@ -73,5 +73,5 @@ def _routes(won: Sequence[Verdict]) -> str:
 
 
 def _mean(values: Sequence[float | None]) -> str:
-    known = [each for each in values if each is not None]
+    known = [value for value in values if value is not None]
     return "" if not known else f"{np.mean(known):.2f}"

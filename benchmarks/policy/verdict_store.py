@@ -63,7 +63,7 @@ def keep(made: Iterable[tuple[Contender, Verdicts]], file: Path = KEPT) -> None:
     lines = {_place(line): line for line in _lines_of(file)}
     for contender, verdicts in made:
         lines = {place: line for place, line in lines.items() if line.digest != contender.digest}
-        by_line = sorted(verdicts.values(), key=lambda each: (each.task, each.body or "", each.seed))
+        by_line = sorted(verdicts.values(), key=lambda verdict: (verdict.task, verdict.body or "", verdict.seed))
         for (task, body), group in groupby(by_line, lambda each: (each.task, each.body)):
             line = _line(contender, task, body, list(group))
             lines[_place(line)] = line

@@ -33,9 +33,9 @@ class Contender(msgspec.Struct, frozen=True, omit_defaults=True):
     def digest(self) -> str:
         """A hash of all but the name. Defaults count for nothing, so that a new fact leaves those of others alone."""
         facts: dict[str, object] = {"name": ""}  # two that differ in it alone have the same verdicts
-        for each in msgspec.structs.fields(self)[1:]:
-            if (value := getattr(self, each.name)) != each.default:
-                facts[each.name] = value
+        for field in msgspec.structs.fields(self)[1:]:
+            if (value := getattr(self, field.name)) != field.default:
+                facts[field.name] = value
         if self.delay or self.fade:
             facts["loop"] = LOOP
         return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:12]

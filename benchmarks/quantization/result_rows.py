@@ -111,11 +111,11 @@ def tables(rows: Sequence[Measured]) -> dict[tuple[str, str], str]:
     """Return Markdown by page and part, for existing rows: a line for each row, and all settings on the shipped
     denoiser.
     """
-    on_one = [each for each in rows if (each.denoiser, each.steps, each.first) == ("fashion_mnist", 8, 1000)]
+    on_one = [row for row in rows if (row.denoiser, row.steps, row.first) == ("fashion_mnist", 8, 1000)]
     of_seeds = {"lab/measured/other_tools.md": 64, "docs/measured.md": 256}
     settled = {page: [each for each in on_one if each.seeds == seeds] for page, seeds in of_seeds.items()}
     return {
-        ("lab/measured/zoo.md", SCRIPT): f"{table(HEADER, [cells(each) for each in rows])}\n\n{_versions(rows)}",
+        ("lab/measured/zoo.md", SCRIPT): f"{table(HEADER, [cells(row) for row in rows])}\n\n{_versions(rows)}",
         **{(page, SCRIPT): settings(some) for page, some in settled.items() if some},
     }
 
@@ -161,7 +161,7 @@ def _with_leads(row: Measured) -> Measured:
     """The row with its leads over `others`."""
     best, defaults = _find_best(row), [each.quality for each in row.others if each.setting == DEFAULTS]
     lead = None if best is None or best.quality is None else row.ours - best.quality
-    above = min((row.ours.mean - each.mean for each in defaults if each is not None), default=None)
+    above = min((row.ours.mean - default.mean for default in defaults if default is not None), default=None)
     return msgspec.structs.replace(row, lead=lead, above=above)
 
 
@@ -200,4 +200,4 @@ def _columns(figures: Figures, coverage: float | None) -> tuple[str, ...]:
 
 
 def _versions(rows: Iterable[Measured]) -> str:
-    return f"Made with {', '.join(sorted({version for each in rows for version in each.versions}))}."
+    return f"Made with {', '.join(sorted({version for row in rows for version in row.versions}))}."

@@ -41,7 +41,7 @@ class _Group:
     def takes(self, step: str) -> bool:
         """Return whether a step may follow those in the group."""
         kinds = [each if each in ORDER else "activation" for each in self.steps]
-        return all(ORDER.index(each) < ORDER.index(step) for each in kinds)
+        return all(ORDER.index(kind) < ORDER.index(step) for kind in kinds)
 
     def add(self, step: str, operand: Array | str | None, *nodes: Node) -> None:
         self.steps.append(step)
@@ -55,7 +55,7 @@ def fuse_groups(graph: Graph) -> Graph:
 
     Raises UserError for a body with other floats than float16 or bfloat16 around int8.
     """
-    kinds = {str(each.dtype) for each in graph.constants.values()}
+    kinds = {str(constant.dtype) for constant in graph.constants.values()}
     others = kinds - {*FLOATS, "int8", "int64", "float32", "int32"}
     if others or kinds.issuperset(FLOATS):
         named = ", ".join(sorted(others or FLOATS))

@@ -95,5 +95,5 @@ def _sizes(sizes: tuple[int, ...]) -> str:
 
 def decode(fields: dict[str, Any]) -> Operation:
     """The operation of `Operation.encode`."""
-    given: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()}
+    given: dict[str, Any] = {name: tuple(field) if isinstance(field, list) else field for name, field in fields.items()}
     return Operation(**given)

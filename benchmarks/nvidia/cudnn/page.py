@@ -74,15 +74,17 @@ def page_of(records: Sequence[AnyRecord]) -> str:
 def agreements(rows: Sequence[Agreement]) -> str:
     """How many values of the first convolution differ from the exact result, by plan."""
     lines = [
-        f"- {each.convolution}, by {each.plan}: {each.different} of {each.values} numbers differ from the exact result"
-        for each in rows
+        f"- {row.convolution}, by {row.plan}: {row.different} of {row.values} numbers differ from the exact result"
+        for row in rows
     ]
     return "\n".join(["One convolution in int8, with scales that are powers of two:", "", *lines]) if lines else ""
 
 
 def describe_machine(records: Sequence[AnyRecord], is_described: bool) -> str:
     """The last machine whose lines are on the page, with its versions."""
-    machines = [each for each in records if isinstance(each, Machine) and (each.gpu == DESCRIBED) == is_described]
+    machines = [
+        record for record in records if isinstance(record, Machine) and (record.gpu == DESCRIBED) == is_described
+    ]
     if not machines:
         return "Not asked yet." if is_described else "The machine is unknown."
     versions = ", ".join(f"{name} {version}" for name, version in machines[-1].versions.items())

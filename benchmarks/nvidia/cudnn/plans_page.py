@@ -8,7 +8,7 @@ from benchmarks.markdown import table
 
 def plan_tables(records: Sequence[GroupPlans]) -> str:
     """How many int8 groups have a plan, by denoiser; those without one; and the plans of each operation."""
-    gpus = list(dict.fromkeys(each.gpu for each in records))
+    gpus = list(dict.fromkeys(record.gpu for record in records))
     parts = [summary(records, gpus), without_plan(records), by_operation(records, gpus)]
     return "\n\n".join(part for part in parts if part)
 
@@ -17,8 +17,8 @@ def summary(records: Sequence[GroupPlans], gpus: Sequence[str]) -> str:
     """A row for each denoiser."""
     head = ("denoiser", "int8 groups", "of the MACs of all groups", *(f"with a plan, {gpu}" for gpu in gpus))
     rows = []
-    for name in dict.fromkeys(each.denoiser for each in records):
-        own = [each for each in records if each.denoiser == name]
+    for name in dict.fromkeys(record.denoiser for record in records):
+        own = [record for record in records if record.denoiser == name]
         first = [each for each in own if each.gpu == gpus[0]]
         int8 = [each for each in first if each.precision == "int8"]
         share = sum(each.macs for each in int8) / sum(each.macs for each in first)
@@ -33,9 +33,9 @@ def summary(records: Sequence[GroupPlans], gpus: Sequence[str]) -> str:
 def without_plan(records: Sequence[GroupPlans]) -> str:
     """The operations without a plan, and cuDNN's reason."""
     rows = [
-        [each.denoiser, each.gpu, each.precision, each.operation, each.epilogue, reason_of(each)]
-        for each in records
-        if not each.engines
+        [record.denoiser, record.gpu, record.precision, record.operation, record.epilogue, reason_of(record)]
+        for record in records
+        if not record.engines
     ]
     if not rows:
         return "No group is without a plan, in int8 or in 16 bits."
@@ -50,8 +50,8 @@ def reason_of(each: GroupPlans) -> str:
 def by_operation(records: Sequence[GroupPlans], gpus: Sequence[str]) -> str:
     """A row for each operation: the groups of all denoisers, and the plans on each GPU with their engines."""
     rows = []
-    for key in dict.fromkeys((each.precision, each.operation, each.epilogue) for each in records):
-        own = [each for each in records if (each.precision, each.operation, each.epilogue) == key]
+    for key in dict.fromkeys((record.precision, record.operation, record.epilogue) for record in records):
+        own = [record for record in records if (record.precision, record.operation, record.epilogue) == key]
         users = [f"{each.count} {each.denoiser}" for each in own if each.gpu == gpus[0]]
         plans = [next(describe_plans(each) for each in own if each.gpu == gpu) for gpu in gpus]
         rows.append([key[0], key[1], key[2], ", ".join(users), *plans])

@@ -62,7 +62,7 @@ def _save(graph: Graph, file: Path) -> None:
 
 def half_type(graph: Graph) -> np.dtype[Any]:
     """The type of 16 bits around the integers of a body."""
-    return BFLOAT16 if BFLOAT16 in {each.dtype for each in graph.constants.values()} else FLOAT16
+    return BFLOAT16 if BFLOAT16 in {constant.dtype for constant in graph.constants.values()} else FLOAT16
 
 
 def record_member(name: str, bundle: Path, groups: tuple[float, ...]) -> RecordedRun:

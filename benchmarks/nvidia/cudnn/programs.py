@@ -25,10 +25,10 @@ def save_graph(graph: Graph, file: Path) -> None:
     bfloat16 = [name for name, array in graph.constants.items() if array.dtype.name == BFLOAT16]
     fields = {
         "name": graph.name,
-        "inputs": [_value(each) for each in graph.inputs],
-        "outputs": [_value(each) for each in graph.outputs],
+        "inputs": [_value(port) for port in graph.inputs],
+        "outputs": [_value(port) for port in graph.outputs],
         "nodes": [
-            [each.op, each.inputs, each.outputs, _attributes(each.attributes), each.domain] for each in graph.nodes
+            [node.op, node.inputs, node.outputs, _attributes(node.attributes), node.domain] for node in graph.nodes
         ],
         "constants": names,
         "bfloat16": bfloat16,
@@ -124,7 +124,7 @@ class PreparedRun:
         fields = {
             "x": self.x,
             "start": self.start,
-            "steps": [[each.input, each.update, each.graph] for each in self.steps],
+            "steps": [[step.input, step.update, step.graph] for step in self.steps],
             "output": self.output,
             "branches": self.branches,
             "names": list(self.feeds[0]),
@@ -142,7 +142,7 @@ def load_run(folder: Path) -> PreparedRun:
         arrays = {name: np.asarray(stored[name]) for name in stored.files}
     steps = tuple(StepRows(tuple(each[0]), _rows(each[1]), each[2]) for each in fields["steps"])
     feeds = tuple({name: arrays[f"{number} {name}"] for name in fields["names"]} for number in range(len(steps)))
-    expected = {name.removeprefix("expected "): each for name, each in arrays.items() if name.startswith("expected ")}
+    expected = {name.removeprefix("expected "): array for name, array in arrays.items() if name.startswith("expected ")}
     start, output = _rows(fields["start"]), tuple(fields["output"])
     return PreparedRun(fields["x"], start, steps, output, fields["branches"], arrays["noise"], feeds, expected)
 

@@ -12,8 +12,8 @@ SLOWER = 1.0  # ratio of times from which int8 is called slower
 def step_times(rows: Sequence[StepTime]) -> str:
     """A row for each denoiser and batch, with the times of all engines."""
     lines = []
-    for name, batch in dict.fromkeys((each.denoiser, each.batch) for each in rows):
-        own = {each.engine: each for each in rows if (each.denoiser, each.batch) == (name, batch)}
+    for name, batch in dict.fromkeys((row.denoiser, row.batch) for row in rows):
+        own = {row.engine: row for row in rows if (row.denoiser, row.batch) == (name, batch)}
         times = [own[engine].least_time if engine in own else None for engine in (INT8, CUDNN, COMPILED)]
         if any(time is not None for time in times):
             ratios = [ratio(times[0], other) for other in times[1:]]
@@ -26,12 +26,12 @@ def qualities(rows: Sequence[StepTime]) -> str:
     """The PSNR of samples of each engine."""
     lines = [
         [
-            *(each.denoiser, each.engine, f"{each.mean:.1f} / {each.least:.1f}"),
-            describe_difference(each),
-            "" if each.engine == SIMULATED else f"{each.simulated:.1f}",
+            *(row.denoiser, row.engine, f"{row.mean:.1f} / {row.least:.1f}"),
+            describe_difference(row),
+            "" if row.engine == SIMULATED else f"{row.simulated:.1f}",
         ]
-        for each in rows
-        if each.mean is not None and each.simulated is not None
+        for row in rows
+        if row.mean is not None and row.simulated is not None
     ]
     head = (
         "denoiser",
@@ -52,7 +52,7 @@ def describe_difference(row: StepTime) -> str:
 
 def failures(rows: Sequence[StepTime]) -> str:
     """Return the missing figures, with the reasons."""
-    lines = [f"- {each.denoiser}, {each.batch} rows, {each.engine}: {each.reason}" for each in rows if each.reason]
+    lines = [f"- {row.denoiser}, {row.batch} rows, {row.engine}: {row.reason}" for row in rows if row.reason]
     return "\n".join(["Without a figure:", "", *lines]) if lines else ""
 
 
@@ -60,12 +60,12 @@ def group_times(rows: Sequence[GroupTime]) -> str:
     """A row for each group that int8 computes, by the largest batch first; then the groups that int8 does not help."""
     lines = [
         [
-            *(each.denoiser, each.product, each.operation, each.epilogue),
-            *map(microseconds, (each.int8, each.half)),
-            ratio(each.int8, each.half),
-            *(each.int8_plan, each.half_plan),
+            *(row.denoiser, row.product, row.operation, row.epilogue),
+            *map(microseconds, (row.int8, row.half)),
+            ratio(row.int8, row.half),
+            *(row.int8_plan, row.half_plan),
         ]
-        for each in sorted(rows, key=lambda each: (each.denoiser, -each.batch))
+        for row in sorted(rows, key=lambda row: (row.denoiser, -row.batch))
     ]
     head = (
         "denoiser",
@@ -84,8 +84,8 @@ def group_times(rows: Sequence[GroupTime]) -> str:
 def slower_groups(rows: Sequence[GroupTime]) -> str:
     """The sums over groups, and those that are slower in int8, by denoiser and batch."""
     lines = []
-    for name, batch in dict.fromkeys((each.denoiser, each.batch) for each in rows):
-        own = [each for each in rows if (each.denoiser, each.batch) == (name, batch)]
+    for name, batch in dict.fromkeys((row.denoiser, row.batch) for row in rows):
+        own = [row for row in rows if (row.denoiser, row.batch) == (name, batch)]
         both = [(each, each.int8, each.half) for each in own if each.int8 is not None and each.half is not None]
         sums = [sum(times) for times in zip(*((int8, half) for _, int8, half in both), strict=True)] or [None, None]
         slower = [each.product for each, int8, half in both if int8 > SLOWER * half]
@@ -97,7 +97,7 @@ def slower_groups(rows: Sequence[GroupTime]) -> str:
 
 def exactness(rows: Sequence[GroupTime]) -> str:
     """Return how many groups have the exact integers."""
-    compared = [each for each in rows if each.different is not None]
+    compared = [row for row in rows if row.different is not None]
     wrong = [f"{each.denoiser} {each.product} ({each.different} numbers)" for each in compared if each.different]
     if not compared:
         return "No group was compared with exact integers."

@@ -40,7 +40,7 @@ def main() -> int:
     arguments = parser.parse_args()
     models = arguments.model or (() if arguments.file else MODELS)
     with options.refusing(parser), TemporaryDirectory() as scratch:
-        graphs = [each for name in models for each in graphs_of(name, arguments.precision or BODIES, arguments.work)]
+        graphs = [graph for name in models for graph in graphs_of(name, arguments.precision or BODIES, arguments.work)]
         graphs += [GraphToOpen(file.name, file, has_contrib_norms(file)) for file in arguments.file]
         version, opened = ask_provider(graphs, arguments.python, arguments.work, Path(scratch))
     print(f"onnxruntime {version}")

@@ -81,5 +81,5 @@ def ask_provider(
 def count_kernels(file: Path) -> Counter[str]:
     """Return the operations of a graph that ONNX Runtime wrote, by domain and name, without views."""
     nodes = onnx.load(file, load_external_data=False).graph.node
-    names = [(each.domain.rpartition(".")[2], each.op_type) for each in nodes if each.op_type not in VIEWS]
+    names = [(node.domain.rpartition(".")[2], node.op_type) for node in nodes if node.op_type not in VIEWS]
     return Counter(f"{domain}:{name}" if domain not in ("", "microsoft") else name for domain, name in names)

@@ -22,9 +22,9 @@ def main(given: Sequence[str]) -> None:
     arguments = parser.parse_args(given)
     with options.refusing(parser):
         asked = [
-            each
+            operation
             for name in arguments.model or MODELS
-            for each in body_operations(name, int8_bundle(name, arguments.work), arguments.batch)
+            for operation in body_operations(name, int8_bundle(name, arguments.work), arguments.batch)
         ]
         results = Results(arguments.output / FILE)
         for record in ask_cudnn(asked, arguments.python, arguments.work, time.strftime("%Y-%m-%d")):
