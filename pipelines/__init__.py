@@ -1,1 +1,1 @@
-"""Pipelines of diffusers as sources of export: read from configs, or recorded from their own call."""
+"""Pipelines of diffusers as sources of export: recorded from their own call."""
