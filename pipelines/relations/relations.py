@@ -8,7 +8,7 @@
 Anything else that a pipeline does is refused, with a line that names it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,7 @@ def find_relations(name: str, base: CallRecord, reseeded: CallRecord) -> Relatio
     check_steps(name, base)
     x, by_step, drawn = _find_moving_arguments(name, base, reseeded)
     _check_x(name, x, base)
+    _check_drawn(name, drawn, base)
     fits, seconds = fit_times(name, by_step, (base, reseeded))
     times = {path: fit.line for path, fit in fits.items()}
     still = {path: fit.still for path, fit in fits.items() if fit.still is not None}
@@ -207,6 +208,16 @@ def _check_x(name: str, path: str, record: CallRecord) -> None:
                 raise recording_error(
                     f"{name}: its network's input {path} is not a multiple of x, or x is not a part of it"
                 )
+
+
+def _check_drawn(name: str, drawn: Collection[str], record: CallRecord) -> None:
+    """Raise UserError for an argument that is a multiple of the first x: as a condition, it would be another draw than
+    that of a run."""
+    first = record.steps[0]
+    leaves = {path: first.calls[0].leaves[path] for path in sorted(drawn)}
+    for path, value in leaves.items():
+        if isinstance(value, Tensor) and _is_x(select_rows(value, 0, len(first.sample)), first.sample):
+            raise recording_error(f"{name} passes its first x to its network in each step, as {path}")
 
 
 def _is_x(rows: Tensor, x: Tensor) -> bool:
