@@ -25,8 +25,10 @@ def problems(wheel: ZipFile, name: str) -> list[str]:
     found = [f"{name} is not pure Python"] * (not name.endswith("-py3-none-any.whl"))
     found += [f"{each} is no part of fewstep" for each in own if not _is_ours(each)]
     found += [f"{each} is missing" for each in MUST if each not in names]
-    found += [f"fewstep/{each} has no py.typed" for each in PACKAGES if f"fewstep/{each}/py.typed" not in names]
-    size = sum(each.file_size for each in wheel.infolist())
+    found += [
+        f"fewstep/{package} has no py.typed" for package in PACKAGES if f"fewstep/{package}/py.typed" not in names
+    ]
+    size = sum(member.file_size for member in wheel.infolist())
     found += [f"it has {size} bytes, more than {LIMIT}"] * (size > LIMIT)
     if READY + "manifest.json" in names:
         files = json.loads(wheel.read(READY + "manifest.json"))["files"]
@@ -49,7 +51,7 @@ def main() -> int:
     path = PurePosixPath(sys.argv[1])
     with ZipFile(path) as wheel:
         found = problems(wheel, path.name)
-        count, size = len(wheel.namelist()), sum(each.file_size for each in wheel.infolist())
+        count, size = len(wheel.namelist()), sum(member.file_size for member in wheel.infolist())
     for problem in found:
         print(f"{path.name}: {problem}", file=sys.stderr)
     if not found:

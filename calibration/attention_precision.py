@@ -123,7 +123,7 @@ def _largest_probability(
         for value, each in zip(inputs, (query, key), strict=True)
     }
     heads = (
-        {name: each[place].reshape(*alone, *each.shape[-2:]) for name, each in operands.items()}
+        {name: operand[place].reshape(*alone, *operand.shape[-2:]) for name, operand in operands.items()}
         for place in np.ndindex(leading)
     )
     return max(float(session(head)[reduced]) for head in heads)

@@ -65,11 +65,11 @@ def describe_differences(
     """Return up to two clauses. One names the bodies that were calibrated along a plan other than the expected one. The
     other names those that were calibrated along the expected plan, but with options that differ from the expected ones,
     which are those of `reference`."""
-    elsewhere = [f"{name} ({each.plan})" for name, each in bodies.items() if each.plan != expected.plan]
+    elsewhere = [f"{name} ({body.plan})" for name, body in bodies.items() if body.plan != expected.plan]
     otherwise = [
         f"{name} ({differences})"
-        for name, each in bodies.items()
-        if each.plan == expected.plan and (differences := each.differences(expected))
+        for name, body in bodies.items()
+        if body.plan == expected.plan and (differences := body.differences(expected))
     ]
     clauses = (
         (f"along a plan other than {expected.plan}, so that their {MISFIT}", elsewhere),

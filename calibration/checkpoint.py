@@ -132,10 +132,10 @@ def _input_facts(task: Task) -> tuple[object, ...]:
 def _encode(counts: Counts, done: int) -> bytes:
     stored = (
         StoredHistogram(
-            *(tensor, group, each.exponent, each.first, str(each.stored.dtype)),
-            *(array.tobytes() for array in (each.stored, each.lows, each.highs)),
+            *(tensor, group, histogram.exponent, histogram.first, str(histogram.stored.dtype)),
+            *(array.tobytes() for array in (histogram.stored, histogram.lows, histogram.highs)),
         )
-        for (tensor, group), each in counts.histograms.items()
+        for (tensor, group), histogram in counts.histograms.items()
     )
     return msgspec.msgpack.encode(StoredCounts(done, counts.tensors, tuple(stored)))
 

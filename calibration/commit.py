@@ -109,8 +109,8 @@ def _add_precision_maps(writer: Writer, task: Task, network: CalibratedNetwork, 
     if there are none."""
     maps = [precision_map for precision_map in _read_precision_maps(task.sampler.bundle) if precision_map.body in kept]
     maps += [
-        make_precision_map(name, network.plan.name, task.bound, each)
-        for name, each in network.searches.items()
+        make_precision_map(name, network.plan.name, task.bound, search)
+        for name, search in network.searches.items()
         if task.bound
     ]
     return writer.add(encode_maps(tuple(maps)), "precision", "precision", ".json") if maps else None

@@ -134,9 +134,9 @@ def decode(metadata: Mapping[str, str]) -> dict[str, Extent]:
         raise ValueError(f"metadata {METADATA!r} is not a list of sizes") from error
     if len(extents) > LIMIT:
         raise ValueError(f"metadata {METADATA!r} lists {len(extents)} sizes, more than {LIMIT}")
-    for name, each in extents.items():
-        if not 1 <= each.low <= each.usual <= each.high or each.multiple < 1:
-            raise ValueError(f"size {name!r} has an invalid range: {each}")
+    for name, extent in extents.items():
+        if not 1 <= extent.low <= extent.usual <= extent.high or extent.multiple < 1:
+            raise ValueError(f"size {name!r} has an invalid range: {extent}")
     return extents
 
 

@@ -181,7 +181,7 @@ def sample_plan(
     """Return the final x of the plan of a run's scheduler, and that of the run, from the same noise. `network_of`
     returns the network of the plan."""
     name, run = built.name, made.record
-    relations = {component: each.found for component, each in modules.modules.items()}
+    relations = {component: module.found for component, module in modules.modules.items()}
     if not any(bool(call.output.any()) for step in run.steps for call in step.calls):
         LOG.warning("the network of %s returns zeros: the comparison of its samples shows nothing", name)
     weights = check_parts(name, relations, made.probes, "seed")
@@ -227,7 +227,7 @@ def _find_plan(
     names, x_shape = branch_names(module.found.branches, module.arguments), tuple(run.steps[0].sample.shape[1:])
     guidance = None
     if len(names) > 1:
-        guidance = Branches({each: tuple(float(row[number]) for row in weights) for number, each in enumerate(names)})
+        guidance = Branches({name: tuple(float(row[number]) for row in weights) for number, name in enumerate(names)})
     problems: list[UserError] = []
     for count in dict.fromkeys((len(run.steps), asked or len(run.steps))):
         try:

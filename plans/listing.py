@@ -92,7 +92,8 @@ class TokenSamplerListing:
 def token_sampler_listings() -> tuple[TokenSamplerListing, ...]:
     """Return all token samplers of fewstep by name."""
     return tuple(
-        TokenSamplerListing(name, _about(each), _defaults(each)) for name, each in SAMPLERS.own_functions().items()
+        TokenSamplerListing(name, _about(function), _defaults(function))
+        for name, function in SAMPLERS.own_functions().items()
     )
 
 

@@ -196,8 +196,9 @@ def read_verified_stages(bundle: Bundle) -> tuple[VerifiedStage, ...]:
     if file is None:
         return ()
     by_stage: dict[str, list[VerifiedStage]] = {}
-    for each in bundle.decode(file, VerifiedStages).comparisons:
-        by_stage.setdefault(each.stage, []).append(each)
+    for comparison in bundle.decode(file, VerifiedStages).comparisons:
+        by_stage.setdefault(comparison.stage, []).append(comparison)
     return tuple(
-        msgspec.structs.replace(max(own, key=lambda each: each.relative), points=len(own)) for own in by_stage.values()
+        msgspec.structs.replace(max(own, key=lambda comparison: comparison.relative), points=len(own))
+        for own in by_stage.values()
     )

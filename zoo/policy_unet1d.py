@@ -51,7 +51,7 @@ def show(samples: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
     pictures = torch.full((len(samples), 1, PIXELS, PIXELS), -0.5)
     for picture, positions, seen in zip(pictures[:, 0], samples, conditions[0][:, 0], strict=True):
         goal, obstacle = seen[2:4], seen[4:]
-        for point, brightness in ((goal, 0.2), (obstacle, -1.0), *((each, 1.0) for each in positions)):
+        for point, brightness in ((goal, 0.2), (obstacle, -1.0), *((position, 1.0) for position in positions)):
             column, row = ((point * torch.tensor([1.0, -1.0]) / REACH + 1) / 2 * PIXELS).long().clamp(1, PIXELS - 1)
             picture[row - 1 : row + 1, column - 1 : column + 1] = brightness
     return pictures

@@ -39,7 +39,7 @@ POOL = {"train": (4_096, 0), "test": (512, 1)}  # number of recordings of a spli
 def _open(folder: Path | None, split: str) -> Draw:
     """Return a function that draws spectrograms [B, 2, 64, 32] of clean voices, and of the same voices with noise. No
     folder is read."""
-    clean, noisy = (torch.from_numpy(each) for each in recordings(*POOL[split]))
+    clean, noisy = (torch.from_numpy(recording) for recording in recordings(*POOL[split]))
 
     def drawn(count: int, generator: torch.Generator) -> Batch:
         rows = torch.randint(len(clean), (count,), generator=generator)

@@ -45,7 +45,7 @@ class Network(nn.Module):
         )
         for block in self.unet.up_blocks:
             if block.upsamplers is not None:
-                block.upsamplers = nn.ModuleList([Enlarge(each.conv) for each in block.upsamplers])
+                block.upsamplers = nn.ModuleList([Enlarge(upsampler.conv) for upsampler in block.upsamplers])
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
         return self.unet(x, time, label, return_dict=False)[0]

@@ -302,8 +302,8 @@ def scales_and_zero_points(encodings: Mapping[str, Encoding], dtype: np.dtype[An
         zero_point_name(name): np.asarray(code.zero_point) for name, code in encodings.items()
     }
     scales = {scale_name(name): clip_scales(code.scales, dtype) for name, code in encodings.items()}
-    constants |= {name: each[0] for name, each in scales.items() if len(each) == 1}
-    of_groups = {name: each for name, each in scales.items() if len(each) > 1}
+    constants |= {name: scale[0] for name, scale in scales.items() if len(scale) == 1}
+    of_groups = {name: scale for name, scale in scales.items() if len(scale) > 1}
     if not of_groups:
         return Replacement((), constants)
     rows = gather_columns("scales()", np.stack(list(of_groups.values()), axis=1), tuple(of_groups))

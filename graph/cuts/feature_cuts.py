@@ -189,7 +189,7 @@ class _Search:
         """
         sums = self._residual_sums
         kinds = [self._ops_between(before, after) for before, after in pairwise(sums)]
-        periods = (each for each in range(1, len(kinds) + 1) if len(kinds) % each == 0)
+        periods = (number for number in range(1, len(kinds) + 1) if len(kinds) % number == 0)
         period = next((period for period in periods if kinds == kinds[:period] * (len(kinds) // period)), 1)
         return sums[::period]
 

@@ -92,7 +92,7 @@ def _split_heads(attention: AttentionNodes, graph: Graph, types: Types, new: New
     length = shape[axis]
     if not isinstance(length, int):
         return
-    parts = next((each for each in range(ceil(size / large), length) if length % each == 0), length)
+    parts = next((number for number in range(ceil(size / large), length) if length % number == 0), length)
     q, k = attention.scores.inputs
     v = attention.product.inputs[1]
     others = [name for node in attention.between for name in node.inputs[1:]]

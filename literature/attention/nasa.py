@@ -41,7 +41,7 @@ def negative_attention_rewrite(calls: Sequence[AttentionCall], spec: Spec) -> Re
     """
     numbers = {call.number for call in calls}
     follows = frozenset[str]().union(*(call.follows for call in calls))
-    places = [place for place, each in enumerate(spec.conditions) if each.input in follows]
+    places = [place for place, condition in enumerate(spec.conditions) if condition.input in follows]
     texts = [_negative_condition(spec.conditions[place]) for place in places]
 
     def begin(forward: Forward, inputs: Sequence[Tensor], values: Sequence[Tensor]) -> Changes:

@@ -126,7 +126,7 @@ def body_differences(
 def worst_difference(steps: Iterable[Difference | None]) -> Difference | None:
     """Return the lost difference with the lowest ratio; if none is lost, the difference with the lowest ratio of all.
     None if there are no differences."""
-    return min(filter(None, steps), key=lambda each: (not is_lost(each), each.ratio), default=None)
+    return min(filter(None, steps), key=lambda step: (not is_lost(step), step.ratio), default=None)
 
 
 def is_lost(difference: Difference) -> bool:

@@ -216,8 +216,8 @@ def draw_conditions(takes: Description, seeds: Sequence[int]) -> dict[str, NDArr
     """Draw each condition [seeds, *shape] by the seed. Raises UserError if one cannot be drawn."""
     axes = picture_axes(takes)
     return {
-        each.name: np.stack([draw_condition(each, number, seed, axes) for seed in seeds])
-        for number, each in enumerate(takes.conditions)
+        condition.name: np.stack([draw_condition(condition, number, seed, axes) for seed in seeds])
+        for number, condition in enumerate(takes.conditions)
     }
 
 

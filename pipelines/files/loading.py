@@ -86,7 +86,7 @@ def _map_state(stored: Weights) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for file in stored.tensors:
         mapped = map_tensors(file, HALVES)
-        small = {name: each.clone() for name, each in load_file(file).items() if name not in mapped}
+        small = {name: tensor.clone() for name, tensor in load_file(file).items() if name not in mapped}
         state |= small | mapped
     return state
 

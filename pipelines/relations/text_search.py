@@ -273,10 +273,10 @@ def _count(search: TextSearch, encoder: int, of_prompt: bool) -> list[int]:
     """Return the number of ids of each sample's text, or of the prompt of its call, without those of the tail."""
     tokens = search.encoders[encoder].tokens
     counts = [int(text.mask.sum()) - len(tokens.tail if tokens else ()) for text in search.encoded[encoder]]
-    prompts = {id(each.record): n for each, n in zip(search.samples, counts, strict=True) if each.branch == COND}
+    prompts = {id(sample.record): n for sample, n in zip(search.samples, counts, strict=True) if sample.branch == COND}
     if not of_prompt:
         return counts
-    return [prompts.get(id(each.record), n) for each, n in zip(search.samples, counts, strict=True)]
+    return [prompts.get(id(sample.record), n) for sample, n in zip(search.samples, counts, strict=True)]
 
 
 def _find_embedded(label: str, encoder: int, pictures: Sequence[SeenPicture | None]) -> EmbeddedIds:

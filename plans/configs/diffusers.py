@@ -220,7 +220,7 @@ def _check_takes_sigmas(config: SchedulerConfig, pipeline: str) -> None:
 def _user_times(config: SchedulerConfig, name: str, times: Sequence[float]) -> tuple[float, ...]:
     """Return a caller's times. Raises UserError if the class does not accept them, or if they do not decrease."""
     if name not in CLASSES[config.scheduler].own_times:
-        takers = (scheduler for scheduler, each in CLASSES.items() if name in each.own_times)
+        takers = (scheduler for scheduler, kind in CLASSES.items() if name in kind.own_times)
         raise UserError(f"{config.scheduler} does not accept {name}", f"give steps, or use {', '.join(takers)}")
     if others := [field for field in (*OTHER_SIGMAS, *GRIDS_OF_STEPS) if config.fields.get(field)]:
         raise config.field_error(others[0], f"it excludes {name}", f"leave {name} out")

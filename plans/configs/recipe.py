@@ -97,7 +97,9 @@ def dynamic_shift(config: SchedulerConfig, mu: float) -> float:
 def bind_solver(solver: str, **parameters: Any) -> Solver:
     """Return a solver by its name, or by the name and order of a family, with parameters. A parameter of None keeps its
     default."""
-    return partial(getattr(solvers, solver), **{name: each for name, each in parameters.items() if each is not None})
+    return partial(
+        getattr(solvers, solver), **{name: parameter for name, parameter in parameters.items() if parameter is not None}
+    )
 
 
 def variance_preserving_time(network: float, rho: float) -> Time:

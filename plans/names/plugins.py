@@ -53,9 +53,9 @@ def plugins(kind: str) -> dict[str, tuple[EntryPoint, ...]]:
     """Return all plugins of a kind by name; of several with one name, fewstep's own first. Using a name that several
     packages register raises UserError."""
     found: dict[str, list[EntryPoint]] = {}
-    for each in sorted(read_entry_points(), key=lambda each: not is_own(each)):
-        if each.name.startswith(f"{kind}."):
-            found.setdefault(each.name.removeprefix(f"{kind}."), []).append(each)
+    for point in sorted(read_entry_points(), key=lambda point: not is_own(point)):
+        if point.name.startswith(f"{kind}."):
+            found.setdefault(point.name.removeprefix(f"{kind}."), []).append(point)
     return {name: tuple(each) for name, each in found.items()}
 
 

@@ -121,7 +121,7 @@ class DeploymentJudge(JudgedReference):
     @cached_property
     def _facts(self) -> tuple[object, ...]:
         """Everything that determines the teacher's samples; the key under which they are cached."""
-        name = next(key for key, each in self.bundle.manifest.bodies.items() if each == self.reference.body)
+        name = next(key for key, body in self.bundle.manifest.bodies.items() if body == self.reference.body)
         batches = self.held_out_batches(range(self.count), self.count)
         conditions = [digest_records(batch.conditions) for batch in batches]
         return (body_facts(self.bundle, name), self.reference_plan, self.count, conditions)

@@ -151,7 +151,9 @@ def body_facts(bundle: Bundle, body: str) -> tuple[object, ...]:
     entry, manifest = bundle.body(body), bundle.with_graphs_of(body).manifest
     setup = [graph for _, graph in setup_graphs(manifest)]
     takes = (manifest.x_shape, manifest.sizes, manifest.conditions)
-    others = [(each.until, *body_facts(bundle.select_network(name), body)) for name, each in manifest.networks.items()]
+    others = [
+        (network.until, *body_facts(bundle.select_network(name), body)) for name, network in manifest.networks.items()
+    ]
     return (entry, takes, setup, manifest.digests([*entry.graphs, *setup]), *others)
 
 

@@ -121,7 +121,7 @@ def describe_gain(path: Path, bodies: Mapping[str, str], bf16: float | None, thr
     bundle = open_bundle(path)
     here = {body: backend for body, target in bodies.items() if (backend := cpu_backend(target))}
     times = {body: _time_step(bundle, body, backend, threads) for body, backend in here.items()}
-    known = {body: each for body, each in times.items() if each is not None}
+    known = {body: time for body, time in times.items() if time is not None}
     if not known:
         return ()
     body = min(known, key=known.__getitem__)

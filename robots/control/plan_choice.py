@@ -97,12 +97,12 @@ class PlanChoice:
         """Return the index of the first plan that meets the deadline. If none does, return the index of the last plan,
         which is the cheapest: all calls that are stopped at the deadline take the same time, so their times cannot be
         compared."""
-        keep = (place for place, each in enumerate(self._plans) if each.seconds <= self._deadline and not each.fails)
+        keep = (place for place, plan in enumerate(self._plans) if plan.seconds <= self._deadline and not plan.fails)
         chosen = next(keep, len(self._plans) - 1)
-        for place, each in enumerate(self._plans):
-            each.passed_over = 0 if place == chosen else each.passed_over + 1
-            if each.passed_over >= PATIENCE:
-                each.begin([])
+        for place, plan in enumerate(self._plans):
+            plan.passed_over = 0 if place == chosen else plan.passed_over + 1
+            if plan.passed_over >= PATIENCE:
+                plan.begin([])
         return chosen
 
 

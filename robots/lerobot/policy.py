@@ -82,7 +82,7 @@ class PolicyFolder:
     @property
     def pictures(self) -> Shapes:
         """The shape [3, H, W] of each camera's images, by feature name."""
-        pictures = {name: each for name, each in self.shapes("VISUAL").items() if EMPTY not in name}
+        pictures = {name: shape for name, shape in self.shapes("VISUAL").items() if EMPTY not in name}
         if any(len(picture) != 3 or picture[0] != 3 for picture in pictures.values()):
             raise UserError(
                 f"the shapes of the policy's cameras are {[list(picture) for picture in pictures.values()]}",
@@ -189,7 +189,7 @@ def read_policy(home: Path, config: Config, name: str, statistics: str | None = 
     before, after = (read_normaliser(home, place, config, tensors, chosen) for place in (BEFORE, AFTER))
     if chosen is not None:
         check_chosen(home, chosen, (before, after))
-    weights = {name: each for name, each in tensors.items() if not name.startswith(STATISTICS)}
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(STATISTICS)}
     return PolicyFolder(home, config, name, weights, before, after, read_robot_names(home, config["input_features"]))
 
 
@@ -221,7 +221,7 @@ def read_weights(home: Path) -> dict[str, "Tensor"]:
     if not any(name.startswith(CONVERTED) for name in tensors):
         return tensors
     beginnings = (MODEL, *STATISTICS)
-    return {name if name.startswith(beginnings) else MODEL + name: each for name, each in tensors.items()}
+    return {name if name.startswith(beginnings) else MODEL + name: tensor for name, tensor in tensors.items()}
 
 
 def make_condition(name: str, shape: tuple[int, ...], statistics: FeatureStatistics) -> Condition:
@@ -279,7 +279,10 @@ class NamedWeights:
                 )
         # Small weights are copied, since a view of one would keep the whole file mapped while the graph exists.
         # LeRobot stores SmolVLA's language model and bfloat16 training in bfloat16; graphs compute in float32.
-        placed = {name: each.float().clone() if each.nbytes < LARGE else each.float() for name, each in weights.items()}
+        placed = {
+            name: weight.float().clone() if weight.nbytes < LARGE else weight.float()
+            for name, weight in weights.items()
+        }
         network.load_state_dict(placed, assign=True)
         release_after_use(network)
         return network

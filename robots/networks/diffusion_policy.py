@@ -77,7 +77,7 @@ class DiffusionPolicy(nn.Module):
         pictures = {name: each for name, each in sorted(seen.items()) if isinstance(each, Picture)}
         self.names = (*pictures, *(name for name in sorted(seen) if name not in pictures))
         self.normalise = nn.ModuleDict({name: _identity_normaliser(seen[name]) for name in self.names})
-        self.transforms = nn.ModuleDict({name: _transform(each, imagenet) for name, each in pictures.items()})
+        self.transforms = nn.ModuleDict({name: _transform(picture, imagenet) for name, picture in pictures.items()})
         norm = resnet.group_norm if group_norm else nn.BatchNorm2d
         encoders = {name: ResNet(backbone, norm) for name in (("rgb",) if shared and pictures else pictures)}
         self.obs_encoder = nn.ModuleDict({"key_model_map": nn.ModuleDict(encoders)})
@@ -96,7 +96,7 @@ class DiffusionPolicy(nn.Module):
         encoders = list(self.obs_encoder["key_model_map"].children())
         if self.shared and pictures:
             return list(encoders[0](torch.cat(pictures)).chunk(len(pictures)))
-        return [encoder(each) for encoder, each in zip(encoders, pictures, strict=True)]
+        return [encoder(picture) for encoder, picture in zip(encoders, pictures, strict=True)]
 
     def load(self, weights: Weights) -> None:
         """Load the weights and the normalisation of an `ema_model`. Raises RuntimeError for missing or unknown

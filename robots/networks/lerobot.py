@@ -81,7 +81,9 @@ class LeRobotDiffusion(nn.Module):
             return []
         observations, cameras = pictures[0].shape[1], len(pictures)
         if isinstance(self.rgb_encoder, nn.ModuleList):
-            encoded = [encoder(each.flatten(0, 1)) for encoder, each in zip(self.rgb_encoder, pictures, strict=True)]
+            encoded = [
+                encoder(picture.flatten(0, 1)) for encoder, picture in zip(self.rgb_encoder, pictures, strict=True)
+            ]
             return [features.unflatten(0, (-1, observations)) for features in encoded]
         together = self.rgb_encoder(torch.stack(tuple(pictures), dim=2).flatten(0, 2))  # one call of the shared encoder
         return [together.unflatten(0, (-1, observations, cameras)).flatten(2)]

@@ -133,7 +133,7 @@ class VisionLanguageAction(nn.Module):
 
     def _encode_pictures(self, pictures: Sequence[Tensor]) -> Tensor:
         """Return the image tokens [B, cameras * n, language width] of all cameras, one camera after the other."""
-        boxed = [box(each[:, -1]) for box, each in zip(self.letterboxes, pictures, strict=True)]
+        boxed = [box(picture[:, -1]) for box, picture in zip(self.letterboxes, pictures, strict=True)]
         tokens = self.vision(torch.stack(boxed, dim=1).flatten(0, 1) * 2 - 1)
         merged = self.eyes.merged
         rows, columns = (side // self.eyes.patch // merged for side in self.eyes.size)

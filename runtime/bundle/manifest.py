@@ -245,7 +245,7 @@ class Body(Strict, frozen=True):
     def graph_index(self, group: int) -> int:
         """Return the index of the graph that runs the steps of a range group."""
         edge = self.groups[group] if group < len(self.groups) else inf  # where the group ends
-        return next(i for i, each in enumerate(self.graphs) if each.until is None or edge <= each.until)
+        return next(i for i, graph in enumerate(self.graphs) if graph.until is None or edge <= graph.until)
 
 
 class EngineEntry(Strict, frozen=True):

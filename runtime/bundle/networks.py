@@ -40,7 +40,7 @@ def network_at(manifest: Manifest, lam: float | None) -> str:
 def interval_ends(manifest: Manifest) -> dict[str, float]:
     """Return the log-SNR at which each network's interval ends, by the network's name. A light network has no interval
     and is left out."""
-    return {name: each.until for name, each in manifest.networks.items() if each.until is not None}
+    return {name: network.until for name, network in manifest.networks.items() if network.until is not None}
 
 
 def calibration_plan(manifest: Manifest) -> str:

@@ -65,7 +65,7 @@ def recalibrate_command(manifest: Manifest, path: Path, file: str | None = None)
     """
     recorded = [command for command in manifest.provenance.commands if f"{command} ".startswith(f"{CALIBRATE} ")]
     users = [] if file is None else [body for body in _list_bodies(manifest) if _uses(manifest, body, file)]
-    plans = {body.plan for body in users} | {name for name, each in manifest.plans.items() if each == file}
+    plans = {body.plan for body in users} | {name for name, plan in manifest.plans.items() if plan == file}
     made = [command for command in recorded if _makes(command, plans, {body.target for body in users})]
     return (made or recorded or [CALIBRATE])[-1].replace("BUNDLE", quote_path(path), 1)
 

@@ -140,7 +140,7 @@ class PairCache:
     def pairs(self, places: Mapping[str, Places], make: "Callable[[], Pairs]") -> "Pairs":
         """Return what `make` returned for the same places in the previous call, and otherwise call `make`. The caller
         must not modify the result."""
-        key = [(name, [at.tobytes() for at in each.by_branches]) for name, each in places.items()]
+        key = [(name, [at.tobytes() for at in place.by_branches]) for name, place in places.items()]
         last = self._last
         if last is None or last[0] != key:
             last = self._last = key, make()

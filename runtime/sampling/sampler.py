@@ -294,7 +294,7 @@ class Sampler(AbstractContextManager["Sampler"]):
     def plans(self) -> PlanCompiler:
         """Compiles plans. Its `compile` takes nothing from the calibration; `compile_as_calibrated` does."""
         networks = self.denoiser.networks
-        groups_of_others = {name: each.body.groups for name, each in networks.items() if name != DENOISER}
+        groups_of_others = {name: network.body.groups for name, network in networks.items() if name != DENOISER}
         return PlanCompiler(self.bundle, self.body, groups_of_others)
 
     @cached_property

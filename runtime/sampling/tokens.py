@@ -201,8 +201,8 @@ def guide_log_probs(step: TokenStep, rows: Float64, mask: int) -> Float64:
         return _log_softmax(rows[0])
     with np.errstate(invalid="ignore"):  # infinity minus infinity at the mask id
         mixed = np.zeros(rows.shape[1:])
-        for weight, each in zip(step.weights, rows, strict=True):
-            mixed += weight * _log_softmax(each)
+        for weight, row in zip(step.weights, rows, strict=True):
+            mixed += weight * _log_softmax(row)
     if mask < rows.shape[-1]:
         mixed[:, mask] = -np.inf
     return _log_softmax(mixed)

@@ -31,7 +31,7 @@ def check_machine() -> None:
     for gpu in seen.gpus:
         print(f"gpu: {gpu.name} ({gpu.sm}), driver {gpu.driver}")
     print(f"engines: {', '.join(seen.backends)}")
-    problems = [f"{each.what}; {each.fix}" for each in seen.findings if each.level == "problem"]
+    problems = [f"{finding.what}; {finding.fix}" for finding in seen.findings if finding.level == "problem"]
     problems += [
         f"{code.engine} has no code for {gpu.sm}"
         for code in seen.cuda_code

@@ -55,7 +55,8 @@ def apply_pointwise(func: Callable[..., Any], args: Arguments, options: Options,
     selection = _common_selection(name, given, rank)
     made = Sample(
         func(
-            *(align(argument, rank) for argument in args), **{key: align(each, rank) for key, each in options.items()}
+            *(align(argument, rank) for argument in args),
+            **{key: align(option, rank) for key, option in options.items()},
         ),
         selection,
     )

@@ -50,12 +50,12 @@ def join(tensors: list[Any], axis: int, batch: Any) -> Sample:
     rank = len(read_shape(tensors[0]))
     axis %= rank
     held, valid, counts = [], [], Counter[Hashable]()
-    for each in tensors:
-        own = each.selection if isinstance(each, Sample) else None
-        size = read_shape(each)[axis]
+    for tensor in tensors:
+        own = tensor.selection if isinstance(tensor, Sample) else None
+        size = read_shape(tensor)[axis]
         if own is not None and own.axis != axis:
             raise UnknownFunctionError("a concat of tokens that a mask selects, except along their axis")
-        held.append(hold(each, batch))
+        held.append(hold(tensor, batch))
         valid.append(torch.ones(1, size, dtype=torch.bool).expand(batch, -1) if own is None else own.valid)
         counts.update({None: size} if own is None else own.counts)
     joined = Sample(
