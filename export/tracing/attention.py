@@ -12,7 +12,7 @@ from torch import Tensor
 
 ATEN = torch.ops.aten
 ATTENTION = ATEN.scaled_dot_product_attention.default
-MASK, IS_CAUSAL = 3, 5  # its arguments
+MASK = 3  # the place of its mask among the arguments
 EXPORTED_RANK = 4  # rank of q, k and v [batch, heads, tokens, width], the only form that torch.onnx supports
 
 

@@ -37,9 +37,9 @@ Values = Callable[[Collection[str]], Mapping[str, Array]]  # returns the availab
 Wrong = Callable[[Collection[str]], Mapping[str, bool]]  # returns whether each available one of these tensors is wrong
 
 
-def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, start: str = OUTPUT) -> str:
-    """Return the wrong tensor that causes `start` to be wrong, and whose own sources are all correct. `start` must be
-    wrong.
+def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong) -> str:
+    """Return the wrong tensor that causes the output to be wrong, and whose own sources are all correct. The output
+    must be wrong.
 
     Only `candidates` are checked. Each round checks some sources of the current wrong tensor, evenly spaced in the
     order of computation, and continues upstream of the first wrong one. Tensors that are reached only through correct
@@ -56,7 +56,7 @@ def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, st
         answers = wrong(new) if new else {}
         verdicts.update((name, answers.get(name)) for name in new)
 
-    current = start
+    current = OUTPUT
     while True:
         right = {name for name, verdict in verdicts.items() if verdict is False}
         above = _ancestors(current, idx, harmless | right) - {current}
@@ -66,8 +66,8 @@ def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, st
             current = wrong_above[0]
         elif left:
             ask([left[i] for i in np.unique(np.linspace(0, len(left) - 1, AT_ONCE).astype(int))])
-        elif current == start:
-            return start
+        elif current == OUTPUT:
+            return OUTPUT
         else:
             below = _descendants_with_verdict(current, idx, set(order), verdicts)
             while unknown := [name for name in below if name in candidates and name not in verdicts]:
@@ -76,7 +76,7 @@ def find_first_wrong(graph: Graph, candidates: Collection[str], wrong: Wrong, st
             if any(verdicts.get(name, True) for name in below):
                 return current
             harmless.add(current)
-            current = start
+            current = OUTPUT
 
 
 def _ancestors(name: str, idx: Index, closed: Collection[str]) -> set[str]:

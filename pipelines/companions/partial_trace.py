@@ -40,9 +40,9 @@ class TraceOfValues(TorchFunctionMode):
     stands before x, gets those of the second one. The names of those that occurred are in `used`.
     """
 
-    def __init__(self, replaced: Mapping[str, tuple[Tensor, Tensor]] | None = None) -> None:
+    def __init__(self, replaced: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         super().__init__()
-        self.replaced, self.used = replaced or {}, set[str]()
+        self.replaced, self.used = replaced, set[str]()
         self.copies: dict[int, tuple[Tensor, Tensor]] = {}  # by the identity of the original, which is kept alive
 
     def __torch_function__(

@@ -15,7 +15,7 @@ class Writing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         state = self.rows[0].clone() if not torch.compiler.is_exporting() else self.rows[0]
-        with TraceOfValues():
+        with TraceOfValues({}):
             state[:, :2] = x
             state[:, 1:3] = 2 * x
             return state * 3
@@ -53,7 +53,7 @@ class Placing(nn.Module):
         self.places = [torch.tensor([2, 0])]
 
     def forward(self, x: Tensor) -> Tensor:
-        with TraceOfValues():
+        with TraceOfValues({}):
             row = torch.zeros(torch.max(self.places[0]) + 1)
             row.scatter_(0, self.places[0], x)
             return 2 * row
