@@ -68,7 +68,7 @@ def _outline_denoisers(folder: Path) -> "dict[str, Callable[[], nn.Module]]":
     if len(names) > 1 and read.index.get("boundary_ratio") is None:
         return {}
     built = [name for name in names if read.class_of_diffusers(name) is not None]
-    return {name: partial(_outline, folder / name) for name in built if (folder / name / CONFIG).is_file()}
+    return {name: partial(_outline, read.home(name)) for name in built if (read.home(name) / CONFIG).is_file()}
 
 
 def _outline(home: Path) -> "nn.Module":
@@ -100,9 +100,14 @@ def _files_of_networks(folder: Path, variant: str | None) -> Iterator[list[str]]
 
 def _network_folders(folder: Path) -> dict[str, str]:
     """Return the folders of a pipeline's networks, each with the stem of its weight files."""
-    homes = [folder / name for name in read_json(folder / INDEX) if name not in NOT_READ]
-    named = [home for home in homes if (home / CONFIG).is_file()]
-    return {f"{home.name}/": WEIGHTS if CLASS in read_json(home / CONFIG) else TRANSFORMERS_WEIGHTS for home in named}
+    read = Folder(folder)
+    homes = {name: read.home(name) for name in read.index if name not in NOT_READ}
+    named = {("" if home == folder else f"{name}/"): home / CONFIG for name, home in homes.items()}
+    return {
+        prefix: WEIGHTS if CLASS in read_json(config) else TRANSFORMERS_WEIGHTS
+        for prefix, config in named.items()
+        if config.is_file()
+    }
 
 
 def _has_files(folder: Path, files: list[str]) -> bool:

@@ -26,7 +26,7 @@ from fewstep.pipelines.compared_size import are_comparable
 from fewstep.pipelines.comparison import LONG, compare_samples
 from fewstep.pipelines.files.folder import Folder, refuse_onnx
 from fewstep.pipelines.files.loading import find_component_weights, load_network, outline_network
-from fewstep.pipelines.files.scheduler import SCHEDULER, read_scheduler
+from fewstep.pipelines.files.scheduler import find_scheduler_file, read_scheduler
 from fewstep.pipelines.free_sizes import RecordedSizes
 from fewstep.pipelines.layout import find_layout
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline, record_pipeline
@@ -146,12 +146,12 @@ def _load_folder(folder: Folder, given: Mapping[str, Any], without: Sequence[str
     _refuse_unknown_padding(recorded)  # before gigabytes are read
     for name, component in recorded.built.pipeline.components.items():
         if isinstance(component, nn.Module) and name not in without:
-            find_component_weights(folder.path / name, type(component))  # raises UserError if there are none
+            find_component_weights(folder.home(name), type(component))  # raises UserError if there are none
     configs, files = list[Path](), list[Path]()
 
     def load(name: str) -> nn.Module:
-        network, own = load_network(folder.path / name)
-        configs.append(folder.path / name / CONFIG)
+        network, own = load_network(folder.home(name))
+        configs.append(folder.home(name) / CONFIG)
         files.extend(own)
         return network
 
@@ -162,10 +162,10 @@ def _load_folder(folder: Folder, given: Mapping[str, Any], without: Sequence[str
             companions = read_companions(label, recorded, read)
         companions = _add_text(companions, label, recorded, read, without)
     more = () if companions is None else companions.files
-    digest = hash_files([folder.path / SCHEDULER, *configs, *files, *more])
+    digest = hash_files([find_scheduler_file(folder), *configs, *files, *more])
     origin = PipelineOrigin(folder.path.resolve().name, str(folder.path), digest)
     stored = StoredNetworks(
-        lambda name: load_network(folder.path / name)[0], lambda name: outline_network(folder.path / name)
+        lambda name: load_network(folder.home(name))[0], lambda name: outline_network(folder.home(name))
     )
     return _make_source(recorded, networks, origin, companions, stored)
 

@@ -31,7 +31,7 @@ ReadNetwork = Callable[[str, type], StoredNetwork]  # returns the network of a c
 
 def read_stored(folder: Folder, component: str, component_class: Any) -> StoredNetwork:
     """Return a network of a folder. The attention of one of transformers is "eager", which exports as written."""
-    home = folder.path / component
+    home = folder.home(component)
     files = find_component_weights(home, component_class).files
     total, encoding = float_bytes(files), float_bytes(files, ENCODING)
 

@@ -11,13 +11,14 @@ from fewstep.plans.errors import UserError, quote_path
 
 ANY_WEIGHTS = "*.safetensors"
 DIFFUSERS = "diffusers"  # the library of a component
+SCHEDULER_CONFIG = "scheduler_config.json"
 FORMER_CLASS = "Transformer2DModel"
 PRESENT_CLASSES = {"ada_norm_zero": "DiTTransformer2DModel", "ada_norm_single": "PixArtTransformer2DModel"}
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A pipeline's folder, with model_index.json and a folder for each component."""
+    """A pipeline's folder, with model_index.json and its components."""
 
     path: Path
 
@@ -39,6 +40,15 @@ class Folder:
         named = self.index.get(component)
         return bool(named) and named != [None, None]
 
+    def home(self, component: str) -> Path:
+        """Return the folder of a component. As for diffusers, it may be the pipeline's own, where a config names the
+        class of the component, as in the first folders that were published, such as those of DDPM."""
+        inner, named = self.path / component, self.index.get(component)
+        kind = named[-1] if isinstance(named, list) and named else None
+        files = () if kind is None or inner.is_dir() else (self.path / CONFIG, self.path / SCHEDULER_CONFIG)
+        is_here = any(file.is_file() and read_json(file).get("_class_name") == kind for file in files)
+        return self.path if is_here else inner
+
     def class_of(self, component: str) -> str:
         """Return the class name of a component from model_index.json, which stores [library, class]."""
         named = self.index.get(component)
@@ -56,19 +66,19 @@ class Folder:
         index."""
         listed, own = self.class_of_diffusers(component), self.config(component).get("_class_name")
         if listed is not None and isinstance(own, str) and listed != own:
-            what = f"{self.path / INDEX} says that {component} is a {listed}, and {self.path / component / CONFIG}"
+            what = f"{self.path / INDEX} says that {component} is a {listed}, and {self.home(component) / CONFIG}"
             raise UserError(f"{what} that it is a {own}", "name the same class in both, that of the weights")
 
     def config(self, component: str) -> Config:
         """Return the fields of a network's config file; empty if there is none."""
-        home = self.path / component
+        home = self.home(component)
         return read_config(home) if (home / CONFIG).is_file() else {}
 
 
 def refuse_onnx(folder: Folder) -> None:
     """Raise UserError for a folder that optimum exported, whose networks are ONNX files. Others have such files next to
     the weights, as that of Stable Diffusion XL."""
-    files = (folder.path / name / ONNX for name in folder.index)
+    files = (folder.home(name) / ONNX for name in folder.index)
     file = next((path for path in files if path.is_file() and not any(path.parent.glob(ANY_WEIGHTS))), None)
     if file is not None:
         what = f"{folder.path} contains {file.relative_to(folder.path)}, and a recording needs the network itself"

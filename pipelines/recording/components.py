@@ -157,7 +157,7 @@ def _build_component(
 ) -> Any:
     """Build a component: a network as a stand-in, anything else, such as a scheduler or a tokenizer, from its files."""
     library, class_name = entry[0], folder.class_of(name)
-    made, home = _find_class(folder, name, library, class_name), folder.path / name
+    made, home = _find_class(folder, name, library, class_name), folder.home(name)
     if not home.is_dir():
         what = f"{folder.path} has no folder {name}, which its {INDEX} names"
         raise UserError(what, f"copy the folder again, or write [null, null] for {name} if you left it out")

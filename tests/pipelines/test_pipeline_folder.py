@@ -169,6 +169,14 @@ def test_the_scheduler_is_that_of_the_index(unet: Path, tmp_path: Path) -> None:
     assert scheduler["_class_name"] == "EulerDiscreteScheduler"
 
 
+def test_the_files_of_components_may_be_in_the_folder_itself(unet: Path, tmp_path: Path) -> None:
+    for file in (unet / "model_index.json", *(unet / "unet").iterdir(), *(unet / "scheduler").iterdir()):
+        shutil.copy(file, tmp_path)
+    inner, outer = load_source(str(unet)), load_source(str(tmp_path))
+    assert isinstance(inner, TorchSource) and isinstance(outer, TorchSource)
+    assert (outer.spec.x_shape, outer.sha256) == (inner.spec.x_shape, inner.sha256)
+
+
 def test_a_pickle_is_refused(unet: Path, tmp_path: Path) -> None:
     shutil.copytree(unet, tmp_path / "f")
     weights = tmp_path / "f" / "unet" / "diffusion_pytorch_model.safetensors"

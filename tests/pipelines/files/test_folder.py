@@ -92,3 +92,14 @@ def test_a_library_that_is_not_installed_is_named(
     monkeypatch.setitem(sys.modules, library, None)
     with refuses((f"needs {library}", "cannot be imported"), f"pip install {library}"):
         load_source(str(write(tmp_path / "a", files)))
+
+
+def test_a_network_may_be_in_the_folder_of_its_pipeline_itself(tmp_path: Path) -> None:
+    files = {
+        "model_index.json": {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]},
+        "config.json": {"_class_name": "UNet2DModel"},
+        "scheduler_config.json": {"_class_name": "DDPMScheduler"},
+    }
+    folder = Folder(write(tmp_path, files))
+    assert [folder.home(name) for name in ("unet", "scheduler", "vae")] == [tmp_path, tmp_path, tmp_path / "vae"]
+    assert PIPELINE.weights(tmp_path) == ["diffusion_pytorch_model.safetensors"]
