@@ -26,7 +26,7 @@ SHARED = ("shape", "dtype", "null", "low", "high", "shared", "follows")  # equal
 
 def parse_experts(texts: Sequence[str], load: Callable[[str], Source]) -> tuple[Expert, ...]:
     """Return the experts of `--expert`, the noisiest first."""
-    named = sorted((_parse_expert(text, load) for text in texts), key=lambda each: each.until)
+    named = sorted((_parse_expert(text, load) for text in texts), key=lambda expert: expert.until)
     for one, other in zip(named, named[1:], strict=False):
         if one.until == other.until or len({expert.name for expert in named}) < len(named):
             raise UserError(f"experts {one.name} and {other.name} have the same name or the same lambda", FORM)

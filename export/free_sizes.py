@@ -276,7 +276,7 @@ def _file_name(number: object) -> str:
         from torch._logging.structured import INTERN_TABLE  # private to torch
     except ImportError:
         INTERN_TABLE = {}
-    path = next((path for path, each in INTERN_TABLE.items() if each == number), None)
+    path = next((path for path, index in INTERN_TABLE.items() if index == number), None)
     return "line " if path is None else f"{Path(path).name}:"
 
 

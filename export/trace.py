@@ -192,8 +192,8 @@ def _check_beside(module: torch.nn.Module, spec: Spec, returned: Any, batch: int
         raise UserError(
             f"{module_name(module)} should return {names} in addition to its prediction, but returned {count}", fix
         )
-    for each, tensor in zip(wanted, returned[1:], strict=True):
-        form = f"{[batch, *each.shape]} of torch.{each.dtype}"
+    for declared, tensor in zip(wanted, returned[1:], strict=True):
+        form = f"{[batch, *declared.shape]} of torch.{declared.dtype}"
         has = f"{list(tensor.shape)} of {tensor.dtype}" if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         if has != form:
-            raise UserError(f"{module_name(module)} returned {each.name!r} as {has}, not {form}", fix)
+            raise UserError(f"{module_name(module)} returned {declared.name!r} as {has}, not {form}", fix)

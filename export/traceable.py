@@ -56,11 +56,11 @@ def refuse_nested_tensors(module: nn.Module) -> Iterator[None]:
             raise UserError(f"{what}, which ONNX does not have", fix)
 
     handles = [
-        each.register_forward_pre_hook(
+        layer.register_forward_pre_hook(
             lambda encoder, given, named, name=name: check(name, encoder, given, named), with_kwargs=True
         )
-        for name, each in module.named_modules()
-        if isinstance(each, nn.TransformerEncoder) and getattr(each, "use_nested_tensor", False)
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.TransformerEncoder) and getattr(layer, "use_nested_tensor", False)
     ]
     try:
         yield
@@ -70,7 +70,9 @@ def refuse_nested_tensors(module: nn.Module) -> Iterator[None]:
 
 
 def _is_quantized(module: torch.nn.Module) -> bool:
-    return type(module).__module__.startswith(QUANTIZED) or any(each.is_quantized for _, each in _own_weights(module))
+    return type(module).__module__.startswith(QUANTIZED) or any(
+        weight.is_quantized for _, weight in _own_weights(module)
+    )
 
 
 def _own_weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -48,7 +48,7 @@ def _zero_rows_without_keys(graph: torch.fx.Graph, attention: torch.fx.Node) -> 
 
     def add(target: Any, *args: Any, **options: Any) -> torch.fx.Node:
         node = graph.call_function(target, args, options)
-        values, named = torch.fx.node.map_arg((args, options), lambda each: each.meta["val"])
+        values, named = torch.fx.node.map_arg((args, options), lambda source: source.meta["val"])
         node.meta = {key: value for key, value in attention.meta.items() if key != "tensor_meta"}
         node.meta["val"] = target(*values, **named)
         return node

@@ -54,7 +54,7 @@ def refuse_kept_values(module: torch.nn.Module, call: Callable[[], Any], other: 
 def _tensors(returned: Any) -> list[torch.Tensor]:
     """Return copies of the tensors that a module returned."""
     all_of = returned if isinstance(returned, tuple | list) else [returned]
-    return [each.clone() for each in all_of if isinstance(each, torch.Tensor)]
+    return [value.clone() for value in all_of if isinstance(value, torch.Tensor)]
 
 
 def _are_close(some: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
@@ -69,8 +69,8 @@ def _read_state(module: torch.nn.Module) -> State:
     seen = set[int]()
     return {
         name: (container, dict(container) if isinstance(container, dict) else list(container))
-        for own, each in module.named_modules()
-        for name, container in _containers(own, vars(each), DEPTH, seen)
+        for own, layer in module.named_modules()
+        for name, container in _containers(own, vars(layer), DEPTH, seen)
     }
 
 
@@ -83,8 +83,8 @@ def _containers(name: str, value: Any, depth: int, seen: set[int]) -> Iterator[t
     seen.add(id(content))
     if not isinstance(content, tuple):
         yield name, content
-    for key, each in _items(content):
-        yield from _containers(f"{name}.{key}", each, depth - 1, seen)
+    for key, entry in _items(content):
+        yield from _containers(f"{name}.{key}", entry, depth - 1, seen)
 
 
 def _may_hold(value: Any) -> bool:

@@ -29,7 +29,7 @@ def explain_load_errors(graph: Graph) -> Iterator[None]:
         values = infer_types(graph).values if name is not None else {}
         for node in graph.nodes if name is not None else ():
             types = [values[name].dtype.name for name in (*node.inputs, *node.outputs) if name in values]
-            dtype = next((each for each in OTHER_TYPES if each in types), None)
+            dtype = next((other for other in OTHER_TYPES if other in types), None)
             if dtype is not None and node.op != "Cast" and name in ("", node.name):
                 what = f"node {node.output!r} ({node.name or node.op}) computes in {dtype}, and {error.what}"
                 raise UserError(what, "compute it in float32") from error

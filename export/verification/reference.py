@@ -151,7 +151,11 @@ def _spec_fault(module: torch.nn.Module, spec: Spec, text: str) -> str | None:
         names = [name for name in re.findall(r"'(\w+)'", missing[1]) if name in takes]
         added = ", ".join(f"Condition({name!r}, input={name!r})" for name in names)
         return f"add to the conditions of the Spec: {added}" if names else None
-    keywords = [name for name, each in takes.items() if each.kind is each.KEYWORD_ONLY and name in given.split(", ")]
+    keywords = [
+        name
+        for name, parameter in takes.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name in given.split(", ")
+    ]
     if not agree and keywords:
         return f"let forward take {keywords[0]} by its position: without * before it"
     if not agree and re.search(r"positional arguments? but \d+ (?:was|were) given", text):

@@ -57,7 +57,7 @@ def _free_axes(values: Sequence[Sequence[Tensor]]) -> dict[int, Lengths]:
     if any(len(shape) != len(first) for branches in shapes for shape in branches):
         return {}
     sizes = {axis: tuple(tuple(shape[axis] for shape in each) for each in shapes) for axis in range(len(first))}
-    return {axis: own for axis, own in sizes.items() if len({size for each in own for size in each}) > 1}
+    return {axis: own for axis, own in sizes.items() if len({size for lengths in own for size in lengths}) > 1}
 
 
 def _are_positions(values: Sequence[Tensor]) -> bool:
@@ -71,6 +71,6 @@ def is_zeros(value: Tensor) -> bool:
 
 
 def _size_of(name: str, lengths: Lengths) -> Size:
-    seen = {length for each in lengths for length in each}
+    seen = {length for branches in lengths for length in branches}
     is_shared = all(len(length) > 1 and len(set(length)) == 1 for length in lengths)
     return Size(name, None, max(1, min(seen)), max(seen), of_prompt=is_shared)

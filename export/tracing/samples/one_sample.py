@@ -41,7 +41,7 @@ def call_with_one_sample(module: nn.Module, creates: Functions = CREATES) -> Ite
         batch = inputs[0].shape[0]
         with _Values(batch, creates):
             returned = own(*(Sample(value.unsqueeze(1)) for value in inputs))
-            return pytree.tree_map_only(Tensor, lambda each: hold(each, batch)[:, 0], returned)
+            return pytree.tree_map_only(Tensor, lambda tensor: hold(tensor, batch)[:, 0], returned)
 
     with patch.object(module, "forward", forward):
         yield

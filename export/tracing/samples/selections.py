@@ -59,7 +59,7 @@ def join(tensors: list[Any], axis: int, batch: Any) -> Sample:
         valid.append(torch.ones(1, size, dtype=torch.bool).expand(batch, -1) if own is None else own.valid)
         counts.update({None: size} if own is None else own.counts)
     joined = Sample(
-        torch.cat(held, axis + 1), Selection(axis, torch.cat(valid, 1), {each: n for each, n in counts.items() if n})
+        torch.cat(held, axis + 1), Selection(axis, torch.cat(valid, 1), {key: n for key, n in counts.items() if n})
     )
     if not joined.selection.counts.keys() - {None}:  # type: ignore[union-attr]
         return Sample(move_to_front(joined).narrow(axis + 1, 0, counts[None]))
@@ -73,7 +73,7 @@ def pad_after(x: Sample, count: int, value: float) -> Sample:
     front = move_to_front(x)
     size = front.shape[own.axis + 1]
     is_set = torch.arange(size) < own.valid.sum(1, keepdim=True)
-    shape = [n if each in (0, own.axis + 1) else 1 for each, n in enumerate(front.shape)]
+    shape = [n if dim in (0, own.axis + 1) else 1 for dim, n in enumerate(front.shape)]
     padded = torch.where(is_set.reshape(shape), front, value)
     more = [0] * (2 * (front.dim() - own.axis - 2)) + [0, count]
     return Sample(torch.nn.functional.pad(padded, more, value=value) if count else padded)
@@ -87,8 +87,8 @@ def move_to_front(x: Sample) -> Tensor:
     places = torch.arange(size)
     # numbers that are all different, so that any sort is stable; float32 holds them exactly
     order = torch.where(own.valid, places, places + size).float().argsort(1)
-    shape = [n if each in (0, axis) else 1 for each, n in enumerate(x.held.shape)]
-    index = order.reshape(shape).expand([size if each == axis else n for each, n in enumerate(x.held.shape)])
+    shape = [n if dim in (0, axis) else 1 for dim, n in enumerate(x.held.shape)]
+    index = order.reshape(shape).expand([size if dim == axis else n for dim, n in enumerate(x.held.shape)])
     held = x.held
     return held.float().gather(axis, index).bool() if held.dtype == torch.bool else held.gather(axis, index)
 

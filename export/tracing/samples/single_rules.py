@@ -85,7 +85,7 @@ def _einsum(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
     equation, *tensors = args
     tensors = list(tensors[0]) if len(tensors) == 1 and isinstance(tensors[0], Sequence) else tensors
     terms, result = equation.replace(" ", "").split("->")
-    own = ["Z" * isinstance(each, Sample) + term for each, term in zip(tensors, terms.split(","), strict=True)]
+    own = ["Z" * isinstance(operand, Sample) + term for operand, term in zip(tensors, terms.split(","), strict=True)]
     held = [tensor.held if isinstance(tensor, Sample) else tensor for tensor in tensors]
     return Sample(torch.einsum(f"{','.join(own)}->Z{result}", *held))
 
@@ -153,8 +153,8 @@ def _get_item(func: Any, args: Arguments, options: Options, batch: Any) -> Any:
     if not samples:
         return Sample(x.held[(slice(None), *keys)])
     (index,) = samples
-    axis = next(place for place, each in enumerate(keys) if each is index)
-    is_whole = all(_is_whole(each, read_shape(x)[place]) for place, each in enumerate(keys) if place != axis)
+    axis = next(place for place, part in enumerate(keys) if part is index)
+    is_whole = all(_is_whole(part, read_shape(x)[place]) for place, part in enumerate(keys) if place != axis)
     if index.dtype == torch.bool and len(read_shape(index)) == 1 and is_whole:
         return select(x, index, axis)
     if index.selection is not None and index.selection.is_index and is_whole and isinstance(x, Sample):
