@@ -32,6 +32,7 @@ PICTURE = "image"  # a variant, of pictures and of arrays
 ALONE = "argument "  # before the name of an array, in the name of a variant that changes this array alone
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
 GUIDANCES = ("guidance_scale", "true_cfg_scale", "audio_guidance_scale", "embedded_guidance_scale", "guidance_scale_2")
+CHANGE = 0.5  # of a weight in a variant
 SCALES = ("controlnet_conditioning_scale", "adapter_conditioning_scale")  # weights of what a second network adds
 PER_PROMPT = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
 OUTPUT, STEP_COUNT, STRENGTH = "output_type", "num_inference_steps", "strength"
@@ -127,6 +128,8 @@ def choose_settings(pipeline: Any, given: Mapping[str, Any], forms: Forms = PLAI
     if forms.guided_by is not None:
         usual |= [forms.guided_by]
     variants = _variants(takes, usual)
+    off = {name: weight for name, weight in values.items() if name in GUIDANCES and _is_off(weight)}
+    variants |= {name: {name: weight - CHANGE} for name, weight in off.items()}  # a larger one adds a branch
     if forms.has_free_length:
         variants[LENGTH] = {PROMPT: put_text(usual[PROMPT], LONGEST)}
     if forms.has_pictures:
@@ -226,6 +229,11 @@ def pad_texts(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: precede(each) if name in (PROMPT, NEGATIVE) else each for name, each in settings.items()}
 
 
+def _is_off(weight: Any) -> bool:
+    """Return True for a weight with which a call evaluates no unconditional branch."""
+    return isinstance(weight, int | float) and weight <= 1
+
+
 def _batches(
     takes: Mapping[str, Any],
     usual: Mapping[str, Any],
@@ -252,7 +260,7 @@ def _variants(takes: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, A
     for each in (*GUIDANCES, *SCALES):
         default = usual.get(each, takes[each].default if each in takes else None)
         if isinstance(default, int | float) and not isinstance(default, bool):
-            variants[each] = {each: default + 0.5}
+            variants[each] = {each: default + CHANGE}
     if STEP_COUNT in takes:
         variants[STEP_NUMBER] = {STEP_COUNT: int(usual[STEP_COUNT]) + 2}
     return variants

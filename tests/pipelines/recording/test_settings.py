@@ -198,3 +198,13 @@ def test_pictures_have_the_size_of_a_unet(made: Any, side: int) -> None:
 def test_a_control_mask_is_a_picture_of_zeros_and_ones() -> None:
     made = make_pictures({"control_image": None, "control_mask": None}, {}, 0)
     assert set(np.unique(made["control_mask"])) == {0, 255} and len(np.unique(made["control_image"])) == 256
+
+
+class PipeWithGuidance:
+    def __call__(self, guidance_scale: float = 4.0, num_inference_steps: int = 3) -> None: ...
+
+
+@pytest.mark.parametrize(("weight", "changed"), [(3.0, 3.5), (1.0, 0.5)])
+def test_a_guidance_that_is_switched_off_stays_off_in_its_variant(weight: float, changed: float) -> None:
+    settings = choose_settings(PipeWithGuidance(), {"guidance_scale": weight})
+    assert settings.variants["guidance_scale"] == {"guidance_scale": changed}
