@@ -84,7 +84,7 @@ class RecordedPipeline:
     """A pipeline with the relations and the arguments that were found by comparing its recordings.
 
     parts: what was found about each of its networks, by component, in the order of the steps.
-    row_lists: the arguments that are lists with one entry for each row.
+    row_lists: the paths of the arguments that are lists with one entry for each row.
     weights_of_more_steps: the weights of the network's outputs in each of `MORE_STEPS` steps.
     batch: the settings of a call for more samples.
     heads: 2 if its scheduler reads a learned variance, otherwise 1.
@@ -252,8 +252,8 @@ def _sort_arguments(
         embeddings = built.denoisers[component].embeddings.items()
         labels = {path: Labels(name, count, settings) for path, count in embeddings}
         base = part(records.base, component)
-        own = sort_arguments(name, relations, base, variants, labels)
-        parts[component] = Part(relations, own, find_joint(name, base))
+        joint = find_joint(name, base)
+        parts[component] = Part(relations, sort_arguments(name, relations, base, variants, labels), joint)
     return parts
 
 

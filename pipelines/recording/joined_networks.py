@@ -23,7 +23,8 @@ from fewstep.pipelines.recording.call_record import (
     SchedulerStep,
     float_tensors,
 )
-from fewstep.pipelines.recording.stand_ins import recording_error
+from fewstep.pipelines.recording.stand_ins import UNRECORDED, recording_error
+from fewstep.plans.errors import UserError
 
 FILLED = 0.0  # of an argument that `JoinedNetwork` fills in
 
@@ -83,7 +84,8 @@ def find_joint(name: str, record: CallRecord) -> Joint | None:
     joint, *others = _distinct_joints(record)
     if others:
         component = next(own.component for own in (joint, *others) if own is not None)
-        raise recording_error(f"{name} uses its network {component} in different ways in some steps or branches")
+        what = f"{name} uses its network {component} in different ways in some steps or branches"
+        raise UserError(what, f"give --call guidance_scale=1, or true_cfg_scale=1, for one branch; or {UNRECORDED}")
     return joint
 
 

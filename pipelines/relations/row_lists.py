@@ -1,6 +1,7 @@
-"""Network arguments that are lists with one entry per row of the batch, all equal, such as the size of each image."""
+"""Network arguments that are lists with one entry per row of the batch, all equal, such as the size of each image. They
+may be arguments of a second network."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,27 +12,34 @@ from fewstep.pipelines.relations.relations import Relations, same
 
 
 def find_row_lists(found: Relations, base: CallRecord, larger: CallRecord) -> frozenset[str]:
-    """Return the names of those network arguments that are lists with one entry per row, all equal, in both recordings.
+    """Return the paths of those network arguments that are lists with one entry per row, all equal, in both recordings.
     `larger` has more samples."""
     first, other = (_row_lists(record.steps[0].calls[0], found.x) for record in (base, larger))
     return frozenset(first & other)
 
 
-def shorten_lists(record: CallRecord, names: Collection[str]) -> CallRecord:
-    """Return the recording with each of these lists shortened to one entry.
+def shorten_lists(record: CallRecord, paths: Collection[str]) -> CallRecord:
+    """Return the recording with the list at each of these paths shortened to one entry.
 
     A network that needs one entry per row of the batch then fails when samples are compared.
     """
-    if not names:
+    if not paths:
         return record
-    steps = tuple(replace(step, calls=tuple(_shorten(call, names) for call in step.calls)) for step in record.steps)
+    steps = tuple(replace(step, calls=tuple(_shorten(call, paths) for call in step.calls)) for step in record.steps)
     return replace(record, steps=steps)
 
 
 def _row_lists(call: NetworkCall, x: str) -> set[str]:
-    """Return the names of those arguments of a call that are lists with one entry per row, all equal."""
+    """Return the paths of those arguments of a call that are lists with one entry per row, all equal."""
     rows = len(call.leaves[x])
-    return {name for name, value in call.arguments.items() if _has_equal_rows(value, rows)}
+    return {path for path, value in _values_by_path(call.arguments) if _has_equal_rows(value, rows)}
+
+
+def _values_by_path(arguments: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of each argument, and of those in a dict."""
+    for name, value in arguments.items():
+        path = f"{before}['{name}']"
+        yield from _values_by_path(value, path) if isinstance(value, dict) else [(path, value)]
 
 
 def _has_equal_rows(value: Any, rows: int) -> bool:
@@ -45,7 +53,11 @@ def _has_equal_rows(value: Any, rows: int) -> bool:
     )
 
 
-def _shorten(call: NetworkCall, names: Collection[str]) -> NetworkCall:
-    shorter = {name: value[:1] if name in names else value for name, value in call.arguments.items()}
-    flat, structure = pytree.tree_flatten_with_path(shorter)
+def _shorten(call: NetworkCall, paths: Collection[str]) -> NetworkCall:
+    def shorten(value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            return {name: shorten(inner, f"{path}['{name}']") for name, inner in value.items()}
+        return value[:1] if path in paths else value
+
+    flat, structure = pytree.tree_flatten_with_path(shorten(call.arguments, ""))
     return replace(call, leaves={pytree.keystr(path): leaf for path, leaf in flat}, structure=structure)

@@ -33,6 +33,11 @@ def test_a_list_that_grows_with_the_batch_keeps_one_entry() -> None:
     assert paths(base, larger) == ["['x']", *(f"['sizes'][0][0][{number}]" for number in range(3))]
 
 
+def test_a_list_of_a_second_network_keeps_one_entry() -> None:
+    base, larger = (recording(rows, **{"inputs of control": {"sizes": [4] * rows}}) for rows in (2, 3))
+    assert paths(base, larger) == ["['x']", "['inputs of control']['sizes'][0]"]
+
+
 def test_a_list_of_fixed_length_is_kept() -> None:
     base, larger = (recording(rows, layers=[7, 7]) for rows in (2, 3))
     assert paths(base, larger) == ["['x']", "['layers'][0]", "['layers'][1]"]
