@@ -8,17 +8,20 @@ from torch import nn
 
 LABELS = "labels"  # a variant
 INTEGERS = "list[int]"  # in an annotation
+TIMES = ("timesteps",)  # other lists of integers of many calls, which some networks have too
 
 
 def make_labels(pipeline: Any, takes: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Return the label 0 for each argument of a call that is a list of integers. It either has no default, or the name
-    of an argument of one of the networks: without it, such a call may draw labels at random."""
+    """Return the label 0 for each argument of a call that is a list of integers and no times. It either has no default,
+    or the name of an argument of one of the networks: without it, such a call may draw labels at random."""
     networks = [type(network) for network in vars(pipeline).values() if isinstance(network, nn.Module)]
     own = {name for network in networks for name in inspect.signature(network.forward).parameters}
     return {
         name: [0]
         for name, argument in takes.items()
-        if INTEGERS in str(argument.annotation).lower() and (argument.default is argument.empty or name in own)
+        if name not in TIMES
+        and INTEGERS in str(argument.annotation).lower()
+        and (argument.default is argument.empty or name in own)
     }
 
 

@@ -85,13 +85,17 @@ class PipeOfLabels:
 
 
 class Net(nn.Module):
-    def forward(self, x: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, words: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         return x
 
 
 def test_labels_are_made_where_a_call_needs_them_or_its_network_takes_them() -> None:
     settings = choose_settings(PipeOfLabels(), {})
     assert settings.usual == {"labels": [0], "words": [0]}
+
+
+def test_times_of_a_call_are_no_labels_though_its_network_takes_them() -> None:
+    assert "timesteps" not in choose_settings(PipeOfLabels(), {}).usual
 
 
 def test_other_labels_are_those_of_a_variant() -> None:
