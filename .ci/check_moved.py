@@ -145,7 +145,11 @@ def make_exports(tree: Path, work: Path, sources: Path, names: list[str]) -> Ite
             yield f"{name}: {run}", digest(samples)
         if "text" in manifest:
             picture = work / ("picture.png" if "autoencoder" in manifest else "samples.npy")
-            fewstep("run", bundle, *next(iter(case["runs"].values())), *PROMPTS, "-n", "2", "-o", picture)
+            encoded = {output["name"] for output in manifest["text"]["graph"]["outputs"]}
+            others = [condition for condition in manifest["conditions"] if condition["name"] not in encoded]
+            np.savez(conditions, **random_conditions(others, is_guided))
+            given = ("--conditions", conditions) if others else ()
+            fewstep("run", bundle, *next(iter(case["runs"].values())), *PROMPTS, *given, "-n", "2", "-o", picture)
             yield f"{name}: from prompts", digest(picture)
         if case["encodes"] is not None:
             fewstep("encode", case["source"], *case["encodes"], "-o", work / "prompts.npz")
