@@ -119,6 +119,19 @@ def write_pipeline(folder: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(torch.float16).save_pretrained(folder)
+    write_published_names(folder / "text_encoder/model.safetensors")
+
+
+def write_published_names(file: Path) -> None:
+    """Begin the names of a file of CLIP's weights with `text_model.`, as those of published folders do.
+
+    transformers 5 reads both, and writes names without it, in which stable-diffusion.cpp finds no text encoder."""
+    from safetensors.torch import load_file, save_file
+
+    weights = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in load_file(file).items()}
+    written = file.with_suffix(".new")  # the tensors may be pages of the file
+    save_file(weights, written, metadata={"format": "pt"})
+    written.replace(file)
 
 
 def write_sdxl(folder: Path) -> None:
