@@ -51,7 +51,7 @@ def row_rule(
         return _convolution(node, constants[node.inputs[CONVOLUTIONS[node.op]]], layout)
     if node.op == "Resize":
         return _resize(node, file, layout)
-    return None
+    return RowRule(layout) if _takes_one_sample(node, file) else None
 
 
 def _elementwise(node: FileNode, constants: Mapping[str, Shape], layouts: Mapping[str, Layout]) -> RowRule | None:
@@ -93,6 +93,15 @@ def _resize(node: FileNode, file: OnnxFile, layout: Layout) -> RowRule | None:
     if (scales != whole).any() or whole[:2] != [1, 1] or min(whole) < 1:
         return None
     return RowRule(Layout(layout.channels, layout.rows * whole[2], layout.columns * whole[3]))
+
+
+def _takes_one_sample(node: FileNode, file: OnnxFile) -> bool:
+    """Return whether an operation takes the first sample out of its batch, or puts a sample into one. Decoders that
+    were traced from a pipeline's call do so around the last operations, and bands have one sample."""
+    if node.op not in ("Gather", "Unsqueeze") or node.attributes.get("axis", 0) != 0:
+        return False
+    place = file.array(node.inputs[1]) if len(node.inputs) == 2 and node.inputs[1] in file.weights else None
+    return place is not None and place.size == 1 and not place.any()
 
 
 def _attribute(node: FileNode, name: str, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -211,6 +211,36 @@ def test_a_convolution_that_pads_one_side_does_not_run_in_bands(pads: list[int],
     assert cut(read_onnx(path), "latent", LATENTS[1]) is None
 
 
+def first_sample(path: Path, sample: int, axis: int) -> Path:
+    """Write a decoder of a convolution, one sample of whose images is halved, and put into a batch at an axis."""
+    float32 = np.dtype(np.float32)
+    x, y = Value("latent", float32, LATENTS), Value("image", float32, LATENTS)
+    nodes = (
+        Node("Conv", ("latent", "w"), ("h",), {"pads": [1, 1, 1, 1]}),
+        Node("Gather", ("h", "sample"), ("one",), {"axis": 0}),
+        Node("Mul", ("one", "half"), ("halved",)),
+        Node("Unsqueeze", ("halved", "axes"), ("image",)),
+    )
+    weights = {"w": np.random.default_rng(1).standard_normal((4, 4, 3, 3)).astype(np.float32)}
+    weights |= {"sample": np.array(sample), "half": np.array(0.5, np.float32), "axes": np.array([axis])}
+    save(Graph("g", (x,), (y,), nodes, weights), path)
+    return path
+
+
+def test_a_decoder_that_takes_a_sample_out_of_its_batch_runs_in_bands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = first_sample(tmp_path / "d.onnx", 0, 0)
+    monkeypatch.setattr(banded_decoder, "BAND_BYTES", 300)
+    whole = OnnxRuntime(1).open(path)({"latent": latents()})["image"]
+    np.testing.assert_allclose(open_banded(path)({"latent": latents()})["image"], whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(("sample", "axis"), [(1, 0), (0, 1)])
+def test_other_samples_and_axes_do_not_run_in_bands(sample: int, axis: int, tmp_path: Path) -> None:
+    assert cut(read_onnx(first_sample(tmp_path / "d.onnx", sample, axis)), "latent", LATENTS[1]) is None
+
+
 def test_images_in_float16_do_not_run_in_bands(tmp_path: Path) -> None:
     path = one_convolution(tmp_path / "d.onnx", (4, 4, 1, 1), {"pads": [0, 0, 0, 0]}, cast=10)
     assert cut(read_onnx(path), "latent", LATENTS[1]) is None
