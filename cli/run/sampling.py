@@ -56,9 +56,9 @@ def sample_to_files(request: RunRequest, progress: Progress) -> RunSamples:
     conditions = _cycle_values(request.values, range(len(samples.x)))
     engine = companion_engine(options.backend, options.threads)
     if options.is_picture:
-        is_small = request.memory is not None
+        in_bands = request.memory is not None and request.memory.in_bands
         tiles = None if request.tiled is None else request.tiled.tiles
-        pictures = pictures_of(request.bundle, samples.x, conditions, tiles, options.threads, is_small, engine)
+        pictures = pictures_of(request.bundle, samples.x, conditions, tiles, options.threads, in_bands, engine)
         samples = replace(samples, x=pictures)
         write_pictures(samples.x, options.output, options.columns, options.scale, request.rate)
     elif options.is_array:
@@ -79,8 +79,8 @@ def sample_request(request: RunRequest, progress: Progress) -> RunSamples:
     batch = batch if request.memory is None else request.memory.batch
     backend = open_backend(options, request.choice, batch)
     is_short = request.memory is not None and not request.memory.keeps_memory
-    if is_short:
-        backend = GraphsInTurns(OnnxRuntime(options.threads, keeps_memory=False))
+    if request.memory is not None and request.memory.in_turns:
+        backend = GraphsInTurns(OnnxRuntime(options.threads, keeps_memory=request.memory.keeps_memory))
     opened = load(options.bundle, options.precision, backend=backend, whole_runs=options.whole_run)
     with return_large_blocks(is_short), opened as loaded:
         adapters: dict[str | PathLike[str], float] = {}

@@ -33,12 +33,17 @@ class StagePeak:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """How a run stays within a budget: stages that follow each other, and `batch` samples in a call of the denoiser,
-    which keeps the memory of its activations between calls (`keeps_memory`), or does not."""
+    """How a run stays within a budget: stages that follow each other, and `batch` samples in a call of the denoiser.
+
+    in_turns: whether the denoiser has one of its graphs in memory at a time. keeps_memory: whether it keeps the memory
+    of its activations between calls. in_bands: whether the decoder runs in bands, or as it does without a budget.
+    """
 
     budget: int
     batch: int
+    in_turns: bool
     keeps_memory: bool
+    in_bands: bool
     peaks: tuple[StagePeak, ...]
 
     @property
@@ -84,20 +89,28 @@ def plan_memory(
     def expect(stage: str, added: int) -> StagePeak:
         return StagePeak(stage, round((base + added + LEFT) * (1 + SPREAD)))
 
-    def peak(stage: str, rows: int = 1, keeps_memory: bool = True, held: int = 0) -> StagePeak:
-        return expect(stage, stage_bytes(bundle, Stage(stage, body, rows, keeps_memory), threads) + held)
+    def peak(rows: int, in_turns: bool, keeps_memory: bool) -> StagePeak:
+        stage = Stage(DENOISER_STAGE, body, rows, in_turns, keeps_memory)
+        return expect(DENOISER_STAGE, stage_bytes(bundle, stage, threads))
 
     before = list[StagePeak]()
     if prompts and bundle.manifest.text is not None:
         stage = Stage(TEXT_ENCODER, body, prompts=tuple(prompts))
         before = [expect(TEXT_ENCODER, stage_bytes(bundle, stage, threads))]
-    after = [peak(DECODER, held=DECODED * pictures)] if pictures and bundle.manifest.autoencoder is not None else []
+    after, in_bands = list[StagePeak](), False
+    if pictures and bundle.manifest.autoencoder is not None:
+        for in_bands in (False, True):  # in bands only if it must be
+            added = stage_bytes(bundle, Stage(DECODER, body, in_bands=in_bands), threads)
+            after = [expect(DECODER, added + DECODED * pictures)]
+            if after[0].bytes <= budget:
+                break
     if pictures:
         after.append(expect(DRAWING, DRAWN * pictures))
-    denoiser = peak(DENOISER_STAGE, samples * branches)
-    if max(each.bytes for each in (*before, denoiser, *after)) <= budget:
-        return MemoryPlan(budget, samples, True, (*before, denoiser, *after))
-    denoiser = peak(DENOISER_STAGE, branches, keeps_memory=False)
+    for in_turns in (False, True):  # loading conditioner and prologue again costs least
+        denoiser = peak(samples * branches, in_turns, keeps_memory=True)
+        if max(each.bytes for each in (*before, denoiser, *after)) <= budget:
+            return MemoryPlan(budget, samples, in_turns, True, in_bands, (*before, denoiser, *after))
+    denoiser = peak(branches, in_turns=True, keeps_memory=False)
     largest = max((*before, denoiser, *after), key=lambda each: each.bytes)
     if largest.bytes > budget:
         what = (
@@ -108,11 +121,11 @@ def plan_memory(
         raise error
     batch = 1
     if samples > 1:
-        most = peak(DENOISER_STAGE, samples * branches, keeps_memory=False)
+        most = peak(samples * branches, in_turns=True, keeps_memory=False)
         step = max(1, -(-(most.bytes - denoiser.bytes) // (samples - 1)))
         batch = min(samples, 1 + (budget - denoiser.bytes) // step)
         denoiser = StagePeak(DENOISER_STAGE, denoiser.bytes + step * (batch - 1))
-    return MemoryPlan(budget, batch, False, (*before, denoiser, *after))
+    return MemoryPlan(budget, batch, True, False, in_bands, (*before, denoiser, *after))
 
 
 def _round_up(size: int) -> int:

@@ -37,12 +37,15 @@ CALLS = 2  # the second call of a graph may take more than the first: onnxruntim
 @dataclass(frozen=True)
 class Stage:
     """A stage of a run: a text encoder for `prompts`, a denoiser for `rows` rows of a call, or a decoder, which takes
-    one sample at a time. `keeps_memory`: see `OnnxRuntime`."""
+    one sample at a time, in bands of rows if it can and `in_bands`. in_turns: whether a denoiser has one graph in
+    memory at a time. `keeps_memory`: see `OnnxRuntime`."""
 
     name: str
     body: str
     rows: int = 1
+    in_turns: bool = False
     keeps_memory: bool = True
+    in_bands: bool = False
     prompts: tuple[str, ...] = ()
 
 
@@ -59,9 +62,8 @@ def stage_bytes(bundle: Bundle, stage: Stage, threads: int) -> int:
     hashes = [manifest.files[name] for entry in entries for name in (entry.file, *entry.data)]
     tokens = open_text_encoder(bundle, network=_not_run).ids(stage.prompts) if stage.prompts else {}
     sizes = (manifest.x_shape, sizes_of_probe(bundle), [array.shape for array in tokens.values()])
-    key = cache_key(
-        "memory in turns", stage.name, stage.rows, stage.keeps_memory, hashes, sizes, engine_threads(threads)
-    )
+    how = (stage.rows, stage.in_turns, stage.keeps_memory, stage.in_bands, engine_threads(threads))
+    key = cache_key("memory in turns", stage.name, how, hashes, sizes)
     added: int | None = read_cached(key, int)
     if added is None:
         LOG.warning("the memory of the %s is measured once on this machine, in a process of its own", stage.name)
@@ -94,7 +96,7 @@ def _not_run(feeds: Arrays) -> dict[str, NDArray[np.float32]]:
 def _denoise(bundle: Bundle, stage: Stage, threads: int) -> None:
     """Load the graphs of a body as a sampler does, and call each for synthetic inputs."""
     engine, manifest = OnnxRuntime(threads, keeps_memory=stage.keeps_memory), bundle.manifest
-    backend: Backend = engine if stage.keeps_memory else GraphsInTurns(engine)
+    backend: Backend = GraphsInTurns(engine) if stage.in_turns else engine
     graphs = graph_names(stage.body, manifest.bodies[stage.body])
     before = {name: graph for name, graph in shared_graphs(manifest).items() if name in RUN_ONCE}
     entries = {**before, **graphs}
@@ -109,7 +111,7 @@ def _denoise(bundle: Bundle, stage: Stage, threads: int) -> None:
 
 
 def _decode(bundle: Bundle, stage: Stage, threads: int) -> None:
-    decoder = load_autoencoder(bundle, threads, encoder=False, in_bands=True)
+    decoder = load_autoencoder(bundle, threads, encoder=False, in_bands=stage.in_bands)
     decoder.decode(*decoder_inputs(bundle, decoder.described.decoder))
 
 

@@ -33,7 +33,7 @@ class DecoderOfSizes:
 def load_decoder(bundle: Bundle, described: GraphEntry, threads: int, in_bands: bool = False) -> LoadedGraph:
     """Load the decoder that a bundle describes. If it can be cut into segments, it runs in bands with `in_bands`, and
     by default if an image between two segments has at least `LEAST` bytes. One that multiplies integers does not by
-    default, since bands take 1.27 times as long. Raises UserError if it cannot be loaded."""
+    default, since bands take up to 1.27 times as long. Raises UserError if it cannot be loaded."""
     engine = OnnxRuntime(threads)
     refuse_wrong_int8(bundle, DECODER)
     path, wide_sums = bundle.graph(described), needs_wide_sums_of(bundle, DECODER)

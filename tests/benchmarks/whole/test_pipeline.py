@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
+import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.whole.pipeline import write_published_names

@@ -18,11 +18,12 @@ BASE = 50 * MB
 
 
 def measured(bundle: Bundle, stage: Stage, threads: int) -> int:
-    """Return 100 MB for the text encoder, 300 for the decoder, and 200 for each row of a denoiser that keeps memory,
-    or 100 for one that does not."""
+    """Return 100 MB for the text encoder, 500 for the decoder, or 300 in bands, and 200 for each row of a denoiser that
+    keeps memory, 160 with one graph in memory at a time, or 100 for one that does not keep it."""
     if stage.name != DENOISER_STAGE:
-        return {TEXT_ENCODER: 100, DECODER: 300}[stage.name] * MB
-    return (200 if stage.keeps_memory else 100) * stage.rows * MB
+        return {TEXT_ENCODER: 100, DECODER: 300 if stage.in_bands else 500}[stage.name] * MB
+    assert stage.keeps_memory or stage.in_turns
+    return (200 - 40 * stage.in_turns - 60 * (not stage.keeps_memory)) * stage.rows * MB
 
 
 @pytest.fixture
@@ -52,6 +53,11 @@ def test_a_budget_that_suffices_changes_nothing(bundle: Bundle) -> None:
     assert (made.batch, made.keeps_memory, made.expected) == (4, True, 1650 * MB)
 
 
+def test_one_graph_at_a_time_is_in_memory_before_it_is_freed_after_each_call(bundle: Bundle) -> None:
+    made = plan(bundle, 1649)
+    assert (made.batch, made.in_turns, made.keeps_memory, made.expected) == (4, True, True, 1330 * MB)
+
+
 @pytest.mark.parametrize(
     ("megabytes", "batch", "expected"), [(900, 4, 850), (849, 3, 650), (450, 2, 450), (375, 1, 370)]
 )
@@ -60,6 +66,11 @@ def test_fewer_samples_in_a_call_fit_a_smaller_budget(
 ) -> None:
     made = plan(bundle, megabytes)
     assert (made.batch, made.keeps_memory, made.expected) == (batch, False, expected * MB)
+
+
+@pytest.mark.parametrize(("megabytes", "in_bands"), [(570, False), (569, True)])
+def test_the_decoder_runs_in_bands_only_if_it_must(bundle: Bundle, megabytes: int, in_bands: bool) -> None:
+    assert plan(bundle, megabytes).in_bands == in_bands
 
 
 def test_an_impossible_budget_is_refused_with_the_least_one(bundle: Bundle) -> None:
