@@ -1,7 +1,8 @@
 """Plan a run from prompt to picture for a budget of memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fewstep.plans.errors import UserError
 from fewstep.report.choosing.stage_memory import DENOISER_STAGE, Stage, stage_bytes
@@ -86,8 +87,8 @@ def plan_memory(
     if base is None:
         raise UserError("this system does not report the memory of a process", "leave --memory out")
 
-    def expect(stage: str, added: int) -> StagePeak:
-        return StagePeak(stage, round((base + added + LEFT) * (1 + SPREAD)))
+    def expect(stage: str, added: int, held: int = 0) -> StagePeak:
+        return StagePeak(stage, round((base + added + held + LEFT) * (1 + SPREAD)))
 
     def peak(rows: int, in_turns: bool, keeps_memory: bool) -> StagePeak:
         stage = Stage(DENOISER_STAGE, body, rows, in_turns, keeps_memory)
@@ -97,13 +98,12 @@ def plan_memory(
     if prompts and bundle.manifest.text is not None:
         stage = Stage(TEXT_ENCODER, body, prompts=tuple(prompts))
         before = [expect(TEXT_ENCODER, stage_bytes(bundle, stage, threads))]
+
     after, in_bands = list[StagePeak](), False
     if pictures and bundle.manifest.autoencoder is not None:
-        for in_bands in (False, True):  # in bands only if it must be
-            added = stage_bytes(bundle, Stage(DECODER, body, in_bands=in_bands), threads)
-            after = [expect(DECODER, added + DECODED * pictures)]
-            if after[0].bytes <= budget:
-                break
+        expected = partial(expect, DECODER, held=DECODED * pictures)
+        decoder, in_bands = _fit_decoder(bundle, body, budget, threads, expected)
+        after = [decoder]
     if pictures:
         after.append(expect(DRAWING, DRAWN * pictures))
     for in_turns in (False, True):  # loading conditioner and prologue again costs least
@@ -113,19 +113,36 @@ def plan_memory(
     denoiser = peak(branches, in_turns=True, keeps_memory=False)
     largest = max((*before, denoiser, *after), key=lambda each: each.bytes)
     if largest.bytes > budget:
-        what = (
-            f"{format_bytes(budget)} of memory is too little: the {largest.stage} needs {format_bytes(largest.bytes)}"
-        )
-        error = TooLittleMemory(what, f"give --memory {_round_up(largest.bytes)}MB or more")
-        error.needed = largest.bytes
-        raise error
+        raise _too_little(budget, largest)
     batch = 1
     if samples > 1:
         most = peak(samples * branches, in_turns=True, keeps_memory=False)
-        step = max(1, -(-(most.bytes - denoiser.bytes) // (samples - 1)))
-        batch = min(samples, 1 + (budget - denoiser.bytes) // step)
-        denoiser = StagePeak(DENOISER_STAGE, denoiser.bytes + step * (batch - 1))
+        denoiser, batch = _fit_samples(denoiser, most, samples, budget)
     return MemoryPlan(budget, batch, True, False, in_bands, (*before, denoiser, *after))
+
+
+def _fit_decoder(
+    bundle: Bundle, body: str, budget: int, threads: int, expect: Callable[[int], StagePeak]
+) -> tuple[StagePeak, bool]:
+    """Return the expected peak of a decoder, and whether it runs in bands: only if it must."""
+    whole = expect(stage_bytes(bundle, Stage(DECODER, body), threads))
+    if whole.bytes <= budget:
+        return whole, False
+    return expect(stage_bytes(bundle, Stage(DECODER, body, in_bands=True), threads)), True
+
+
+def _fit_samples(one: StagePeak, all_samples: StagePeak, samples: int, budget: int) -> tuple[StagePeak, int]:
+    """Return the expected peak of the most samples in a call that fit, and their number, from those of one and all."""
+    step = max(1, -(-(all_samples.bytes - one.bytes) // (samples - 1)))
+    batch = min(samples, 1 + (budget - one.bytes) // step)
+    return StagePeak(one.stage, one.bytes + step * (batch - 1)), batch
+
+
+def _too_little(budget: int, largest: StagePeak) -> TooLittleMemory:
+    what = f"{format_bytes(budget)} of memory is too little: the {largest.stage} needs {format_bytes(largest.bytes)}"
+    error = TooLittleMemory(what, f"give --memory {_round_up(largest.bytes)}MB or more")
+    error.needed = largest.bytes
+    return error
 
 
 def _round_up(size: int) -> int:
