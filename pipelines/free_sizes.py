@@ -33,7 +33,7 @@ from fewstep.runtime.kinds.sizes import apply_sizes
 
 LOG = logging.getLogger("fewstep")
 SHIFT_TOLERANCE = 1e-6  # of the argument mu of a scheduler
-LEAVE_OUT = "leave --size out, and export once per size, by the arguments of its call that choose it: --call NAME=64"
+LEAVE_OUT = "leave --size out, and export once per size, such as with --call height=64 --call width=64"
 
 
 @dataclass(frozen=True)

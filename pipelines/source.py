@@ -30,6 +30,7 @@ from fewstep.pipelines.files.scheduler import find_scheduler_file, read_schedule
 from fewstep.pipelines.free_sizes import RecordedSizes
 from fewstep.pipelines.layout import find_layout
 from fewstep.pipelines.recorded_pipeline import RecordedPipeline, record_pipeline
+from fewstep.pipelines.recording.call_sizes import refuse_ignored_size
 from fewstep.pipelines.recording.components import BuiltPipeline, build_pipeline
 from fewstep.pipelines.recording.live import build_from_pipeline, find_components, find_own_encoders
 from fewstep.pipelines.recording.network_state import refuse_cache
@@ -94,12 +95,15 @@ def _record(
     read: ReadNetwork,
     pads_texts: bool,
 ) -> RecordedPipeline:
+    find = partial(find_layout, read)
     try:
-        return follow_sizes(record_pipeline(built, other, given, scheduler, partial(find_layout, read), pads_texts))
+        recorded = record_pipeline(built, other, given, scheduler, find, pads_texts)
     except LengthError:
         if not pads_texts:
             raise
-    return follow_sizes(record_pipeline(built, other, given, scheduler, partial(find_layout, read), False))
+        recorded = record_pipeline(built, other, given, scheduler, find, False)
+    refuse_ignored_size(recorded.built, recorded.settings.of(), recorded.x_shape, given)
+    return follow_sizes(recorded)
 
 
 def load_diffusers_folder(

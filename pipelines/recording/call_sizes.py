@@ -1,5 +1,6 @@
 """The arguments of a pipeline's call that choose the sizes of x, found by what they do to its shape."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -44,18 +45,65 @@ def find_call_sizes(
     built: BuiltPipeline, usual: Mapping[str, Any], x_shape: tuple[int, ...], sizes: Mapping[int, Sequence[int]]
 ) -> CallSizes:
     """Find the arguments for some axes of x, whose shape is `x_shape` in the usual call. `sizes` are lengths to try, by
-    axis; twice the usual length is tried too. Raises UserError for an axis that no argument chooses."""
+    axis; twice the usual length is tried too. Raises UserError for an axis that no argument chooses.
+
+    A call may ignore a height without a width, as that of Stable Diffusion does. The result then has both.
+    """
     arguments = dict[int, SizeArgument]()
     for axis, lengths in sizes.items():
         name = IMAGE_AXES.get(axis - len(x_shape), FRAMES)
-        for argument, length in product(_possible_arguments(name), dict.fromkeys((*lengths, 2 * x_shape[axis]))):
-            resized = (*x_shape[:axis], length, *x_shape[axis + 1 :])
-            if length != x_shape[axis] and _makes(built, {**usual, name: argument.value(length)}, resized):
-                arguments[axis] = argument
-                break
-        else:
+        tried = product(_possible_arguments(name), dict.fromkeys((*lengths, 2 * x_shape[axis])))
+        found = (_try_length(built, usual, x_shape, axis, argument, length) for argument, length in tried)
+        chosen = next(filter(None, found), None)
+        if chosen is None:
             raise recording_error(f"no {name} of {built.name} changes the length of axis {axis} of x, {list(x_shape)}")
+        arguments = {**chosen, **arguments, axis: chosen[axis]}
     return CallSizes(arguments)
+
+
+def refuse_ignored_size(
+    built: BuiltPipeline, usual: Mapping[str, Any], x_shape: tuple[int, ...], given: Mapping[str, Any]
+) -> None:
+    """Raise UserError if the user chose a height without a width, or the other way round, and the call ignores it: with
+    twice this value, x has the same shape."""
+    names = [name for name in _image_arguments(built) if given.get(name) is not None]
+    others = [name for name in _image_arguments(built) if given.get(name) is None]
+    if len(names) != 1 or not others:
+        return
+    (name,), (other,) = names, others
+    if _shape_of(built.at(x_shape), {**usual, name: 2 * given[name]}) == x_shape:
+        what = f"the call of {built.name} ignores --call {name}={given[name]} without a {other}"
+        raise UserError(what, f"give both: --call {name}={given[name]} --call {other}={given[name]}")
+
+
+def _try_length(
+    built: BuiltPipeline,
+    usual: Mapping[str, Any],
+    x_shape: tuple[int, ...],
+    axis: int,
+    argument: SizeArgument,
+    length: int,
+) -> dict[int, SizeArgument] | None:
+    """Return the arguments of a call whose x has another length along an axis: this one, or also that of the other axis
+    of a picture. None if x has another shape."""
+    if length == x_shape[axis]:
+        return None
+    resized = (*x_shape[:axis], length, *x_shape[axis + 1 :])
+    others = {
+        len(x_shape) + place: SizeArgument(name, argument.factor)
+        for place, name in IMAGE_AXES.items()
+        if argument.name in IMAGE_AXES.values() and name in _image_arguments(built) and name not in usual
+    }
+    for arguments in ({axis: argument}, {**others, axis: argument}):
+        settings = {**usual, **CallSizes(arguments).settings(resized)}
+        if _shape_of(built.at(resized), settings) == resized:
+            return arguments
+    return None
+
+
+def _image_arguments(built: BuiltPipeline) -> list[str]:
+    takes = inspect.signature(type(built.pipeline).__call__).parameters
+    return [name for name in IMAGE_AXES.values() if name in takes]
 
 
 def _possible_arguments(name: str) -> Iterator[SizeArgument]:
@@ -65,9 +113,9 @@ def _possible_arguments(name: str) -> Iterator[SizeArgument]:
         yield SizeArgument(name, factor)
 
 
-def _makes(built: BuiltPipeline, settings: Mapping[str, Any], x_shape: tuple[int, ...]) -> bool:
-    """Return whether a call with these arguments makes x of this shape; False if it refuses them."""
+def _shape_of(built: BuiltPipeline, settings: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the shape of x in a call with these arguments, or None if it refuses them."""
     try:
-        return tuple(record(built.at(x_shape), settings, 0, stops=True).steps[0].sample.shape[1:]) == x_shape
+        return tuple(record(built, settings, 0, stops=True).steps[0].sample.shape[1:])
     except UserError:
-        return False
+        return None

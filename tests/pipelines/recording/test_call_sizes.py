@@ -9,7 +9,7 @@ from torch import Tensor
 pytest.importorskip("diffusers")
 from diffusers.utils.torch_utils import randn_tensor
 
-from fewstep.pipelines.recording.call_sizes import CallSizes, SizeArgument, find_call_sizes
+from fewstep.pipelines.recording.call_sizes import CallSizes, SizeArgument, find_call_sizes, refuse_ignored_size
 from fewstep.pipelines.recording.components import BuiltPipeline
 from fewstep.pipelines.recording.live import build_from_pipeline
 from tests.own_pipeline import CHANNELS, OwnPipeline, make
@@ -76,3 +76,39 @@ def test_an_axis_that_no_argument_chooses_is_refused() -> None:
     built = build_from_pipeline(make(OwnPipeline), "mine")
     with refuses("no height of OwnPipeline changes the length of axis 1 of x, [3, 8, 8]"):
         find_call_sizes(built, USUAL, (CHANNELS, 8, 8), {1: (12,)})
+
+
+class SizedByBoth(OwnPipeline):
+    """Takes a height only with a width, as Stable Diffusion does."""
+
+    @torch.no_grad()
+    def __call__(
+        self, prompt: Any, height: Any = None, width: Any = None, num_inference_steps: int = 10, generator: Any = None
+    ) -> tuple[Tensor]:
+        if not height or not width:
+            height = width = 64
+        x = randn_tensor((1, CHANNELS, height // 8, width // 8), generator=generator)
+        self.scheduler.set_timesteps(num_inference_steps)
+        for time in self.scheduler.timesteps:
+            x = self.scheduler.step(self.net(x, time[None].float(), torch.zeros(1, 4)), time, x, return_dict=False)[0]
+        return (x,)
+
+
+@pytest.fixture(scope="module")
+def built_by_both() -> BuiltPipeline:
+    return build_from_pipeline(make(SizedByBoth), "mine")
+
+
+def test_a_height_that_needs_a_width_is_found_with_it(built_by_both: BuiltPipeline) -> None:
+    sizes = find_call_sizes(built_by_both, USUAL, (CHANNELS, 8, 8), {1: (12,)})
+    assert sizes.settings((CHANNELS, 12, 8)) == {"height": 96, "width": 64}
+
+
+def test_a_height_that_the_call_ignores_is_refused(built_by_both: BuiltPipeline) -> None:
+    given = {"height": 128}
+    with refuses("ignores --call height=128 without a width", "--call height=128 --call width=128"):
+        refuse_ignored_size(built_by_both, {**USUAL, **given}, (CHANNELS, 8, 8), given)
+
+
+def test_a_height_that_the_call_takes_alone_is_not_refused(built: BuiltPipeline) -> None:
+    refuse_ignored_size(built, {**USUAL, "height": 32}, (CHANNELS, 2, 8, 8), {"height": 32})
