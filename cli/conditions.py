@@ -50,6 +50,18 @@ def parse_conditions(
     return values
 
 
+def refuse_texts(texts: Sequence[str], manifest: Manifest) -> None:
+    """Raise UserError for a text in --condition, if the bundle has a text encoder: it is a prompt."""
+    if manifest.text is None:
+        return
+    encoded = {output.name for output in manifest.text.graph.outputs}
+    taken = {condition.name for condition in manifest.conditions} - encoded
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in taken and not value.startswith("@") and isinstance(_parse_value(value), str):
+            raise UserError(f"{text!r} is a text, and no condition takes texts", f"give --prompt {quote(value)}")
+
+
 def _parse_label_or_number(name: str, text: str, labels: Sequence[str]) -> int | float | str:
     """Return a number, or the text of a label; "nan" may be one. Raises UserError for a whole number that is also the
     label of another number."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fewstep.cli.conditions import load_arrays, parse_conditions, parse_sizes
+from fewstep.cli.conditions import load_arrays, parse_conditions, parse_sizes, refuse_texts
 from fewstep.cli.run.batches import batch_size
 from fewstep.cli.run.choice import apply_choice
 from fewstep.cli.run.options import RunOptions
@@ -23,6 +23,7 @@ from fewstep.plans.guidance import UNCOND
 from fewstep.plans.tokens.plan import IDS
 from fewstep.report.choosing.saved_choice import SavedChoice
 from fewstep.runtime.backends.registry import companion_engine, create_backend
+from fewstep.runtime.bundle.manifest import Manifest
 from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.hub import fetch_bundle, is_name
 from fewstep.runtime.kinds.companions import image_shape
@@ -92,6 +93,7 @@ def open_request(options: RunOptions) -> RunRequest:
     bundle = replace(bundle, manifest=manifest)
     check_token_options(options, bundle)
     check_latents(options, bundle, tiled)
+    refuse_texts(options.condition, manifest)
     parsed = parse_conditions(options.condition, manifest.conditions, tiled is not None, manifest.sizes)
     asked = options.samples
     options = count_rows(options, parsed)
@@ -112,11 +114,7 @@ def open_request(options: RunOptions) -> RunRequest:
         if UNCOND in branches:
             raise UserError(f"{options.conditions} has a negative prompt already", "leave --negative out")
         branches = {**branches, UNCOND: negative}
-    for condition in manifest.conditions:
-        if condition.shape and condition.default is None and condition.name not in values:
-            shape = list(condition.shape)
-            fix = f"arrays of shape {shape} as a file: --condition {condition.name}=@FILE.npy, or --conditions FILE.npz"
-            raise UserError(f"condition {condition.name!r} is missing", f"give {fix}")
+    _refuse_missing_arrays(manifest, values)
     given: Values = {}
     if options.known is not None and options.image is None:
         given = {IDS: load_arrays("--known", options.known, manifest.x_shape, of_any_size=False)}
@@ -124,6 +122,14 @@ def open_request(options: RunOptions) -> RunRequest:
     if options.image is not None:
         given, hold = read_start(options, options.image, bundle)
     return RunRequest(options, choice, bundle, sizes, tiled, values, branches, given, hold, defaults, rate, memory)
+
+
+def _refuse_missing_arrays(manifest: Manifest, values: Values) -> None:
+    for condition in manifest.conditions:
+        if condition.shape and condition.default is None and condition.name not in values:
+            shape = list(condition.shape)
+            fix = f"arrays of shape {shape} as a file: --condition {condition.name}=@FILE.npy, or --conditions FILE.npz"
+            raise UserError(f"condition {condition.name!r} is missing", f"give {fix}")
 
 
 def _encode_prompts(

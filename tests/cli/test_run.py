@@ -185,6 +185,16 @@ def test_a_picture_of_latents_is_decoded_in_windows(tiny_bundle: Path, tmp_path:
         run(replace(shown, image=tmp_path / "x.png", strength=0.5))
 
 
+@pytest.mark.parametrize("text", ["text=a red cat", "prompt=a red cat"])
+def test_a_text_in_place_of_a_prompt_names_the_option(text: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    from tests.runtime.text_bundle import with_companions
+
+    options = RunOptions(with_companions(tiny_bundle), condition=(text,), output=tmp_path / "x.npy")
+    with refuses(f"{text!r} is a text", "give --prompt 'a red cat'"):
+        open_request(options)
+
+
 def test_a_damaged_decoder_is_named_before_the_steps(tiny_bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     from tests.runtime.text_bundle import with_companions
