@@ -195,6 +195,10 @@ def describe_divergence(x: NDArray[Any], plan: AnyPlan, manifest: Manifest) -> s
     data = f"{'usual' if manifest.data_limit is None else 'your'} data, which stay within {limit:g}"
     what = f"samples of {plan.name} reach {largest:.3g}, far beyond {data}"
     parts = split_plan_name(plan.name)
+    if parts.is_of_scheduler and manifest.autoencoder is not None and manifest.data_limit is None:
+        return (
+            f"{what}: try more steps, or another solver, --plan dpmpp_2m:{parts.steps}"  # latents have no usual range
+        )
     if parts.is_of_scheduler:  # it takes no clip but that of its config
         named = f"dpmpp_2m:{parts.steps} {clip_option(manifest)}"  # a strength has left out some of its steps
         return f"{what}: try a solver that clips, --plan {named}"

@@ -372,3 +372,13 @@ def test_a_plan_whose_output_overflows_is_refused_rather_than_sampled(sampler: S
 def test_a_weight_of_1_leaves_a_negative_condition_out(sampler: Sampler) -> None:
     negative = sampler.sample("ddim:2", **GIVEN, guidance=1.0, branches={"uncond": {"class": [1, 1]}})
     np.testing.assert_array_equal(negative, sampler.sample("ddim:2", **GIVEN))
+
+
+def test_far_latents_of_a_scheduler_are_not_to_be_clipped(tiny_bundle: Path) -> None:
+    pytest.importorskip("tokenizers")
+    from tests.runtime.text_bundle import with_companions
+
+    sampler = fewstep.runtime.load(with_companions(tiny_bundle))
+    plan = msgspec.structs.replace(sampler.compile("ddim:4"), name="scheduler:4")
+    said = finite_checks.describe_divergence(np.full(3, 99.0, np.float32), plan, sampler.bundle.manifest)
+    assert said is not None and said.endswith(": try more steps, or another solver, --plan dpmpp_2m:4")
