@@ -159,8 +159,7 @@ def _build_component(
     library, class_name = entry[0], folder.class_of(name)
     made, home = _find_class(folder, name, library, class_name), folder.home(name)
     if not home.is_dir():
-        what = f"{folder.path} has no folder {name}, which its {INDEX} names"
-        raise UserError(what, f"copy the folder again, or write [null, null] for {name} if you left it out")
+        raise UserError(f"{folder.path} has no folder {name}, which its {INDEX} names", "copy the folder again")
     refuse_remote_code(home)
     if not (inspect.isclass(made) and issubclass(made, nn.Module)):
         try:

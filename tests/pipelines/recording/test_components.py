@@ -58,5 +58,5 @@ def test_a_network_without_its_config_is_refused(tmp_path: Path) -> None:
 def test_a_component_without_its_folder_is_refused(tmp_path: Path) -> None:
     entries = {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"]}
     (tmp_path / "model_index.json").write_text(json.dumps(entries))
-    with refuses("has no folder scheduler, which its model_index.json names", "write [null, null] for scheduler"):
+    with refuses("has no folder scheduler, which its model_index.json names", "copy the folder again"):
         build_pipeline(Folder(tmp_path))
