@@ -14,7 +14,9 @@ from fewstep.graph.engine_operations import find_unparsed, minimum_version, vers
 from fewstep.graph.files.stored_graphs import load_stored
 from fewstep.graph.graph import Graph
 from fewstep.graph.half_types import HALVES
+from fewstep.graph.passes.contrib_attention import explain_separate_attention
 from fewstep.graph.selection import CONTRIB
+from fewstep.graph.types import infer_types
 from fewstep.measure.bodies import ranges_file
 from fewstep.measure.body_backends import is_run_by_onnxruntime
 from fewstep.measure.results import Operation
@@ -38,6 +40,8 @@ class GraphContents(Struct, frozen=True):
     optimized: the number of nodes of each operation type; None if another engine runs the graph.
     fused: operation types that only occur in the optimized graph and that only onnxruntime defines: fusions, or faster
         versions of single operations.
+    separate: why attention is not one operation of onnxruntime's CUDA provider, with the number of softmaxes for each
+        reason.
     engine: the oldest TensorRT that can parse the graph, or the operations that no TensorRT can parse; None for a graph
         that is for another engine.
     """
@@ -49,6 +53,7 @@ class GraphContents(Struct, frozen=True):
     operations: dict[str, int]  # nodes by operation, the most frequent first
     optimized: dict[str, int] | None
     fused: dict[str, int]
+    separate: dict[str, int]
     engine: str | None
 
 
@@ -106,6 +111,7 @@ def read_graph_contents(
         operations=dict(stored.most_common()),
         optimized=None if nodes is None else dict(counted.most_common()),
         fused={op: n for op, n in counted.most_common() if op in contrib and op not in stored and op not in LAYOUT},
+        separate=explain_separate_attention(read, infer_types(read)) if stored["Softmax"] and runs_here else {},
         engine=_engine_requirement(read) if parsed else None,
     )
     return contents, read

@@ -178,6 +178,8 @@ def _add_graph(branch: Tree, graph: GraphContents) -> None:
         branch.add(escape(f"as onnxruntime runs it here: {count} nodes, {_most_frequent(graph.optimized)}"))
         if graph.fused:
             branch.add(escape(f"fused: {', '.join(f'{op} {count}' for op, count in graph.fused.items())}"))
+        for reason, number in graph.separate.items():
+            branch.add(escape(f"attention that CUDA computes in parts ({number}): {reason}"))
     if graph.engine is not None:
         branch.add(escape(f"parsed by: {graph.engine}"))
 

@@ -1,7 +1,8 @@
 """Write attention as MultiHeadAttention of com.microsoft, a single kernel from queries, keys and values to the
 result."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -48,16 +49,51 @@ def fuse_attention(graph: Graph, types: Types, has_masks: bool = True) -> Graph:
 
     has_masks: False leaves every attention with a mask as it is.
     """
-    idx, new = index(graph), NewNodes(graph)
-    change = _Change(graph, idx, types, new, MaskConverter(graph, idx, types, new) if has_masks else None)
-    for node in graph.nodes:
-        if node.op == "Softmax" and not node.domain:
-            change.fuse(node)
+    change = _change_of(graph, types, has_masks)
+    for softmax in _softmaxes(graph):
+        form = change.find_form(softmax)
+        if isinstance(form, _Form):
+            change.fuse(form)
     nodes = [replacement for node in graph.nodes for replacement in change.replaced.get(node.output, (node,))]
     changed = graph.with_nodes(nodes, change.new.constants)
     known = (*changed.constants, *(value.name for value in (*graph.inputs, *graph.optional)))
     # A Split is written before the attention that is found first, but another one may read it earlier.
     return drop_unused(changed.with_nodes(sort_topologically(nodes, known)))
+
+
+def explain_separate_attention(graph: Graph, types: Types) -> dict[str, int]:
+    """Return why `fuse_attention` leaves attention as MatMul, Softmax and MatMul: the number of softmaxes for each
+    reason, the most frequent first."""
+    change = _change_of(graph, types, has_masks=True)
+    forms = map(change.find_form, _softmaxes(graph))
+    return dict(Counter(form for form in forms if isinstance(form, str)).most_common())
+
+
+def _softmaxes(graph: Graph) -> Iterator[Node]:
+    return (node for node in graph.nodes if node.op == "Softmax" and not node.domain)
+
+
+def _change_of(graph: Graph, types: Types, has_masks: bool) -> "_Change":
+    idx, new = index(graph), NewNodes(graph)
+    return _Change(graph, idx, types, new, MaskConverter(graph, idx, types, new) if has_masks else None)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Attention that the kernel supports.
+
+    operands: queries without their scales, keys and values, each with its axes in the order [B, tokens, heads, width].
+    sizes: those of the scores, [B, heads, tokens, keys]. scale: the factor of the scores. mask: the tensor that is
+    added to them, or "".
+    """
+
+    nodes: AttentionNodes
+    operands: tuple[tuple[str, list[int]], ...]
+    rank: int
+    heads: int
+    sizes: tuple[int | str, ...]
+    scale: float
+    mask: str
 
 
 @dataclass(frozen=True)
@@ -73,31 +109,41 @@ class _Change:
     replaced: dict[str, tuple[Node, ...]] = field(default_factory=dict)
     parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def fuse(self, softmax: Node) -> None:
-        """Replace the attention of a softmax if the kernel supports its mask and its shapes."""
+    def find_form(self, softmax: Node) -> _Form | str:
+        """Return the attention of a softmax, or why the kernel cannot compute it."""
         attention = attention_of(softmax, self.idx, self._may_precede)
+        if attention is None:
+            return "other nodes are between its products, or read its scores"
         rank = self.types.rank(softmax.output)
-        if attention is None or rank not in TOKENS_FIRST or softmax.attributes.get("axis", -1) not in (-1, rank - 1):
-            return
+        if rank not in TOKENS_FIRST:
+            return f"its scores have {'an unknown number of' if rank is None else rank} axes"
+        if softmax.attributes.get("axis", -1) not in (-1, rank - 1):
+            return "its softmax is not along the last axis"
         query, scale = self._unscale(attention.scores.inputs[0])
-        operands = [
+        operands = (
             (query, TOKENS_FIRST[rank]),
             (attention.scores.inputs[1], TOKENS_LAST[rank]),
             (attention.product.inputs[1], TOKENS_FIRST[rank]),
-        ]
+        )
         shapes = [self._shape(name, axes) for name, axes in operands]
         heads = 1 if rank == 3 else (shapes[0] or (0, 0, "?"))[2]
         split, sizes = split_mask(attention), _score_sizes(shapes, heads)
-        if split is None or sizes is None:
-            return
+        if sizes is None or not isinstance(heads, int):
+            return "the shapes of its queries, keys and values are unknown, or differ"
+        if split is None:
+            return "it has several masks, or scales one"
         scales, mask = split
         if mask and (self.masks is None or not self.masks.is_supported(mask, attention.scores.output, sizes)):
-            return
+            return "it has a mask" if self.masks is None else "its mask has a shape that the kernel does not take"
+        return _Form(attention, operands, rank, heads, sizes, scale * self._product(scales), mask)
+
+    def fuse(self, form: _Form) -> None:
+        """Replace attention by the nodes of its kernel."""
         nodes: list[Node] = []
-        flat = tuple(self._flatten(name, axes, nodes) for name, axes in operands)
-        bias = ("", "", self.masks.bias(mask, sizes, rank, nodes)) if mask and self.masks else ()
-        scale *= self._product(scales)
-        self._replace(attention, (*flat, *bias), {"num_heads": heads, "scale": float(scale)}, nodes)
+        flat = tuple(self._flatten(name, axes, nodes) for name, axes in form.operands)
+        bias = ("", "", self.masks.bias(form.mask, form.sizes, form.rank, nodes)) if form.mask and self.masks else ()
+        attributes: dict[str, object] = {"num_heads": form.heads, "scale": float(form.scale)}
+        self._replace(form.nodes, (*flat, *bias), attributes, nodes)
 
     def _replace(
         self, attention: AttentionNodes, flat: tuple[str, ...], attributes: dict[str, object], nodes: list[Node]

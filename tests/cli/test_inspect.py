@@ -11,8 +11,9 @@ from fewstep.cli.describe.bundle import build_tree
 from fewstep.report.bundle_contents import InspectOptions, inspect
 from fewstep.runtime.bundle.manifest import Affine, Policy, Trial
 from fewstep.runtime.bundle.reading import open_bundle
-from tests.bundles import change_bundle, with_body
+from tests.bundles import change_bundle, with_body, write_graphs
 from tests.cli.conftest import Command, Document
+from tests.onnx_text import graph_of_text
 from tests.runtime.sampling.test_fitted_plans import give
 
 
@@ -81,3 +82,13 @@ def test_the_deployed_body_has_the_line_of_its_trial(tiny_bundle: Path, lines: C
     )
     on = "on 32 seeds"
     assert printed[place + 2] == on and "41.2 dB" not in str(printed)
+
+
+def test_attention_that_is_no_single_operation_has_its_reason(
+    tmp_path: Path, lines: Callable[[Path], list[str]]
+) -> None:
+    text = """(float[batch, 5, 5] x) => (float[batch, 5, 5] v) {
+        scores = MatMul(x, x) shares = Softmax <axis = 1> (scores) v = MatMul(shares, x)
+    }"""
+    bundle = write_graphs(tmp_path / "bundle", {"body": graph_of_text(text)}, {"float32": {}})
+    assert "attention that CUDA computes in parts (1): its softmax is not along the last axis" in lines(bundle)
