@@ -317,7 +317,7 @@ def test_large_encoders_are_recorded_from_their_configs(tmp_path: Path) -> None:
     read = Folder(folder)
     call = {**CALLS["chroma_image_to_image"], "height": 64, "width": 64}
     recorded = record_folder(read, call)
-    assert recorded.x_shape == (16, 8)
+    assert recorded.x_shape == (2, 8, 8)
     assert [condition.name for condition in recorded.arguments.conditions] == [
         "encoder_hidden_states",
         "attention_mask",
