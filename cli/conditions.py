@@ -54,8 +54,7 @@ def refuse_texts(texts: Sequence[str], manifest: Manifest) -> None:
     """Raise UserError for a text in --condition, if the bundle has a text encoder: it is a prompt."""
     if manifest.text is None:
         return
-    encoded = {output.name for output in manifest.text.graph.outputs}
-    taken = {condition.name for condition in manifest.conditions} - encoded
+    taken = {condition.name for condition in manifest.conditions} - manifest.text.encoded
     for text in texts:
         name, _, value = text.partition("=")
         if name not in taken and not value.startswith("@") and isinstance(_parse_value(value), str):
@@ -111,7 +110,7 @@ def list_required_arguments(manifest: Manifest, conditions: Path | None = None) 
 
 def needs_records(manifest: Manifest) -> bool:
     """Return whether a condition has neither a range, a default nor a text encoder, so that none can be drawn."""
-    encoded = () if manifest.text is None else {tensor.name for tensor in manifest.text.graph.outputs}
+    encoded = () if manifest.text is None else manifest.text.encoded
     given = [
         condition for condition in manifest.conditions if condition.name not in encoded and condition.default is None
     ]

@@ -286,7 +286,7 @@ def _with_conditions(
         return " ".join([command, *words])
     manifest = open_bundle(bundle).manifest
     words = [command, *(["--prompts PROMPTS.txt"] if manifest.text is not None else [])]
-    encoded = () if manifest.text is None else {tensor.name for tensor in manifest.text.graph.outputs}
+    encoded = () if manifest.text is None else manifest.text.encoded
     if needs_records(manifest) or {*random_conditions(manifest.conditions)}.difference(encoded):
         of_x = {size.name for size in manifest.sizes if size.axis is not None}
         sizes = [size for condition in manifest.conditions for size in condition.follows.values()]

@@ -33,7 +33,7 @@ def add_prompt_conditions(
     Raises UserError if the bundle needs prompts and gets none, and for a condition that is given twice.
     """
     described = bundle.manifest.text
-    worded = set() if described is None else {tensor.name for tensor in described.graph.outputs}
+    worded = frozenset() if described is None else described.encoded
     if not prompts and not worded <= set(values):
         raise UserError(f"{bundle.path} needs a prompt", 'give one: --prompt "..."')
     if not prompts and not negative:

@@ -89,7 +89,7 @@ class TextEncoder:
     def conditions(self) -> frozenset[str]:
         """The names of the conditions that a prompt becomes."""
         text = self.bundle.manifest.text
-        return frozenset() if text is None else frozenset(tensor.name for tensor in text.graph.outputs)
+        return frozenset() if text is None else text.encoded
 
     @property
     def has_lengths(self) -> bool:

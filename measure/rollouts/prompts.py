@@ -116,7 +116,7 @@ def given_conditions(
         if len(array) != len(lines):
             what = f"{len(lines)} prompts, and {len(array)} rows of {name!r}"
             raise UserError(what, "give the same number of both: row i belongs to prompt i")
-    encoded = {port.name for port in text.graph.outputs} if text else set()
+    encoded = text.encoded if text else frozenset()
     drawn = [
         condition for condition in takes if condition.default is None and condition.name not in {*records, *encoded}
     ]

@@ -116,6 +116,11 @@ class TextEncoderEntry(Kind, frozen=True, omit_defaults=True):
     nothing: str | None = None
 
     @property
+    def encoded(self) -> frozenset[str]:
+        """The names of the conditions that a prompt becomes."""
+        return frozenset(tensor.name for tensor in self.graph.outputs)
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """The names of the conditions that its graph takes besides token ids."""
         return tuple(tensor.name for tensor in self.graph.inputs if tensor.role == "condition")
