@@ -265,7 +265,7 @@ class _Change:
 def _score_sizes(shapes: Sequence[tuple[int | str, ...] | None], heads: int | str) -> tuple[int | str, ...] | None:
     """Return the sizes [B, heads, tokens, keys] of the attention scores if `shapes`, each [B, tokens, (heads,) width],
     are those of queries, keys and values of one attention. Otherwise return None."""
-    if any(shape is None for shape in shapes) or not isinstance(heads, int):
+    if any(shape is None for shape in shapes):
         return None
     query, keys, values = (shape for shape in shapes if shape is not None)
     is_alike = query[0] == keys[0] == values[0] and query[2:] == keys[2:] and keys[1:-1] == values[1:-1]

@@ -49,11 +49,11 @@ def find_call_sizes(
 
     A call may ignore a height without a width, as that of Stable Diffusion does. The result then has both.
     """
-    arguments = dict[int, SizeArgument]()
+    arguments, free = dict[int, SizeArgument](), [name for name in _image_arguments(built) if name not in usual]
     for axis, lengths in sizes.items():
         name = IMAGE_AXES.get(axis - len(x_shape), FRAMES)
         tried = product(_possible_arguments(name), dict.fromkeys((*lengths, 2 * x_shape[axis])))
-        found = (_try_length(built, usual, x_shape, axis, argument, length) for argument, length in tried)
+        found = (_try_length(built, usual, x_shape, free, axis, argument, length) for argument, length in tried)
         chosen = next(filter(None, found), None)
         if chosen is None:
             raise recording_error(f"no {name} of {built.name} changes the length of axis {axis} of x, {list(x_shape)}")
@@ -66,11 +66,11 @@ def refuse_ignored_size(
 ) -> None:
     """Raise UserError if the user chose a height without a width, or the other way round, and the call ignores it: with
     twice this value, x has the same shape."""
-    names = [name for name in _image_arguments(built) if given.get(name) is not None]
-    others = [name for name in _image_arguments(built) if given.get(name) is None]
-    if len(names) != 1 or not others:
+    takes = _image_arguments(built)
+    names = [name for name in takes if given.get(name) is not None]
+    if len(takes) < 2 or len(names) != 1:
         return
-    (name,), (other,) = names, others
+    (name,), (other,) = names, [other for other in takes if other not in names]
     if _shape_of(built.at(x_shape), {**usual, name: 2 * given[name]}) == x_shape:
         what = f"the call of {built.name} ignores --call {name}={given[name]} without a {other}"
         raise UserError(what, f"give both: --call {name}={given[name]} --call {other}={given[name]}")
@@ -80,19 +80,20 @@ def _try_length(
     built: BuiltPipeline,
     usual: Mapping[str, Any],
     x_shape: tuple[int, ...],
+    free: Sequence[str],
     axis: int,
     argument: SizeArgument,
     length: int,
 ) -> dict[int, SizeArgument] | None:
     """Return the arguments of a call whose x has another length along an axis: this one, or also that of the other axis
-    of a picture. None if x has another shape."""
+    of a picture, if it is in `free`. None if x has another shape."""
     if length == x_shape[axis]:
         return None
     resized = (*x_shape[:axis], length, *x_shape[axis + 1 :])
     others = {
         len(x_shape) + place: SizeArgument(name, argument.factor)
         for place, name in IMAGE_AXES.items()
-        if argument.name in IMAGE_AXES.values() and name in _image_arguments(built) and name not in usual
+        if argument.name in IMAGE_AXES.values() and name in free
     }
     for arguments in ({axis: argument}, {**others, axis: argument}):
         settings = {**usual, **CallSizes(arguments).settings(resized)}
