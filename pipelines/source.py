@@ -25,7 +25,7 @@ from fewstep.pipelines.companions.stored_network import ReadNetwork, read_from_m
 from fewstep.pipelines.compared_size import are_comparable
 from fewstep.pipelines.comparison import LONG, compare_samples
 from fewstep.pipelines.files.folder import Folder, refuse_onnx
-from fewstep.pipelines.files.loading import find_component_weights, load_network, outline_network
+from fewstep.pipelines.files.loading import load_network, outline_network
 from fewstep.pipelines.files.scheduler import find_scheduler_file, read_scheduler
 from fewstep.pipelines.free_sizes import RecordedSizes
 from fewstep.pipelines.layout import find_layout
@@ -51,14 +51,16 @@ from fewstep.runtime.bundle.manifest import Condition
 LOG = logging.getLogger("fewstep")
 
 
-def record_folder(folder: Folder, given: Mapping[str, Any], pads_texts: bool = True) -> RecordedPipeline:
+def record_folder(
+    folder: Folder, given: Mapping[str, Any], pads_texts: bool = True, without: Sequence[str] | None = None
+) -> RecordedPipeline:
     """Record the pipeline of a folder. `given` are arguments of its call. No weights are loaded. Without `pads_texts`,
-    shorter texts are not padded. Raises UserError for a folder that no pipeline of diffusers can be built from, and for
-    what no recording describes."""
+    shorter texts are not padded. `without` are the only networks that may lack their weights; None if all may. Raises
+    UserError for a folder that no pipeline of diffusers can be built from, and for what no recording describes."""
     refuse_onnx(folder)
     scheduler = read_scheduler(folder)
     with silence_libraries():
-        built, other = build_pipeline(folder), build_pipeline(folder, seed=1)
+        built, other = build_pipeline(folder, without=without), build_pipeline(folder, seed=1)
         return _record(built, other, given, scheduler, partial(read_stored, folder), pads_texts)
 
 
@@ -146,11 +148,8 @@ def _with_free_lengths(load: Callable[[bool], TorchSource]) -> TorchSource:
 
 
 def _load_folder(folder: Folder, given: Mapping[str, Any], without: Sequence[str], pads_texts: bool) -> TorchSource:
-    recorded = record_folder(folder, given, pads_texts)
+    recorded = record_folder(folder, given, pads_texts, without)
     _refuse_unknown_padding(recorded)  # before gigabytes are read
-    for name, component in recorded.built.pipeline.components.items():
-        if isinstance(component, nn.Module) and name not in without:
-            find_component_weights(folder.home(name), type(component))  # raises UserError if there are none
     configs, files = list[Path](), list[Path]()
 
     def load(name: str) -> nn.Module:

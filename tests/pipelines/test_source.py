@@ -146,9 +146,12 @@ def test_a_variance_that_the_stored_config_does_not_name_is_no_output(
     assert "mine: samples of Learned agree within" in caplog.text
 
 
-@pytest.mark.parametrize("component", ["vae", "text_encoder"])
-def test_a_component_without_weights_is_refused(component: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+def test_a_component_without_weights_is_refused_before_it_is_recorded(
+    component: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without its decoder the bundle would return x, and without its text encoder it would take no prompts."""
+    monkeypatch.delattr(source, "record_pipeline")
     folder = Path(stable_diffusion_folder(tmp_path, stable_diffusion_unet()))
     (weights,) = (folder / component).glob("*.safetensors")
     weights.unlink()
