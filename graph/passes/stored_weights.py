@@ -44,11 +44,15 @@ def select_stored_ops(graph: Graph) -> tuple[WeightedOp, ...]:
 
 
 def can_have_4_bits(op: WeightedOp, graph: Graph) -> bool:
-    """Return whether engines multiply an operation's weight in 4 bits: that of a matrix product that is only x times W
-    plus at most a bias."""
-    attributes = op.node.attributes
+    """Return whether engines multiply an operation's weight in 4 bits: that of matrix products that are only x times W
+    plus at most a bias. All operations that share a weight have it in the same form."""
+    return all(_is_plain_product(node) for node in graph.nodes if op.weight in node.inputs[1:2])
+
+
+def _is_plain_product(node: Node) -> bool:
+    attributes = node.attributes
     is_plain = not attributes.get("transA") and all(attributes.get(factor, 1.0) == 1.0 for factor in ("alpha", "beta"))
-    return op.node.op != "Conv" and is_plain
+    return node.op != "Conv" and is_plain
 
 
 def store_weights(

@@ -129,6 +129,15 @@ def test_a_product_with_factors_cannot_have_4_bits() -> None:
     assert [can_have_4_bits(op, conv) for op in select_stored_ops(conv)] == [False]
 
 
+@pytest.mark.parametrize("factors", [("", "<alpha=0.5>"), ("<alpha=0.5>", "")])
+def test_a_weight_that_one_of_its_products_scales_has_8_bits(factors: tuple[str, str]) -> None:
+    first, second = factors
+    products = f"r = Reshape(t, rows) f = Gemm{first}(r, w) g = Gemm{second}(f, w) m = Reshape(g, back)"
+    graph = chain(TOKENS.format(products), w=(32, 32))
+    graph = replace(graph, constants={**graph.constants, "rows": np.array([-1, 32]), "back": np.array([-1, 4, 4, 32])})
+    assert_same(store_weights_as_int8(graph), store_nearest(graph, 4), rtol=1e-6)
+
+
 PROJECTIONS = dict.fromkeys(("w_q", "w_k", "w_v", "w_out"), (32, 32))
 ATTENTION = """t = Reshape(a, tokens) q = MatMul(t, w_q) k = MatMul(t, w_k) v = MatMul(t, w_v)
     q4 = Reshape(q, heads) k4 = Reshape(k, heads) v4 = Reshape(v, heads)
