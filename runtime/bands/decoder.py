@@ -53,6 +53,8 @@ def _cut_decoder(
     channels = shape[1] if len(shape) == 4 else None
     if not isinstance(channels, int) or len(described.outputs) != 1 or output.role != "image":
         return None
+    if len(described.inputs) > 1:  # a band would need the rows of the other inputs too
+        return None
     try:
         file = read_onnx(path)
         if not cuts_int8 and any(node.op == "QLinearConv" for node in file.nodes):

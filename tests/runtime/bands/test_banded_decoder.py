@@ -175,6 +175,18 @@ def test_an_int8_decoder_runs_in_bands_only_if_asked(in_bands: bool, tiny_bundle
     assert (decoder_module._cut_decoder(*given, in_bands) is not None) == in_bands
 
 
+def test_a_decoder_that_takes_a_condition_does_not_run_in_bands(decoder: Path, tiny_bundle: Path) -> None:
+    latent = TensorEntry("latent", "latent", ("batch", *LATENTS[1:]), "float32")
+    image = TensorEntry("image", "image", ("batch", 3, 48, 32), "float32")
+    frame = TensorEntry("frame", "condition", ("batch", 3, 48, 32), "float32")
+    cuts = []
+    for inputs in ((latent,), (latent, frame)):
+        described = GraphEntry("graphs/decoder.onnx", inputs, (image,))
+        given = open_bundle(tiny_bundle), described, OnnxRuntime(1), decoder, False
+        cuts.append(decoder_module._cut_decoder(*given, True) is not None)
+    assert cuts == [True, False]
+
+
 def test_weights_in_a_separate_file_are_read_from_there(decoder: Path, whole: Float32, tmp_path: Path) -> None:
     from fewstep.graph.files.io import load
 
