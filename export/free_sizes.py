@@ -68,8 +68,8 @@ def symbolic_axes(sizes: Sequence[Size]) -> Callable[[Sequence[int | str]], dict
 
 
 def trace_sizes(spec: Description) -> dict[str, int]:
-    """Return sizes for tracing: near the default, or half the longest text, all different, and none so small that an
-    inner axis becomes 1."""
+    """Return sizes for tracing: near the default, or half the longest text, none so small that an inner axis becomes 1,
+    and all different, unless that leaves only one multiple, which torch.export treats as a constant."""
     chosen: dict[str, int] = {}
     usual = default_sizes(spec.x_shape, spec.sizes)
     reach = range(
@@ -78,7 +78,9 @@ def trace_sizes(spec: Description) -> dict[str, int]:
     for size in spec.sizes:
         wanted = max(usual[size.name] if size.axis is not None else size.high // 2 + 1, LEAST_STEPS * size.multiple)
         values = {min(max(wanted + step * size.multiple, size.low), size.high) for step in reach}
-        chosen[size.name] = min(values, key=lambda value: (value in chosen.values(), abs(value - wanted), value))
+        chosen[size.name] = min(
+            values, key=lambda value: (value == size.multiple, value in chosen.values(), abs(value - wanted), value)
+        )
     return chosen
 
 

@@ -268,7 +268,20 @@ def test_sizes_to_trace_at_are_near_the_default_and_differ() -> None:
     wide = with_sizes(source((4, 64, 64)), ("height=1:16777216", "width=8:128:8")).spec
     assert free_sizes.trace_sizes(wide) == {"height": 64, "width": 56}
     narrow = with_sizes(source((4, 8, 8)), ("height=8:16:8", "width=8:16:8")).spec
-    assert free_sizes.trace_sizes(narrow) == {"height": 16, "width": 8}
+    assert free_sizes.trace_sizes(narrow) == {"height": 16, "width": 16}  # the axis is then 2 * 8
+
+
+class Halves(nn.Module):
+    def forward(self, x, time):
+        if x.shape[2] % 2 or x.shape[3] % 2:
+            raise ValueError("an odd size")
+        return x + time[:, None, None, None]
+
+
+def test_two_sizes_of_two_values_each_are_traced() -> None:
+    sizes = (Size("height", 1, 8, 16, 8), Size("width", 2, 8, 16, 8))
+    traced = trace(Halves(), Spec("own", (1, 8, 8), (), "v", ScheduleSpec("cosine"), sizes=sizes))
+    assert traced.graph.inputs[0].shape[2:] == ("height", "width")
 
 
 def onnx_file(folder: Path, height: int | str) -> Path:
