@@ -27,7 +27,7 @@ from fewstep.runtime.backends.probe import LARGEST, measure_probe, probe_differe
 from fewstep.runtime.bundle.engine_key import ANY_DEVICE
 from fewstep.runtime.bundle.manifest import EngineEntry, GraphEntry
 from fewstep.runtime.bundle.networks import shared_graphs
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, MANIFEST, Bundle
+from fewstep.runtime.bundle.reading import MANIFEST, Bundle
 from fewstep.runtime.bundle.remake_commands import recalibrate_command, refit_command, weight_of_fit
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.progress import SILENT, Progress
@@ -257,7 +257,7 @@ def _check_graph(bundle: Bundle, name: str, graph: GraphEntry, incorrect: list[D
         )
         return
     if problem := port_difference(graph, session.get_inputs, session.get_outputs):
-        yield Damage(f"{name}: {problem}", EXPORT_AGAIN)
+        yield Damage(f"{name}: {problem}", bundle.export_again)
     elif graph.probe:
         incorrect.extend(_check_probe(bundle, graph))
 

@@ -23,7 +23,7 @@ from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bands.decoder import load_decoder
 from fewstep.runtime.bundle.manifest import AutoencoderEntry as Described
 from fewstep.runtime.bundle.manifest import GraphEntry, Role, Size
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.kinds.companions import DECODER, ENCODER, image_shape
 from fewstep.runtime.kinds.sizes import Dimension, describe_sizes, infer_sizes, resolve_dimension, sizes_in_range
 
@@ -93,7 +93,7 @@ class Autoencoder:
             shape = (len(values), *(resolve_dimension(size, sizes) for size in output.shape[1:]))
             if results[output.name].shape != shape:
                 what = f"{graph.file} does not return the shape that the manifest describes"
-                raise UserError(what, EXPORT_AGAIN)
+                raise UserError(what, self.bundle.export_again)
         return {output.role: results[output.name] for output in graph.outputs}
 
 

@@ -30,7 +30,7 @@ from fewstep.runtime.backends import CompanionEngine, LoadedGraph
 from fewstep.runtime.backends.batch_splitting import BatchSplitter
 from fewstep.runtime.backends.onnxruntime import OnnxRuntime
 from fewstep.runtime.bundle.manifest import PromptForm, StateWords, Tokens
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle, open_bundle
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
 from fewstep.runtime.captions import QUOTES, clean_caption, clean_html_caption
 from fewstep.runtime.kinds.companions import TEXT_ENCODER, Cleaning, ZerosForEmpty
 from fewstep.runtime.kinds.policies import state_words
@@ -376,7 +376,7 @@ def _tokenizer(bundle: Bundle, tokens: Tokens) -> Any:
         room = tokens.length - tokenizer.num_special_tokens_to_add(is_pair=False)
     if room < 0:  # none are left in Marigold, whose only prompt is empty
         what = f"{bundle.path}: {tokens.tokenizer} adds more special tokens than its {tokens.length} ids"
-        raise UserError(what, EXPORT_AGAIN)
+        raise UserError(what, bundle.export_again)
     return tokenizer
 
 
@@ -394,4 +394,4 @@ def report_tokenizer_errors(what: str, fix: str) -> Iterator[None]:
 
 
 def _report_file_errors(bundle: Bundle, tokens: Tokens) -> AbstractContextManager[None]:
-    return report_tokenizer_errors(f"{bundle.path}: {tokens.tokenizer}", EXPORT_AGAIN)
+    return report_tokenizer_errors(f"{bundle.path}: {tokens.tokenizer}", bundle.export_again)

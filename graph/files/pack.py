@@ -16,7 +16,7 @@ from fewstep.runtime.backends import RUN_ONCE, graph_names
 from fewstep.runtime.bundle.manifest import Body, EngineEntry, FittedPlan, GraphEntry, Manifest
 from fewstep.runtime.bundle.networks import shared_graphs
 from fewstep.runtime.bundle.platforms import ONNXRUNTIME, WEIGHTS_ONLY, platform_of
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.options import BundleOptions
 from fewstep.runtime.sampling.fitted_plans import graph_of_fit
@@ -175,7 +175,9 @@ def _copy_files_of_kinds(writer: Writer, bundle: Bundle) -> None:
     nulls = (condition.null_file for condition in manifest.conditions if condition.null_file is not None)
     for name in (*nulls, *(file for _, kind in kinds(manifest) for file in kind.files())):
         if _copy_file(writer, bundle, name) != name:
-            raise UserError(f"{bundle.path}: the name of file {name} lacks the hash of its content", EXPORT_AGAIN)
+            raise UserError(
+                f"{bundle.path}: the name of file {name} lacks the hash of its content", bundle.export_again
+            )
 
 
 def _copy_engine(writer: Writer, bundle: Bundle, engine: EngineEntry) -> EngineEntry:

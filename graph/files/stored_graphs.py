@@ -4,7 +4,7 @@ from fewstep.graph.files import io
 from fewstep.graph.graph import Graph
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.bundle.reading import Bundle
 
 
 def load_stored(bundle: Bundle, entry: GraphEntry) -> Graph:
@@ -14,5 +14,5 @@ def load_stored(bundle: Bundle, entry: GraphEntry) -> Graph:
         found, wanted = (sorted(port.name for port in side) for side in (ports, named))
         if found != wanted:
             what = f"{entry.file} has the {kind} {', '.join(found)}, but the manifest says {', '.join(wanted)}"
-            raise UserError(f"{bundle.path}: {what}", EXPORT_AGAIN)
+            raise UserError(f"{bundle.path}: {what}", bundle.export_again)
     return graph

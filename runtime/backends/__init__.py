@@ -10,7 +10,7 @@ from fewstep.plans.errors import UserError
 from fewstep.runtime.arrays import Arrays as Arrays
 from fewstep.runtime.bundle.manifest import Body, GraphEntry, StepGraph
 from fewstep.runtime.bundle.networks import shared_graphs
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.bundle.reading import Bundle
 
 CONDITIONER, PROLOGUE = "conditioner", "prologue"  # names of the graphs that run once, used like the names of bodies
 RUN_ONCE = (CONDITIONER, PROLOGUE)  # the graphs that run before the first step
@@ -58,7 +58,7 @@ def find_graph(bundle: Bundle, name: str) -> GraphEntry:
     if name in shared:
         return shared[name]
     if name in RUN_ONCE:
-        raise UserError(f"{bundle.path} has no {name}", EXPORT_AGAIN)
+        raise UserError(f"{bundle.path} has no {name}", bundle.export_again)
     body, _, number = name.partition("/")
     return bundle.body(body).graphs[int(number or -1)]
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import GraphEntry, TensorEntry
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.bundle.reading import Bundle
 
 Ports = Callable[[], Sequence[Any]]
 TYPES = {  # onnxruntime's name of a type -> the manifest's
@@ -43,7 +43,7 @@ def port_difference(graph: GraphEntry, inputs: Ports, outputs: Ports) -> str | N
 def check_ports(bundle: Bundle, graph: GraphEntry, inputs: Ports, outputs: Ports) -> None:
     """Raise UserError if the inputs or outputs of a loaded graph differ from those in the bundle's manifest."""
     if problem := port_difference(graph, inputs, outputs):
-        raise UserError(f"{bundle.path}: {problem}", EXPORT_AGAIN)
+        raise UserError(f"{bundle.path}: {problem}", bundle.export_again)
 
 
 def _describe_tensor(tensor: TensorEntry) -> str:

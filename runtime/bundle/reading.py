@@ -24,7 +24,13 @@ from fewstep.runtime.bundle.networks import networks, select_network, shared_gra
 from fewstep.runtime.bundle.old_schemas import upgrade_manifest
 from fewstep.runtime.bundle.onnx_references import external_data_files
 from fewstep.runtime.bundle.platforms import WEIGHTS_ONLY
-from fewstep.runtime.bundle.remake_commands import recalibrate_command, refit_command, weight_of_fit
+from fewstep.runtime.bundle.remake_commands import (
+    EXPORT,
+    export_command,
+    recalibrate_command,
+    refit_command,
+    weight_of_fit,
+)
 from fewstep.runtime.kinds.kind import kinds
 from fewstep.runtime.links import Home
 
@@ -32,7 +38,7 @@ T = TypeVar("T")
 MANIFEST = "manifest.json"
 LOCK = ".fewstep-lock"  # locked by the process that writes the folder; the file remains if that process is killed
 MANIFEST_LIMIT = 16 * 2**20  # bytes; an actual manifest has a few thousand
-EXPORT_AGAIN = "copy the bundle again, or make it again: fewstep export SOURCE -o BUNDLE"
+EXPORT_AGAIN = f"copy the bundle again, or make it again: {EXPORT}"
 
 
 @dataclass(frozen=True)
@@ -56,18 +62,23 @@ class Bundle:
         """The denoiser's noise schedule. Samplers compare its fingerprint with that of each new plan."""
         return NoiseSchedule(self.manifest.schedule)
 
+    @property
+    def export_again(self) -> str:
+        """The fix for damage: copy the bundle again, or export it again as recorded."""
+        return EXPORT_AGAIN.replace(EXPORT, export_command(self.manifest, self.path))
+
     def file(self, name: str) -> Path:
         """Return the path of a file of the bundle. Raises UserError unless its sha256 is that of the manifest."""
         expected = self.manifest.files.get(name)
         if expected is None:
-            raise UserError(f"{self.path}: the manifest does not list the file {name!r}", EXPORT_AGAIN)
+            raise UserError(f"{self.path}: the manifest does not list the file {name!r}", self.export_again)
         path = _place(bundle_home(self.path), name)
         with _report_read_errors(path):
             fault = "is missing"
             if path.is_file():
                 fault = "" if file_sha256(path) == expected else "is damaged or was edited (its sha256 differs)"
         if fault:
-            raise UserError(f"{self.path}: file {name} {fault}", _recovery_hint(self.manifest, name, self.path))
+            raise UserError(f"{self.path}: file {name} {fault}", _recovery_hint(self, name))
         return path
 
     def check_path(self, path: Path) -> Path:
@@ -89,7 +100,7 @@ class Bundle:
         try:
             return msgspec.json.decode(self.read(name), type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UserError(f"{self.path / name} cannot be read: {error}", EXPORT_AGAIN) from None
+            raise UserError(f"{self.path / name} cannot be read: {error}", self.export_again) from None
 
     def graph(self, graph: GraphEntry) -> Path:
         """Return the path of an ONNX file after it and its external weight files are checked."""
@@ -100,7 +111,7 @@ class Bundle:
             referred = external_data_files(path)
         except ValueError as error:
             raise UserError(
-                f"{self.path}: {graph.file} is not a graph that fewstep wrote ({error})", EXPORT_AGAIN
+                f"{self.path}: {graph.file} is not a graph that fewstep wrote ({error})", self.export_again
             ) from None
         for location in referred:
             if (folder / location).as_posix() not in graph.data:
@@ -117,7 +128,7 @@ class Bundle:
             return read_null(condition, self.read(name))
         except ValueError as error:
             raise UserError(
-                f"{self.path}: the null value of {condition.name!r}, {name}: {error}", EXPORT_AGAIN
+                f"{self.path}: the null value of {condition.name!r}, {name}: {error}", self.export_again
             ) from None
 
     def select_network(self, name: str) -> "Bundle":
@@ -282,8 +293,7 @@ def check_present(bundle: Bundle, verb: str = "") -> None:
     home = bundle_home(bundle.path)
     for name in bundle.manifest.files:
         if name not in optional and not _place(home, name).is_file():
-            fix = _recovery_hint(bundle.manifest, name, bundle.path)
-            raise UserError(f"{bundle.path}: file {name} is missing", fix)
+            raise UserError(f"{bundle.path}: file {name} is missing", _recovery_hint(bundle, name))
 
 
 def check_writable(bundle: Bundle, verb: str | None) -> None:
@@ -301,16 +311,16 @@ def check_writable(bundle: Bundle, verb: str | None) -> None:
             raise UserError(what, f"copy it, and change the copy: cp -rL {quote_path(bundle.path)} COPY")
 
 
-def _recovery_hint(manifest: Manifest, name: str, path: Path) -> str:
+def _recovery_hint(bundle: Bundle, name: str) -> str:
     """Return the fix for a missing or damaged file of a bundle: run the command that made it again or, if there is
     none, copy the bundle again."""
-    lead = "make that file again: "
+    lead, manifest, path = "make that file again: ", bundle.manifest, bundle.path
     verbs = [verb for verb, files in files_by_verb(manifest).items() if name in files]
     ways = [f"{lead}{_remake_command(verb, manifest, name, path)}" for verb in verbs]
     for entry in (entry for entry in manifest.fitted if entry.file == name):
         weight = weight_of_fit(path, manifest, entry)
         ways = [refit_command(path, manifest, entry.evaluations, weight, lead)]
-    return f"copy the bundle again, or {ways[0]}" if ways else EXPORT_AGAIN
+    return f"copy the bundle again, or {ways[0]}" if ways else bundle.export_again
 
 
 def _remake_command(verb: str, manifest: Manifest, file: str, path: Path) -> str:

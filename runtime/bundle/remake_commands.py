@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from shlex import split
+from shlex import join, split
 
 from fewstep.plans.errors import UserError, quote_path
 from fewstep.plans.file import decode
@@ -13,6 +13,17 @@ from fewstep.runtime.bundle.manifest import Body, FittedPlan, Manifest
 from fewstep.runtime.bundle.networks import networks, select_network
 
 CALIBRATE = "fewstep calibrate BUNDLE"
+EXPORT = "fewstep export SOURCE -o BUNDLE"
+
+
+def export_command(manifest: Manifest, path: Path) -> str:
+    """Return the recorded command line of `fewstep export`, for the bundle at `path`. Files have no folders in it. All
+    words are quoted, since the user runs what a bundle says."""
+    chosen = EXPORT.split()
+    for command in manifest.provenance.commands:
+        with suppress(ValueError):  # a shell cannot read it
+            chosen = words if (words := split(command))[:2] == chosen[:2] else chosen
+    return join(chosen).replace("-o BUNDLE", f"-o {quote_path(path)}", 1)
 
 
 def refit_command(path: Path, manifest: Manifest, steps: int, weight: float | None, lead: str = "") -> str:

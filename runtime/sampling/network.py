@@ -14,7 +14,7 @@ from fewstep.runtime.arrays import Float32
 from fewstep.runtime.backends import Arrays, LoadedGraph
 from fewstep.runtime.backends.lru_cache import LruCache
 from fewstep.runtime.bundle.manifest import Body
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.bundle.reading import Bundle
 from fewstep.runtime.kinds.graph_entry import CARRIED
 from fewstep.runtime.kinds.positions import time_shape
 from fewstep.runtime.kinds.sizes import apply_sizes, input_shape, output_shape
@@ -89,7 +89,7 @@ class Network:
         is_like_x = output is not None and output.shape == x.shape and self._keeps_shape
         if output is None or not (is_like_x or output.shape == (len(x), *output_shape(manifest, self._shape_of(x)))):
             what = f"{self.bundle.path}: {entry.file} does not return the output that the manifest describes"
-            raise UserError(what, EXPORT_AGAIN)
+            raise UserError(what, self.bundle.export_again)
         return GraphCall(feeds, returned, output)
 
     def evaluate(self, x: NDArray[Any], block: Arrays, group: int) -> Float32:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.backends import CONDITIONER, PROLOGUE, Arrays, LoadedGraph
-from fewstep.runtime.bundle.reading import EXPORT_AGAIN, Bundle
+from fewstep.runtime.bundle.reading import Bundle
 
 TIME, TO = "\0time", "\0to"  # keys of the network's times, which no name of a condition equals
 IN_CONDITIONER, IN_PROLOGUE = "\0place", "\0own"  # keys of the indexes of distinct conditions that each one takes
@@ -193,7 +193,7 @@ def _run_graph(graph: LoadedGraph, name: str, fed: Arrays, count: int, bundle: B
         row = outputs.get(output.name)
         if row is None or not row.ndim or len(row) != count:
             what = f"{bundle.path}: the {name} does not return a row {output.name!r} for each sample"
-            raise UserError(what, EXPORT_AGAIN)
+            raise UserError(what, bundle.export_again)
     return dict(outputs)
 
 

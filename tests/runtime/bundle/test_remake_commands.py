@@ -1,4 +1,4 @@
-"""The commands that fit a plan again, and the guidance weight of a plan whose file is lost."""
+"""The commands that export a bundle and fit a plan again, and the guidance weight of a plan whose file is lost."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 
 from fewstep.plans.errors import UserError
 from fewstep.runtime.bundle.manifest import Manifest
-from fewstep.runtime.bundle.reading import open_bundle
-from fewstep.runtime.bundle.remake_commands import refit_command, weight_of_fit
+from fewstep.runtime.bundle.reading import Bundle, open_bundle
+from fewstep.runtime.bundle.remake_commands import export_command, refit_command, weight_of_fit
 from tests.bundles import with_body
 from tests.runtime.sampling.test_fitted_plans import give
 
@@ -66,3 +66,20 @@ def test_without_a_recorded_command_it_is_the_weight_of_all_other_plans(tiny_bun
     assert weight_of_fit(tiny_bundle, manifest, manifest.fitted[1]) == 2.0
     with pytest.raises(UserError, match=r"again: fewstep fit .*tiny --steps 3 --guidance 2$"):
         open_bundle(tiny_bundle).file(manifest.fitted[1].file)
+
+
+@pytest.mark.parametrize(
+    "recorded, made",
+    [
+        ("fewstep export sd15 -o BUNDLE --call height=512", "fewstep export sd15 -o tiny --call height=512"),
+        ("fewstep export sd15 -o BUNDLE; rm x", "fewstep export sd15 -o 'BUNDLE;' rm x"),
+        ("fewstep export 'sd15 -o BUNDLE", "fewstep export SOURCE -o tiny"),
+    ],
+)
+def test_the_recorded_export_is_run_again_without_other_commands(recorded: str, made: str, tiny_bundle: Path) -> None:
+    assert export_command(with_commands(tiny_bundle, recorded), Path("tiny")) == made
+
+
+def test_the_fix_of_a_bundle_names_its_recorded_export(tiny_bundle: Path) -> None:
+    manifest = with_commands(tiny_bundle, "fewstep export sd15 -o BUNDLE")
+    assert Bundle(Path("tiny"), manifest).export_again.endswith("make it again: fewstep export sd15 -o tiny")
