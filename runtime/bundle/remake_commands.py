@@ -104,7 +104,7 @@ def _list_bodies(manifest: Manifest) -> Iterator[Body]:
 
 
 def _uses(manifest: Manifest, body: Body, file: str) -> bool:
-    graphs = {name for graph in body.graphs for name in (graph.file, *graph.data)}
+    graphs = {name for graph in (*body.graphs, *body.replaces.values()) for name in (graph.file, *graph.data)}
     return file in graphs or file in (body.ranges, manifest.plans.get(str(body.plan)))
 
 

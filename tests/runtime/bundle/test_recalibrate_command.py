@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from fewstep.calibration.recorded_options import find_recorded_options
-from fewstep.runtime.bundle.manifest import Manifest
+from fewstep.runtime.backends import PROLOGUE
+from fewstep.runtime.bundle.manifest import Manifest, ReplacedGraph
 from fewstep.runtime.bundle.reading import open_bundle
 from fewstep.runtime.bundle.remake_commands import read_command_options, recalibrate_command
 from tests.runtime.bundle.test_remake_commands import with_commands
@@ -33,6 +34,15 @@ def test_it_is_the_last_one_for_the_plan_and_the_target_of_the_file(tiny_bundle:
     manifest = record_calibrations(tiny_bundle, OTHER, FIRST, TENSORRT)
     lost = manifest.bodies[BODY].graph.file if file == "graph" else file
     assert recalibrate_command(manifest, Path("my tex"), lost) == command.replace("BUNDLE", "'my tex'")
+
+
+def test_it_makes_a_graph_that_the_body_runs_instead_of_a_shared_one(tiny_bundle: Path) -> None:
+    manifest = record_calibrations(tiny_bundle, FIRST, TENSORRT)
+    own = {PROLOGUE: ReplacedGraph("graphs/own.onnx", (), (), ("graphs/own.bin",))}
+    body = msgspec.structs.replace(manifest.bodies[BODY], replaces=own)
+    manifest = msgspec.structs.replace(manifest, bodies={**manifest.bodies, BODY: body})
+    commands = {recalibrate_command(manifest, Path("tex"), f"graphs/own.{suffix}") for suffix in ("onnx", "bin")}
+    assert commands == {FIRST.replace("BUNDLE", "tex")}
 
 
 def test_without_one_for_its_plan_it_is_the_last_recorded_one(tiny_bundle: Path) -> None:
