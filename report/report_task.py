@@ -24,7 +24,7 @@ def open_report_task(options: ReportOptions) -> MeasureTask:
     bodies = int8_bodies(bundle)
     for part in map(bundle.select_network, networks(bundle.manifest)):
         for body in bodies:
-            for graph in part.body(body).graphs:
+            for graph in (*part.body(body).graphs, *part.body(body).replaces.values()):
                 bundle.graph(graph)  # compares the hash of the file with the manifest
         for name in filter(None, (part.manifest.ranges, *part.manifest.plans.values())):
             bundle.file(name)

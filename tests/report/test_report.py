@@ -34,9 +34,11 @@ from fewstep.report.report import report
 from fewstep.report.report_task import open_report_task
 from fewstep.report.sections.samples import Samples
 from fewstep.report.verdict import list_warnings
+from fewstep.runtime.backends import PROLOGUE
+from fewstep.runtime.bundle.manifest import ReplacedGraph
 from fewstep.runtime.bundle.reading import MANIFEST, list_files, open_bundle
 from fewstep.runtime.sampling.loading import load
-from tests.bundles import change_bundle, with_bodies
+from tests.bundles import change_bundle, with_bodies, with_body
 from tests.described_cpu import describe_cpu
 from tests.refusals import refuses
 from tests.report.judged_bundle import ERROR, add_earlier, make_bundle
@@ -339,6 +341,16 @@ def test_a_damaged_body_is_reported_before_anything_is_measured(bundle, body):
     content = graph.read_bytes()
     graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match=graph.name):
+        open_report_task(options(bundle))
+
+
+def test_a_damaged_graph_in_the_place_of_a_shared_one_is_reported_before_too(bundle):
+    shared = open_bundle(bundle).manifest.prologue
+    own = ReplacedGraph("graphs/own.onnx", shared.inputs, shared.outputs)
+    change_bundle(bundle, {own.file: (bundle / shared.file).read_bytes()})
+    with_body(bundle, "int8-cpu-x86", replaces={PROLOGUE: own})
+    (bundle / own.file).write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"own\.onnx is damaged"):
         open_report_task(options(bundle))
 
 
