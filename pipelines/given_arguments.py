@@ -10,6 +10,7 @@ from fewstep.pipelines.recording.network_state import ChangedNetworkError
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.stand_ins import UNRECORDED
 from fewstep.pipelines.recording.usual_call import record_usual_call
+from fewstep.pipelines.relations.time_fit import ChangingArgumentError
 from fewstep.plans.errors import UserError
 
 
@@ -28,16 +29,20 @@ def _name_change(error: ChangedNetworkError, built: BuiltPipeline, given: Mappin
 def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, Any]) -> UserError:
     """Return the error of a recording. If the pipeline's call failed, and its usual call without the given arguments
     runs or fails in another way, the fix names these arguments. Whether the usual call can be recorded is not tested.
-    If the call changed the network, the fix names a given argument without which it does not."""
+    If the call changed the network, the fix names a given argument without which it does not. Arguments that may change
+    the network's arguments between steps, such as control_guidance_end, are named without a test."""
     if isinstance(error, ChangedNetworkError):
         return _name_change(error, built, given)
+    options = " ".join(f"--call {name}={_show(value)}" for name, value in given.items())
+    checked = UserError(error.what, f"check {options}, or {UNRECORDED}")
+    if given and isinstance(error, ChangingArgumentError):
+        return checked
     if not given or not isinstance(error, CallError):
         return error
-    options = " ".join(f"--call {name}={_show(value)}" for name, value in given.items())
     try:
         record_usual_call(built, {})
     except UserError as other:
-        return error if other.what == error.what else UserError(error.what, f"check {options}, or {UNRECORDED}")
+        return error if other.what == error.what else checked
     return UserError(error.what, f"the call works without {options}: give another value, or leave it out")
 
 

@@ -13,10 +13,14 @@ from torch import Tensor
 
 from fewstep.pipelines.recording.call_record import CallRecord
 from fewstep.pipelines.recording.fit import TOLERANCE, fit, round_number
-from fewstep.pipelines.recording.stand_ins import recording_error
+from fewstep.pipelines.recording.stand_ins import UNRECORDED, recording_error
 from fewstep.plans.errors import UserError
 
 Line = tuple[float, float]
+
+
+class ChangingArgumentError(UserError):
+    """A pipeline changes an argument of its network between steps. A condition has one value for all steps."""
 
 
 @dataclass(frozen=True)
@@ -141,5 +145,6 @@ def _fit_line(
     else:
         alpha, beta = expected.line
     if np.abs(alpha * times + beta - values).max() > TOLERANCE * max(1.0, np.abs(values).max()):
-        raise recording_error(f"{name}: its network's {path} is not a linear function of the scheduler's time")
+        what = f"{name}: its network's {path} changes between steps, and not as a linear function of the time"
+        raise ChangingArgumentError(what, UNRECORDED)
     return alpha, beta

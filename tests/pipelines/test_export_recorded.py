@@ -18,6 +18,7 @@ pytest.importorskip("diffusers")
 from fewstep.pipelines import given_arguments
 from fewstep.pipelines.recording.record import CallError
 from fewstep.pipelines.recording.stand_ins import UNRECORDED, recording_error
+from fewstep.pipelines.relations.time_fit import ChangingArgumentError
 from tests.refusals import refuses
 
 
@@ -86,6 +87,12 @@ def test_the_given_arguments_of_a_call_that_fails_are_named_if_it_fails_otherwis
     explained = given_arguments.explain_given(failed, Mock(), {"height": 13})
     assert explained.what == "it failed" and explained.fix.startswith(fix)
     assert given_arguments.explain_given(failed, Mock(), {}).fix.startswith("write a function")
+
+
+def test_arguments_that_may_change_those_of_the_network_between_steps_are_named() -> None:
+    """As control_guidance_end, which sets the weight of a ControlNet to 0 in later steps."""
+    explained = given_arguments.explain_given(ChangingArgumentError("it", UNRECORDED), Mock(), {"end": 0.5})
+    assert explained.fix.startswith("check --call end=0.5, or write a function")
 
 
 def test_given_arguments_are_named_as_an_option_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def test_a_time_from_one_to_zero_is_found() -> None:
         ),
         ({"combine": lambda a, b, x: 0.5 * a + 0.5 * b - x}, "Pipe adds -1 times x to its network's output"),
         ({"combine": lambda a, b, x: 0.5 * (a + 2 * b)}, "outputs sum to 1.5, not to 1"),
-        ({"time": lambda t: t**2}, r"\['timestep'\] is not a linear function of the scheduler's time"),
+        ({"time": lambda t: t**2}, r"\['timestep'\] changes between steps, and not as a linear function of the time"),
         ({"feed": lambda x: x**3}, r"network's input \['sample'\] is not a multiple of x"),
     ],
 )
