@@ -30,9 +30,7 @@ def load_checkpoint(file: Path, config: Path, given: Mapping[Option, Any], label
     """
     if file.suffix.lower() not in READ:
         raise UserError(f"{file.name} is not read with --config: {', '.join(READ)} are", FIX)
-    if not file.is_file():
-        refuse_broken_link(file)
-        raise UserError(f"there is no file {file}", "check the path")
+    _refuse_missing(file)
     kind = find_folder_kind(config)
     if kind is None or kind.load_file is None:
         raise UserError(f"--config {label} is not a folder of a diffusers pipeline, with model_index.json", GIVE_CONFIG)
@@ -41,10 +39,17 @@ def load_checkpoint(file: Path, config: Path, given: Mapping[Option, Any], label
 
 
 def refuse_checkpoint(text: str) -> NoReturn:
-    """Raise UserError for a file of weights, with the source to give instead."""
+    """Raise UserError for a file of weights, with the source to give instead, or because it does not exist."""
     file = Path(text)
+    _refuse_missing(file)
     near = file.absolute().parents[:2]
     home = next((folder for folder in (near[1], near[0]) if find_folder_kind(folder) is not None), None)
     holds = "is a pickle, which runs code when it is loaded" if file.suffix.lower() in PICKLES else "holds weights only"
     fix = f"{GIVE_CONFIG}, or {FIX}" if file.suffix.lower() in READ else FIX
     raise UserError(f"{file.name} {holds}", fix if home is None else f"give its folder, {home}")
+
+
+def _refuse_missing(file: Path) -> None:
+    if not file.is_file():
+        refuse_broken_link(file)
+        raise UserError(f"there is no file {file}", "check the path")

@@ -69,10 +69,19 @@ def test_lerobot_is_a_plugin_of_this_package() -> None:
 
 
 @pytest.mark.parametrize("name", ["edm-cifar10-32x32-cond-vp.pkl", "folder/unet.PTH", "last.ckpt"])
-def test_a_pickle_is_not_opened(name: str) -> None:
+def test_a_pickle_is_not_opened(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"")
     with pytest.raises(UserError, match="runs code") as error:
-        load_source(name)
-    assert Path(name).name in error.value.what and "FILE.py:FUNCTION" in error.value.fix
+        load_source(str(file))
+    assert file.name in error.value.what and "FILE.py:FUNCTION" in error.value.fix
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.gguf", "model.ckpt"])
+def test_a_missing_file_of_weights_is_not_said_to_hold_them(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"there is no file .*{name}"):
+        load_source(str(tmp_path / name))
 
 
 def test_weights_alone_are_no_denoiser(tmp_path: Path) -> None:
@@ -92,6 +101,8 @@ def test_weights_alone_are_no_denoiser(tmp_path: Path) -> None:
 )
 def test_weights_in_a_folder_that_is_a_source_name_it(tmp_path: Path, config: str, content: str, file: str) -> None:
     (tmp_path / config).write_text(content)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b"")
     with pytest.raises(UserError) as error:
         load_source(str(tmp_path / file))
     assert error.value.fix == f"give its folder, {tmp_path}"
