@@ -58,7 +58,8 @@ class PictureJudge:
     with_graphs: Callable[[AnyRecipe, RecordedRun], RecordedRun]
     threads: int
     _parts: list[PicturePart] = field(default_factory=list)
-    _latents: list[tuple[Trial, dict[int, Floats]]] = field(default_factory=list)  # of the last body, for each run
+    _of_body: list["_BodySamples"] = field(default_factory=list)  # of the last body
+    _encoded_and_decoded: list[list[Floats]] = field(default_factory=list)  # pictures of each part, in float32
 
     def judge_decoder(
         self, body: CalibratedBody[AnyRecipe], decoder: Graph, target: Target
@@ -67,7 +68,7 @@ class PictureJudge:
         Errors of the body and of the graph add up."""
         opened = open_rows(decoder, target)
         for part in self.parts():
-            before = measure_decoded_psnr(self.decode(self._body_latents(body, part), part.conditions), part.pictures)
+            before = self._float_decoder_psnr(body, part)
             own = decode(opened, decoder, part.latents, part.conditions)
             after = _add_errors(before, measure_decoded_psnr(own, part.pictures))
             yield PairedQuality(before.tolist(), after.tolist(), after.tolist())
@@ -76,19 +77,21 @@ class PictureJudge:
         """Yield the PSNR of pictures that an encoder and float32's decoder make of pictures, against those of both in
         float32, next to pictures of NEAR_PSNR."""
         exported, opened = self.exported[ENCODER], open_rows(encoder, target)
-        float32 = open_session(exported, optimize=True, threads=self.threads)
-        for part in self.parts():
+        for index, part in enumerate(self.parts()):
             shown = np.clip(part.pictures[0], -1, 1)
-            exact, own = (self.decode(run_one(encode, exported, shown)) for encode in (float32, opened))
+            if index == len(self._encoded_and_decoded):  # the first body
+                float32 = open_session(exported, optimize=True, threads=self.threads)
+                self._encoded_and_decoded.append(self.decode(run_one(float32, exported, shown)))
+            exact, own = self._encoded_and_decoded[index], self.decode(run_one(opened, exported, shown))
             alone, before = measure_decoded_psnr(own, exact), np.full(len(shown), NEAR_PSNR)
             yield PairedQuality(before.tolist(), _add_errors(before, alone).tolist(), alone.tolist())
 
     def judge_body(self, body: CalibratedBody[AnyRecipe], decoder: Graph | None, target: Target) -> NDArray[np.float64]:
         """Return the PSNR of the first pictures of a body's samples, by its own decoder or by float32's (None)."""
         part = next(self.parts())
-        graph = self.exported[DECODER] if decoder is None else decoder
-        network = self._decoder if decoder is None else open_rows(decoder, target)
-        own = decode(network, graph, self._body_latents(body, part), part.conditions)
+        if decoder is None:
+            return self._float_decoder_psnr(body, part)
+        own = decode(open_rows(decoder, target), decoder, self._samples_of(body).latents(part), part.conditions)
         return measure_decoded_psnr(own, part.pictures)
 
     def decode(self, latents: Floats, conditions: Arrays = NO_CONDITIONS) -> list[Floats]:
@@ -130,17 +133,42 @@ class PictureJudge:
     def _decoder(self) -> LoadedGraph:
         return open_session(self.exported[DECODER], optimize=True, threads=self.threads)
 
-    def _body_latents(self, body: CalibratedBody[AnyRecipe], part: PicturePart) -> Floats:
-        """Return the samples of a body from the noise of a part."""
-        recipe = body.recipe
-        if not self._latents or self._latents[0][0] is not body.trial:
-            self._latents[:] = [(body.trial, {})]
-        known = self._latents[0][1]
-        if id(part.run) not in known:
-            run = self.with_graphs(recipe, part.run)
-            graphs = open_graphs([(until, lowered.graph) for until, lowered in recipe.graphs], recipe.target, True)
-            known[id(part.run)] = run.final_samples(run.run(graphs))
-        return known[id(part.run)][part.rows]
+    def _float_decoder_psnr(self, body: CalibratedBody[AnyRecipe], part: PicturePart) -> NDArray[np.float64]:
+        """Return the PSNR of the pictures of a body's samples, from the noise of a part, by float32's decoder."""
+        samples, place = self._samples_of(body), (id(part.run), part.rows.start)
+        if place not in samples.psnr:
+            pictures = self.decode(samples.latents(part), part.conditions)
+            samples.psnr[place] = measure_decoded_psnr(pictures, part.pictures)
+        return samples.psnr[place]
+
+    def _samples_of(self, body: CalibratedBody[AnyRecipe]) -> "_BodySamples":
+        """Return the samples of a body. Those of the last one are kept."""
+        if not self._of_body or self._of_body[0].trial is not body.trial:
+
+            def run(run: RecordedRun) -> Floats:
+                recipe, given = body.recipe, self.with_graphs(body.recipe, run)
+                graphs = open_graphs([(until, lowered.graph) for until, lowered in recipe.graphs], recipe.target, True)
+                return given.final_samples(given.run(graphs))
+
+            self._of_body[:] = [_BodySamples(body.trial, run)]
+        return self._of_body[0]
+
+
+@dataclass(frozen=True)
+class _BodySamples:
+    """Samples of the body of a trial. `run` returns those of a recorded run. `psnr`: that of their pictures by
+    float32's decoder, by the run and the first row of a part."""
+
+    trial: Trial
+    run: Callable[[RecordedRun], Floats]
+    psnr: dict[tuple[int, int], NDArray[np.float64]] = field(default_factory=dict)
+    _runs: dict[int, Floats] = field(default_factory=dict)
+
+    def latents(self, part: PicturePart) -> Floats:
+        """Return the samples from the noise of a part."""
+        if id(part.run) not in self._runs:
+            self._runs[id(part.run)] = self.run(part.run)
+        return self._runs[id(part.run)][part.rows]
 
 
 def open_rows(graph: Graph, target: Target) -> LoadedGraph:

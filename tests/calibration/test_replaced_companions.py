@@ -321,6 +321,20 @@ def test_pictures_are_judged_on_more_seeds_until_a_verdict_is_certain(copied: Pa
     assert np.abs(autoencoder.decode(latents) - shown).max() < 1e-5
 
 
+def test_pictures_of_float32_are_made_once_for_all_bodies(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4 pictures: float32's and the graph's for the first body, and the graph's for the second."""
+    task = task_of(replace(options(copied), trajectories=4))
+    replacer = GraphReplacer(task, FloatRuns(task, task.plan, SILENT), ())
+    stored = store_graph(replacer.exported[ENCODER], 8).graph
+    judge, decoded = replacer._pictures, list[int]()
+    parts = len(list(judge.parts()))
+    decode = PictureJudge.decode
+    monkeypatch.setattr(PictureJudge, "decode", lambda *given: decoded.append(len(given[1])) or decode(*given))
+    first, second = ([*judge.judge_encoder(stored, task.targets[0])] for _ in range(2))
+    assert [part.alone for part in first] == [part.alone for part in second]
+    assert len(decoded) == 3 * parts
+
+
 def test_companions_of_other_engines_have_the_form_of_this_processor(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
