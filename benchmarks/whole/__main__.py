@@ -1,6 +1,6 @@
 """From a prompt to a picture, contenders in turns: `python -m benchmarks.whole "NAME=PYTHON SCRIPT PATH" ...`.
 
-    python -m benchmarks.whole --rounds 3 --page \
+    python -m benchmarks.whole --rounds 3 --page sd15 \
         "fewstep, int8=python fewstep_bundle.py BUNDLE int8-cpu-x86" \
         "OpenVINO GenAI, int8=ENVIRONMENT/bin/python openvino_genai_folder.py FOLDER"
 
@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.markdown import put_part, table
-from benchmarks.options import add_page, parser_of, positive
+from benchmarks.options import parser_of, positive
 from fewstep.measure.speed.machine import this_machine
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("contenders", nargs="+", type=parse_contender, metavar="NAME=COMMAND")
     parser.add_argument("--rounds", type=positive, default=3, help="number of rounds (default %(default)s)")
-    add_page(parser, PAGE)
+    parser.add_argument("--page", metavar="PART", help=f"put the table into this part of lab/measured/{PAGE.name}")
     options = parser.parse_args()
     machine, before = this_machine(), describe_moment()
     made = make_table(measure_in_turns(options.contenders, options.rounds))
@@ -133,7 +133,7 @@ def main() -> None:
     part = f"{where}; {rounds}; before: {before}; after: {describe_moment()}.\n\n{made}"
     print(part)
     if options.page:
-        put_part(PAGE, SCRIPT, part)
+        put_part(PAGE, f"{SCRIPT} --page {options.page}", part)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ autoencoder 84 M. CLIP's vocabulary is that of open_clip_torch: `pip install --n
 
 With `--klein`, FLUX.2 klein in bfloat16: the transformer has 3.9 B weights, Qwen3 as the text model 4.0 B and the
 autoencoder 84 M. Its tokenizer has characters only. With `--sdxl`, Stable Diffusion XL in float16: the U-Net has 2.6 B
-weights, the text encoders 123 M and 695 M and the autoencoder 84 M. These two are written shard by shard, so 3 GB of
-memory suffice.
+weights, the text encoders 123 M and 695 M and the autoencoder 84 M, each in one file, which takes 6 GB of memory. The
+networks of FLUX.2 klein are written shard by shard, in 3 GB.
 
 Pictures are noise; times and memory are those of the real pipeline.
 """
@@ -152,6 +152,7 @@ def write_sdxl(folder: Path) -> None:
         text.config.dtype, text.config.architectures = torch.float16, [type(text).__name__]
         text.config.save_pretrained(folder / name)
         write_random_weights(text, folder / name / "model", torch.float16)
+    write_published_names(folder / "text_encoder/model.safetensors")  # those of text_encoder_2 have them
     for name, network in networks.items():
         network.save_config(folder / name)
         write_random_weights(network, folder / name / "diffusion_pytorch_model", torch.float16)
@@ -182,10 +183,10 @@ def write_klein(folder: Path) -> None:
         autoencoder: Any = AutoencoderKLFlux2()
     text.config.dtype, text.config.architectures = torch.bfloat16, ["Qwen3ForCausalLM"]
     text.config.save_pretrained(folder / "text_encoder")
-    write_random_weights(text, folder / "text_encoder/model", torch.bfloat16)
+    write_random_weights(text, folder / "text_encoder/model", torch.bfloat16, SHARD)
     for name, network in (("transformer", transformer), ("vae", autoencoder)):
         network.save_config(folder / name)
-        write_random_weights(network, folder / name / "diffusion_pytorch_model", torch.bfloat16)
+        write_random_weights(network, folder / name / "diffusion_pytorch_model", torch.bfloat16, SHARD)
     tokenizer.save_pretrained(folder / "tokenizer")
     scheduler: Any = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
     scheduler.save_pretrained(folder / "scheduler")
@@ -200,10 +201,10 @@ def write_klein(folder: Path) -> None:
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
 
 
-def write_random_weights(network: Any, path: Path, dtype: Any) -> None:
-    """Write random weights of 16 bits, of torch's type `dtype`, for a network on torch's device "meta", in files of at
-    most SHARD bytes whose names begin with `path`. Matrices have the range of torch's linear layers, and norms are the
-    identity."""
+def write_random_weights(network: Any, path: Path, dtype: Any, at_most: int | None = None) -> None:
+    """Write random weights of 16 bits, of torch's type `dtype`, for a network on torch's device "meta", in one file, or
+    in files of at most `at_most` bytes, whose names begin with `path`. Matrices have the range of torch's linear
+    layers, and norms are the identity."""
     import torch
     from safetensors.torch import save_file
 
@@ -211,7 +212,7 @@ def write_random_weights(network: Any, path: Path, dtype: Any) -> None:
     stored = {name: tensor for name, tensor in network.state_dict().items() if name not in tied}
     groups: list[list[str]] = [[]]
     for name in stored:
-        if groups[-1] and 2 * sum(stored[other].numel() for other in (*groups[-1], name)) > SHARD:
+        if at_most and groups[-1] and 2 * sum(stored[other].numel() for other in (*groups[-1], name)) > at_most:
             groups.append([])
         groups[-1].append(name)
     generator, files = torch.Generator().manual_seed(0), dict[str, str]()
@@ -224,11 +225,13 @@ def write_random_weights(network: Any, path: Path, dtype: Any) -> None:
             else:
                 is_one = name.endswith(("weight", "running_var"))
                 tensors[name] = torch.full(shape, float(is_one)).to(stored[name].dtype if not shape else dtype)
-        file = f"{path.name}-{number:05}-of-{len(groups):05}.safetensors"
+        part = f"-{number:05}-of-{len(groups):05}" if len(groups) > 1 else ""
+        file = f"{path.name}{part}.safetensors"
         save_file(tensors, path.with_name(file), metadata={"format": "pt"})
         files |= dict.fromkeys(names, file)
-    index = {"metadata": {"total_size": 2 * sum(tensor.numel() for tensor in stored.values())}, "weight_map": files}
-    path.with_name(f"{path.name}.safetensors.index.json").write_text(json.dumps(index))
+    if len(groups) > 1:
+        index = {"metadata": {"total_size": 2 * sum(tensor.numel() for tensor in stored.values())}, "weight_map": files}
+        path.with_name(f"{path.name}.safetensors.index.json").write_text(json.dumps(index))
 
 
 def main() -> None:
