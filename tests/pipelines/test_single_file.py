@@ -321,7 +321,7 @@ def test_the_source_has_the_name_of_the_file(pipeline: Any, configs: Path) -> No
         ("a.safetensors", None, "a.safetensors holds weights only", "--config FOLDER"),
         ("a.ckpt", None, "a.ckpt is a pickle", "FILE.py"),
         ("a.ckpt", "b", "a.ckpt", "FILE.py"),
-        ("a.safetensors", "b", "no file", "check the path"),
+        ("gone.safetensors", "b", "no file", "check the path"),
         ("fashion_mnist", "b", "fashion_mnist", "leave --config out"),
     ],
 )
@@ -329,6 +329,8 @@ def test_a_file_without_configs_is_refused_with_the_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, config: str | None, names: str, fix: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("a.safetensors", "a.ckpt"):
+        Path(name).write_bytes(b"")
     with refuses(names, fix):
         load_source(file, config=config)
 
