@@ -54,16 +54,9 @@ class StoredTensor:
 def read_entries(stored: Weights) -> dict[str, StoredTensor]:
     """Return the tensors of a component's files by name. Raises UserError for a shard with a tensor that the index does
     not list, which the libraries would ignore, and for two shards with different values of a tensor."""
-    from safetensors import SafetensorError, safe_open
-
     entries: dict[str, StoredTensor] = {}
     for file in stored.tensors:
-        try:
-            with safe_open(file, "pt") as opened:
-                names = opened.keys()
-                read = {name: StoredTensor(file, name, opened.get_slice(name).get_dtype()) for name in names}
-        except SafetensorError as error:
-            raise UserError(f"{file} is not a safetensors file ({error})", COPY_AGAIN) from error
+        read = _read_header(file)
         for name in sorted(set(read) & set(entries)):
             if not _are_equal(entries[name], read[name]):
                 raise UserError(f"{entries[name].file} and {file.name} hold different values of {name!r}", COPY_AGAIN)
@@ -74,6 +67,22 @@ def read_entries(stored: Weights) -> dict[str, StoredTensor]:
             f"{file} holds {_format_names(unlisted)}, which the index of the shards does not list", COPY_AGAIN
         )
     return entries
+
+
+def refuse_damaged(stored: Weights) -> None:
+    """Raise UserError for a file of a component that is cut short, or no safetensors file. Reads headers only."""
+    for file in stored.tensors:
+        _read_header(file)
+
+
+def _read_header(file: Path) -> dict[str, StoredTensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            return {name: StoredTensor(file, name, opened.get_slice(name).get_dtype()) for name in opened.keys()}
+    except SafetensorError as error:
+        raise UserError(f"{file} is not a safetensors file ({error})", COPY_AGAIN) from error
 
 
 def _are_equal(one: StoredTensor, other: StoredTensor) -> bool:

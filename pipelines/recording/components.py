@@ -15,6 +15,7 @@ from fewstep.export.sources.model_files import GIVE_PIPELINE
 from fewstep.export.sources.remote_code import NO_CODE, refuse_remote_code, stay_local
 from fewstep.pipelines.files.folder import INDEX, Folder
 from fewstep.pipelines.files.loading import find_component_weights, read_network_config
+from fewstep.pipelines.files.weight_entries import refuse_damaged
 from fewstep.pipelines.recording.form import XForm
 from fewstep.pipelines.recording.packing import Packing
 from fewstep.pipelines.recording.stand_ins import (
@@ -77,7 +78,7 @@ def build_pipeline(
     folder: Folder, seed: int = 0, load: LoadNetwork | None = None, without: Sequence[str] | None = None
 ) -> BuiltPipeline:
     """Build the pipeline of a folder. The seed determines what its encoders return. Raises UserError for code from the
-    folder, for missing files, and for components that the pipeline replaces by others when it is built.
+    folder, for missing and damaged files, and for components that the pipeline replaces by others when it is built.
 
     load: called with the folder and the class of each network that is not a denoiser. It returns the network with its
         weights, or None to use a stand-in with random weights.
@@ -101,7 +102,7 @@ def build_pipeline(
         else:
             built[name] = _build_component(folder, name, tuple(entry), denoisers, seed, load)
             if without is not None and isinstance(built[name], nn.Module) and name not in without:
-                find_component_weights(folder.home(name), type(built[name]))  # raises UserError if there are none
+                refuse_damaged(find_component_weights(folder.home(name), type(built[name])))
     pipeline = construct_pipeline(made, built, str(folder.path))
     return replace(finish_pipeline(pipeline, built, denoisers, str(folder.path)), settings=settings)
 

@@ -147,6 +147,19 @@ def test_a_variance_that_the_stored_config_does_not_name_is_no_output(
 
 
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+def test_a_component_that_is_cut_short_is_refused_before_it_is_recorded(
+    component: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decoder's bundle returned x."""
+    monkeypatch.delattr(source, "record_pipeline")
+    folder = Path(stable_diffusion_folder(tmp_path, stable_diffusion_unet()))
+    (weights,) = (folder / component).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with refuses(f"{weights} is not a safetensors file", "copy the folder again"):
+        load_source(str(folder))
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
 def test_a_component_without_weights_is_refused_before_it_is_recorded(
     component: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
