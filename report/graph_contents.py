@@ -155,12 +155,26 @@ def read_body_contents(
         multiplying = tuple(msgspec.structs.replace(operation, reason="") for operation in multiplying)
     dtypes = {array.dtype for array in lowered.constants.values()}  # a graph has only one float type
     float_type = next((name for name, half in HALVES.items() if half in dtypes), "float32")
-    if body.precision in WEIGHTS_ONLY:
-        float_type = "float32"  # float16 numbers are scales
+    types = dict.fromkeys(outputs, float_type)
+    if body.precision in WEIGHTS_ONLY:  # float16 numbers are scales
+        bits = _stored_bits(lowered)
+        types = {name: f"float32, weights of {bits[name]} bits" if name in bits else "float32" for name in outputs}
     multiplying = tuple(
-        op if op.precision == "int8" else msgspec.structs.replace(op, precision=float_type) for op in multiplying
+        op if op.precision == "int8" else msgspec.structs.replace(op, precision=types[name])
+        for name, op in zip(outputs, multiplying, strict=True)
     )
     return BodyContents(contents, tuple(_shares(multiplying)), multiplying, earlier, replaces=replaces)
+
+
+def _stored_bits(graph: Graph) -> dict[str, int]:
+    """Return the bits of stored weights, by the output of the operation that multiplies them."""
+    makers, bits = {node.output: node.op for node in graph.nodes}, dict[str, int]()
+    for node in graph.nodes:
+        if node.op == "MatMulNBits":
+            bits[node.output.removesuffix("/product")] = node.attributes["bits"]
+        elif node.op in ("Conv", "Gemm", "MatMul") and makers.get(node.inputs[1]) == "DequantizeLinear":
+            bits[node.output] = 8
+    return bits
 
 
 def _is_for_engines(body: Body) -> bool:
