@@ -70,6 +70,6 @@ def test_the_peak_includes_what_the_process_had() -> None:
     assert peak_bytes() > len(held)
 
 
-@pytest.mark.parametrize("part", ["sd15", "sdxl"])
+@pytest.mark.parametrize("part", ["sd15", "sd15-calibrated", "sdxl"])
 def test_the_page_has_a_place_for_the_table_of_a_pipeline(part: str) -> None:
     assert "|" in part_of(whole.PAGE.read_text(), f"{whole.SCRIPT} --page {part}")
