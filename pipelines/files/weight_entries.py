@@ -80,7 +80,8 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
 
     try:
         with safe_open(file, "pt") as opened:
-            return {name: StoredTensor(file, name, opened.get_slice(name).get_dtype()) for name in opened.keys()}
+            names = opened.keys()
+            return {name: StoredTensor(file, name, opened.get_slice(name).get_dtype()) for name in names}
     except SafetensorError as error:
         raise UserError(f"{file} is not a safetensors file ({error})", COPY_AGAIN) from error
 
