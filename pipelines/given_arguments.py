@@ -33,12 +33,12 @@ def explain_given(error: UserError, built: BuiltPipeline, given: Mapping[str, An
     the network's arguments between steps, such as control_guidance_end, are named without a test."""
     if isinstance(error, ChangedNetworkError):
         return _name_change(error, built, given)
+    if not given or not isinstance(error, ChangingArgumentError | CallError):
+        return error
     options = " ".join(f"--call {name}={_show(value)}" for name, value in given.items())
     checked = UserError(error.what, f"check {options}, or {UNRECORDED}")
-    if given and isinstance(error, ChangingArgumentError):
+    if isinstance(error, ChangingArgumentError):
         return checked
-    if not given or not isinstance(error, CallError):
-        return error
     try:
         record_usual_call(built, {})
     except UserError as other:

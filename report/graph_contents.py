@@ -157,8 +157,10 @@ def read_body_contents(
     float_type = next((name for name, half in HALVES.items() if half in dtypes), "float32")
     types = dict.fromkeys(outputs, float_type)
     if body.precision in WEIGHTS_ONLY:  # float16 numbers are scales
-        bits = _stored_bits(lowered)
-        types = {name: f"float32, weights of {bits[name]} bits" if name in bits else "float32" for name in outputs}
+        bits = _read_stored_bits(lowered)
+        types = dict.fromkeys(outputs, "float32") | {
+            name: f"float32, weights of {number} bits" for name, number in bits.items()
+        }
     multiplying = tuple(
         op if op.precision == "int8" else msgspec.structs.replace(op, precision=types[name])
         for name, op in zip(outputs, multiplying, strict=True)
@@ -166,7 +168,7 @@ def read_body_contents(
     return BodyContents(contents, tuple(_shares(multiplying)), multiplying, earlier, replaces=replaces)
 
 
-def _stored_bits(graph: Graph) -> dict[str, int]:
+def _read_stored_bits(graph: Graph) -> dict[str, int]:
     """Return the bits of stored weights, by the output of the operation that multiplies them."""
     makers, bits = {node.output: node.op for node in graph.nodes}, dict[str, int]()
     for node in graph.nodes:

@@ -146,14 +146,20 @@ def test_a_variance_that_the_stored_config_does_not_name_is_no_output(
     assert "mine: samples of Learned agree within" in caplog.text
 
 
+def folder_with_weights(home: Path, component: str) -> tuple[Path, Path]:
+    """Return a folder of Stable Diffusion, and the file with the weights of a component."""
+    folder = Path(stable_diffusion_folder(home, stable_diffusion_unet()))
+    (weights,) = (folder / component).glob("*.safetensors")
+    return folder, weights
+
+
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
 def test_a_component_that_is_cut_short_is_refused_before_it_is_recorded(
     component: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The decoder's bundle returned x."""
     monkeypatch.delattr(source, "record_pipeline")
-    folder = Path(stable_diffusion_folder(tmp_path, stable_diffusion_unet()))
-    (weights,) = (folder / component).glob("*.safetensors")
+    folder, weights = folder_with_weights(tmp_path, component)
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     with refuses(f"{weights} is not a safetensors file", "copy the folder again"):
         load_source(str(folder))
@@ -165,8 +171,7 @@ def test_a_component_without_weights_is_refused_before_it_is_recorded(
 ) -> None:
     """Without its decoder the bundle would return x, and without its text encoder it would take no prompts."""
     monkeypatch.delattr(source, "record_pipeline")
-    folder = Path(stable_diffusion_folder(tmp_path, stable_diffusion_unet()))
-    (weights,) = (folder / component).glob("*.safetensors")
+    folder, weights = folder_with_weights(tmp_path, component)
     weights.unlink()
     with refuses(f"{component} has no {weights.name}", "write it with save_pretrained"):
         load_source(str(folder))
